@@ -1,0 +1,49 @@
+"""Every error a user may see: what went wrong, the value found, and what to do next."""
+
+
+class DDSPSegmentationError(Exception):
+    """Base of the family; panel, batch and command line each show it their own way.
+
+    Args:
+        cause: one sentence naming the cause and the value found.
+        next_step: one sentence naming what the user can do.
+    """
+
+    def __init__(self, cause: str, next_step: str = ""):
+        super().__init__(f"{cause} {next_step}".strip())
+        self.cause = cause
+        self.next_step = next_step
+
+    def __reduce__(self):
+        return type(self), (self.cause, self.next_step)
+
+
+class InputError(DDSPSegmentationError):
+    """The image cannot be segmented as it is."""
+
+
+class ModelError(DDSPSegmentationError):
+    """A model folder is missing, damaged, foreign or made by a newer version."""
+
+
+class DeviceError(DDSPSegmentationError):
+    """The processor or GPU cannot do what was asked."""
+
+
+class TorchMissingError(DDSPSegmentationError):
+    """PyTorch is not installed, or too old."""
+
+
+class StorageError(DDSPSegmentationError):
+    """A file cannot be written."""
+
+
+class DatasetError(DDSPSegmentationError):
+    """A folder of training or evaluation cases is not as expected."""
+
+
+class Cancelled(DDSPSegmentationError):
+    """The user cancelled."""
+
+    def __init__(self, cause: str = "Cancelled.", next_step: str = ""):
+        super().__init__(cause, next_step)

@@ -1,0 +1,210 @@
+"""What the headers of image files promise, checked before ITK reads: it fills gaps without a word."""
+
+from __future__ import annotations
+
+import math
+import struct
+import zlib
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from .errors import InputError
+
+SHEAR_TOLERANCE = 1e-4
+COPY_AGAIN = "Copy or export the file again."
+CHECK_TYPE = "Check that it is an image of this type and that it was copied whole."
+RESAMPLE = "Harden the transform or resample first, then save as NRRD."
+
+_META_BYTES = {
+    "CHAR": 1,
+    "UCHAR": 1,
+    "SHORT": 2,
+    "USHORT": 2,
+    "INT": 4,
+    "UINT": 4,
+    "LONG": 4,
+    "ULONG": 4,
+    "LONG_LONG": 8,
+    "ULONG_LONG": 8,
+    "FLOAT": 4,
+    "DOUBLE": 8,
+}
+_CHUNK = 1 << 20
+_HEADER_BYTES = 544
+_LONGEST_HEADER = 1 << 20
+_GZIP = 31
+_ZLIB = 15
+_GZIP_START = b"\x1f\x8b"
+
+
+def check_nifti(path: Path) -> None:
+    """ITK fills the missing end of a truncated file with zeros and drops a shear when there is a qform: look first.
+
+    Raises:
+        InputError: truncated, damaged, foreign, or an affine that is sheared or contradicts the voxel size.
+    """
+    with open(path, "rb") as file:
+        if path.name.lower().endswith(".gz"):
+            header, found = _unpack(file, _GZIP, path.name)
+        else:
+            header, found = file.read(_HEADER_BYTES), path.stat().st_size
+    _check_length(path.name, found, _check_nifti_header(header, path.name))
+
+
+def check_nrrd(path: Path) -> None:
+    """ITK takes gzip-compressed voxels whose checksum is wrong: unpack them once before it does.
+
+    Raises:
+        InputError: truncated or damaged compressed voxels. All else is left to ITK, which notices it.
+    """
+    fields, offset = _text_header(path, ":")
+    if fields.get("encoding", "").lower() not in ("gz", "gzip"):
+        return
+    data = detached_voxels(path) or path
+    if data.is_file():
+        with open(data, "rb") as file:
+            file.seek(offset if data == path else 0)
+            _unpack(file, _GZIP, data.name)
+
+
+def check_metaimage(path: Path) -> None:
+    """ITK prints to the console and names no file when voxels are missing, and takes damaged ones: look first.
+
+    Raises:
+        InputError: foreign, truncated or damaged, or the file of its voxels is not there.
+    """
+    fields, offset = _text_header(path, "=")
+    data_name = fields.get("elementdatafile", "")
+    if not data_name or "ndims" not in fields:
+        raise InputError(f"File '{path.name}' is not a readable MetaImage.", CHECK_TYPE)
+    if data_name.split()[0] == "LIST" or "%" in data_name:
+        return
+    data = detached_voxels(path) or path
+    if not data.is_file():
+        raise InputError(
+            f"The voxels of '{path.name}' are missing: its file '{Path(data_name).name}' is not beside it.",
+            "Copy both files into one folder.",
+        )
+    try:
+        channels = int(fields.get("elementnumberofchannels", 1))
+        voxels = math.prod(int(count) for count in fields["dimsize"].split())
+        expected = voxels * channels * _META_BYTES.get(fields["elementtype"].removeprefix("MET_"), 1)
+    except (KeyError, ValueError):
+        return  # ITK says what is wrong with such a header
+    with open(data, "rb") as file:
+        file.seek(offset if data == path else 0)
+        if fields.get("compresseddata", "").lower().startswith("t"):
+            found = _unpack(file, _ZLIB, data.name)[1]
+        else:
+            found = data.stat().st_size - file.tell()
+    _check_length(data.name, found, expected)
+
+
+def detached_voxels(path: Path) -> Path | None:
+    """The second file that an NRRD or MetaImage header names for its voxels, there or not; None where there is none."""
+    if path.suffix.lower() in (".mha", ".mhd"):
+        name = _text_header(path, "=")[0].get("elementdatafile", "LOCAL")
+    elif path.suffix.lower() in (".nrrd", ".nhdr"):
+        fields = _text_header(path, ":")[0]
+        name = fields.get("data file", fields.get("datafile", "LOCAL"))
+    else:
+        return None
+    return None if name.upper() == "LOCAL" else path.parent / name
+
+
+def shear_of(direction: np.ndarray) -> float:
+    """The largest departure of the columns from an orthonormal frame; NaN where they are not numbers."""
+    return float(np.abs(direction.T @ direction - np.eye(3)).max())
+
+
+def _unpack(file: BinaryIO, container: int, name: str) -> tuple[bytes, int]:
+    """The first bytes and the length of a compressed stream whose checksum is right."""
+    unpacker, start, length, packed = zlib.decompressobj(container), b"", 0, b""
+    try:
+        while True:
+            if len(packed) < len(_GZIP_START):
+                packed += file.read(_CHUNK)
+            if unpacker.eof:
+                if container != _GZIP or not packed.startswith(_GZIP_START):
+                    return start, length
+                unpacker = zlib.decompressobj(container)  # several streams one after the other are one file
+            if not packed:
+                break
+            plain = unpacker.decompress(packed)
+            start += plain[: _HEADER_BYTES - len(start)]
+            length += len(plain)
+            packed = unpacker.unused_data
+    except zlib.error as error:
+        raise InputError(f"File '{name}' is damaged: its compressed data cannot be unpacked.", COPY_AGAIN) from error
+    raise InputError(f"File '{name}' is truncated: its compressed data end too early.", COPY_AGAIN)
+
+
+def _check_length(name: str, found: int, expected: int) -> None:
+    if found < expected:
+        raise InputError(f"File '{name}' is truncated: {found} of {expected} bytes are there.", COPY_AGAIN)
+
+
+def _check_nifti_header(header: bytes, name: str) -> int:
+    """The bytes a whole file has; InputError for a foreign or a sheared one."""
+    for order in "<>":
+        if len(header) >= 352 and struct.unpack_from(order + "i", header)[0] == 348 and header[344:347] == b"n+1":
+            dimensions = struct.unpack_from(order + "8h", header, 40)
+            bits = struct.unpack_from(order + "h", header, 72)[0]
+            spacing = struct.unpack_from(order + "3f", header, 80)
+            offset = struct.unpack_from(order + "f", header, 108)[0]
+            sform = struct.unpack_from(order + "h", header, 254)[0]
+            rows = struct.unpack_from(order + "12f", header, 280)
+            break
+        if len(header) >= 540 and struct.unpack_from(order + "i", header)[0] == 540 and header[4:7] == b"n+2":
+            dimensions = struct.unpack_from(order + "8q", header, 16)
+            bits = struct.unpack_from(order + "h", header, 14)[0]
+            spacing = struct.unpack_from(order + "3d", header, 112)
+            offset = struct.unpack_from(order + "q", header, 168)[0]
+            sform = struct.unpack_from(order + "i", header, 348)[0]
+            rows = struct.unpack_from(order + "12d", header, 400)
+            break
+    else:
+        raise InputError(f"File '{name}' is not a readable NIfTI image.", CHECK_TYPE)
+    count = max(0, min(7, dimensions[0]))
+    spacing = np.array(spacing[: min(3, count)])
+    if not (np.isfinite(spacing).all() and (spacing > 0).all()):
+        found = " x ".join(f"{step:g}" for step in spacing)
+        raise InputError(
+            f"File '{name}' has a voxel spacing of {found} mm; it must be above zero.", "Export the scan again."
+        )
+    if sform > 0:
+        _check_affine(np.array(rows).reshape(3, 4)[:, :3], spacing, name)
+    voxels = math.prod(max(1, extent) for extent in dimensions[1 : 1 + count])
+    return (int(offset) if math.isfinite(offset) else 0) + voxels * bits // 8
+
+
+def _check_affine(columns: np.ndarray, spacing: np.ndarray, name: str) -> None:
+    """The affine (sform) has orthogonal columns as long as the voxels are."""
+    lengths = np.linalg.norm(columns, axis=0)
+    with np.errstate(all="ignore"):
+        shear = shear_of(columns / lengths)
+    if not shear <= SHEAR_TOLERANCE:
+        found = f"off orthogonal by {shear:.2g}" if math.isfinite(shear) else "not valid numbers"
+        raise InputError(f"File '{name}' is sheared: the axes of its affine (sform) are {found}.", RESAMPLE)
+    if (np.abs(lengths[: spacing.size] - spacing) > 0.01 * spacing).any():
+        found = [" x ".join(f"{step:.3g}" for step in steps) for steps in (lengths[: spacing.size], spacing)]
+        raise InputError(
+            f"File '{name}' contradicts itself: its affine has voxels of {found[0]} mm, its pixdim {found[1]} mm.",
+            "Export the scan again, as NRRD or from its DICOM series.",
+        )
+
+
+def _text_header(path: Path, separator: str) -> tuple[dict[str, str], int]:
+    """The lines of an NRRD or MetaImage header by lower-case key, and where the voxels start."""
+    fields: dict[str, str] = {}
+    with open(path, "rb") as file:
+        while file.tell() < _LONGEST_HEADER:
+            line = file.readline(_LONGEST_HEADER).decode("utf-8", "replace").strip()
+            key, found, value = line.partition(separator)
+            if found and not key.startswith("#"):
+                fields[key.strip().lower()] = value.strip()
+            if not line or key.strip() == "ElementDataFile":
+                break
+        return fields, file.tell()

@@ -1,0 +1,353 @@
+"""Image files in and out: what is read is whole, what is refused is named, what is written is never half there."""
+
+from __future__ import annotations
+
+import errno
+import math
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from .errors import InputError, StorageError
+from .image_headers import (
+    CHECK_TYPE,
+    COPY_AGAIN,
+    RESAMPLE,
+    SHEAR_TOLERANCE,
+    check_metaimage,
+    check_nifti,
+    check_nrrd,
+    shear_of,
+)
+
+IMAGE_FORMATS = {
+    ".nii.gz": ("NIfTI", "NiftiImageIO", check_nifti),
+    ".nii": ("NIfTI", "NiftiImageIO", check_nifti),
+    ".nrrd": ("NRRD", "NrrdImageIO", check_nrrd),
+    ".nhdr": ("NRRD", "NrrdImageIO", check_nrrd),
+    ".mha": ("MetaImage", "MetaImageIO", check_metaimage),
+    ".mhd": ("MetaImage", "MetaImageIO", check_metaimage),
+}
+MINIMUM_SLICES = 8
+MINIMUM_IN_PLANE = 32
+IN_PLANE_MM = (60.0, 600.0)
+THROUGH_PLANE_MM = (40.0, 500.0)
+LABELMAP_VALUES = 8
+MOST_LABELS = 32
+
+_EXPORT = "Export the scan as NRRD, NIfTI (.nii, .nii.gz) or MetaImage (.mha, .mhd)."
+
+
+def image_suffix(path: str | os.PathLike) -> str | None:
+    """The suffix of a supported image file as a key of ``IMAGE_FORMATS``, or None for any other file."""
+    name = Path(path).name.lower()
+    return next((suffix for suffix in IMAGE_FORMATS if name.endswith(suffix) and name != suffix), None)
+
+
+def read_image(path: str | os.PathLike) -> sitk.Image:
+    """Read one 3D scalar volume with its geometry (LPS, mm) and without any metadata of the file.
+
+    Raises:
+        InputError: missing, truncated, damaged, foreign or sheared file, or one that is not a 3D scalar volume; the
+            message holds the file's name and never a folder. Whether it can be segmented is up to ``check_image``.
+    """
+    path = Path(path)
+    suffix = image_suffix(path)
+    if suffix is None:
+        raise InputError(f"File '{path.name}' is not of a supported type (suffix '{path.suffix}').", _EXPORT)
+    with _named_os_errors(path.name):
+        if not path.exists():
+            raise InputError(f"File '{path.name}' does not exist.", "Check its name and folder.")
+        if not path.is_file():
+            raise InputError(f"'{path.name}' is a folder, not an image file.", "Give the image file in it.")
+        if path.stat().st_size == 0:
+            raise InputError(f"File '{path.name}' is empty (0 bytes).", COPY_AGAIN)
+        check_format = IMAGE_FORMATS[suffix][2]
+        check_format(path)
+        if suffix == ".nii.gz" and path.with_suffix("").exists():
+            # ITK opens T2.nii when asked for T2.nii.gz beside it: read from a folder where there is no such twin.
+            with tempfile.TemporaryDirectory() as folder:
+                shutil.copyfile(path, Path(folder, "volume.nii.gz"))
+                return _read(Path(folder, "volume.nii.gz"), path.name, suffix)
+        return _read(path, path.name, suffix)
+
+
+def read_mask(path: str | os.PathLike) -> sitk.Image:
+    """Read one 3D labelmap as uint8 with its label values kept.
+
+    Raises:
+        InputError: as ``read_image``, or the file holds a scan or a probability map instead of labels.
+    """
+    image, name = read_image(path), Path(path).name
+    voxels = sitk.GetArrayViewFromImage(image)
+    values = np.unique(voxels)
+    if not np.isfinite(values).all() or (values != np.round(values)).any():
+        raise InputError(
+            f"Mask '{name}' has values between whole numbers; it looks like a probability map.",
+            "Give a labelmap: 0 outside and 1 inside the prostate.",
+        )
+    if values[0] < 0 or values[-1] > 255 or values.size > MOST_LABELS:
+        found = f"{values.size} different values from {values[0]:g} to {values[-1]:g}"
+        raise InputError(
+            f"Mask '{name}' has {found}; it looks like a scan.", "Give a labelmap: 0 outside and 1 inside the prostate."
+        )
+    return sitk.Cast(image, sitk.sitkUInt8)
+
+
+def check_image(image: sitk.Image, name: str) -> None:
+    """Refuse what cannot be a T2 volume of the prostate, in the field's words.
+
+    Args:
+        image: as it came from a file, a DICOM series or Slicer.
+        name: what the user calls it.
+
+    Raises:
+        InputError: cause, value found and next step.
+    """
+    _check_structure(name, image.GetSize(), image.GetNumberOfComponentsPerPixel(), image.GetPixelID())
+    _check_geometry(image, name)
+    _check_extent(image, name)
+    _check_values(image, name)
+
+
+def write_image(image: sitk.Image, path: str | os.PathLike, compress: bool = True) -> None:
+    """Write aside in the same folder, then rename: at any instant the file is absent, the old one, or whole.
+
+    Args:
+        image: a 3D scalar volume; its metadata is written where the format has room for it (NRRD).
+        path: its suffix chooses the format; an existing file is replaced.
+        compress: gzip (NRRD, NIfTI) or zlib (MHA) on the voxels.
+
+    Raises:
+        InputError: not a 3D scalar volume.
+        StorageError: no permission, no folder, disk full, or a format that keeps its voxels in a second file.
+    """
+    path = Path(path)
+    suffix = image_suffix(path)
+    if suffix is None or suffix in (".mhd", ".nhdr"):
+        raise StorageError(
+            f"'{path.name}' cannot be written: its format is not one file that holds header and voxels.",
+            "Use .nrrd, .nii.gz or .mha.",
+        )
+    _check_structure(path.name, image.GetSize(), image.GetNumberOfComponentsPerPixel(), image.GetPixelID())
+
+    def write(aside: Path) -> None:
+        with silent_itk():
+            sitk.WriteImage(image, str(aside), useCompression=compress)
+        # ITK does not notice a disk that fills up under a compressed NIfTI file, so what was written is read once.
+        read_image(aside)
+
+    _write_aside(path, suffix, write)
+
+
+def write_text(text: str, path: str | os.PathLike) -> None:
+    """Write UTF-8 text aside in the same folder, then rename.
+
+    Raises:
+        StorageError: no permission, no folder, or disk full.
+    """
+    _write_aside(Path(path), ".txt", lambda aside: aside.write_bytes(text.encode("utf-8")))
+
+
+def _read(path: Path, name: str, suffix: str) -> sitk.Image:
+    """Header first, so that a 4D or colour file is refused before its voxels are loaded."""
+    format_name, image_io, _ = IMAGE_FORMATS[suffix]
+    reader = sitk.ImageFileReader()
+    reader.SetImageIO(image_io)
+    with silent_itk():
+        try:
+            reader.SetFileName(str(path))
+            reader.ReadImageInformation()
+        except (RuntimeError, ValueError) as error:
+            raise InputError(
+                f"File '{name}' is not a readable {format_name} image.",
+                CHECK_TYPE,
+            ) from error
+        size = reader.GetSize()
+        single = len(size) == 4 and size[3] == 1
+        _check_structure(name, size[:3] if single else size, reader.GetNumberOfComponents(), reader.GetPixelID())
+        _check_spacing(name, reader.GetSpacing()[:3])
+        try:
+            image = reader.Execute()
+        except (RuntimeError, MemoryError, OverflowError) as error:
+            raise InputError(
+                f"File '{name}' is truncated or damaged: its header promises {_times(size)} voxels that "
+                "are not all there.",
+                COPY_AGAIN,
+            ) from error
+    if single:
+        image = image[:, :, :, 0]
+    for key in image.GetMetaDataKeys():
+        image.EraseMetaData(key)
+    return image
+
+
+def _check_structure(name: str, size: tuple[int, ...], components: int, pixel_id: int) -> None:
+    if len(size) == 2:
+        raise InputError(
+            f"Volume '{name}' has 1 slice; a 3D acquisition of at least {MINIMUM_SLICES} slices is needed."
+        )
+    if len(size) != 3:
+        raise InputError(
+            f"Volume '{name}' has {len(size)} dimensions ({_times(size)}); a 3D volume is needed.",
+            "Split the series and give one volume of it.",
+        )
+    if min(size) == 0:
+        raise InputError(f"Volume '{name}' is empty ({_times(size)} voxels).", "Load the scan again.")
+    if components != 1:
+        raise InputError(
+            f"Volume '{name}' has {components} values in each voxel; a scalar volume is needed.",
+            "Give the T2-weighted volume itself, not a colour or vector image.",
+        )
+    if pixel_id in (sitk.sitkComplexFloat32, sitk.sitkComplexFloat64):
+        raise InputError(
+            f"Volume '{name}' has complex values; a magnitude image is needed.",
+            "Export the magnitude image of the T2-weighted series.",
+        )
+
+
+def _check_spacing(name: str, spacing: tuple[float, ...]) -> None:
+    if not all(math.isfinite(step) and step > 0 for step in spacing):
+        raise InputError(
+            f"Volume '{name}' has a voxel spacing of {_times(spacing)} mm; it must be above zero.",
+            "Correct the spacing in the Volumes module or export the scan again.",
+        )
+
+
+def _check_geometry(image: sitk.Image, name: str) -> None:
+    _check_spacing(name, image.GetSpacing())
+    if not np.isfinite(image.GetOrigin()).all():
+        raise InputError(f"Volume '{name}' has no valid origin.", "Export the scan again.")
+    direction = np.array(image.GetDirection()).reshape(3, 3)
+    shear = shear_of(direction)
+    if not shear <= SHEAR_TOLERANCE:
+        raise InputError(f"Volume '{name}' is sheared: its axes are off orthogonal by {shear:.2g}.", RESAMPLE)
+
+
+def _check_extent(image: sitk.Image, name: str) -> None:
+    """Sizes along the patient's axes, so that a volume stored in another axis order is judged alike."""
+    code = sitk.DICOMOrientImageFilter.GetOrientationFromDirectionCosines(image.GetDirection())
+    through = next(axis for axis in range(3) if code[axis] in "SI")
+    in_plane = [axis for axis in range(3) if axis != through]
+    size = image.GetSize()
+    if size[through] < MINIMUM_SLICES:
+        count = f"{size[through]} slice{'s' if size[through] > 1 else ''}"
+        raise InputError(
+            f"Volume '{name}' has {count}; a 3D acquisition of at least {MINIMUM_SLICES} slices is needed."
+        )
+    if min(size[axis] for axis in in_plane) < MINIMUM_IN_PLANE:
+        found = _times([size[axis] for axis in in_plane])
+        raise InputError(
+            f"Volume '{name}' has {found} voxels in plane; at least {MINIMUM_IN_PLANE} x {MINIMUM_IN_PLANE} "
+            "are needed.",
+            "Give the axial T2-weighted volume uncropped.",
+        )
+    extent = [count * step for count, step in zip(size, image.GetSpacing(), strict=True)]
+    for axes, limits, words in ((in_plane, IN_PLANE_MM, "in plane"), ([through], THROUGH_PLANE_MM, "through plane")):
+        if not all(limits[0] <= extent[axis] <= limits[1] for axis in axes):
+            found = _times([round(extent[axis], 1) for axis in axes])
+            raise InputError(
+                f"Volume '{name}' has a field of view of {found} mm {words}; {limits[0]:.0f} to "
+                f"{limits[1]:.0f} mm is expected.",
+                "Check the voxel spacing and that the volume is a T2-weighted scan of the prostate.",
+            )
+
+
+def _check_values(image: sitk.Image, name: str) -> None:
+    voxels = sitk.GetArrayViewFromImage(image)
+    lowest, highest = voxels.min(), voxels.max()
+    if not (np.isfinite(lowest) and np.isfinite(highest)):
+        count = int(voxels.size - np.isfinite(voxels).sum())
+        raise InputError(
+            f"Volume '{name}' has {count} voxels that are not numbers (NaN or infinite).",
+            "Export the scan again or replace these values.",
+        )
+    if lowest == highest:
+        raise InputError(f"Volume '{name}' is constant: every voxel is {lowest:g}.", "Load the scan again.")
+    if lowest <= -500 and np.count_nonzero((voxels >= -1100) & (voxels <= -900)) >= 0.05 * voxels.size:
+        raise InputError(
+            f"Volume '{name}' looks like CT, values from {lowest:g} to {highest:g}.",
+            "Give the axial T2-weighted MR volume.",
+        )
+    if _few_values(voxels):
+        raise InputError(
+            f"Volume '{name}' looks like a labelmap: it has {np.unique(voxels).size} different values.",
+            "Give the T2-weighted volume itself, not a segmentation.",
+        )
+
+
+def _few_values(voxels: np.ndarray) -> bool:
+    """A thinned look first: sorting all voxels of a scan costs more than a second."""
+    if np.unique(voxels[::3, ::5, ::5]).size >= LABELMAP_VALUES:
+        return False
+    return np.unique(voxels).size < LABELMAP_VALUES
+
+
+def _write_aside(path: Path, suffix: str, write: Callable[[Path], None]) -> None:
+    aside = path.parent / f".ddsp-{secrets.token_hex(6)}{suffix}"
+    try:
+        with open(aside, "xb"):
+            pass
+        write(aside)
+        with open(aside, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    except (OSError, RuntimeError, InputError) as error:
+        raise _storage_error(path, error) from error
+    finally:
+        with suppress(OSError):
+            aside.unlink()
+
+
+def _storage_error(path: Path, error: Exception) -> StorageError:
+    number = error.errno if isinstance(error, OSError) else None
+    try:
+        full = number is None and shutil.disk_usage(path.parent).free < 1 << 20
+    except OSError:
+        full = False
+    if full or number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return StorageError(f"'{path.name}' could not be written: the disk is full.", "Free some space and try again.")
+    if number in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return StorageError(
+            f"'{path.name}' could not be written: no permission.",
+            "Choose a folder you may write to, or close the program that has the file open.",
+        )
+    if number in (errno.ENOENT, errno.ENOTDIR):
+        return StorageError(
+            f"'{path.name}' could not be written: its folder does not exist.", "Create the folder first."
+        )
+    reason = os.strerror(number) if number else "it did not arrive whole on the disk, which may be full"
+    return StorageError(
+        f"'{path.name}' could not be written: {reason}.", "Free some space or check the drive, then try again."
+    )
+
+
+def _times(values) -> str:
+    return " x ".join(f"{value:g}" for value in values)
+
+
+@contextmanager
+def silent_itk() -> Iterator[None]:
+    """ITK's warnings off while we read or write, and as they were afterwards."""
+    shown = sitk.ProcessObject.GetGlobalWarningDisplay()
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)
+    try:
+        yield
+    finally:
+        sitk.ProcessObject.SetGlobalWarningDisplay(shown)
+
+
+@contextmanager
+def _named_os_errors(name: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else "reading failed"
+        raise InputError(f"File '{name}' cannot be read: {reason}.", "Check that you may read it.") from error

@@ -1,0 +1,172 @@
+"""Model versions on disk: model.json (what it is), weights.pt (a state_dict), and how they are checked and loaded.
+
+``model.json`` names the SHA-256 of ``weights.pt``; weights are read with ``weights_only=True`` and only into the
+architecture that model.json describes, so that nothing in a model folder is ever executed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .errors import ModelError, StorageError
+
+if TYPE_CHECKING:
+    from .network import DDSPConvNet
+
+SCHEMA_VERSION = 1
+DESCRIPTION_FILE = "model.json"
+WEIGHTS_FILE = "weights.pt"
+BUILTIN_MODEL = "ddsp-prostate-1"
+REINSTALL = "Install the extension again, or choose another model."
+
+
+@dataclass(frozen=True)
+class ModelDescription:
+    """What model.json says.
+
+    Attributes:
+        version: the version's name; ``sha256``: of the weights file.
+        network, preprocessing: settings as dictionaries (see ``NetworkSettings``, ``PreprocessingSettings``).
+        calibration: knots of the monotone map from soft Dice to expected Dice, ``{"soft_dice": [...], "dice": [...]}``.
+        training: plan, steps, training cases by id, parent version; ``metrics``: measured figures; ``licence``: terms.
+    """
+
+    version: str
+    sha256: str
+    network: dict
+    preprocessing: dict
+    calibration: dict = field(default_factory=dict)
+    training: dict = field(default_factory=dict)
+    metrics: dict = field(default_factory=dict)
+    licence: str = ""
+    date: str = ""
+
+
+def builtin_model_folder() -> Path:
+    """Folder of the model that ships with the extension."""
+    return Path(__file__).resolve().parents[2] / "Resources" / "Models" / BUILTIN_MODEL
+
+
+def describe_model(folder: Path | str | None = None) -> ModelDescription:
+    """Read a model folder's description; needs no torch.
+
+    Args:
+        folder: a model folder; ``None`` is the built-in model.
+
+    Raises:
+        ModelError: no such folder, no or damaged model.json, or one of a newer schema.
+    """
+    folder = builtin_model_folder() if folder is None else Path(folder)
+    path = folder / DESCRIPTION_FILE
+    if not path.is_file():
+        raise ModelError(f"Model '{folder.name}' has no {DESCRIPTION_FILE}.", "Choose a folder that holds a model version.")
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        schema = values.pop("schema_version")
+        if schema != SCHEMA_VERSION:
+            raise ModelError(
+                f"Model '{folder.name}' has schema version {schema}; this version reads {SCHEMA_VERSION}.",
+                "Update the extension, or choose another model.",
+            )
+        return ModelDescription(**values)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(f"Model '{folder.name}' has a damaged {DESCRIPTION_FILE} ({error}).", REINSTALL) from error
+
+
+def load_network(folder: Path | str | None = None) -> tuple[DDSPConvNet, ModelDescription]:
+    """Load a model version: float32 on the CPU, in eval mode.
+
+    Raises:
+        ModelError: the description or the weights are missing, damaged, changed or of another architecture.
+    """
+    import torch
+
+    from .network import DDSPConvNet, NetworkSettings
+
+    folder = builtin_model_folder() if folder is None else Path(folder)
+    description = describe_model(folder)
+    weights = folder / WEIGHTS_FILE
+    if not weights.is_file():
+        raise ModelError(f"Model '{description.version}' has no {WEIGHTS_FILE}.", REINSTALL)
+    found = file_sha256(weights)
+    if found != description.sha256:
+        raise ModelError(
+            f"The weights of model '{description.version}' are damaged or were changed "
+            f"(SHA-256 {found[:12]}..., expected {description.sha256[:12]}...).",
+            REINSTALL,
+        )
+    try:
+        state = torch.load(weights, map_location="cpu", weights_only=True)
+        network = DDSPConvNet(NetworkSettings.from_dict(description.network))
+        network.load_state_dict({key: value.float() if value.is_floating_point() else value for key, value in state.items()})
+    except Exception as error:  # torch raises many types for damaged or foreign files
+        first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ModelError(f"The weights of model '{description.version}' do not fit its description ({first_line}).", REINSTALL) from error
+    if not all(torch.isfinite(value).all() for value in network.state_dict().values()):
+        raise ModelError(f"The weights of model '{description.version}' hold values that are not finite.", REINSTALL)
+    return network.eval(), description
+
+
+def save_model(folder: Path | str, network: DDSPConvNet, preprocessing: dict, **facts: object) -> ModelDescription:
+    """Publish a model version: written aside, then one rename; half-precision weights.
+
+    Args:
+        folder: the new version's folder, named like the version; an existing one is replaced.
+        network: weights and settings; ``preprocessing``: settings as a dictionary.
+        facts: ``version`` and further fields of ``ModelDescription``.
+    """
+    import torch
+
+    folder = Path(folder)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        try:
+            if folder.is_dir():  # the model card and the terms stay
+                shutil.copytree(folder, aside, dirs_exist_ok=True)
+            state = {
+                key: value.detach().cpu().half() if value.is_floating_point() else value.cpu()
+                for key, value in network.state_dict().items()
+            }
+            torch.save(state, aside / WEIGHTS_FILE)
+            description = ModelDescription(
+                sha256=file_sha256(aside / WEIGHTS_FILE),
+                network=network.settings.to_dict(),
+                preprocessing=preprocessing,
+                **{"version": folder.name, **facts},
+            )
+            write_description(aside, description)
+            os.chmod(aside, 0o755)
+            replaced = folder.with_name(f".{folder.name}.replaced")
+            if folder.is_dir():
+                os.replace(folder, replaced)
+            os.replace(aside, folder)
+            shutil.rmtree(replaced, ignore_errors=True)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+    except OSError as error:
+        raise StorageError(f"Model '{folder.name}' cannot be written ({error.strerror}).", "Free space or choose another folder.") from error
+    return description
+
+
+def write_description(folder: Path, description: ModelDescription) -> None:
+    """Replace model.json atomically."""
+    from .images import write_text
+
+    values = {"schema_version": SCHEMA_VERSION, **vars(description)}
+    write_text(json.dumps(values, indent=2) + "\n", folder / DESCRIPTION_FILE)
+
+
+def file_sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        for block in iter(lambda: file.read(1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,99 @@
+"""How far to trust a segmentation: uncertainty, expected Dice and the warnings a radiologist should read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+PLAUSIBLE_VOLUME_ML = (10.0, 250.0)
+DOUBTFUL_DICE = 0.85
+LARGE_COMPONENT = 0.05  # of the gland's volume
+
+
+def uncertainty_map(probability: np.ndarray, disagreement: np.ndarray) -> np.ndarray:
+    """Entropy of the fused probability, raised by the branches' disagreement; float32 in [0, 1].
+
+    Args:
+        probability: fused probability (z, y, x).
+        disagreement: standard deviation of the branches' probabilities (z, y, x), at most 0.5.
+    """
+    p = np.clip(probability, 1e-6, 1 - 1e-6)
+    entropy = -(p * np.log2(p) + (1 - p) * np.log2(1 - p))
+    spread = np.clip(2 * disagreement, 0, 1)
+    return (entropy + spread - entropy * spread).astype(np.float32)
+
+
+def soft_dice(mask: np.ndarray, probability: np.ndarray) -> float:
+    """Dice of a binary mask against the probability that made it: what the network itself expects; 0 when empty."""
+    total = float(mask.sum()) + float(probability.sum())
+    return 2 * float(probability[mask].sum()) / total if total > 0 else 0.0
+
+
+def expected_dice(soft: float, calibration: dict[str, Sequence[float]]) -> float:
+    """The Dice an expert's mask would give, from the soft Dice by the model's monotone calibration.
+
+    Args:
+        calibration: ``{"soft_dice": [...], "dice": [...]}``, knots in ascending order; without knots the soft Dice
+            itself is the best there is.
+    """
+    if not calibration.get("soft_dice"):
+        return soft
+    return float(np.interp(soft, calibration["soft_dice"], calibration["dice"]))
+
+
+def monotone_fit(soft: Sequence[float], dice: Sequence[float], knots: int = 6) -> dict[str, list[float]]:
+    """Fit the calibration: medians of equal shares of the cases, made non-decreasing, straight lines between.
+
+    Args:
+        soft, dice: soft Dice and true Dice of out-of-fold predictions.
+    """
+    order = np.argsort(soft)
+    groups = [group for group in np.array_split(order, knots) if len(group)]
+    x = np.array([np.median(np.asarray(soft)[group]) for group in groups])
+    y = _non_decreasing(np.array([np.median(np.asarray(dice)[group]) for group in groups]), [len(g) for g in groups])
+    # Below the worst case seen the estimate falls to 0 with the soft Dice.
+    return {"soft_dice": [0.0, *x.round(4).tolist()], "dice": [0.0, *y.round(4).tolist()]}
+
+
+def _non_decreasing(values: np.ndarray, weights: Sequence[int]) -> np.ndarray:
+    """Isotonic regression by pooling adjacent violators."""
+    pools: list[list[float]] = []  # mean, weight, count
+    for value, weight in zip(values, weights, strict=True):
+        pools.append([float(value), weight, 1])
+        while len(pools) > 1 and pools[-2][0] > pools[-1][0]:
+            mean, heavy, count = pools.pop()
+            last = pools[-1]
+            last[0] = (last[0] * last[1] + mean * heavy) / (last[1] + heavy)
+            last[1] += heavy
+            last[2] += count
+    return np.concatenate([np.full(int(count), mean) for mean, _, count in pools])
+
+
+def find_warnings(
+    volume_ml: float,
+    touches: Sequence[str],
+    component_shares: Sequence[float],
+    dice: float,
+) -> list[str]:
+    """Sentences to read before trusting the mask.
+
+    Args:
+        touches: sides of the field of view that the gland touches (``superior``, ``anterior``, ...).
+        component_shares: volumes of what was found, relative to the largest component, without it.
+        dice: expected Dice.
+    """
+    if volume_ml == 0:
+        return ["No prostate was found: mark it with a point, or check that the volume is an axial T2-weighted scan."]
+    warnings = []
+    if touches:
+        warnings.append(f"The gland touches the {' and '.join(touches)} edge of the scan and may be cut.")
+    low, high = PLAUSIBLE_VOLUME_ML
+    if not low <= volume_ml <= high:
+        warnings.append(f"The volume of {volume_ml:.0f} ml is outside {low:.0f}-{high:.0f} ml.")
+    large = sum(share > LARGE_COMPONENT for share in component_shares)
+    if large:
+        warnings.append(f"{large + 1} separate parts were found; only the largest is kept.")
+    if dice < DOUBTFUL_DICE:
+        warnings.append(f"The network is unsure: expected Dice {dice:.2f}.")
+    return warnings

@@ -1,0 +1,95 @@
+"""The answer for one scan: mask, probability, uncertainty and what is measured on them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import SimpleITK as sitk
+
+MODES = ("fast", "accurate", "paper")
+
+
+@dataclass(frozen=True)
+class GlandMeasurements:
+    """Volume in ml and the three diameters in mm of a binary mask."""
+
+    volume_ml: float
+    left_right_mm: float
+    antero_posterior_mm: float
+    cranio_caudal_mm: float
+
+    @property
+    def ellipsoid_volume_ml(self) -> float:
+        """Length x width x height x pi/6, as radiology reports use it."""
+        return self.left_right_mm * self.antero_posterior_mm * self.cranio_caudal_mm * math.pi / 6000
+
+
+def measure_gland(mask: sitk.Image) -> GlandMeasurements:
+    """Measure a binary mask along the acquired axes nearest to left-right, antero-posterior and cranio-caudal.
+
+    Args:
+        mask: 3D image, 0 outside and anything else inside, spacing in mm.
+    """
+    oriented = sitk.DICOMOrient(mask, "LPS")
+    inside = sitk.GetArrayViewFromImage(oriented) != 0
+    spacing = oriented.GetSpacing()
+    extents = []
+    for axis, step in zip((2, 1, 0), spacing):
+        occupied = np.flatnonzero(inside.any(axis=tuple(other for other in range(3) if other != axis)))
+        extents.append(float((occupied[-1] - occupied[0] + 1) * step) if occupied.size else 0.0)
+    return GlandMeasurements(float(inside.sum()) * math.prod(spacing) / 1000, *extents)
+
+
+@dataclass
+class Segmentation:
+    """Everything the engine says about one scan; all images lie on the input's own grid.
+
+    Attributes:
+        mask: uint8, 1 inside the prostate.
+        probability: float32 in [0, 1], the fused probability.
+        uncertainty: float32 in [0, 1], entropy of the fused probability and disagreement of the branches.
+        measurements: volume and diameters of ``mask``.
+        expected_dice: calibrated estimate of the Dice that an expert's mask would give, in [0, 1].
+        warnings: sentences a radiologist should read before trusting the mask.
+        notices: sentences about how it was computed (for instance a fall-back to the CPU).
+        seconds: seconds per phase; ``peak_memory_mb``: the process's peak per phase.
+        model_version, model_sha256: which weights answered.
+        mode, threshold, bias_field, device, precision: how they were asked.
+    """
+
+    mask: sitk.Image
+    probability: sitk.Image
+    uncertainty: sitk.Image
+    measurements: GlandMeasurements
+    expected_dice: float
+    warnings: list[str]
+    notices: list[str]
+    seconds: dict[str, float]
+    peak_memory_mb: dict[str, float]
+    model_version: str
+    model_sha256: str
+    mode: str
+    threshold: float
+    bias_field: str
+    device: str
+    precision: str
+
+    def as_row(self) -> dict[str, float | str]:
+        """The measurements as one flat row, for tables and CSV files."""
+        return {
+            "volume_ml": round(self.measurements.volume_ml, 2),
+            "left_right_mm": round(self.measurements.left_right_mm, 1),
+            "antero_posterior_mm": round(self.measurements.antero_posterior_mm, 1),
+            "cranio_caudal_mm": round(self.measurements.cranio_caudal_mm, 1),
+            "ellipsoid_volume_ml": round(self.measurements.ellipsoid_volume_ml, 2),
+            "expected_dice": round(self.expected_dice, 3),
+            "warnings": " ".join(self.warnings),
+            "notices": " ".join(self.notices),
+            "model_version": self.model_version,
+            "mode": self.mode,
+            "bias_field": self.bias_field,
+            "device": self.device,
+            "seconds": round(sum(self.seconds.values()), 2),
+        }

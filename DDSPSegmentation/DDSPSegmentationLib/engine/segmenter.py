@@ -1,0 +1,212 @@
+"""The engine's front door: one scan in, one segmentation out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+import torch
+
+from .devices import choose_device, choose_precision, peak_memory_mb, set_threads
+from .errors import DeviceError, InputError
+from .images import check_image
+from .inference import GlandPredictor, Prediction
+from .model import load_network
+from .preprocessing import BIAS_FIELD_MODES, Grid, PreprocessingSettings, prepare
+from .quality import expected_dice, find_warnings, soft_dice, uncertainty_map
+from .segmentation import MODES, Segmentation, measure_gland
+
+Progress = Callable[[str, float], None]
+
+
+class Segmenter:
+    """A loaded model that segments scans; keep it, loading takes longer than segmenting.
+
+    Args:
+        model_folder: a model version; ``None`` is the built-in one.
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        precision: ``auto``, ``float32`` or ``bfloat16``.
+
+    Raises:
+        ModelError, DeviceError: the model or the device cannot be used.
+    """
+
+    def __init__(self, model_folder: Path | str | None = None, device: str = "auto", precision: str = "auto"):
+        set_threads()
+        self.network, self.model = load_network(model_folder)
+        # Folded in float32, cast afterwards: the other way round would round twice.
+        self.network.fold_batch_norm()
+        self.preprocessing = PreprocessingSettings.from_dict(self.model.preprocessing)
+        self._move_to(choose_device(device), precision)
+
+    def _move_to(self, device: torch.device, precision: str) -> None:
+        self.device, self.precision = device, choose_precision(precision, device)
+        dtype = torch.bfloat16 if self.precision == "bfloat16" else torch.float32
+        self.network.to(device, dtype, memory_format=torch.channels_last_3d)
+
+    def segment(
+        self,
+        image: sitk.Image,
+        *,
+        name: str = "volume",
+        mode: str = "fast",
+        threshold: float = 0.5,
+        bias_field: str | None = None,
+        location: tuple[float, float, float] | None = None,
+        progress: Progress | None = None,
+    ) -> Segmentation:
+        """Segment the prostate on a T2-weighted scan.
+
+        Args:
+            image: 3D scalar scan, any orientation, LPS mm.
+            name: what error messages call the scan.
+            mode: ``fast``; ``accurate`` averages with the mirrored scan; ``paper`` takes the plain central crop and
+                the main output, as published.
+            threshold: of the probability, between 0 and 1.
+            bias_field: ``full``, ``fast`` or ``off``; ``None`` takes the model's own.
+            location: a point (x, y, z) LPS mm in the gland, when the user gave one.
+            progress: called with phase and fraction; raising ``Cancelled`` in it ends the work.
+
+        Raises:
+            InputError: the scan cannot be segmented; Cancelled; DeviceError.
+        """
+        settings = self._settings(mode, threshold, bias_field)
+        check_image(image, name)
+        clock = _Clock(progress or (lambda phase, fraction: None))
+        notices: list[str] = []
+        with clock.phase("Preprocessing"):
+            volume, grid = prepare(image, settings)
+            centre = None if location is None else _index_inside(grid, location, image, name)
+        with clock.phase("Segmenting"):
+            prediction = self._predict(volume, centre, mode, clock, notices)
+        with clock.phase("Measuring"):
+            probability = np.clip(grid.to_native(prediction.probability), 0, 1)
+            mask, shares = largest_component(probability > threshold)
+            uncertainty = uncertainty_map(probability, grid.to_native(prediction.disagreement))
+            expected = expected_dice(_soft_dice_near(mask, probability), self.model.calibration)
+            mask_image = grid.restore_image(mask.astype(np.uint8), image)
+            measurements = measure_gland(mask_image)
+            warnings = find_warnings(measurements.volume_ml, touched_sides(mask), shares, expected)
+            result = Segmentation(
+                mask=mask_image,
+                probability=grid.restore_image(probability, image),
+                uncertainty=grid.restore_image(uncertainty, image),
+                measurements=measurements,
+                expected_dice=expected if measurements.volume_ml else 0.0,
+                warnings=warnings,
+                notices=notices,
+                seconds=clock.seconds,
+                peak_memory_mb=clock.peak_memory_mb,
+                model_version=self.model.version,
+                model_sha256=self.model.sha256,
+                mode=mode,
+                threshold=threshold,
+                bias_field=settings.bias_field,
+                device=self.device.type,
+                precision=self.precision,
+            )
+        clock.notify("Measuring", 1.0)
+        return result
+
+    def _settings(self, mode: str, threshold: float, bias_field: str | None) -> PreprocessingSettings:
+        if mode not in MODES:
+            raise InputError(f"Mode '{mode}' is unknown.", f"Choose one of {', '.join(MODES)}.")
+        if not 0 < threshold < 1:
+            raise InputError(f"Threshold {threshold:g} is not between 0 and 1.", "Choose 0.5 unless you know better.")
+        if bias_field is not None and bias_field not in BIAS_FIELD_MODES:
+            raise InputError(f"Bias field '{bias_field}' is unknown.", f"Choose one of {', '.join(BIAS_FIELD_MODES)}.")
+        values = self.preprocessing.to_dict()
+        return PreprocessingSettings.from_dict({**values, "bias_field": bias_field or values["bias_field"]})
+
+    def _predict(
+        self, volume: np.ndarray, centre: np.ndarray | None, mode: str, clock: _Clock, notices: list[str]
+    ) -> Prediction:
+        def run() -> Prediction:
+            predictor = GlandPredictor(self.network, flip=mode == "accurate", central=mode == "paper")
+            return predictor.predict(volume, centre, lambda fraction: clock.notify("Segmenting", fraction))
+
+        try:
+            return run()
+        except torch.cuda.OutOfMemoryError:
+            self._move_to(torch.device("cpu"), "auto")
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            notices.append("The GPU ran out of memory; the processor was used instead.")
+            return run()
+        except RuntimeError as error:
+            if "out of memory" not in str(error) and "can't allocate memory" not in str(error):
+                raise
+            raise DeviceError("There is not enough memory to segment this scan.", "Close other programs.") from error
+
+
+def _index_inside(grid: Grid, location: tuple[float, float, float], image: sitk.Image, name: str) -> np.ndarray:
+    index = grid.index_of(location, image)
+    if (index < -0.5).any() or (index > np.array(grid.size) - 0.5).any():
+        raise InputError(f"The point that marks the prostate lies outside '{name}'.", "Place it inside the gland.")
+    return index
+
+
+def largest_component(inside: np.ndarray) -> tuple[np.ndarray, list[float]]:
+    """Largest 6-connected component with its holes filled, and the sizes of the others relative to it.
+
+    Args:
+        inside: bool (z, y, x).
+    """
+    if not inside.any():
+        return inside, []
+    box = _bounding_box(inside, margin=1)
+    labels = sitk.RelabelComponent(sitk.ConnectedComponent(sitk.GetImageFromArray(inside[box].astype(np.uint8))))
+    counts = np.bincount(sitk.GetArrayViewFromImage(labels).ravel())[1:]
+    filled = sitk.BinaryFillhole(sitk.Cast(labels == 1, sitk.sitkUInt8))
+    result = np.zeros_like(inside)
+    result[box] = sitk.GetArrayViewFromImage(filled) != 0
+    return result, (counts[1:] / counts[0]).tolist()
+
+
+def _bounding_box(inside: np.ndarray, margin: int) -> tuple[slice, ...]:
+    box = []
+    for axis in range(3):
+        occupied = np.flatnonzero(inside.any(axis=tuple(other for other in range(3) if other != axis)))
+        box.append(slice(max(0, occupied[0] - margin), occupied[-1] + 1 + margin))
+    return tuple(box)
+
+
+def _soft_dice_near(mask: np.ndarray, probability: np.ndarray) -> float:
+    """Soft Dice over the gland's neighbourhood: a faint spot far away says nothing about this contour."""
+    if not mask.any():
+        return 0.0
+    box = _bounding_box(mask, margin=12)
+    return soft_dice(mask[box], probability[box])
+
+
+def touched_sides(mask: np.ndarray) -> list[str]:
+    """Sides of the field of view that a canonical mask (z, y, x; towards left, posterior, superior) touches."""
+    sides = (("inferior", "superior"), ("anterior", "posterior"), ("right", "left"))
+    return [
+        side
+        for axis, pair in enumerate(sides)
+        for side, position in zip(pair, (0, -1), strict=True)
+        if mask.take(position, axis=axis).any()
+    ]
+
+
+class _Clock:
+    """Seconds and peak memory per phase, progress to the caller."""
+
+    def __init__(self, progress: Progress):
+        self.notify = progress
+        self.seconds: dict[str, float] = {}
+        self.peak_memory_mb: dict[str, float] = {}
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        self.notify(name, 0.0)
+        started = time.perf_counter()
+        yield
+        self.seconds[name] = time.perf_counter() - started
+        self.peak_memory_mb[name] = peak_memory_mb()
+

@@ -1,0 +1,1 @@
+"""Learning: data sets, augmentation, training and evaluation of the engine's network."""

@@ -1,0 +1,485 @@
+"""Evaluation against reference masks: a row for each case, a summary by centre, box plots and the worst cases."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import SimpleITK as sitk
+
+from ..engine.errors import Cancelled, DatasetError, DDSPSegmentationError, StorageError
+from ..engine.images import _write_aside, image_suffix, read_mask, write_text
+from ..engine.metrics import (
+    METRICS,
+    REGIONS,
+    SECOND_READER,
+    RegionMetrics,
+    SecondReader,
+    compare_masks,
+    promise12_style_score,
+)
+from ..engine.pictures import PROSTATE_COLOUR, REFERENCE_COLOUR, contour_picture
+from ..engine.segmentation import Segmentation
+
+WORST_CASES = 4
+BOOTSTRAP_RESAMPLES = 10_000
+BOOTSTRAP_SEED = 20_180_131
+LOW_DICE = 0.85
+OVERALL = "overall"
+MEASURES = (*(f"{region}_{metric}" for region in REGIONS for metric in METRICS), "score", "expected_dice")
+
+
+class EvaluationCase(NamedTuple):
+    """One answer to compare: the picture's background is ``image``; ``extra`` goes into the case's row as it is."""
+
+    name: str
+    centre: str
+    image: sitk.Image | None
+    prediction: sitk.Image
+    reference: sitk.Image
+    extra: Mapping[str, object] = {}
+
+
+class FailedCase(NamedTuple):
+    """A case that has no answer, and why; it keeps its row."""
+
+    name: str
+    centre: str
+    reason: str
+
+
+class ReferenceCase(Protocol):
+    """What a dataset reader yields."""
+
+    name: str
+    centre: str
+    patient: str
+
+    def load_image(self) -> sitk.Image: ...
+
+    def load_mask(self) -> sitk.Image: ...
+
+
+@dataclass(frozen=True)
+class CaseResult:
+    """The row of one case; ``regions`` and ``score`` are None and ``error`` is set when it could not be compared.
+
+    ``apart`` says why the case is left out of the means, "" when it is not.
+    """
+
+    name: str
+    centre: str
+    apart: str
+    regions: Mapping[str, RegionMetrics] | None
+    score: float | None
+    extra: Mapping[str, object]
+    error: str = ""
+
+    @property
+    def dice(self) -> float:
+        """Dice of the whole gland, in [0, 1]; NaN when the case could not be compared."""
+        return self.regions["whole"].dsc if self.regions else math.nan
+
+    def measure(self, name: str) -> float:
+        """One of MEASURES; NaN when this case has none."""
+        if name == "expected_dice":
+            return float(self.extra.get("expected_dice", math.nan))
+        if self.regions is None:
+            return math.nan
+        if name == "score":
+            return self.score
+        region, metric = name.split("_", 1)
+        return getattr(self.regions[region], metric)
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """One measure over the cases of a group.
+
+    ``cases`` have a value; ``undefined`` have none (an infinite distance to an empty mask) and enter no statistic.
+    ``sd`` (n-1) and the bootstrap 95 % interval of the mean are NaN for a single case.
+    """
+
+    cases: int
+    undefined: int
+    mean: float
+    sd: float
+    median: float
+    minimum: float
+    maximum: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class EvaluationSummary:
+    """What an evaluation found.
+
+    Attributes:
+        results: one for each case, in the order they came.
+        statistics: by group (overall, each centre, each case kept apart), then by measure.
+        unmatched: files of ``evaluate_folders`` without a partner.
+        notices: sentences about the pictures and about what is missing.
+    """
+
+    results: tuple[CaseResult, ...]
+    statistics: Mapping[str, Mapping[str, Statistics]]
+    unmatched: tuple[str, ...] = field(default=())
+    notices: tuple[str, ...] = field(default=())
+
+    @property
+    def failed(self) -> list[CaseResult]:
+        return [result for result in self.results if result.error]
+
+    def text(self) -> str:
+        """The summary as lines of at most 120 columns (names permitting), for a terminal or a log."""
+        width = max(len(group) for group in (*self.statistics, OVERALL))
+        lines = [
+            f"{'':{width}}  cases  Dice   [95 % interval]   lowest  base   apex   aRVD %  ABD mm  95HD mm  score*",
+            *(_table_line(group, width, measures) for group, measures in self.statistics.items()),
+            "* PROMISE12-style, not the challenge's official score. Mean values; cases kept apart are in no mean.",
+        ]
+        compared = sorted((result for result in self.results if not result.error), key=lambda result: result.dice)
+        if compared:
+            lowest = ", ".join(f"{result.name} {result.dice:.3f}" for result in compared[:WORST_CASES])
+            lines.append(f"Lowest Dice: {lowest}")
+        undefined = [
+            f"{result.name} ({region})"
+            for result in compared
+            for region in REGIONS
+            if math.isinf(result.measure(f"{region}_abd_mm"))
+        ]
+        if undefined:
+            lines.append(f"In no mean distance, one mask is empty there: {', '.join(undefined)}")
+        lines += _expected_dice_lines(compared)
+        lines += [f"{result.name}: not compared. {result.error}" for result in self.failed]
+        return "\n".join([*lines, *self.notices])
+
+
+def evaluate_predictions(
+    cases: Iterable[EvaluationCase | FailedCase],
+    output_folder: str | Path,
+    *,
+    apart: Mapping[str, str] | None = None,
+    second_reader: Mapping[str, SecondReader] = SECOND_READER,
+) -> EvaluationSummary:
+    """Compare masks with references and write cases.csv, summary.csv, boxplots.png and worst-*.png.
+
+    Cases are taken one at a time; only the images of the worst four are kept. A case that cannot be compared (masks on
+    different grids) gets a row with the reason and does not stop the others.
+
+    Args:
+        cases: EvaluationCase (or tuples in its order) and FailedCase.
+        output_folder: made when missing; files of an earlier evaluation in it are replaced.
+        apart: reason by case name, for cases that are shown in a row of their own and enter no mean.
+        second_reader: the agreement worth 85 points in the score.
+
+    Raises:
+        DatasetError: there is no case.
+        StorageError: a file cannot be written.
+    """
+    apart = apart or {}
+    results: list[CaseResult] = []
+    worst: list[tuple[float, EvaluationCase]] = []
+    for case in cases:
+        case = case if isinstance(case, FailedCase) else EvaluationCase(*case)
+        results.append(_compare(case, apart.get(case.name, ""), second_reader))
+        if not results[-1].error:
+            worst = sorted([*worst, (results[-1].dice, case)], key=lambda entry: entry[0])[:WORST_CASES]
+    if not results:
+        raise DatasetError("There is no case to evaluate.", "Choose a folder or a fold that has cases.")
+    statistics = _grouped_statistics(results)
+    folder = Path(output_folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(
+            f"The folder '{folder.name}' cannot be made: {error.strerror}.", "Choose another output folder."
+        ) from error
+    write_text(_cases_csv(results), folder / "cases.csv")
+    write_text(_summary_csv(statistics), folder / "summary.csv")
+    notices = [*_draw_boxplots(results, folder / "boxplots.png"), *_draw_worst([case for _, case in worst], folder)]
+    return EvaluationSummary(tuple(results), statistics, notices=tuple(notices))
+
+
+def evaluate_model(
+    segment: Callable[[sitk.Image], Segmentation],
+    cases: Iterable[ReferenceCase],
+    output_folder: str | Path,
+    progress: Callable[[str, float], None] | None = None,
+    *,
+    apart: Mapping[str, str] | None = None,
+    second_reader: Mapping[str, SecondReader] = SECOND_READER,
+) -> EvaluationSummary:
+    """Segment whole cases on their native grid and evaluate the answers against the full reference.
+
+    A case that cannot be read or segmented gets a row with the reason; ``progress`` (case, fraction) may raise
+    Cancelled. Files and other arguments as in :func:`evaluate_predictions`.
+    """
+    cases = list(cases)
+
+    def answers() -> Iterator[EvaluationCase | FailedCase]:
+        for position, case in enumerate(cases):
+            if progress:
+                progress(case.name, position / len(cases))
+            try:
+                image, reference = case.load_image(), case.load_mask()
+                segmentation = segment(image)
+            except Cancelled:
+                raise
+            except DDSPSegmentationError as error:
+                yield FailedCase(case.name, case.centre, str(error))
+                continue
+            extra = {"patient": case.patient, **segmentation.as_row(), "expected_dice": segmentation.expected_dice}
+            yield EvaluationCase(case.name, case.centre, image, segmentation.mask, reference, extra)
+
+    summary = evaluate_predictions(answers(), output_folder, apart=apart, second_reader=second_reader)
+    if progress:
+        progress("evaluated", 1.0)
+    return summary
+
+
+def evaluate_folders(
+    predictions: str | Path,
+    references: str | Path,
+    output: str | Path,
+    *,
+    apart: Mapping[str, str] | None = None,
+    second_reader: Mapping[str, SecondReader] = SECOND_READER,
+) -> EvaluationSummary:
+    """Evaluate a folder of masks against a folder of references with the same file stems.
+
+    The stem is the file's name without suffix and without a trailing ``_segmentation``; where a folder holds both
+    Case00.mhd and Case00_segmentation.mhd, the scan is left aside. Files without a partner are named in the summary;
+    a pair that cannot be read or compared is a row with its reason. There is no image here, hence no contour picture.
+
+    Raises:
+        DatasetError: a folder is missing or nothing pairs.
+        StorageError: a file cannot be written.
+    """
+    predicted, expected = _masks_by_stem(Path(predictions)), _masks_by_stem(Path(references))
+    paired = sorted(predicted.keys() & expected.keys())
+    if not paired:
+        raise DatasetError(
+            f"No prediction has the name of a reference: {_listed(predicted)} against {_listed(expected)}.",
+            "Name both files of a case alike, such as Case00.seg.nrrd and Case00_segmentation.mhd.",
+        )
+    summary = evaluate_predictions(
+        (_read_pair(stem, predicted[stem], expected[stem]) for stem in paired),
+        output,
+        apart=apart,
+        second_reader=second_reader,
+    )
+    notices, unmatched = list(summary.notices), []
+    for kind, ours, theirs in (("prediction", expected, predicted), ("reference", predicted, expected)):
+        lonely = [path.name for stem in sorted(ours.keys() - theirs.keys()) for path in ours[stem]]
+        if lonely:
+            notices.append(f"Left out, no {kind}: {', '.join(lonely)}")
+            unmatched += lonely
+    return EvaluationSummary(summary.results, summary.statistics, tuple(unmatched), tuple(notices))
+
+
+def _compare(case: EvaluationCase | FailedCase, apart: str, second_reader: Mapping[str, SecondReader]) -> CaseResult:
+    if isinstance(case, FailedCase):
+        return CaseResult(case.name, case.centre, apart, None, None, {}, case.reason)
+    try:
+        regions = compare_masks(case.prediction, case.reference)
+    except DatasetError as error:
+        return CaseResult(case.name, case.centre, apart, None, None, case.extra, str(error))
+    volumes = {"prediction_ml": _volume_ml(case.prediction), "reference_ml": _volume_ml(case.reference)}
+    score = promise12_style_score(regions, second_reader)
+    return CaseResult(case.name, case.centre, apart, regions, score, {**volumes, **case.extra})
+
+
+def _volume_ml(mask: sitk.Image) -> float:
+    return float(np.count_nonzero(sitk.GetArrayViewFromImage(mask)) * math.prod(mask.GetSpacing()) / 1000)
+
+
+def _masks_by_stem(folder: Path) -> dict[str, list[Path]]:
+    if not folder.is_dir():
+        raise DatasetError(f"There is no folder '{folder.name}'.", "Choose a folder of masks.")
+    masks: dict[str, list[Path]] = {}
+    for path in sorted(folder.iterdir()):
+        suffix = image_suffix(path)
+        if suffix and path.is_file() and not path.name.startswith("."):
+            stem = path.name[: -len(suffix)].removesuffix(".seg").removesuffix("_segmentation")
+            masks.setdefault(stem, []).append(path)
+    for stem, paths in masks.items():
+        masks[stem] = [path for path in paths if path.name.startswith(f"{stem}_segmentation.")] or paths
+    return masks
+
+
+def _read_pair(stem: str, predicted: Sequence[Path], expected: Sequence[Path]) -> EvaluationCase | FailedCase:
+    for kind, paths in (("predictions", predicted), ("references", expected)):
+        if len(paths) > 1:
+            return FailedCase(stem, "", f"Several {kind} have its name: {', '.join(path.name for path in paths)}.")
+    try:
+        return EvaluationCase(stem, "", None, read_mask(predicted[0]), read_mask(expected[0]))
+    except DDSPSegmentationError as error:
+        return FailedCase(stem, "", str(error))
+
+
+def _listed(masks: Mapping[str, Sequence[Path]]) -> str:
+    names = [path.name for paths in masks.values() for path in paths]
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "") if names else "no masks"
+
+
+def _grouped_statistics(results: Sequence[CaseResult]) -> dict[str, dict[str, Statistics]]:
+    """Overall and by centre without the cases kept apart, then each of those alone."""
+    pooled = [result for result in results if not result.apart and not result.error]
+    groups = {OVERALL: pooled}
+    for centre in sorted({result.centre for result in pooled} - {""}):
+        groups[centre] = [result for result in pooled if result.centre == centre]
+    for result in results:
+        if result.apart and not result.error:
+            groups[f"{result.name} ({result.apart})"] = [result]
+    measured = [name for name in MEASURES if any(not math.isnan(result.measure(name)) for result in results)]
+    return {
+        group: {name: _statistics([result.measure(name) for result in members]) for name in measured}
+        for group, members in groups.items()
+    }
+
+
+def _statistics(values: Sequence[float]) -> Statistics:
+    finite = np.array([value for value in values if math.isfinite(value)])
+    undefined = len(values) - finite.size
+    if finite.size == 0:
+        return Statistics(0, undefined, *[math.nan] * 7)
+    sd = low = high = math.nan
+    if finite.size > 1:
+        sd = float(finite.std(ddof=1))
+        drawn = np.random.default_rng(BOOTSTRAP_SEED).integers(finite.size, size=(BOOTSTRAP_RESAMPLES, finite.size))
+        low, high = (float(bound) for bound in np.percentile(finite[drawn].mean(axis=1), (2.5, 97.5)))
+    middle, least, most = float(np.median(finite)), float(finite.min()), float(finite.max())
+    return Statistics(finite.size, undefined, float(finite.mean()), sd, middle, least, most, low, high)
+
+
+def _cases_csv(results: Sequence[CaseResult]) -> str:
+    """One row a case: the measures it has, then whatever came along with it."""
+    measures = [name for name in MEASURES if name != "expected_dice" or any(name in r.extra for r in results)]
+    extras = [name for name in dict.fromkeys(key for r in results for key in r.extra) if name not in measures]
+    rows = [["case", "centre", "apart", *measures, *extras, "error"]]
+    for result in results:
+        values = [*(result.measure(name) for name in measures), *(result.extra.get(name, "") for name in extras)]
+        rows.append([result.name, result.centre, result.apart, *map(_cell, values), result.error])
+    return _as_csv(rows)
+
+
+def _summary_csv(statistics: Mapping[str, Mapping[str, Statistics]]) -> str:
+    rows = [["group", "measure", "cases", "undefined", "mean", "sd", "median", "min", "max", "ci95_low", "ci95_high"]]
+    for group, measures in statistics.items():
+        for name, found in measures.items():
+            rows.append([group, name, *map(_cell, vars(found).values())])
+    return _as_csv(rows)
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, float):
+        return "" if math.isnan(value) else f"{value:.6g}"
+    return str(value)
+
+
+def _as_csv(rows: Iterable[Sequence[str]]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
+
+
+def _table_line(group: str, width: int, measures: Mapping[str, Statistics]) -> str:
+    if "whole_dsc" not in measures or not measures["whole_dsc"].cases:
+        return f"{group:{width}}  {0:5d}"
+    dice = measures["whole_dsc"]
+    interval = "" if math.isnan(dice.low) else f"[{dice.low:.3f}, {dice.high:.3f}]"
+    means = {name: found.mean for name, found in measures.items()}
+    return (
+        f"{group:{width}}  {dice.cases:5d}  {dice.mean:.3f}  {interval:16}  {dice.minimum:.3f}   "
+        f"{means['base_dsc']:.3f}  {means['apex_dsc']:.3f}  {means['whole_arvd_percent']:6.1f}  "
+        f"{means['whole_abd_mm']:6.2f}  {means['whole_hd95_mm']:7.2f}  {means['score']:6.1f}"
+    )
+
+
+def _expected_dice_lines(compared: Sequence[CaseResult]) -> list[str]:
+    """How far the expected Dice is off, and how many low cases it gives away, the cases kept apart included."""
+    known = [result for result in compared if not math.isnan(result.measure("expected_dice"))]
+    if not known:
+        return []
+    error = np.mean([abs(result.measure("expected_dice") - result.dice) for result in known])
+    low = [result for result in known if result.dice < LOW_DICE]
+    caught = sum(result.measure("expected_dice") < LOW_DICE for result in low)
+    false_alarms = sum(result.measure("expected_dice") < LOW_DICE for result in known) - caught
+    return [
+        f"Expected Dice: mean absolute error {error:.3f}; below {LOW_DICE:.2f} it caught {caught} of {len(low)} cases, "
+        f"with {false_alarms} false alarms"
+    ]
+
+
+def _draw_boxplots(results: Sequence[CaseResult], path: Path) -> list[str]:
+    """Box plots by centre and region, cases kept apart as crosses; a notice instead when matplotlib is missing."""
+    path.unlink(missing_ok=True)
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError:
+        return ["No boxplots.png: matplotlib is not installed."]
+    compared = [result for result in results if not result.error]
+    if not compared:
+        return ["No boxplots.png: no case could be compared."]
+    centres = [OVERALL, *sorted({result.centre for result in compared} - {""})]
+    figure = Figure(figsize=(12, 8), layout="constrained")
+    canvas = FigureCanvasAgg(figure)
+    titles = {"dsc": "Dice", "arvd_percent": "aRVD (%)", "abd_mm": "ABD (mm)", "hd95_mm": "95HD (mm)"}
+    for axes, (metric, title) in zip(figure.subplots(2, 2).flat, titles.items(), strict=True):
+        for offset, (region, color) in enumerate(zip(REGIONS, ("tab:blue", "tab:orange", "tab:green"), strict=True)):
+            for position, centre in enumerate(centres):
+                members = [result for result in compared if centre in (OVERALL, result.centre)]
+                place = position + 0.25 * (offset - 1)
+                _draw_box(axes, members, f"{region}_{metric}", place, color)
+            axes.plot([], [], color=color, label=region)
+        axes.set_title(title)
+        axes.set_xticks(range(len(centres)), centres)
+        axes.grid(axis="y", alpha=0.3)
+    figure.axes[0].legend(loc="lower left")
+    figure.supxlabel("Points: cases; crosses: cases kept apart; cases without a distance are not drawn")
+    _write_aside(path, ".png", canvas.print_png)
+    return []
+
+
+def _draw_box(axes, members: Sequence[CaseResult], measure: str, place: float, color: str) -> None:
+    known = [result for result in members if math.isfinite(result.measure(measure))]
+    pooled = [result.measure(measure) for result in known if not result.apart]
+    apart = [result.measure(measure) for result in known if result.apart]
+    axes.boxplot(
+        [pooled],
+        positions=[place],
+        widths=0.2,
+        showfliers=False,
+        manage_ticks=False,
+        boxprops={"color": color},
+        medianprops={"color": color},
+    )
+    axes.plot([place] * len(pooled), pooled, ".", color=color, markersize=4, alpha=0.6)
+    axes.plot([place] * len(apart), apart, "x", color=color)
+
+
+def _draw_worst(worst: Sequence[EvaluationCase], folder: Path) -> list[str]:
+    """worst-<rank>-<case>.png, the reference's contour and the prediction's; pictures of an earlier run are removed."""
+    for earlier in folder.glob("worst-[0-9]-*.png"):
+        earlier.unlink(missing_ok=True)
+    without_image = []
+    for rank, case in enumerate(worst, start=1):
+        if case.image is None:
+            without_image.append(case.name)
+            continue
+        masks = [(case.reference, REFERENCE_COLOUR), (case.prediction, PROSTATE_COLOUR)]
+        file_name = re.sub(r"[^\w.-]", "_", f"worst-{rank}-{case.name}.png")
+        contour_picture(case.image, masks, folder / file_name)
+    if without_image:
+        return [f"No contour picture, the image is not known: {', '.join(without_image)}"]
+    return ["Contour pictures worst-*.png: reference blue, prediction yellow."] if worst else []

@@ -1,0 +1,75 @@
+"""Training plans: the paper's own, and the improved one that ships."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, replace
+
+from ..engine.network import NetworkSettings
+from ..engine.preprocessing import PreprocessingSettings
+from .augmentation import PAPER_AUGMENTATION, AugmentationSettings
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """Everything that decides a training run, besides its cases.
+
+    Attributes:
+        optimizer: ``adamw`` or ``sgd``; ``momentum`` is SGD's.
+        schedule: ``steps``: times 0.2 every 10 000 steps (Liu et al. 2018, section 4); ``decay``: a short warm-up,
+            a plateau, then a linear fall over the last ``decay_share`` of the steps, so that a run can be prolonged
+            from its plateau.
+        batch_size: cases per process and step; ``accumulation``: batches per step.
+        loss: a name of ``losses.LOSSES``.
+        ema_decay: decay of the exponential moving average of the weights that is published; 0 publishes the last.
+        gradient_clip: largest gradient norm, 0 for none.
+        frozen_batch_norm: batch norm uses its running statistics in training too (fine-tuning on few cases).
+        validation_interval: steps between checks on the validation cases.
+    """
+
+    name: str
+    optimizer: str = "adamw"
+    learning_rate: float = 1e-3
+    momentum: float = 0.99
+    weight_decay: float = 0.01
+    schedule: str = "decay"
+    decay_share: float = 0.4
+    steps: int = 4000
+    batch_size: int = 2
+    accumulation: int = 1
+    loss: str = "dsc"
+    ema_decay: float = 0.995
+    gradient_clip: float = 12.0
+    frozen_batch_norm: bool = False
+    validation_interval: int = 250
+    seed: int = 0
+    network: NetworkSettings = field(default_factory=NetworkSettings)
+    preprocessing: PreprocessingSettings = field(default_factory=PreprocessingSettings)
+    augmentation: AugmentationSettings = field(default_factory=AugmentationSettings)
+
+    def learning_rate_at(self, step: int) -> float:
+        """Learning rate of the given step (from 0)."""
+        if self.schedule == "steps":
+            return self.learning_rate * 0.2 ** (step // 10_000)
+        warm_up = min(1.0, (step + 1) / min(100, max(1, self.steps // 10)))
+        fall = min(1.0, (self.steps - step) / max(1.0, self.decay_share * self.steps))
+        return self.learning_rate * warm_up * max(fall, 0.01)
+
+    def to_dict(self) -> dict:
+        values = asdict(self)
+        values["network"] = self.network.to_dict()
+        values["preprocessing"] = self.preprocessing.to_dict()
+        return values
+
+
+PLANS = {
+    "paper": TrainingPlan(
+        "paper", optimizer="sgd", weight_decay=0.005, schedule="steps", steps=40_000, ema_decay=0.0,
+        gradient_clip=0.0, augmentation=PAPER_AUGMENTATION,
+    ),
+    "improved": TrainingPlan("improved"),
+}  # fmt: skip
+
+
+def choose_plan(name: str, **changes: object) -> TrainingPlan:
+    """A plan by name, with named settings changed."""
+    return replace(PLANS[name], **changes)

@@ -1,0 +1,375 @@
+"""Training of the network: resumable to the bit, safe to kill, the same on one process or many."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import os
+import random
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from ..engine.devices import choose_device, choose_precision
+from ..engine.errors import DatasetError, ModelError, StorageError
+from ..engine.images import write_text
+from ..engine.inference import GlandPredictor
+from ..engine.losses import LOSSES, multi_supervision
+from ..engine.model import save_model
+from ..engine.network import DDSPConvNet
+from .augmentation import random_crop
+from .dataset import PreparedCase
+from .plans import TrainingPlan
+
+CHECKPOINT_FILE = "checkpoint.pt"
+LOG_FILE = "log.csv"
+CURVE_FILE = "curve.png"
+LOG_COLUMNS = ("step", "loss", "learning_rate", "seconds", "validation_dice")
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process among those of a run started by torchrun; alone otherwise."""
+
+    rank: int = 0
+    count: int = 1
+
+    @classmethod
+    def join(cls, device: torch.device) -> Processes:
+        """Join the run that torchrun describes in the environment (``RANK``, ``WORLD_SIZE``, ...)."""
+        count = int(os.environ.get("WORLD_SIZE", "1"))
+        if count == 1:
+            return cls()
+        if not torch.distributed.is_initialized():
+            torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        return cls(torch.distributed.get_rank(), torch.distributed.get_world_size())
+
+
+class Trainer:
+    """Trains one network on prepared cases.
+
+    Every sample's case and augmentation follow from the plan's seed and the sample's number alone, so that a resumed
+    run sees exactly what it would have seen. Under torchrun each process takes its share of every step's samples.
+    With live batch norm, each process normalises with the statistics of its own share (SyncBatchNorm on CUDA); with
+    frozen batch norm, several processes compute the very gradients of one.
+
+    Args:
+        plan: how to train.
+        training, validation: prepared cases; validation never influences the weights.
+        folder: log, curve, checkpoint and the published model go here.
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``; ``precision``: ``auto``, ``float32`` or ``bfloat16``.
+        start_from: weights to begin with instead of the paper's initialisation.
+        checkpoint_minutes: a kill loses at most so much.
+    """
+
+    def __init__(
+        self,
+        plan: TrainingPlan,
+        training: Sequence[PreparedCase],
+        validation: Sequence[PreparedCase],
+        folder: Path | str,
+        *,
+        device: str = "auto",
+        precision: str = "auto",
+        start_from: dict[str, Tensor] | None = None,
+        checkpoint_minutes: float = 3.0,
+        progress: Callable[[str], None] = print,
+    ):
+        if not training:
+            raise DatasetError("There are no training cases.", "Name a data set with at least one case.")
+        if {case.name for case in training} & {case.name for case in validation}:
+            raise DatasetError("A case is in both training and validation.", "Correct the folds.")
+        self.plan, self.training, self.validation = plan, list(training), list(validation)
+        self.folder = Path(folder)
+        self.checkpoint_minutes, self.progress = checkpoint_minutes, progress
+        self.device = choose_device(device)
+        self.processes = Processes.join(self.device)
+        self.precision = choose_precision(precision, self.device)
+        torch.manual_seed(plan.seed)
+        network = DDSPConvNet(plan.network)
+        if start_from is not None:
+            network.load_state_dict(start_from)
+        if self.device.type == "cuda" and self.processes.count > 1 and not plan.frozen_batch_norm:
+            network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+        self.network = network.to(self.device, memory_format=torch.channels_last_3d)
+        self.parallel = (
+            DistributedDataParallel(self.network, broadcast_buffers=not plan.frozen_batch_norm)
+            if self.processes.count > 1
+            else self.network
+        )
+        self.optimizer = _optimizer(plan, self.network)
+        self.average = {key: value.detach().clone() for key, value in self.network.state_dict().items()}
+        self.step = 0
+        self.log: list[dict[str, float]] = []
+        self._stopped_by: int | None = None
+
+    # ---- samples
+
+    def case_of(self, sample: int) -> PreparedCase:
+        """The case of a sample: every epoch is a fresh order of all cases."""
+        epoch, position = divmod(sample, len(self.training))
+        order = list(range(len(self.training)))
+        random.Random(self.plan.seed * 1_000_003 + epoch).shuffle(order)
+        return self.training[order[position]]
+
+    def make_batch(self, step: int, accumulated: int) -> tuple[Tensor, Tensor]:
+        """Images and references (batch, 1, z, y, x) of this process for one forward pass."""
+        plan, processes = self.plan, self.processes
+        first = ((step * plan.accumulation + accumulated) * processes.count + processes.rank) * plan.batch_size
+        pairs = [self.make_sample(first + number) for number in range(plan.batch_size)]
+        images, references = (torch.stack(parts)[:, None] for parts in zip(*pairs, strict=True))
+        return images.contiguous(memory_format=torch.channels_last_3d), references
+
+    def make_sample(self, sample: int) -> tuple[Tensor, Tensor]:
+        case = self.case_of(sample)
+        seed = int(np.random.SeedSequence([self.plan.seed, sample]).generate_state(1, np.uint64)[0] >> 1)
+        settings = self.plan.augmentation
+        uncorrected = random.Random(seed).random() < settings.uncorrected
+        image = torch.from_numpy(case.uncorrected if uncorrected else case.corrected).to(self.device)
+        label = torch.from_numpy(case.label).to(self.device)
+        spacing = self.plan.preprocessing.spacing_mm[::-1]
+        return random_crop(image, label, case.gland_centre, settings, self.plan.network.input_size, spacing, seed)
+
+    # ---- steps
+
+    def train_step(self) -> float:
+        """One optimiser step; gives the mean loss over its samples on this process."""
+        plan = self.plan
+        self._set_mode()
+        for group in self.optimizer.param_groups:
+            group["lr"] = plan.learning_rate_at(self.step)
+        self.optimizer.zero_grad(set_to_none=True)
+        total = 0.0
+        for accumulated in range(plan.accumulation):
+            total += self.accumulate_gradients(*self.make_batch(self.step, accumulated)) / plan.accumulation
+        if plan.gradient_clip > 0:
+            nn.utils.clip_grad_norm_(self.network.parameters(), plan.gradient_clip)
+        self.optimizer.step()
+        self._update_average()
+        self.step += 1
+        return total
+
+    def accumulate_gradients(self, images: Tensor, references: Tensor) -> float:
+        plan = self.plan
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+            outputs = self.parallel(images)
+        loss = multi_supervision(outputs, references, LOSSES[plan.loss], plan.network.supervision)
+        (loss / plan.accumulation).backward()
+        return loss.item()
+
+    def _set_mode(self) -> None:
+        self.parallel.train()
+        if self.plan.frozen_batch_norm:
+            for module in self.network.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
+
+    @torch.no_grad()
+    def _update_average(self) -> None:
+        # A short memory at first, so that the random start is forgotten.
+        decay = min(self.plan.ema_decay, (1 + self.step) / (10 + self.step)) if self.plan.ema_decay else 0.0
+        for key, value in self.network.state_dict().items():
+            if value.is_floating_point():
+                self.average[key].lerp_(value, 1 - decay)
+            else:
+                self.average[key].copy_(value)
+
+    # ---- the run
+
+    def run(self, until: int | None = None, minutes: float | None = None) -> bool:
+        """Train to the plan's last step, or ``until`` a step, or for some minutes; publish the model at the end.
+
+        SIGTERM and Ctrl-C end the run after the step under way, with a checkpoint.
+
+        Returns:
+            Whether the plan's last step was reached.
+        """
+        until = self.plan.steps if until is None else min(until, self.plan.steps)
+        with _signals(self._stop):
+            started = saved = time.monotonic()
+            first = self.step
+            losses: list[float] = []
+            while self.step < until and self._stopped_by is None:
+                losses.append(self.train_step())
+                if not math.isfinite(losses[-1]):
+                    raise ModelError(f"The loss is not finite at step {self.step}.", "Lower the learning rate, or resume.")
+                elapsed = time.monotonic() - started
+                check = self.validation and self.step % self.plan.validation_interval == 0
+                if check or self.step % 10 == 0 or self.step == until:
+                    self._record(losses, elapsed / (self.step - first), self.validate() if check else None, until)
+                    losses = []
+                if time.monotonic() - saved > 60 * self.checkpoint_minutes:
+                    self.save_checkpoint()
+                    saved = time.monotonic()
+                if minutes is not None and elapsed > 60 * minutes:
+                    break
+        self.save_checkpoint()
+        if self._stopped_by is not None:
+            self.progress(f"stopped at step {self.step} of {self.plan.steps}; go on with --resume")
+        return self.step >= self.plan.steps
+
+    def _stop(self, number: int, frame: object) -> None:
+        self._stopped_by = number
+
+    def _record(self, losses: list[float], seconds_per_step: float, dice: float | None, until: int) -> None:
+        if self.processes.rank:
+            return
+        row = {
+            "step": self.step,
+            "loss": float(np.mean(losses)),
+            "learning_rate": self.plan.learning_rate_at(self.step - 1),
+            "seconds": seconds_per_step,
+            "validation_dice": "" if dice is None else dice,
+        }
+        self.log.append(row)
+        left = (until - self.step) * seconds_per_step / 60
+        filled = round(24 * self.step / self.plan.steps)
+        text = f"[{'#' * filled}{'.' * (24 - filled)}] {self.step}/{self.plan.steps} loss {row['loss']:.4f}"
+        text += f" {seconds_per_step:.2f} s/step {left:.0f} min left"
+        self.progress(text if dice is None else f"{text} validation Dice {dice:.4f}")
+
+    def validate(self) -> float:
+        """Mean Dice of the averaged weights on the validation cases, whole scans on the network's grid."""
+        network = self.averaged_network()
+        scores = []
+        for case in self.validation:
+            predicted = GlandPredictor(network).predict(case.corrected.astype(np.float32)).probability > 0.5
+            reference = case.label >= 0.5
+            scores.append(2 * (predicted & reference).sum() / max(1, predicted.sum() + reference.sum()))
+        return float(np.mean(scores))
+
+    def averaged_network(self) -> DDSPConvNet:
+        """The network that is published: averaged weights, eval mode, folded, in the precision of the run."""
+        network = DDSPConvNet(self.plan.network)
+        network.load_state_dict(self.average)
+        dtype = torch.bfloat16 if self.precision == "bfloat16" else torch.float32
+        return network.eval().fold_batch_norm().to(self.device, dtype, memory_format=torch.channels_last_3d)
+
+    # ---- files
+
+    def save_checkpoint(self) -> None:
+        """Write checkpoint, log and curve atomically, and publish the averaged weights as a model folder."""
+        if self.processes.rank:
+            return
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            aside = self.folder / f".{CHECKPOINT_FILE}.part"
+            torch.save(
+                {
+                    "plan": json.dumps(self.plan.to_dict(), sort_keys=True),
+                    "cases": [case.name for case in self.training],
+                    "step": self.step,
+                    "network": self.network.state_dict(),
+                    "optimizer": self.optimizer.state_dict(),
+                    "average": self.average,
+                    "log": self.log,
+                },
+                aside,
+            )
+            os.replace(aside, self.folder / CHECKPOINT_FILE)
+        except (OSError, RuntimeError) as error:
+            raise StorageError(f"The checkpoint cannot be written ({error}).", "Free space; the last one is kept.") from error
+        text = io.StringIO()
+        writer = csv.DictWriter(text, LOG_COLUMNS)
+        writer.writeheader()
+        writer.writerows(self.log)
+        write_text(text.getvalue(), self.folder / LOG_FILE)
+        draw_curve(self.log, self.folder / CURVE_FILE)
+        self.publish(self.folder / "model")
+
+    def load_checkpoint(self) -> None:
+        """Go on exactly where the last checkpoint was written; only the number of steps may have changed."""
+        path = self.folder / CHECKPOINT_FILE
+        if not path.is_file():
+            raise ModelError(f"Folder '{self.folder.name}' has no checkpoint.", "Start without --resume.")
+        try:
+            state = torch.load(path, map_location=self.device, weights_only=True)
+        except Exception as error:
+            raise ModelError("The checkpoint is damaged.", "Start without --resume, from the last model if there is one.") from error
+        then, now = json.loads(state["plan"]), json.loads(json.dumps(self.plan.to_dict()))
+        changed = [key for key in now if key != "steps" and then.get(key) != now[key]]
+        if changed or state["cases"] != [case.name for case in self.training]:
+            what = ", ".join(changed) or "training cases"
+            raise ModelError(f"The checkpoint was made with other settings ({what}).", "Resume with the same ones.")
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.average = {key: value.to(self.device) for key, value in state["average"].items()}
+        self.step, self.log = state["step"], state["log"]
+
+    def publish(self, folder: Path) -> None:
+        """Save the averaged weights as a model version."""
+        network = DDSPConvNet(self.plan.network)
+        network.load_state_dict(self.average)
+        facts = {"plan": self.plan.name, "steps": self.step, "loss": self.plan.loss, "seed": self.plan.seed}
+        cases = [case.name for case in self.training]
+        save_model(folder, network, self.plan.preprocessing.to_dict(), training={**facts, "cases": cases})
+
+
+def _optimizer(plan: TrainingPlan, network: nn.Module) -> torch.optim.Optimizer:
+    if plan.optimizer == "sgd":
+        return torch.optim.SGD(
+            network.parameters(), plan.learning_rate, momentum=plan.momentum, weight_decay=plan.weight_decay
+        )
+    return torch.optim.AdamW(network.parameters(), plan.learning_rate, weight_decay=plan.weight_decay)
+
+
+class _signals:
+    """SIGTERM and SIGINT call a handler inside the block; a thread other than the main one has no signals."""
+
+    def __init__(self, handler: Callable[[int, object], None]):
+        self.handler = handler
+        self.previous: dict[int, object] = {}
+
+    def __enter__(self) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            try:
+                self.previous[number] = signal.signal(number, self.handler)
+            except ValueError:
+                return
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self.previous.items():
+            signal.signal(number, handler)
+
+
+def draw_curve(log: Sequence[dict], path: Path) -> None:
+    """Loss and validation Dice over the steps as PNG; without matplotlib there is only the CSV."""
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError:
+        return
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    steps = [row["step"] for row in log]
+    losses = np.array([row["loss"] for row in log])
+    window = max(1, len(losses) // 50)
+    smooth = np.convolve(losses, np.ones(window) / window, mode="valid")
+    axes.plot(steps, losses, color="0.8", linewidth=0.7)
+    axes.plot(steps[window - 1 :], smooth, label=f"training loss (mean of {window * 10} steps)")
+    checked = [row for row in log if row["validation_dice"] != ""]
+    if checked:
+        axes.plot([r["step"] for r in checked], [r["validation_dice"] for r in checked], "o-", label="validation Dice")
+    axes.set(xlabel="step", ylim=(0, 1))
+    axes.grid(alpha=0.3)
+    axes.legend()
+    aside = path.with_name(f".{path.name}.part")
+    figure.savefig(aside, format="png", dpi=110)
+    os.replace(aside, path)
+
+
+def line_progress(text: str) -> None:
+    """Show progress on one line of a terminal, or as lines in a log file."""
+    end = "" if sys.stdout.isatty() and text.startswith("[") and "Dice" not in text else "\n"
+    print(f"\r{text}", end=end, flush=True) if end == "" else print(text, flush=True)

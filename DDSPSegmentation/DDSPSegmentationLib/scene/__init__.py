@@ -1,0 +1,1 @@
+"""The Slicer side: the only package that imports slicer, vtk or qt."""

@@ -1,0 +1,173 @@
+"""Between MRML nodes (RAS, under a parent transform) and SimpleITK images (LPS); the flip lives here alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import SimpleITK as sitk
+import slicer
+import vtk
+from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy
+
+from ..engine.errors import InputError
+
+RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
+LARGEST_SHEAR = 1e-4
+# A rotation changes the length of a column in its last bits; rounded to a nanometre, a volume and its rotated twin
+# have the same spacing, hence the same mask voxels.
+SPACING_DECIMALS = 6
+
+
+def image_from_volume_node(volume_node: slicer.vtkMRMLScalarVolumeNode) -> sitk.Image:
+    """The volume as the engine takes it: its voxels, copied, and the place they have in the world.
+
+    Args:
+        volume_node: one scalar a voxel. A parent transform counts: its rotation turns the image, its scale changes the
+            spacing.
+
+    Returns:
+        The image on the volume's own voxel grid, array order z,y,x, LPS millimetres.
+
+    Raises:
+        InputError: the node is missing, of another class or without voxels, or its axes are not orthogonal in the
+            world.
+    """
+    voxels = _voxels(volume_node)
+    matrix = RAS_TO_LPS @ _ijk_to_world(volume_node)
+    spacing = np.round(np.linalg.norm(matrix[:3, :3], axis=0), SPACING_DECIMALS)
+    if not np.isfinite(matrix).all() or (spacing <= 0).any():
+        raise InputError(
+            f"Volume '{volume_node.GetName()}' has a voxel size of {_listed(spacing)} mm.",
+            "Correct its spacing or its transform.",
+        )
+    direction = matrix[:3, :3] / np.linalg.norm(matrix[:3, :3], axis=0)
+    shear = np.abs(direction.T @ direction - np.eye(3)).max()
+    if shear > LARGEST_SHEAR:
+        raise InputError(
+            f"Volume '{volume_node.GetName()}' is sheared: its axes are {np.degrees(np.arcsin(min(shear, 1.0))):.2g} "
+            "degrees off a right angle.",
+            "Harden the transform or resample first.",
+        )
+    image = sitk.GetImageFromArray(voxels)
+    image.SetSpacing(spacing.tolist())
+    image.SetDirection(direction.ravel().tolist())
+    image.SetOrigin(matrix[:3, 3].tolist())
+    return image
+
+
+def add_volume_node(image: sitk.Image, name: str) -> slicer.vtkMRMLScalarVolumeNode:
+    """Add a 3D scalar image to the scene as a volume; 64-bit integers become 32-bit ones, which MRML can show."""
+    matrix = np.eye(4)
+    matrix[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * image.GetSpacing()
+    matrix[:3, 3] = image.GetOrigin()
+    voxels = sitk.GetArrayViewFromImage(image)
+    if voxels.dtype in (np.int64, np.uint64):
+        voxels = voxels.astype(np.int32)
+    return slicer.util.addVolumeFromArray(voxels, RAS_TO_LPS @ matrix, name)
+
+
+def lps_from_ras(point: Sequence[float]) -> tuple[float, float, float]:
+    """A point of the world, given as Slicer does, as SimpleITK counts it."""
+    right, anterior, superior = point
+    return (-float(right), -float(anterior), float(superior))
+
+
+def write_segment(
+    mask: np.ndarray,
+    segmentation_node: slicer.vtkMRMLSegmentationNode,
+    segment_id: str,
+    volume_node: slicer.vtkMRMLScalarVolumeNode,
+) -> None:
+    """Replace one segment's voxels; the node's other segments, overlapping ones too, and their surfaces stay.
+
+    No temporary node enters the scene, unlike with slicer.util.updateSegmentBinaryLabelmapFromArray.
+
+    Args:
+        mask: z,y,x on the volume's grid, 0 outside and 1 inside.
+    """
+    logic = slicer.vtkSlicerSegmentationsModuleLogic
+    labelmap = _oriented_image(np.ascontiguousarray(mask, np.uint8), volume_node)
+    if not logic.SetBinaryLabelmapToSegment(
+        labelmap, segmentation_node, segment_id, logic.MODE_REPLACE, labelmap.GetExtent()
+    ):
+        raise RuntimeError(f"Segment '{segment_id}' of '{segmentation_node.GetName()}' did not take its voxels.")
+
+
+def read_segment(
+    segmentation_node: slicer.vtkMRMLSegmentationNode,
+    segment_id: str,
+    volume_node: slicer.vtkMRMLScalarVolumeNode,
+) -> np.ndarray:
+    """One segment's voxels on the volume's grid, both in local coordinates.
+
+    Returns:
+        uint8, z,y,x, 0 outside and 1 inside.
+    """
+    segment = slicer.vtkOrientedImageData()
+    on_grid = slicer.vtkOrientedImageData()
+    dimensions = volume_node.GetImageData().GetDimensions()
+    grid = _oriented_image(np.zeros(dimensions[::-1], np.uint8), volume_node)
+    resample = slicer.vtkOrientedImageDataResample.ResampleOrientedImageToReferenceOrientedImage
+    if not segmentation_node.GetBinaryLabelmapRepresentation(segment_id, segment) or segment.IsEmpty():
+        return np.zeros(dimensions[::-1], np.uint8)
+    if not resample(segment, grid, on_grid, False, False):
+        raise RuntimeError(f"Segment '{segment_id}' of '{segmentation_node.GetName()}' cannot be read.")
+    return vtk_to_numpy(on_grid.GetPointData().GetScalars()).reshape(dimensions[::-1]).astype(np.uint8)
+
+
+def _voxels(volume_node: slicer.vtkMRMLScalarVolumeNode | None) -> np.ndarray:
+    if volume_node is None:
+        raise InputError("No volume was given.", "Load an axial T2 volume and choose it.")
+    name = volume_node.GetName() if isinstance(volume_node, vtk.vtkObject) else str(volume_node)
+    if isinstance(volume_node, slicer.vtkMRMLLabelMapVolumeNode):
+        raise InputError(f"Volume '{name}' is a labelmap, not an image.", "Choose the T2 volume it was drawn on.")
+    if not isinstance(volume_node, slicer.vtkMRMLScalarVolumeNode):
+        raise InputError(f"'{name}' is a {type(volume_node).__name__}, not a volume.", "Choose an axial T2 volume.")
+    image_data = volume_node.GetImageData()
+    if image_data is None or image_data.GetNumberOfPoints() == 0 or image_data.GetPointData().GetScalars() is None:
+        raise InputError(f"Volume '{name}' has no voxels.", "Load the scan again, or choose another volume.")
+    components = image_data.GetNumberOfScalarComponents()
+    if components != 1 or isinstance(volume_node, slicer.vtkMRMLVectorVolumeNode):
+        raise InputError(
+            f"Volume '{name}' is a vector volume with {components} components a voxel.",
+            "Choose a volume with one value a voxel.",
+        )
+    return vtk_to_numpy(image_data.GetPointData().GetScalars()).reshape(image_data.GetDimensions()[::-1])
+
+
+def _ijk_to_world(volume_node: slicer.vtkMRMLScalarVolumeNode) -> np.ndarray:
+    transform_node = volume_node.GetParentTransformNode()
+    to_world = vtk.vtkMatrix4x4()
+    if transform_node is not None:
+        if not transform_node.IsTransformToWorldLinear():
+            raise InputError(
+                f"Volume '{volume_node.GetName()}' is under the non-linear transform '{transform_node.GetName()}'.",
+                "Harden the transform or resample first.",
+            )
+        transform_node.GetMatrixTransformToWorld(to_world)
+    return slicer.util.arrayFromVTKMatrix(to_world) @ _ijk_to_ras(volume_node)
+
+
+def _ijk_to_ras(volume_node: slicer.vtkMRMLScalarVolumeNode) -> np.ndarray:
+    matrix = vtk.vtkMatrix4x4()
+    volume_node.GetIJKToRASMatrix(matrix)
+    return slicer.util.arrayFromVTKMatrix(matrix)
+
+
+def _oriented_image(
+    voxels: np.ndarray, volume_node: slicer.vtkMRMLScalarVolumeNode
+) -> slicer.vtkOrientedImageData:
+    scalars = numpy_to_vtk(voxels.ravel(), deep=True)
+    scalars.SetName("ImageScalars")
+    image = slicer.vtkOrientedImageData()
+    image.SetDimensions(*voxels.shape[::-1])
+    image.GetPointData().SetScalars(scalars)
+    matrix = vtk.vtkMatrix4x4()
+    volume_node.GetIJKToRASMatrix(matrix)
+    image.SetGeometryFromImageToWorldMatrix(matrix)
+    return image
+
+
+def _listed(values: np.ndarray) -> str:
+    return " x ".join(f"{value:g}" for value in values)

@@ -1,0 +1,1 @@
+"""Services around the engine: the in-process runner, batch processing, command line."""

@@ -1,0 +1,124 @@
+"""The command line's words: what may be said, and what each option means."""
+
+from __future__ import annotations
+
+import argparse
+from typing import NoReturn
+
+from .. import __version__
+from ..engine.segmentation import MODES
+from .seg_nrrd import MASK_SUFFIXES
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+BIAS_FIELDS = ("full", "fast", "off")
+PLANS = ("improved", "paper")
+
+_RESEARCH = "Research use only. Not a medical device."
+_EXIT_CODES = "Exit codes: 0 all done, 1 some failed, 2 usage, 3 PyTorch is missing."
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong with the arguments in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message} (see '{self.prog} --help').\n")
+
+
+def command_parser() -> Parser:
+    """Arguments of ``ddsp-segmentation``; ``command`` is segment, train, evaluate or info."""
+    parser = Parser(prog="ddsp-segmentation", description=f"Prostate segmentation of T2-weighted MRI. {_RESEARCH}")
+    parser.add_argument("--version", action="version", version=f"DDSPSegmentation {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
+    segment = commands.add_parser("segment", help="outline the prostate on scans", epilog=f"{_EXIT_CODES} {_RESEARCH}")
+    add_segment_arguments(segment)
+    _add_train_arguments(commands.add_parser("train", help="train a model on scans with expert masks"))
+    _add_evaluate_arguments(commands.add_parser("evaluate", help="compare masks, or a model, with expert masks"))
+    info = commands.add_parser("info", help="show versions, devices and the model")
+    info.add_argument("--model", metavar="FOLDER", help="a model version (default: the built-in one)")
+    return parser
+
+
+def segment_parser(program: str) -> Parser:
+    """The arguments of ``segment`` alone, for a script of another name."""
+    parser = Parser(prog=program, description=f"Outline the prostate on scans. {_RESEARCH}", epilog=_EXIT_CODES)
+    add_segment_arguments(parser)
+    return parser
+
+
+def add_segment_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "inputs", nargs="+", metavar="INPUT", help="NRRD, NIfTI, MHA or MHD file, DICOM folder, or a folder of these"
+    )
+    parser.add_argument("--output", required=True, metavar="FOLDER", help="where masks, pictures and the report go")
+    parser.add_argument("--mode", choices=MODES, default="fast", help="default: fast")
+    _add_device(parser)
+    parser.add_argument("--model", metavar="FOLDER", help="a model version (default: the built-in one)")
+    parser.add_argument("--format", choices=tuple(MASK_SUFFIXES), default="seg.nrrd", help="of the masks")
+    parser.add_argument("--threshold", type=_probability, default=0.5, help="probability of the contour (default: 0.5)")
+    parser.add_argument("--bias-field", choices=BIAS_FIELDS, help="bias-field correction (default: the mode's own choice)")
+
+
+def _add_train_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--dataset", required=True, metavar="FOLDER", help="PROMISE12, images/ + labels/, or nnU-Net raw")
+    parser.add_argument("--output", required=True, metavar="FOLDER", help="log, curve, checkpoint and model go here")
+    parser.add_argument("--plan", choices=PLANS, default="improved", help="default: improved")
+    parser.add_argument("--fold", type=_fold, required=True, help="validate on this fold, or 'all': train on every case")
+    parser.add_argument("--steps", type=_positive_int, help="optimiser steps (default: the plan's)")
+    parser.add_argument("--minutes", type=_positive, help="stop after so long with a checkpoint")
+    parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --output")
+    _add_device(parser)
+    parser.add_argument("--start-from", metavar="MODEL", help="begin with the weights of this model folder")
+    parser.add_argument("--cache", metavar="FOLDER", help="prepared scans (default: OUTPUT/cache)")
+
+
+def _add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--predictions", metavar="FOLDER", help="masks to judge, paired with references by file name")
+    parser.add_argument("--references", metavar="FOLDER", help="expert masks")
+    parser.add_argument("--dataset", metavar="FOLDER", help="scans with expert masks, to judge a model")
+    parser.add_argument("--fold", type=int, help="only the validation cases of this fold")
+    parser.add_argument("--model", metavar="FOLDER", help="a model version (default: the built-in one)")
+    parser.add_argument("--mode", choices=MODES, default="fast", help="default: fast")
+    parser.add_argument("--bias-field", choices=BIAS_FIELDS, help="bias-field correction (default: the mode's own choice)")
+    _add_device(parser)
+    parser.add_argument("--apart", nargs="+", default=[], metavar="CASE", help="cases listed but kept out of the means")
+    parser.add_argument("--output", required=True, metavar="FOLDER", help="tables, plots and pictures go here")
+
+
+def _add_device(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", choices=DEVICES, default="auto", help="default: auto, a GPU when there is one")
+
+
+def _probability(text: str) -> float:
+    value = _number(text)
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
+    return value
+
+
+def _positive(text: str) -> float:
+    value = _number(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return value
+
+
+def _positive_int(text: str) -> int:
+    value = _positive(text)
+    if value != int(value):
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number")
+    return int(value)
+
+
+def _fold(text: str) -> int | None:
+    if text == "all":
+        return None
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"'{text}' is neither a number nor 'all'")
+    return int(text)
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number") from None

@@ -1,0 +1,330 @@
+"""The batch runner: many cases into one output folder, resumable at any instant, one failing case stopping none."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import io
+import re
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import SimpleITK as sitk
+
+from .. import __version__
+from ..engine.errors import Cancelled, DDSPSegmentationError, ModelError, StorageError, TorchMissingError
+from ..engine.images import write_text
+from ..engine.pictures import PROSTATE_COLOUR, contour_picture, thumbnail
+from ..engine.segmentation import Segmentation
+from .batch_record import BatchRecord, error_text, file_sha256, log_unexpected, without_folders
+from .folder_lock import FolderInUseError, FolderLock
+from .report import write_report
+
+if TYPE_CHECKING:
+    from .inputs import InputCase, Skipped
+
+EXIT_DONE, EXIT_SOME_FAILED, EXIT_USAGE, EXIT_TORCH_MISSING = 0, 1, 2, 3
+THUMBNAILS = "thumbnails"
+
+SegmentCase = Callable[[str, sitk.Image, Path], Segmentation]
+
+_REPORT_EVERY_SECONDS = 30.0
+_LEFTOVER = re.compile(r"^\.ddsp-[0-9a-f]{12}\.")
+
+
+@dataclass(frozen=True)
+class BatchSettings:
+    """What decides a result besides the scan; a change of any of it makes a case be done again.
+
+    Attributes:
+        mask_suffix: ``.seg.nrrd`` or ``.nii.gz``.
+        bias_field: ``full``, ``fast``, ``off``, or None for the mode's own choice.
+        model_version, model_sha256: the weights that will answer.
+    """
+
+    mode: str
+    threshold: float
+    bias_field: str | None
+    mask_suffix: str
+    model_version: str
+    model_sha256: str
+
+
+@dataclass
+class BatchResult:
+    """How a run ended; names in the order in which the cases were taken up.
+
+    Attributes:
+        exit_code: 0 all done, 1 some failed or not reached, 2 usage, 3 torch missing.
+        done: cases segmented now; unchanged: cases that were there already; failed: name to reason.
+        message: one line on why the run ended early, else empty.
+    """
+
+    exit_code: int = EXIT_DONE
+    done: list[str] = field(default_factory=list)
+    unchanged: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+    message: str = ""
+
+
+class _Stop(Exception):
+    """Ends the run early with an exit code and one line."""
+
+    def __init__(self, exit_code: int, message: str):
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+def run_batch(
+    cases: Iterable[InputCase],
+    skipped: Iterable[Skipped],
+    output_folder: str | Path,
+    settings: BatchSettings,
+    segment_case: SegmentCase,
+    progress: Callable[[str], None] = print,
+) -> BatchResult:
+    """Segment every case that is not there yet and write masks, pictures, table, report and run.json.
+
+    A case is left as it is when its input, the settings, the model and the package are those of the recorded result
+    and its files are there with the recorded hash. A mask that somebody changed since is kept beside the new one.
+
+    Args:
+        cases: with ``name`` (unique, usable as a file name), ``load()`` and ``fingerprint()``.
+        skipped: inputs that are not cases, with ``label`` and ``reason``; they are listed and nothing else.
+        output_folder: made when it is missing.
+        segment_case: called with the name, the image and the mask's path without its suffix; writes the mask there
+            with ``settings.mask_suffix`` and returns the answer.
+        progress: takes one line of text at a time.
+
+    Returns:
+        the result; nothing is raised for a case, a full disk, a missing torch or Ctrl-C.
+    """
+    cases, skipped, folder = list(cases), list(skipped), Path(output_folder)
+    if not cases:
+        reasons = " ".join(f"{one.label}: {one.reason}." for one in skipped[:3])
+        return BatchResult(EXIT_USAGE, message=f"There is nothing to segment. {reasons}".strip())
+    try:
+        _make_folder(folder)
+        with FolderLock(folder) as lock:
+            if lock.note:
+                progress(lock.note)
+            _remove_leftovers(folder)
+            return _Batch(folder, settings, segment_case, progress).run(cases, skipped)
+    except (FolderInUseError, StorageError) as error:
+        return BatchResult(EXIT_USAGE, message=str(error))
+
+
+class _Batch:
+    def __init__(self, folder: Path, settings: BatchSettings, segment_case: SegmentCase, progress):
+        self._folder, self._settings, self._segment_case, self._progress = folder, settings, segment_case, progress
+        self._record = BatchRecord.read(folder)
+        self._result = BatchResult()
+        self._seconds: list[float] = []
+        self._report_due = time.monotonic() + _REPORT_EVERY_SECONDS
+
+    def run(self, cases: list[InputCase], skipped: list[Skipped]) -> BatchResult:
+        about = {"package": __version__, "model_version": self._settings.model_version}
+        about |= {"model_sha256": self._settings.model_sha256, "settings": asdict(self._settings)}
+        self._record.start(about, [case.name for case in cases], skipped)
+        for one in skipped:
+            self._progress(f"skipped {one.label}: {one.reason}")
+        try:
+            (self._folder / THUMBNAILS).mkdir(exist_ok=True)
+            self._record.save()
+            for number, case in enumerate(cases, 1):
+                self._one(case, number, len(cases))
+        except _Stop as stop:
+            self._end_early(stop.exit_code, str(stop))
+        except (KeyboardInterrupt, Cancelled):
+            reached = len(self._result.done) + len(self._result.unchanged) + len(self._result.failed)
+            self._end_early(
+                EXIT_SOME_FAILED,
+                f"Stopped after {reached} of {len(cases)} cases. Run the same command again to continue.",
+            )
+        except (StorageError, OSError) as error:
+            self._end_early(EXIT_SOME_FAILED, f"{error_text(error)} Run the same command again to continue.")
+        if not self._result.message and self._result.failed:
+            self._result.exit_code = EXIT_SOME_FAILED
+        self._finish()
+        return self._result
+
+    def _one(self, case: InputCase, number: int, total: int) -> None:
+        """Do, keep or fail one case; raises _Stop, StorageError or KeyboardInterrupt to end the run."""
+        label = f"[{number}/{total}] {case.name}"
+        started = time.monotonic()
+        try:
+            identity = asdict(self._settings) | {"package": __version__, "input": case.fingerprint()}
+            if self._is_done(case.name, identity):
+                self._result.unchanged.append(case.name)
+                self._progress(f"{label}: unchanged")
+                return
+            self._set_changed_mask_aside(case.name)
+            self._record.set_running(case.name)
+            entry = self._segmented(case, identity)
+        except (KeyboardInterrupt, Cancelled):
+            raise
+        except TorchMissingError as error:
+            raise _Stop(EXIT_TORCH_MISSING, str(error)) from error
+        except ModelError as error:
+            raise _Stop(EXIT_USAGE, str(error)) from error
+        except Exception as error:  # whatever one case does, the others are still wanted
+            self._fail(case.name, label, error)
+            return
+        self._record.set_done(case.name, entry)
+        self._result.done.append(case.name)
+        self._seconds.append(time.monotonic() - started)
+        self._progress(f"{label}: {_in_words(entry)}, {self._seconds[-1]:.1f} s{self._time_left(total - number)}")
+        self._write_tables()
+
+    def _segmented(self, case: InputCase, identity: dict) -> dict:
+        image = case.load()
+        answer = self._segment_case(case.name, image, self._folder / case.name)
+        mask, picture, small = self._paths(case.name)
+        if not mask.is_file():
+            raise StorageError(f"'{mask.name}' was not written.", "Check the disk and try again.")
+        contour_picture(image, [(answer.mask, PROSTATE_COLOUR)], picture)
+        thumbnail(image, answer.mask, small)
+        previous = self._record.entry(case.name).get("mask")
+        if previous and previous["file"] != mask.name:
+            self._remove_if_ours(previous)
+        return {
+            "identity": identity,
+            "mask": {"file": mask.name, "sha256": file_sha256(mask)},
+            "measurements": answer.as_row(),
+            "least_certain_slice": answer.least_certain_slice,
+            "warnings": list(answer.warnings),
+            "notices": list(answer.notices),
+            "seconds": dict(answer.seconds),
+            "peak_memory_mb": dict(answer.peak_memory_mb),
+            "device": answer.device,
+            "precision": answer.precision,
+        }
+
+    def _fail(self, name: str, label: str, error: Exception) -> None:
+        reason = error_text(error)
+        self._discard_outputs(name)
+        self._result.failed[name] = reason
+        self._progress(f"{label}: FAILED: {reason}")
+        self._record.set_failed(name, reason)
+        if not isinstance(error, DDSPSegmentationError):
+            log_unexpected(self._folder, name, error)
+        if _concerns_the_disk(error):
+            raise StorageError(f"The run stopped at case '{name}'. {reason}")
+
+    def _paths(self, name: str) -> tuple[Path, Path, Path]:
+        folder = self._folder
+        return folder / f"{name}{self._settings.mask_suffix}", folder / f"{name}.png", folder / THUMBNAILS / f"{name}.png"
+
+    def _is_done(self, name: str, identity: dict) -> bool:
+        entry = self._record.entry(name)
+        if entry.get("state") != "done" or entry.get("identity") != identity:
+            return False
+        mask, picture, small = self._paths(name)
+        return file_sha256(mask) == entry["mask"]["sha256"] and picture.is_file() and small.is_file()
+
+    def _set_changed_mask_aside(self, name: str) -> None:
+        """Keep a mask that this folder's record does not know: somebody edited it or put it there."""
+        entry, mask = self._record.entry(name), self._paths(name)[0]
+        if not mask.exists() or entry.get("state") == "running":
+            return
+        if file_sha256(mask) == entry.get("mask", {}).get("sha256"):
+            return
+        suffix, number = self._settings.mask_suffix, 1
+        while (kept := self._folder / f"{name}.kept-{number}{suffix}").exists():
+            number += 1
+        mask.rename(kept)
+        self._progress(f"'{mask.name}' was changed since it was written; it is kept as '{kept.name}'.")
+
+    def _discard_outputs(self, name: str) -> None:
+        """A failed case leaves no mask or picture of ours behind that could be taken for its result."""
+        entry = self._record.entry(name)
+        if entry.get("mask"):
+            self._remove_if_ours(entry["mask"])
+        if entry.get("state") == "running":
+            for path in self._paths(name):
+                path.unlink(missing_ok=True)
+
+    def _remove_if_ours(self, recorded: dict) -> None:
+        path = self._folder / recorded["file"]
+        if file_sha256(path) == recorded["sha256"]:
+            path.unlink()
+
+    def _time_left(self, remaining: int) -> str:
+        if not remaining:
+            return ""
+        return f", about {_duration(remaining * sum(self._seconds) / len(self._seconds))} left"
+
+    def _write_tables(self) -> None:
+        self._record.save()
+        write_text(_measurements_csv(self._record), self._folder / "measurements.csv")
+        if time.monotonic() >= self._report_due:
+            write_report(self._record, self._folder)
+            self._report_due = time.monotonic() + _REPORT_EVERY_SECONDS
+
+    def _end_early(self, exit_code: int, message: str) -> None:
+        self._result.exit_code, self._result.message = exit_code, without_folders(message)
+
+    def _finish(self) -> None:
+        try:
+            self._record.finish(self._result.message)
+            self._write_tables()
+            write_report(self._record, self._folder)
+        except (StorageError, OSError) as error:
+            if not self._result.message:
+                self._end_early(EXIT_SOME_FAILED, f"{error_text(error)} Run the same command again to continue.")
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise StorageError(f"'{folder.name}' is a file, not a folder.", "Choose another output folder.") from error
+    except OSError as error:
+        raise StorageError(
+            f"The output folder '{folder.name}' cannot be made ({error.strerror}).", "Choose a folder you may write to."
+        ) from error
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Delete what a killed run had under way: temporary files of our own pattern and nothing else."""
+    for place in (folder, folder / THUMBNAILS):
+        for path in place.glob(".ddsp-*"):
+            if _LEFTOVER.match(path.name) and path.is_file():
+                path.unlink(missing_ok=True)
+
+
+def _concerns_the_disk(error: BaseException) -> bool:
+    """A disk that is full or gone stops the run; one file that another program holds open fails one case."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, OSError):
+        cause = cause.__cause__
+    number = cause.errno if isinstance(cause, OSError) else None
+    if isinstance(error, StorageError):
+        return number not in (errno.EACCES, errno.EPERM)
+    return number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def _measurements_csv(record: BatchRecord) -> str:
+    rows = [{"case": name} | entry["measurements"] for name, entry in record.done()]
+    columns = list(dict.fromkeys(column for row in rows for column in row)) or ["case"]
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _in_words(entry: dict) -> str:
+    row, count = entry["measurements"], len(entry["warnings"])
+    warned = f", {count} warning{'s' if count > 1 else ''}" if count else ""
+    return f"{row['volume_ml']} ml, expected Dice {row['expected_dice']}{warned}"
+
+
+def _duration(seconds: float) -> str:
+    minutes = seconds / 60
+    if minutes < 1:
+        return f"{seconds:.0f} s"
+    return f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h"

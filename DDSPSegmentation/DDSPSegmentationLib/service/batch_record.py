@@ -1,0 +1,168 @@
+"""run.json: what a batch run did to each case, written whole after each one, and free of folders and tags."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+import time
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..engine.errors import DDSPSegmentationError, StorageError
+from ..engine.images import write_text
+
+if TYPE_CHECKING:
+    from .inputs import Skipped
+
+RUN_FILE = "run.json"
+LOG_FILE = "unexpected-errors.log"
+SCHEMA_VERSION = 1
+RESEARCH_ONLY = "Research use only. Not a medical device."
+
+_FOLDERS = re.compile(r"(?<![\w./\\<])(?:[A-Za-z]:|\\|~)?[\\/](?:[^\\/\n'\"<>|:;,()]{1,255}[\\/])*(?=[^\s\\/'\"])")
+
+
+class BatchRecord:
+    """The state of an output folder.
+
+    A case is ``running``, ``failed`` or ``done``. A case of an earlier run that is not among the inputs of this one
+    stays listed as long as it is done and its mask is there.
+    """
+
+    def __init__(self, folder: Path, content: dict):
+        self._folder = folder
+        self.content = content
+
+    @classmethod
+    def read(cls, folder: Path) -> BatchRecord:
+        """The record of the folder, empty when there is none or it is not readable.
+
+        Raises:
+            StorageError: it was written by a newer version.
+        """
+        try:
+            content = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
+            schema = int(content["schema_version"])
+            cases = {
+                str(name): entry
+                for name, entry in content["cases"].items()
+                if entry["state"] != "done" or (entry["mask"]["file"] and entry["mask"]["sha256"] and entry["identity"])
+            }
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            schema, cases = SCHEMA_VERSION, {}
+        if schema > SCHEMA_VERSION:
+            raise StorageError(
+                f"The output folder holds a {RUN_FILE} of a newer version (schema {schema}, known {SCHEMA_VERSION}).",
+                "Update DDSPSegmentation or choose another output folder.",
+            )
+        return cls(folder, {"schema_version": SCHEMA_VERSION, "cases": cases})
+
+    def start(self, about: dict, names: list[str], skipped: list[Skipped]) -> None:
+        """Describe the run that begins; forget the cases that are neither in it nor still lying in the folder."""
+        earlier = self.content["cases"]
+        gone = [name for name in earlier if name not in set(names) and not self._lies_there(earlier[name])]
+        self.content = {
+            "schema_version": SCHEMA_VERSION,
+            "notice": RESEARCH_ONLY,
+            **about,
+            "started": time.strftime("%Y-%m-%d %H:%M:%S"),
+            "state": "running",
+            "cases": {name: entry for name, entry in earlier.items() if name not in gone},
+            "skipped": [
+                {"name": without_folders(one.label), "reason": without_folders(one.reason)} for one in skipped
+            ],
+        }
+
+    def finish(self, message: str) -> None:
+        """Say how the run ended."""
+        self.content["state"] = f"stopped: {message}" if message else "finished"
+        self.content["ended"] = time.strftime("%Y-%m-%d %H:%M:%S")
+
+    def entry(self, name: str) -> dict:
+        return self.content["cases"].get(name, {})
+
+    def set_running(self, name: str) -> None:
+        """Said before the first file of a case is written, so that a kill leaves no file of unknown origin."""
+        self.content["cases"][name] = self.entry(name) | {"state": "running"}
+        self.save()
+
+    def set_done(self, name: str, entry: dict) -> None:
+        self.content["cases"][name] = _plain({"state": "done"} | entry)
+
+    def set_failed(self, name: str, reason: str) -> None:
+        self.content["cases"][name] = {"state": "failed", "reason": reason}
+        self.save()
+
+    def done(self) -> list[tuple[str, dict]]:
+        return [(name, entry) for name, entry in sorted(self.content["cases"].items()) if entry["state"] == "done"]
+
+    def failed(self) -> list[tuple[str, str]]:
+        entries = sorted(self.content["cases"].items())
+        return [(name, entry["reason"]) for name, entry in entries if entry["state"] == "failed"]
+
+    def save(self) -> None:
+        """Replace run.json. Raises StorageError."""
+        write_text(json.dumps(self.content, indent=1, ensure_ascii=False, allow_nan=False) + "\n", self._folder / RUN_FILE)
+
+    def _lies_there(self, entry: dict) -> bool:
+        return entry["state"] == "done" and (self._folder / entry["mask"]["file"]).is_file()
+
+
+def error_text(error: BaseException) -> str:
+    """One line for the user: our own errors as they are, anything else named as unexpected; never a folder."""
+    text = str(error) if isinstance(error, DDSPSegmentationError) else _unexpected(error)
+    return " ".join(without_folders(text).split())
+
+
+def _unexpected(error: BaseException) -> str:
+    if isinstance(error, MemoryError):
+        return "Out of memory. Close other programs or use a machine with more memory."
+    message = str(error).strip().splitlines()
+    return f"Unexpected error ({type(error).__name__}: {message[0] if message else 'no message'})"
+
+
+def without_folders(text: str) -> str:
+    """The text with the folders of every absolute path in it taken out."""
+    return _FOLDERS.sub("", text)
+
+
+def log_unexpected(folder: Path, name: str, error: BaseException) -> None:
+    """Append where an unexpected error arose to a log beside the outputs: file names without folders, no values."""
+    frames = [
+        f"  {Path(frame.filename).name}:{frame.lineno} in {frame.name}" for frame in traceback.extract_tb(error.__traceback__)
+    ]
+    lines = [f"{time.strftime('%Y-%m-%d %H:%M:%S')} {name}: {error_text(error)}", *frames]
+    try:
+        with open(folder / LOG_FILE, "a", encoding="utf-8") as file:
+            file.write("\n".join(lines) + "\n")
+    except OSError:
+        pass  # the reason itself is in run.json; the log only helps us to find the fault
+
+
+def file_sha256(path: Path) -> str | None:
+    """SHA-256 of a file, None when it cannot be read."""
+    digest = hashlib.sha256()
+    try:
+        with open(path, "rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    except OSError:
+        return None
+    return digest.hexdigest()
+
+
+def _plain(value):
+    """As JSON holds it: no NaN, no numpy number, no folder in a text."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, str):
+        return without_folders(value)
+    if value is None or isinstance(value, (bool, int)):
+        return value
+    number = float(value)
+    return (int(number) if number.is_integer() and not isinstance(value, float) else number) if math.isfinite(number) else None

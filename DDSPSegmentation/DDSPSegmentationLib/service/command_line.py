@@ -1,0 +1,286 @@
+"""``ddsp-segmentation``: the engine from the shell. Every error is one line on stderr and a non-zero exit code."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import platform
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from .. import __version__
+from ..engine.errors import (
+    DatasetError,
+    DDSPSegmentationError,
+    DeviceError,
+    InputError,
+    ModelError,
+    TorchMissingError,
+)
+from ..engine.model import builtin_model_folder, describe_model
+from .arguments import command_parser
+from .batch import EXIT_SOME_FAILED, EXIT_TORCH_MISSING, EXIT_USAGE, BatchSettings, SegmentCase, run_batch
+from .batch_record import error_text
+from .inputs import collect_inputs
+from .runner import InProcessRunner, require_torch
+from .seg_nrrd import MASK_SUFFIXES, write_mask
+
+_KEPT_APART = "named with --apart"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point of the console script; returns the exit code."""
+    chosen = command_parser().parse_args(arguments)
+    return guarded(lambda: _COMMANDS[chosen.command](chosen))
+
+
+def guarded(command: Callable[[], int]) -> int:
+    """Run a command; whatever it raises becomes one line on stderr and an exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a console that cannot show a name's letters must not end the run
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        return command()
+    except TorchMissingError as error:
+        return _complain(str(error), EXIT_TORCH_MISSING)
+    except (ModelError, DeviceError, DatasetError) as error:
+        return _complain(str(error), EXIT_USAGE)
+    except DDSPSegmentationError as error:
+        return _complain(str(error), EXIT_SOME_FAILED)
+    except KeyboardInterrupt:
+        return _complain("Stopped.", EXIT_SOME_FAILED)
+    except Exception as error:  # a fault of ours: one line that says where, so that it can be reported
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        return _complain(f"{error_text(error)} at {Path(place.filename).name}:{place.lineno}", EXIT_SOME_FAILED)
+
+
+def say(line: str) -> None:
+    """Print a line at once; a reader that went away does not end the run."""
+    try:
+        print(line, flush=True)
+    except (OSError, ValueError):
+        pass
+
+
+def segment(chosen: argparse.Namespace) -> int:
+    """``segment``: the batch runner with the engine itself."""
+    return segment_inputs(chosen, _engine_case)
+
+
+def segment_inputs(
+    chosen: argparse.Namespace, make_segment_case: Callable[[argparse.Namespace], SegmentCase]
+) -> int:
+    """Segment what the arguments name into their output folder, say how it went, return the exit code.
+
+    Args:
+        chosen: see ``arguments.add_segment_arguments``.
+        make_segment_case: called once the arguments are known to be good.
+    """
+    require_torch()
+    description = describe_model(chosen.model)
+    _check_device(chosen.device)
+    output = Path(chosen.output)
+    try:
+        _check_paths(output, chosen.inputs)
+        cases, skipped = collect_inputs(chosen.inputs)
+    except InputError as error:
+        return _complain(str(error), EXIT_USAGE)
+    settings = BatchSettings(
+        chosen.mode,
+        chosen.threshold,
+        chosen.bias_field,
+        MASK_SUFFIXES[chosen.format],
+        description.version,
+        description.sha256,
+    )
+    result = run_batch(cases, skipped, output, settings, make_segment_case(chosen), say)
+    for name, reason in result.failed.items():
+        _complain(f"{name}: {reason}", result.exit_code)
+    if result.message:
+        _complain(result.message, result.exit_code)
+    if (output / "report.html").is_file():
+        counts = f"{len(result.done)} segmented, {len(result.unchanged)} unchanged, {len(result.failed)} failed"
+        say(f"{counts}. See {output / 'report.html'}")
+    return result.exit_code
+
+
+def _engine_case(chosen: argparse.Namespace) -> SegmentCase:
+    runner = InProcessRunner()
+
+    def segment_case(name, image, mask_path):
+        answer = runner.segment(
+            image,
+            name=name,
+            mode=chosen.mode,
+            threshold=chosen.threshold,
+            bias_field=chosen.bias_field,
+            device=chosen.device,
+            model=chosen.model,
+            location=None,
+            progress=None,
+        )
+        write_mask(answer.mask, mask_path.with_name(mask_path.name + MASK_SUFFIXES[chosen.format]))
+        return answer
+
+    return segment_case
+
+
+def _check_device(name: str) -> None:
+    """Refuse a device that is not there before any scan is read; ``auto`` always finds one."""
+    if name != "auto":
+        from ..engine.devices import choose_device
+
+        choose_device(name)
+
+
+def _check_paths(output: Path, inputs: Sequence[str]) -> None:
+    """Every input exists, and masks never land among the scans: one could replace a scan or be taken for one later."""
+    for path in map(Path, inputs):
+        if not path.exists():
+            raise InputError(f"Input '{path.name}' does not exist.", "Check its name and folder.")
+        folder = path if path.is_dir() else path.parent
+        inside = path.is_dir() and folder.resolve() in output.resolve().parents
+        if inside or folder.resolve() == output.resolve():
+            raise InputError(
+                f"The output folder '{output.name}' is among the inputs ('{path.name}').",
+                "Choose a folder that holds no scans and lies outside the input folders.",
+            )
+
+
+def train(chosen: argparse.Namespace) -> int:
+    """``train``: prepare the cases of a folder, train, publish the model; 1 when stopped before its end."""
+    require_torch()
+    from ..engine.model import load_network
+    from ..learning.dataset import prepare_dataset, read_dataset, select_fold, split_folds
+    from ..learning.plans import choose_plan
+    from ..learning.training import Trainer, line_progress
+
+    cases = read_dataset(chosen.dataset)
+    training, validation = select_fold(cases, split_folds(cases, chosen.dataset), chosen.fold)
+    plan = choose_plan(chosen.plan, **({"steps": chosen.steps} if chosen.steps else {}))
+    cache = chosen.cache or Path(chosen.output) / "cache"
+    start_from = load_network(chosen.start_from)[0].state_dict() if chosen.start_from else None
+    trainer = Trainer(
+        plan,
+        prepare_dataset(training, plan.preprocessing, cache, say),
+        prepare_dataset(validation, plan.preprocessing, cache, say),
+        chosen.output,
+        device=chosen.device,
+        start_from=start_from,
+        progress=line_progress,
+    )
+    if chosen.resume:
+        trainer.load_checkpoint()
+    finished = trainer.run(minutes=chosen.minutes)
+    say(f"The model is in {Path(chosen.output) / 'model'}")
+    return 0 if finished or chosen.minutes else EXIT_SOME_FAILED
+
+
+def evaluate(chosen: argparse.Namespace) -> int:
+    """``evaluate``: two folders of masks, or a model on a data set; 1 when a case could not be compared."""
+    by_folders = chosen.predictions is not None or chosen.references is not None
+    complete = chosen.predictions is not None and chosen.references is not None
+    if by_folders == (chosen.dataset is not None) or by_folders != complete:
+        return _complain("Give either --predictions and --references, or --dataset.", EXIT_USAGE)
+    apart = dict.fromkeys(chosen.apart, _KEPT_APART)
+    if by_folders:
+        from ..learning.evaluation import evaluate_folders
+
+        summary = evaluate_folders(chosen.predictions, chosen.references, chosen.output, apart=apart)
+    else:
+        summary = _evaluate_model(chosen, apart)
+    say(summary.text())
+    say(f"Written to {chosen.output}")
+    return EXIT_SOME_FAILED if summary.failed else 0
+
+
+def _evaluate_model(chosen: argparse.Namespace, apart: dict[str, str]):
+    require_torch()
+    from ..learning.dataset import read_dataset, select_fold, split_folds
+    from ..learning.evaluation import evaluate_model
+
+    describe_model(chosen.model)
+    cases = read_dataset(chosen.dataset)
+    if chosen.fold is not None:
+        cases = select_fold(cases, split_folds(cases, chosen.dataset), chosen.fold)[1]
+    runner = InProcessRunner()
+
+    def segment_scan(image):
+        return runner.segment(
+            image,
+            name="scan",
+            mode=chosen.mode,
+            threshold=0.5,
+            bias_field=chosen.bias_field,
+            device=chosen.device,
+            model=chosen.model,
+            location=None,
+            progress=None,
+        )
+
+    def progress(name: str, fraction: float) -> None:
+        say(f"[{round(fraction * len(cases))}/{len(cases)}] {name}")
+
+    return evaluate_model(segment_scan, cases, chosen.output, progress, apart=apart)
+
+
+def info(chosen: argparse.Namespace) -> int:
+    """``info``: what is installed, which devices can be used, what the model is."""
+    say(f"DDSPSegmentation {__version__}, Python {platform.python_version()}, {platform.platform()}")
+    for package in ("torch", "SimpleITK", "numpy"):
+        say(f"{package}: {_installed(package)}")
+    torch_there = _installed("torch") != _MISSING
+    if torch_there:
+        say(f"devices: {', '.join(_devices())}")
+    folder = Path(chosen.model) if chosen.model else builtin_model_folder()
+    description = describe_model(folder)
+    say(f"model: {description.version} ({'given' if chosen.model else 'built-in'}), SHA-256 {description.sha256}")
+    for title, facts in (("training", description.training), ("measured", description.metrics)):
+        for key, value in facts.items():
+            say(f"  {title}, {key}: {f'{len(value)} listed' if isinstance(value, (list, tuple)) else value}")
+    if description.licence:
+        say(f"  terms: {description.licence}")
+    if torch_there:
+        from ..engine.network import NetworkSettings, summarize
+
+        say(str(summarize(NetworkSettings.from_dict(description.network))))
+    return 0
+
+
+_MISSING = "not installed"
+
+
+def _installed(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return _MISSING
+
+
+def _devices() -> list[str]:
+    from ..engine.devices import DEVICES, choose_device, choose_precision
+
+    usable = []
+    for name in DEVICES[1:]:
+        try:
+            usable.append(f"{name} ({choose_precision('auto', choose_device(name))})")
+        except DeviceError:
+            pass
+    return usable
+
+
+def _complain(line: str, exit_code: int) -> int:
+    try:
+        print(f"error: {' '.join(line.split())}", file=sys.stderr, flush=True)
+    except (OSError, ValueError):
+        pass
+    return exit_code
+
+
+_COMMANDS = {"segment": segment, "train": train, "evaluate": evaluate, "info": info}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

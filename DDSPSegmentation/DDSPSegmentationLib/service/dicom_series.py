@@ -1,0 +1,342 @@
+"""Axial T2-weighted series in a folder of DICOM files, each loaded as one volume or refused with its reason.
+
+Nothing that DICOM says about the patient leaves this file: cases are named by a hash, reasons are our own words, and
+slices are named by number only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from ..engine.errors import InputError
+from ..engine.images import silent_itk
+from .dicom_files import COLOUR, DicomFile, read_dicom_file
+
+MOST_DEGREES_FROM_AXIAL = 35.0
+SHORTEST_T2_ECHO_MS = 60.0
+UNEVEN_SPACING = 0.01
+MISSING_SLICE = 1.5
+MOST_SIDEWAYS_PIXELS = 0.5
+ORIENTATION_TOLERANCE = 1e-3
+ECHO_TOLERANCE = 0.02
+MOST_NUMBERS = 8
+
+_T2_NAME = re.compile(
+    r"(?<![a-z0-9])(?:ax|axial|tra|obl|wip|[a-z])?t2(?!\d)"
+    r"|(?<![a-z])(?:fr|ss|s|t|v)?(?:tse|fse)(?:xl|opt|fs)?(?![a-z])"
+)
+_OTHER_NAMES = (
+    (re.compile(r"(?<![a-z])(?:dwi|diff|diffusion|dti|trace|tracew|ep2d|ep_b\d+)(?![a-z])"), "diffusion"),
+    (re.compile(r"(?<![a-z])[ed]?adc(?:maps?)?(?![a-z])"), "ADC map"),
+    (re.compile(r"(?<![a-z])(?:dce|perf|perfusion)(?![a-z])"), "dynamic contrast"),
+    (re.compile(r"(?<![a-z])(?:sub|subs|subtr|subtract|subtracted|subtraction)(?![a-z])"), "subtraction"),
+    (re.compile(r"(?<![a-z])(?:loc|localizers?|localisers?|scout|survey)(?![a-z])"), "localizer"),
+)
+_T1_NAME = re.compile(r"(?<![a-z0-9])t1(?!\d)")
+_T2_WORD = re.compile(r"t2(?!\d)")
+
+
+@dataclass(frozen=True)
+class SkippedSeries:
+    """A series that is not an axial T2: why, and which one in words that name no patient."""
+
+    reason: str
+    label: str
+
+
+@dataclass(frozen=True)
+class DicomSeries:
+    """An axial T2-weighted series.
+
+    Attributes:
+        name: ``case-`` and ten hexadecimal digits of the SHA-256 of its SeriesInstanceUID.
+        label: for instance ``series 3 of 12 (19 images)``.
+        files: every file that belongs to it, those that cannot be read too.
+    """
+
+    name: str
+    label: str
+    files: tuple[DicomFile, ...]
+
+
+def find_series(folder: str | os.PathLike) -> tuple[list[DicomSeries], list[SkippedSeries]]:
+    """Look through a folder and all below it for axial T2-weighted series.
+
+    Files without suffix count, DICOMDIR, hidden and other files do not. Series come in the order of their first file.
+    """
+    return series_among(files_below(Path(folder))[0])
+
+
+def files_below(folder: Path) -> tuple[list[Path], list[Path]]:
+    """All files of a tree in the order of their paths, without hidden ones, and the folders that may not be opened."""
+    files: list[Path] = []
+    closed: list[Path] = []
+    for parent, folders, names in os.walk(folder, onerror=lambda error: closed.append(Path(error.filename))):
+        folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
+        files += [Path(parent, name) for name in sorted(names) if not name.startswith(".")]
+    return files, closed
+
+
+def series_among(paths: Iterable[Path]) -> tuple[list[DicomSeries], list[SkippedSeries]]:
+    """As ``find_series``, for files that are already listed."""
+    groups: dict[str, list[DicomFile]] = {}
+    others = 0
+    with silent_itk():
+        for path in paths:
+            file = read_dicom_file(path)
+            if file is not None and file.series:
+                groups.setdefault(file.series, []).append(file)
+            elif file is not None:
+                others += 1
+    found: list[DicomSeries] = []
+    skipped: list[SkippedSeries] = []
+    for number, (uid, files) in enumerate(groups.items(), start=1):
+        label = f"series {number} of {len(groups)} ({_count(len(files), 'image')})"
+        reason = _reason_to_skip(files)
+        if reason:
+            skipped.append(SkippedSeries(reason, label))
+        else:
+            name = f"case-{hashlib.sha256(uid.encode('utf-8', 'surrogateescape')).hexdigest()[:10]}"
+            found.append(DicomSeries(name, label, tuple(files)))
+    if others:
+        reason = "no image that can be read: a report, another object, or damaged"
+        skipped.append(SkippedSeries(reason, _count(others, "DICOM file")))
+    return found, skipped
+
+
+def load_series(series: DicomSeries) -> sitk.Image:
+    """Stack the slices by their position along the slice normal.
+
+    Returns:
+        A scalar volume (LPS, mm) with rescale slope and intercept applied and no metadata.
+
+    Raises:
+        InputError: the series is no single evenly spaced stack, or a file of it cannot be read; slices are named by
+            their number.
+    """
+    title = f"DICOM series '{series.name}'"
+    _check_files(series.files, title)
+    _check_one_acquisition(series.files, title)
+    _check_one_grid(series.files, title)
+    row, column = np.array(series.files[0].orientation).reshape(2, 3)
+    normal = np.cross(row, column)
+    stack = sorted(series.files, key=lambda file: float(normal @ file.position))
+    spacing = _slice_spacing(stack, normal, title)
+    image = sitk.GetImageFromArray(_voxels(stack, title))
+    image.SetSpacing((*stack[0].spacing, spacing))
+    image.SetOrigin(stack[0].position)
+    image.SetDirection(np.column_stack((row, column, normal)).ravel())
+    return image
+
+
+def _reason_to_skip(files: Sequence[DicomFile]) -> str | None:
+    readable = [file for file in files if file.readable]
+    if not readable:
+        return "none of its images can be read (truncated or damaged)"
+    first = readable[0]
+    if first.modality != "MR":
+        return "not MR"
+    if first.photometric in COLOUR:
+        return "colour images"
+    if first.photometric == "MONOCHROME1":
+        return "inverted grey values"
+    for pattern, meaning in _OTHER_NAMES:
+        if pattern.search(first.names) or pattern.search(first.image_type):
+            return f"its name or image type says {meaning}"
+    placed = [file for file in readable if file.orientation is not None]
+    if not placed:
+        return "its images have no position in the patient"
+    angles = [_degrees_from_axial(file) for file in placed]
+    tilted = [angle for angle in angles if angle > MOST_DEGREES_FROM_AXIAL]
+    if len(tilted) == len(angles):
+        return f"not axial: slice normal {np.median(tilted):.0f} degrees from cranio-caudal"
+    if 2 * len(tilted) >= len(angles):
+        return f"not axial: {len(tilted)} of {_count(len(angles), 'slice')} lie in other orientations"
+    if not _T2_NAME.search(first.names):
+        return "its name does not say T2 (t2, tse or fse)"
+    if _T1_NAME.search(first.names) and not _T2_WORD.search(first.names):
+        return "its name says T1"
+    echoes = [file.echo_time for file in readable if file.echo_time is not None]
+    if echoes and max(echoes) < SHORTEST_T2_ECHO_MS:
+        return f"echo time below {SHORTEST_T2_ECHO_MS:.0f} ms, so not T2-weighted"
+    return None
+
+
+def _degrees_from_axial(file: DicomFile) -> float:
+    row, column = np.array(file.orientation).reshape(2, 3)
+    return float(np.degrees(np.arccos(np.clip(abs(np.cross(row, column)[2]), 0, 1))))
+
+
+def _check_files(files: Sequence[DicomFile], title: str) -> None:
+    """Every file is one readable slice with its place in the patient."""
+    damaged = [file for file in files if not file.readable]
+    if damaged:
+        raise InputError(
+            f"{title} has {_count(len(damaged), 'file')} that cannot be read, truncated or damaged: "
+            f"{_named(damaged, files)}.",
+            "Send or copy the series again.",
+        )
+    if any(file.frames > 1 or file.enhanced for file in files):
+        raise InputError(
+            f"{title} is an enhanced multi-frame object, which is not read here.",
+            "Export it as a classic single-frame series, or load it in Slicer and save it as NRRD.",
+        )
+    if any(file.unsupported for file in files):
+        unsupported = [file for file in files if file.unsupported]
+        raise InputError(
+            f"{title} is compressed in a way that cannot be read here: {_named(unsupported, files)}.",
+            "Export it uncompressed (Explicit VR Little Endian).",
+        )
+    unplaced = [file for file in files if file.position is None or file.orientation is None]
+    if unplaced:
+        raise InputError(
+            f"{title} has {_count(len(unplaced), 'slice')} without position or orientation: {_named(unplaced, files)}.",
+            "Export the series again from the scanner or the archive.",
+        )
+
+
+def _check_one_acquisition(files: Sequence[DicomFile], title: str) -> None:
+    """One echo, whether told apart by number or by time."""
+    numbers = {file.echo_number for file in files if file.echo_number is not None}
+    times = sorted({file.echo_time for file in files if file.echo_time is not None})
+    differ = bool(times) and times[-1] - times[0] > ECHO_TOLERANCE * times[-1]
+    if len(numbers) > 1 or differ:
+        found = max(len(numbers), len(times) if differ else 1)
+        raise InputError(
+            f"{title} holds {found} echoes; one T2-weighted echo is needed.",
+            "Export the echo with the longest echo time as a series of its own.",
+        )
+
+
+def _check_one_grid(files: Sequence[DicomFile], title: str) -> None:
+    """Orientation, matrix and pixel size are alike in all slices."""
+    usual = np.array(_most_common(tuple(np.round(file.orientation, 3)) for file in files))
+    tilted = [file for file in files if np.abs(np.array(file.orientation) - usual).max() > 2 * ORIENTATION_TOLERANCE]
+    sizes = _most_common(file.size for file in files)
+    resized = [file for file in files if file.size != sizes]
+    pixels = np.array(_most_common(tuple(np.round(file.spacing, 4)) for file in files))
+    rescaled = [file for file in files if np.abs(np.array(file.spacing) - pixels).max() > 1e-3 * pixels.max()]
+    for odd, words in (
+        (tilted, "another orientation"),
+        (resized, "another matrix size"),
+        (rescaled, "another pixel size"),
+    ):
+        if odd:
+            raise InputError(
+                f"{title} is mixed: {_count(len(odd), 'slice')} of {len(files)} with {words} than the others: "
+                f"{_named(odd, files)}.",
+                "Export the axial T2-weighted slices as a series of their own.",
+            )
+
+
+def _slice_spacing(stack: Sequence[DicomFile], normal: np.ndarray, title: str) -> float:
+    """The even distance in mm between neighbours of a stack sorted along its normal."""
+    if len(stack) == 1:
+        return stack[0].thickness
+    positions = np.array([file.position for file in stack])
+    places = positions @ normal
+    steps = np.diff(places)
+    usual = float(np.median(steps[steps > 0.01])) if (steps > 0.01).any() else 0.0
+    same = [index for index, step in enumerate(steps) if step <= max(0.01, UNEVEN_SPACING * usual)]
+    if same:
+        raise InputError(
+            f"{title} has several slices at one position: {_pairs(same, stack)}.",
+            "Remove the copies, or export one acquisition or time point as a series of its own.",
+        )
+    gaps = [index for index, step in enumerate(steps) if step >= MISSING_SLICE * usual]
+    if gaps:
+        found = f"{max(steps[index] for index in gaps):.2f} mm where {usual:.2f} mm is usual"
+        raise InputError(
+            f"{title} lacks slices between {_pairs(gaps, stack)}: {found}.", "Send or export the whole series again."
+        )
+    uneven = [index for index, step in enumerate(steps) if abs(step - usual) > UNEVEN_SPACING * usual]
+    if uneven:
+        found = f"{steps.min():.2f} to {steps.max():.2f} mm"
+        raise InputError(
+            f"{title} is spaced unevenly, {found}: look between {_pairs(uneven, stack)}.",
+            "Export the series again, or resample it to even spacing in Slicer (Acquisition geometry regularization).",
+        )
+    sideways = positions - positions[0] - np.outer(places - places[0], normal)
+    if np.linalg.norm(sideways, axis=1).max() > MOST_SIDEWAYS_PIXELS * min(stack[0].spacing):
+        raise InputError(
+            f"{title} is sheared: its slices are shifted sideways by up to "
+            f"{np.linalg.norm(sideways, axis=1).max():.1f} mm.",
+            "Load it in Slicer with Acquisition geometry regularization, harden the transform and save it as NRRD.",
+        )
+    return float((places[-1] - places[0]) / (len(stack) - 1))
+
+
+def _voxels(stack: Sequence[DicomFile], title: str) -> np.ndarray:
+    """The slices as one array (z, y, x), of the scanner's type where all slices share it, else float32."""
+    slices = []
+    reader = sitk.ImageFileReader()
+    reader.SetImageIO("GDCMImageIO")
+    for file in stack:
+        try:
+            with silent_itk():
+                reader.SetFileName(str(file.path))
+                pixels = sitk.GetArrayFromImage(reader.Execute())
+        except RuntimeError as error:
+            raise InputError(
+                f"{title} has a slice whose pixels cannot be read: {_named([file], stack)}.",
+                "Send the series again, or export it uncompressed (Explicit VR Little Endian).",
+            ) from error
+        if pixels.size != file.size[0] * file.size[1]:
+            raise InputError(
+                f"{title} has a slice that is no single grey image: {_named([file], stack)}.",
+                "Export the series again.",
+            )
+        slices.append(pixels.reshape(file.size[::-1]))
+    kind = np.result_type(*slices)
+    return np.stack(slices).astype(np.float32 if kind.kind == "f" else kind)
+
+
+def _most_common(values: Iterable):
+    return Counter(values).most_common(1)[0][0]
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _numbers(files: Sequence[DicomFile]) -> tuple[dict[DicomFile, int], str]:
+    """A number for each file: the scanner's where each has its own, else counted in the order given."""
+    instances = [file.instance for file in files]
+    if None not in instances and len(set(instances)) == len(instances):
+        return dict(zip(files, instances, strict=True)), "by instance number"
+    return {file: index for index, file in enumerate(files, start=1)}, "counted along the slice normal"
+
+
+def _named(chosen: Sequence[DicomFile], files: Sequence[DicomFile]) -> str:
+    if any(file.position is None for file in files) and any(file.instance is None for file in files):
+        return f"{len(chosen)} of {len(files)}, without a slice number"
+    numbers, how = _numbers(_by_position(files))
+    shown = sorted(numbers[file] for file in chosen)
+    more = f" and {len(shown) - MOST_NUMBERS} more" if len(shown) > MOST_NUMBERS else ""
+    word = "slice" if len(shown) == 1 else "slices"
+    return f"{word} {', '.join(str(number) for number in shown[:MOST_NUMBERS])}{more} ({how})"
+
+
+def _pairs(starts: Sequence[int], stack: Sequence[DicomFile]) -> str:
+    numbers, how = _numbers(stack)
+    pairs = [f"{numbers[stack[index]]} and {numbers[stack[index + 1]]}" for index in starts]
+    more = f" and {len(pairs) - MOST_NUMBERS} more pairs" if len(pairs) > MOST_NUMBERS else ""
+    return f"slices {', '.join(pairs[:MOST_NUMBERS])}{more} ({how})"
+
+
+def _by_position(files: Sequence[DicomFile]) -> list[DicomFile]:
+    """Along the normal of the first placed file; files without a place come last."""
+    placed = next((file for file in files if file.orientation is not None), None)
+    if placed is None:
+        return list(files)
+    normal = np.cross(*np.array(placed.orientation).reshape(2, 3))
+    return sorted(files, key=lambda file: float("inf") if file.position is None else float(normal @ file.position))

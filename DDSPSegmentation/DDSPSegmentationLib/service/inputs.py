@@ -1,0 +1,222 @@
+"""From what the user names (files, folders, DICOM) to cases with stable names, and reasons for all the rest."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePath
+from typing import Literal
+
+import SimpleITK as sitk
+
+from ..engine.errors import InputError
+from ..engine.image_headers import detached_voxels
+from ..engine.images import image_suffix, read_image
+from .dicom_files import read_dicom_file
+from .dicom_series import DicomSeries, files_below, load_series, series_among
+
+LONGEST_NAME_BYTES = 120
+SHOWN_REASONS = 3
+
+_CHUNK = 1 << 20
+_RESERVED = re.compile(r"(?:con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])(?=\.|$)", re.IGNORECASE)
+_UNSAFE = re.compile(r"[^\w.\-]+")
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """Something named or found that is no scan to segment, without its folder."""
+
+    label: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class InputCase:
+    """One scan to segment; nothing is read before ``load`` or ``fingerprint``.
+
+    Attributes:
+        name: unique in the run and safe as a file name on every system.
+        kind: ``file`` or ``dicom``.
+    """
+
+    name: str
+    kind: Literal["file", "dicom"]
+    source: Path | DicomSeries = field(repr=False)
+
+    def load(self) -> sitk.Image:
+        """The scan with its geometry.
+
+        Raises:
+            InputError: it cannot be read or is no single evenly spaced volume.
+        """
+        return load_series(self.source) if isinstance(self.source, DicomSeries) else read_image(self.source)
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the content; names, folders and dates of the files do not count.
+
+        Raises:
+            InputError: a file cannot be read.
+        """
+        if isinstance(self.source, DicomSeries):
+            digests = sorted(_digest(file.path) for file in self.source.files)
+            return hashlib.sha256("".join(digests).encode()).hexdigest()
+        digest = _digest(self.source)
+        voxels = detached_voxels(self.source)
+        if voxels is None or not os.path.isfile(voxels):
+            return digest
+        return hashlib.sha256((digest + _digest(voxels)).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A file of a case or a slice of one; ``place`` is its path from the folder named, or from the one above it."""
+
+    path: Path
+    place: PurePath
+    nested: bool
+
+
+def collect_inputs(paths: Sequence[str | os.PathLike]) -> tuple[list[InputCase], list[Skipped]]:
+    """Find the scans in files and folder trees.
+
+    Args:
+        paths: image files, folders with image files and DICOM files at any depth, or one file of a DICOM series, which
+            stands for that series in its folder.
+
+    Returns:
+        The cases (image files by path, then DICOM series) and what was passed over. A file given itself or lying in
+        the folder given is named by its stem, one further down by its stem and eight digits of the hash of its path
+        below that folder, so that a file more in the tree renames no other.
+
+    Raises:
+        InputError: there is no scan at all.
+    """
+    skipped: list[Skipped] = []
+    images: dict[Path, _Found] = {}
+    slices: dict[Path, None] = {}
+    for path in map(Path, paths):
+        for found in _look_into(path, skipped):
+            key = found.path.resolve()
+            if image_suffix(found.path) is None:
+                slices.setdefault(key)
+            elif reason := _reason_to_skip(found.path):
+                skipped.append(Skipped(found.path.name, reason))
+            else:
+                images.setdefault(key, found)
+    cases = _name_files(images.values())
+    series, others = series_among(slices)
+    cases += [InputCase(one.name, "dicom", one) for one in series]
+    skipped += [Skipped(other.label, other.reason) for other in others]
+    if not cases:
+        raise _nothing_found(skipped)
+    return cases, skipped
+
+
+def _look_into(path: Path, skipped: list[Skipped]) -> list[_Found]:
+    name = path.name or "folder"
+    try:
+        if not path.exists():
+            skipped.append(Skipped(name, "does not exist"))
+            return []
+        if path.is_file():
+            return _look_at_file(path, skipped)
+    except OSError:
+        skipped.append(Skipped(name, "cannot be read"))
+        return []
+    files, closed = files_below(path)
+    skipped += [Skipped(folder.name or name, "this folder may not be opened") for folder in closed]
+    return [
+        _Found(file, file.relative_to(path), nested=True) if file.parent != path else _directly_named(file)
+        for file in files
+    ]
+
+
+def _directly_named(path: Path) -> _Found:
+    return _Found(path, PurePath(Path(os.path.abspath(path)).parent.name, path.name), nested=False)
+
+
+def _look_at_file(path: Path, skipped: list[Skipped]) -> list[_Found]:
+    """An image file, or all of the folder's files that belong to the series of this DICOM file."""
+    if image_suffix(path) is not None:
+        return [_directly_named(path)]
+    chosen = read_dicom_file(path)
+    if chosen is None or not chosen.series:
+        skipped.append(Skipped(path.name, "is neither a supported image nor a DICOM image"))
+        return []
+    neighbours = (neighbour for neighbour in sorted(path.parent.iterdir()) if neighbour.is_file())
+    same = ((neighbour, read_dicom_file(neighbour)) for neighbour in neighbours if image_suffix(neighbour) is None)
+    return [_directly_named(neighbour) for neighbour, file in same if file and file.series == chosen.series]
+
+
+def _reason_to_skip(path: Path) -> str | None:
+    stem = _stem(path).lower()
+    if stem.endswith(".seg"):
+        return "is a segmentation (.seg)"
+    if stem.endswith("_segmentation"):
+        return "is a segmentation (_segmentation)"
+    if not os.access(path, os.R_OK):
+        return "may not be read"
+    return None
+
+
+def _name_files(images: Iterable[_Found]) -> list[InputCase]:
+    """Stems, told apart by a hash of the place wherever two files could share one."""
+    ordered = sorted(images, key=lambda found: (found.place.as_posix(), str(found.path)))
+    stems = [safe_name(_stem(found.path)) for found in ordered]
+    shared = Counter(stem.casefold() for stem, found in zip(stems, ordered, strict=True) if not found.nested)
+    cases: list[InputCase] = []
+    taken: set[str] = set()
+    for found, stem in zip(ordered, stems, strict=True):
+        if found.nested or shared[stem.casefold()] > 1:
+            stem = f"{stem}-{_short_hash(found.place.as_posix())}"
+        name, count = stem, 1
+        while name.casefold() in taken:
+            count += 1
+            name = f"{stem}-{count}"
+        taken.add(name.casefold())
+        cases.append(InputCase(name, "file", found.path))
+    return cases
+
+
+def safe_name(text: str) -> str:
+    """A name that every file system takes: letters of any script, digits, ``.``, ``-`` and ``_``, not too long."""
+    text = unicodedata.normalize("NFC", text)
+    name = _UNSAFE.sub("_", text).strip("._-") or "scan"
+    if len(name.encode()) > LONGEST_NAME_BYTES:
+        name = f"{name.encode()[:LONGEST_NAME_BYTES].decode(errors='ignore')}-{_short_hash(text)}"
+    return f"_{name}" if _RESERVED.match(name) else name
+
+
+def _stem(path: Path) -> str:
+    return path.name[: -len(image_suffix(path) or "")]
+
+
+def _short_hash(text: str) -> str:
+    return hashlib.sha256(unicodedata.normalize("NFC", text).encode("utf-8", "surrogateescape")).hexdigest()[:8]
+
+
+def _digest(path: Path) -> str:
+    digest = hashlib.sha256()
+    try:
+        with open(path, "rb") as file:
+            while chunk := file.read(_CHUNK):
+                digest.update(chunk)
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else "reading failed"
+        raise InputError(f"File '{path.name}' cannot be read: {reason}.", "Check that you may read it.") from error
+    return digest.hexdigest()
+
+
+def _nothing_found(skipped: Sequence[Skipped]) -> InputError:
+    wanted = "Give image files (NRRD, NIfTI, MHA, MHD) or a folder with them or with an axial T2-weighted DICOM series."
+    if not skipped:
+        return InputError("No scan was found in what was given.", wanted)
+    shown = "; ".join(f"{one.label}: {one.reason}" for one in skipped[:SHOWN_REASONS])
+    more = f"; and {len(skipped) - SHOWN_REASONS} more" if len(skipped) > SHOWN_REASONS else ""
+    return InputError(f"No scan to segment was found ({shown}{more}).", wanted)

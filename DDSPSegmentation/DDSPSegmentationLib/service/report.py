@@ -1,0 +1,148 @@
+"""report.html: one page that shows the doubtful cases first; it needs no network, no script and no other file."""
+
+from __future__ import annotations
+
+import base64
+from html import escape
+from pathlib import Path
+from urllib.parse import quote
+
+from ..engine.images import write_text
+from .batch_record import RESEARCH_ONLY, BatchRecord
+
+REPORT_FILE = "report.html"
+DOUBTFUL_BELOW = 0.85
+
+_STYLE = """
+:root { color-scheme: light dark; --line: #d5d9de; --soft: #5c6670; --back: #f6f7f9; --card: #fff; --text: #1b1f24;
+  --bad: #b3261e; --good: #1b6e3c; --mark: #fff4d6; }
+@media (prefers-color-scheme: dark) { :root { --line: #3a4047; --soft: #a2abb5; --back: #16191d; --card: #1f2328;
+  --text: #e8eaed; --bad: #ff8a80; --good: #7bd49b; --mark: #3b3218; } }
+* { box-sizing: border-box; }
+body { margin: 0 auto; padding: 24px; max-width: 1100px; background: var(--back); color: var(--text);
+  font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }
+h1 { font-size: 24px; margin: 0 0 4px; } h2 { font-size: 18px; margin: 32px 0 8px; }
+p { margin: 4px 0; } .soft { color: var(--soft); }
+.research { display: inline-block; margin: 12px 0; padding: 6px 12px; border-radius: 6px; background: var(--mark);
+  font-weight: 600; }
+article { display: flex; gap: 16px; margin: 12px 0; padding: 12px; background: var(--card);
+  border: 1px solid var(--line); border-radius: 8px; }
+article img { width: 160px; height: 160px; border-radius: 4px; display: block; background: #000; }
+article h3 { margin: 0 0 4px; font-size: 16px; overflow-wrap: anywhere; }
+article > div { min-width: 0; flex: 1; }
+dl { display: flex; flex-wrap: wrap; gap: 4px 24px; margin: 4px 0 8px; }
+dt { color: var(--soft); font-size: 12px; } dd { margin: 0; font-variant-numeric: tabular-nums; }
+.doubtful dd.dice { color: var(--bad); font-weight: 600; } dd.dice { color: var(--good); font-weight: 600; }
+ul.warnings { margin: 4px 0; padding-left: 20px; color: var(--bad); } ul.notices { margin: 4px 0; padding-left: 20px;
+  color: var(--soft); }
+table { border-collapse: collapse; width: 100%; background: var(--card); border: 1px solid var(--line); }
+th, td { text-align: left; padding: 6px 12px; border-bottom: 1px solid var(--line); overflow-wrap: anywhere;
+  vertical-align: top; }
+a { color: inherit; }
+@media print { body { background: none; } article { break-inside: avoid; } }
+"""
+
+
+def write_report(record: BatchRecord, folder: Path) -> None:
+    """Write report.html for all that the record lists, lowest expected Dice first.
+
+    Args:
+        record: the state of the folder.
+        folder: holds ``thumbnails/<case>.png``, which are put into the page, and ``<case>.png``, linked by name.
+
+    Raises:
+        StorageError: the page cannot be written.
+    """
+    done = sorted(record.done(), key=lambda item: _expected_dice(item[1]))
+    parts = [_head(record, len(done)), *(_case(name, entry, folder) for name, entry in done)]
+    if not done:
+        parts.append('<p class="soft">No case has been segmented.</p>')
+    parts.append(_reasons("Failed", record.failed()))
+    parts.append(_reasons("Skipped", [(item["name"], item["reason"]) for item in record.content.get("skipped", [])]))
+    body = "\n".join(part for part in parts if part)
+    write_text(
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>Prostate segmentation report</title><style>{_STYLE}</style></head>\n<body>\n{body}\n"
+        f'<p class="soft">{RESEARCH_ONLY}</p>\n</body></html>\n',
+        folder / REPORT_FILE,
+    )
+
+
+def _head(record: BatchRecord, done: int) -> str:
+    content = record.content
+    settings = content.get("settings", {})
+    doubtful = sum(_is_doubtful(entry) for _, entry in record.done())
+    counts = f"{done} segmented, {len(record.failed())} failed, {len(content.get('skipped', []))} skipped"
+    facts = (
+        f"DDSPSegmentation {content.get('package', '')}, model {content.get('model_version', '')}, "
+        f"mode {settings.get('mode', '')}, {content.get('ended') or content.get('started', '')}"
+    )
+    state = content.get("state", "")
+    unfinished = "" if state in ("", "finished") else f"<p><strong>The run is not complete ({escape(state)}).</strong></p>"
+    return (
+        f'<h1>Prostate segmentation report</h1>\n<p class="soft">{escape(facts)}</p>\n'
+        f'<p class="research">{RESEARCH_ONLY}</p>\n{unfinished}'
+        f"<p>{escape(counts)}. {doubtful} need a close look (expected Dice below {DOUBTFUL_BELOW} or a warning). "
+        "The most doubtful cases come first; the thin line is the contour found.</p>"
+    )
+
+
+def _case(name: str, entry: dict, folder: Path) -> str:
+    row = entry["measurements"]
+    diameters = " x ".join(_number(row.get(f"{axis}_mm"), 0) for axis in _AXES)
+    facts = [
+        ("Expected Dice", _number(row.get("expected_dice"), 2), "dice"),
+        ("Volume", f"{_number(row.get('volume_ml'), 1)} ml", ""),
+        ("Left-right x antero-posterior x cranio-caudal", f"{diameters} mm", ""),
+        ("Time", f"{_number(row.get('seconds'), 1)} s on {row.get('device', '')}", ""),
+    ]
+    if entry.get("least_certain_slice") is not None:
+        facts.insert(3, ("Least certain slice", str(entry["least_certain_slice"]), ""))
+    items = "".join(
+        f'<div><dt>{escape(term)}</dt><dd class="{kind}">{escape(value)}</dd></div>' for term, value, kind in facts
+    )
+    picture = escape(quote(f"{name}.png"))
+    return (
+        f'<article class="{"doubtful" if _is_doubtful(entry) else "sure"}"><a href="{picture}">'
+        f'<img alt="Contour of {escape(name)}" src="{_embedded(folder / "thumbnails" / f"{name}.png")}"></a>'
+        f"<div><h3>{escape(name)}</h3><dl>{items}</dl>"
+        f"{_list('warnings', entry['warnings'])}{_list('notices', entry['notices'])}"
+        f'<p class="soft"><a href="{escape(quote(entry["mask"]["file"]))}">{escape(entry["mask"]["file"])}</a></p>'
+        "</div></article>"
+    )
+
+
+_AXES = ("left_right", "antero_posterior", "cranio_caudal")
+
+
+def _list(kind: str, sentences: list[str]) -> str:
+    items = "".join(f"<li>{escape(sentence)}</li>" for sentence in sentences)
+    return f'<ul class="{kind}">{items}</ul>' if items else ""
+
+
+def _reasons(title: str, entries: list[tuple[str, str]]) -> str:
+    if not entries:
+        return ""
+    rows = "".join(f"<tr><td>{escape(name)}</td><td>{escape(reason)}</td></tr>" for name, reason in entries)
+    return f"<h2>{title}</h2>\n<table><tr><th>Case</th><th>Reason</th></tr>{rows}</table>"
+
+
+def _embedded(picture: Path) -> str:
+    try:
+        return "data:image/png;base64," + base64.b64encode(picture.read_bytes()).decode("ascii")
+    except OSError:
+        return "data:,"
+
+
+def _expected_dice(entry: dict) -> float:
+    value = entry["measurements"].get("expected_dice")
+    return value if isinstance(value, (int, float)) else -1.0
+
+
+def _is_doubtful(entry: dict) -> bool:
+    return bool(entry["warnings"]) or _expected_dice(entry) < DOUBTFUL_BELOW
+
+
+def _number(value, digits: int) -> str:
+    return f"{value:.{digits}f}" if isinstance(value, (int, float)) else "unknown"

@@ -1,0 +1,103 @@
+"""How callers reach the engine: the in-process runner. A worker process may stand behind the same signature."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import SimpleITK as sitk
+
+from ..engine.errors import TorchMissingError
+from ..engine.segmentation import Segmentation
+
+if TYPE_CHECKING:
+    from ..engine.segmenter import Segmenter
+
+OLDEST_TORCH = (2, 2)
+INSTALL_TORCH = (
+    "In Slicer, install the extension 'PyTorch' and restart; elsewhere, 'pip install torch' in the same environment."
+)
+
+
+class Runner(Protocol):
+    """What the logic and the batch need: one scan in, one segmentation out."""
+
+    def segment(
+        self,
+        image: sitk.Image,
+        *,
+        name: str = "volume",
+        mode: str = "fast",
+        threshold: float = 0.5,
+        bias_field: str | None = None,
+        device: str = "auto",
+        model: Path | str | None = None,
+        location: tuple[float, float, float] | None = None,
+        progress: Callable[[str, float], None] | None = None,
+    ) -> Segmentation:
+        """See ``Segmenter.segment``; ``model`` is a folder, ``None`` the built-in model."""
+
+
+def require_torch() -> str:
+    """Version of the installed torch, found without loading it.
+
+    Raises:
+        TorchMissingError: none is installed, or one that is too old.
+    """
+    try:
+        version = importlib.metadata.version("torch")
+    except importlib.metadata.PackageNotFoundError:
+        raise TorchMissingError("PyTorch is not installed.", INSTALL_TORCH) from None
+    numbers = tuple(int(part) for part in version.split("+")[0].split(".")[:2] if part.isdigit())
+    if numbers < OLDEST_TORCH:
+        oldest = ".".join(map(str, OLDEST_TORCH))
+        raise TorchMissingError(f"PyTorch {version} is too old; {oldest} or newer is needed.", INSTALL_TORCH)
+    return version
+
+
+class InProcessRunner:
+    """Runs the engine in this process and keeps the last model loaded."""
+
+    def __init__(self) -> None:
+        self._segmenter: Segmenter | None = None
+        self._loaded: tuple | None = None
+
+    def segment(
+        self,
+        image: sitk.Image,
+        *,
+        name: str = "volume",
+        mode: str = "fast",
+        threshold: float = 0.5,
+        bias_field: str | None = None,
+        device: str = "auto",
+        model: Path | str | None = None,
+        location: tuple[float, float, float] | None = None,
+        progress: Callable[[str, float], None] | None = None,
+    ) -> Segmentation:
+        """See ``Segmenter.segment``; ``model`` is a folder, ``None`` the built-in model."""
+        require_torch()
+        if progress is not None and self._segmenter is None:
+            progress("Loading model", 0.0)
+        return self._segmenter_for(model, device).segment(
+            image,
+            name=name,
+            mode=mode,
+            threshold=threshold,
+            bias_field=bias_field,
+            location=location,
+            progress=progress,
+        )
+
+    def _segmenter_for(self, model: Path | str | None, device: str) -> Segmenter:
+        from ..engine.model import describe_model
+        from ..engine.segmenter import Segmenter
+
+        wanted = (str(model), describe_model(model).sha256, device)
+        if self._segmenter is None or self._loaded != wanted:
+            self._segmenter = None  # free the old one before the new one is loaded
+            self._segmenter = Segmenter(model, device)
+            self._loaded = wanted
+        return self._segmenter

@@ -1,0 +1,108 @@
+"""Segments many scans through the Slicer module's logic, in Slicer without a window or in plain Python.
+
+    Slicer --no-splash --no-main-window --python-script segment_batch.py -- INPUT... --output FOLDER
+    python segment_batch.py INPUT... --output FOLDER        (needs the package slicer-core)
+
+The arguments are those of ``ddsp-segmentation segment``. Each scan becomes a volume node, is segmented by
+``DDSPSegmentationLogic.segmentProstate`` and its segmentation node is saved. Slicer ends by itself and asks nothing.
+Exit codes: 0 all done, 1 some failed, 2 usage, 3 PyTorch is missing.
+"""
+
+import pathlib
+import sys
+
+
+def main(arguments):
+    """Run the batch; returns the exit code."""
+    sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+    from DDSPSegmentationLib.scene import headless_host
+    from DDSPSegmentationLib.service.arguments import segment_parser
+    from DDSPSegmentationLib.service.command_line import guarded, segment_inputs
+
+    chosen = segment_parser("segment_batch.py").parse_args(arguments)
+    try:
+        return guarded(lambda: segment_inputs(chosen, makeSegmentCase))
+    finally:
+        headless_host.stop()
+
+
+def makeSegmentCase(chosen):
+    """A function that takes one scan through the scene and saves its segmentation node."""
+    from DDSPSegmentationLib.scene import headless_host
+
+    headless_host.start()
+
+    import slicer
+    from DDSPSegmentation import DDSPSegmentationLogic
+    from DDSPSegmentationLib.scene.conversion import add_volume_node
+    from DDSPSegmentationLib.service.seg_nrrd import MASK_SUFFIXES, write_mask
+
+    logic = DDSPSegmentationLogic()
+
+    def segmentCase(name, image, maskPath):
+        slicer.mrmlScene.Clear(0)
+        try:
+            result = logic.segmentProstate(
+                add_volume_node(image, name),
+                mode=chosen.mode,
+                device=chosen.device,
+                model=chosen.model,
+                biasField=chosen.bias_field,
+                threshold=chosen.threshold,
+            )
+            path = maskPath.with_name(maskPath.name + MASK_SUFFIXES[chosen.format])
+            if chosen.format == "seg.nrrd":
+                saveSegmentation(result.outputSegmentationNode, path)
+            else:
+                write_mask(result.segmentation.mask, path)
+            return result.segmentation
+        finally:
+            slicer.mrmlScene.Clear(0)
+
+    return segmentCase
+
+
+def saveSegmentation(segmentationNode, path):
+    """Save a segmentation node through its storage node: written aside, then renamed."""
+    import slicer
+    from DDSPSegmentationLib.engine.images import _write_aside, read_mask
+
+    storageNode = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationStorageNode")
+    storageNode.SetCropToMinimumExtent(False)
+
+    def write(aside):
+        storageNode.SetFileName(str(aside))
+        if not storageNode.WriteData(segmentationNode):
+            raise RuntimeError("the storage node could not write")
+        read_mask(aside)  # a disk that fills up is not always noticed while writing
+
+    _write_aside(path, ".seg.nrrd", write)
+
+
+def argumentsAfter(argv):
+    """The script's own arguments: what follows ``--`` where it is still there, else what follows the script's name."""
+    return argv[argv.index("--") + 1 :] if "--" in argv else argv[1:]
+
+
+def inSlicer():
+    """Whether the application itself runs this; its modules are loaded before any script is."""
+    return hasattr(sys.modules.get("slicer"), "app")
+
+
+def run():
+    """Run and end: Slicer through its own exit, whatever happens, Python with the exit code."""
+    code = 1
+    try:
+        code = main(argumentsAfter(sys.argv))
+    except SystemExit as stop:  # argparse, for --help and for bad arguments
+        code = stop.code if isinstance(stop.code, int) else 2
+    finally:
+        if inSlicer():
+            sys.modules["slicer"].util.exit(code)
+    return code
+
+
+if __name__ == "__main__":
+    exitCode = run()
+    if not inSlicer():
+        sys.exit(exitCode)

@@ -1,0 +1,25 @@
+# make demo   segments the bundled scan and says where the result is
+# make test   checks style and runs the tests
+# Both set up .venv on first use, need no root rights, and start within seconds afterwards.
+# PYTHON=/path/to/python3.12 names the Python to use, TORCH_INDEX=URL another index with PyTorch's CPU builds.
+PYTHON_OF_VENV := .venv/bin/python
+SAMPLE := DDSPSegmentation/Resources/SampleData/ProstateX-0000.nrrd
+unexport PYTHONHOME PYTHONPATH
+
+.PHONY: help demo test clean
+help:
+	@sed -n '1,/^[^#]/s/^# //p' Makefile
+
+demo:
+	@sh requirements/install.sh run
+	@$(PYTHON_OF_VENV) DDSPSegmentation/Scripts/segment_batch.py $(SAMPLE) --output demo
+	@$(PYTHON_OF_VENV) Testing/demo.py demo
+
+test: export QT_QPA_PLATFORM := offscreen
+test:
+	@sh requirements/install.sh test
+	@$(PYTHON_OF_VENV) -m ruff check .
+	@$(PYTHON_OF_VENV) -m pytest
+
+clean:
+	rm -rf .venv demo

@@ -1,0 +1,33 @@
+"""What every test may use: the package on the path, the shared real scans, one thread."""
+
+import os
+import sys
+from pathlib import Path
+
+os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
+REPOSITORY = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(REPOSITORY / "DDSPSegmentation"))
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+import pytest  # noqa: E402
+
+pytest_plugins = ["scene_plugin"]
+
+
+def shared_data() -> Path:
+    """Folder of the real scans with expert masks, beside the checkout or named by DDSP_SHARED_DATA."""
+    return Path(os.environ.get("DDSP_SHARED_DATA", REPOSITORY.parent / "shared" / "data"))
+
+
+@pytest.fixture(scope="session")
+def real_scans() -> Path:
+    folder = shared_data()
+    if not folder.is_dir():
+        pytest.skip("the real scans are not on this machine (DDSP_SHARED_DATA names their folder)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def sample_scan() -> Path:
+    """The bundled ProstateX scan."""
+    return REPOSITORY / "DDSPSegmentation" / "Resources" / "SampleData" / "ProstateX-0000.nrrd"

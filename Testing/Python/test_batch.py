@@ -1,0 +1,510 @@
+"""The batch runner's own rules, with a light segmenter that really writes masks."""
+
+import csv
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from DDSPSegmentationLib.engine import errors
+from DDSPSegmentationLib.engine.segmentation import Segmentation, measure_gland
+from DDSPSegmentationLib.service.batch import BatchSettings, run_batch
+from DDSPSegmentationLib.service.batch_record import without_folders
+from DDSPSegmentationLib.service.folder_lock import LOCK_NAME, FolderLock
+from DDSPSegmentationLib.service.inputs import Skipped
+from DDSPSegmentationLib.service.seg_nrrd import write_mask
+
+SETTINGS = BatchSettings("fast", 0.5, None, ".seg.nrrd", "1", "0" * 64)
+
+
+@dataclass
+class FakeCase:
+    """A scan made from a seed; ``trouble`` is raised when it is loaded."""
+
+    name: str
+    seed: int = 0
+    trouble: BaseException | None = None
+    kind: str = "file"
+
+    def fingerprint(self) -> str:
+        return f"seed {self.seed}"
+
+    def load(self) -> sitk.Image:
+        if self.trouble is not None:
+            raise self.trouble
+        voxels = np.random.default_rng(self.seed).normal(100, 5, (12, 48, 48)).astype(np.float32)
+        voxels[3:9, 16:32, 14 : 30 + self.seed % 5] += 100
+        image = sitk.GetImageFromArray(voxels)
+        image.SetSpacing((1.5, 1.5, 4.0))
+        image.SetMetaData("0010|0010", "Secret^Patient")
+        return image
+
+
+class FakeSegmenter:
+    """Thresholds at 150 and writes the mask; keeps the names it was called with."""
+
+    def __init__(self, folder_of=None, suffix=".seg.nrrd", wait=0.0, expected_dice=None, warnings=()):
+        self.calls, self.suffix, self.wait = [], suffix, wait
+        self.expected_dice, self.warnings = expected_dice or {}, list(warnings)
+
+    def __call__(self, name, image, mask_path) -> Segmentation:
+        self.calls.append(name)
+        mask = image > 150
+        time.sleep(self.wait)
+        write_mask(mask, mask_path.with_name(mask_path.name + self.suffix))
+        time.sleep(self.wait)
+        grey = sitk.Cast(mask, sitk.sitkFloat32)
+        return Segmentation(
+            mask, grey, grey, measure_gland(mask), self.expected_dice.get(name, 0.9), list(self.warnings), [],
+            {"segment": 0.01}, {"segment": 100.0}, "1", "0" * 64, "fast", 0.5, "full", "cpu", "float32",
+            least_certain_slice=4,
+        )  # fmt: skip
+
+
+class Lines(list):
+    def __call__(self, line):
+        self.append(line)
+
+
+def run(folder, cases, segment=None, settings=SETTINGS, skipped=(), progress=None):
+    segment = segment or FakeSegmenter(suffix=settings.mask_suffix)
+    return run_batch(cases, skipped, folder, settings, segment, Lines() if progress is None else progress), segment
+
+
+def cases(count=3):
+    return [FakeCase(f"case{number}", number) for number in range(count)]
+
+
+def record(folder):
+    return json.loads((folder / "run.json").read_text(encoding="utf-8"))
+
+
+def all_text(folder):
+    """Everything written, as text, lock and pictures included."""
+    return "\n".join(path.read_bytes().decode("latin-1") for path in folder.rglob("*") if path.is_file())
+
+
+def test_every_case_gets_mask_picture_row_and_entry(tmp_path):
+    result, _ = run(tmp_path, cases())
+    assert (result.exit_code, result.done, result.failed) == (0, ["case0", "case1", "case2"], {})
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {
+        "thumbnails", "run.json", "measurements.csv", "report.html",
+        *(f"case{number}{end}" for number in range(3) for end in (".seg.nrrd", ".png")),
+    }  # fmt: skip
+    with open(tmp_path / "measurements.csv", newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["case"] for row in rows] == ["case0", "case1", "case2"]
+    mask = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "case1.seg.nrrd")))
+    assert float(rows[1]["volume_ml"]) == pytest.approx(mask.sum() * 9 / 1000, abs=0.01)
+    entry = record(tmp_path)["cases"]["case1"]
+    assert entry["seconds"] == {"segment": 0.01} and entry["peak_memory_mb"] == {"segment": 100.0}
+    assert record(tmp_path)["model_sha256"] == "0" * 64 and record(tmp_path)["settings"]["mode"] == "fast"
+
+
+def test_second_run_does_nothing(tmp_path):
+    run(tmp_path, cases())
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.seg.nrrd")}
+    result, segment = run(tmp_path, cases())
+    assert (result.exit_code, segment.calls, len(result.unchanged)) == (0, [], 3)
+    assert before == {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.seg.nrrd")}
+
+
+@pytest.mark.parametrize("missing", ["case1.seg.nrrd", "case1.png", "thumbnails/case1.png"])
+def test_only_what_is_missing_is_redone(tmp_path, missing):
+    run(tmp_path, cases())
+    (tmp_path / missing).unlink()
+    result, segment = run(tmp_path, cases())
+    assert segment.calls == ["case1"] and result.exit_code == 0 and (tmp_path / missing).is_file()
+
+
+def test_only_a_changed_input_is_redone(tmp_path):
+    run(tmp_path, cases())
+    changed = cases()
+    changed[2].seed = 9
+    _, segment = run(tmp_path, changed)
+    assert segment.calls == ["case2"] and record(tmp_path)["cases"]["case2"]["identity"]["input"] == "seed 9"
+
+
+@pytest.mark.parametrize(
+    "change", [{"mode": "accurate"}, {"threshold": 0.4}, {"bias_field": "off"}, {"model_sha256": "1" * 64}]
+)
+def test_changed_settings_or_model_redo_everything(tmp_path, change):
+    run(tmp_path, cases())
+    _, segment = run(tmp_path, cases(), settings=replace(SETTINGS, **change))
+    assert len(segment.calls) == 3
+    _, segment = run(tmp_path, cases(), settings=replace(SETTINGS, **change))
+    assert segment.calls == []
+
+
+def test_new_version_of_the_package_redoes_everything(tmp_path, monkeypatch):
+    run(tmp_path, cases(1))
+    monkeypatch.setattr("DDSPSegmentationLib.service.batch.__version__", "99.0")
+    _, segment = run(tmp_path, cases(1))
+    assert segment.calls == ["case0"]
+
+
+def test_other_format_replaces_our_own_mask(tmp_path):
+    run(tmp_path, cases(1))
+    run(tmp_path, cases(1), settings=replace(SETTINGS, mask_suffix=".nii.gz"))
+    assert (tmp_path / "case0.nii.gz").is_file() and not (tmp_path / "case0.seg.nrrd").exists()
+
+
+def test_a_corrected_mask_is_kept_beside_the_new_one(tmp_path):
+    run(tmp_path, cases(1))
+    (tmp_path / "case0.seg.nrrd").write_bytes(b"a radiologist's work")
+    lines = Lines()
+    _, segment = run(tmp_path, cases(1), progress=lines)
+    assert segment.calls == ["case0"]
+    assert (tmp_path / "case0.kept-1.seg.nrrd").read_bytes() == b"a radiologist's work"
+    assert any("kept as 'case0.kept-1.seg.nrrd'" in line for line in lines)
+    _, segment = run(tmp_path, cases(1))
+    assert segment.calls == []
+
+
+def test_a_failing_case_is_listed_and_stops_nothing(tmp_path):
+    inputs = cases()
+    inputs[1].trouble = errors.InputError("Volume 'case1' has 1 slice.", "Give 3D.")
+    result, _ = run(tmp_path, inputs)
+    assert result.exit_code == 1 and result.done == ["case0", "case2"]
+    assert result.failed == {"case1": "Volume 'case1' has 1 slice. Give 3D."}
+    assert "Volume &#x27;case1&#x27; has 1 slice." in (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert record(tmp_path)["cases"]["case1"] == {"state": "failed", "reason": result.failed["case1"]}
+    assert not (tmp_path / "unexpected-errors.log").exists()
+
+
+def test_a_failed_case_is_tried_again_and_its_old_mask_is_gone(tmp_path):
+    run(tmp_path, cases())
+    broken = cases()
+    broken[1].seed, broken[1].trouble = 7, errors.InputError("Damaged.")
+    run(tmp_path, broken)
+    assert not (tmp_path / "case1.seg.nrrd").exists() and not (tmp_path / "case1.png").exists()
+    result, segment = run(tmp_path, cases())
+    assert segment.calls == ["case1"] and result.exit_code == 0
+
+
+def test_a_case_that_fails_early_does_not_cost_a_corrected_mask(tmp_path):
+    run(tmp_path, cases(1))
+    (tmp_path / "case0.seg.nrrd").write_bytes(b"a radiologist's work")
+    broken = FakeCase("case0")
+    broken.fingerprint = lambda: (_ for _ in ()).throw(errors.InputError("Gone."))
+    run(tmp_path, [broken])
+    assert (tmp_path / "case0.seg.nrrd").read_bytes() == b"a radiologist's work"
+
+
+def test_unexpected_error_is_one_plain_line_and_its_place_goes_to_a_log(tmp_path):
+    inputs = cases()
+    inputs[0].trouble = ZeroDivisionError("division of /home/meier/scan.nrrd\nsecond line")
+    lines = Lines()
+    result, _ = run(tmp_path, inputs, progress=lines)
+    assert result.exit_code == 1 and len(result.done) == 2
+    assert result.failed["case0"] == "Unexpected error (ZeroDivisionError: division of scan.nrrd)"
+    assert any(line.endswith(result.failed["case0"]) for line in lines)
+    log = (tmp_path / "unexpected-errors.log").read_text(encoding="utf-8")
+    assert "test_batch.py:" in log and "/home" not in log and str(Path(__file__).parent) not in log
+
+
+def test_a_segmenter_that_writes_no_mask_is_noticed(tmp_path):
+    segment = FakeSegmenter(suffix=".nii.gz")
+    result, _ = run(tmp_path, cases(1), segment)
+    assert result.exit_code == 1 and "case0.seg.nrrd" in result.message
+
+
+def test_missing_torch_ends_the_run_with_exit_code_3(tmp_path):
+    def segment(*_):
+        raise errors.TorchMissingError("PyTorch is not installed.", "Install it.")
+
+    result, _ = run(tmp_path, cases(), segment)
+    assert (result.exit_code, result.message) == (3, "PyTorch is not installed. Install it.")
+
+
+def test_an_unusable_model_ends_the_run_at_once(tmp_path):
+    calls = []
+
+    def segment(*arguments):
+        calls.append(arguments)
+        raise errors.ModelError("Unusable.")
+
+    result, _ = run(tmp_path, cases(), segment)
+    assert result.exit_code == 2 and len(calls) == 1 and result.message == "Unusable."
+
+
+def test_nothing_to_do_is_a_usage_error_that_says_why(tmp_path):
+    result, _ = run(tmp_path / "out", [], skipped=[Skipped("series 3", "not axial")])
+    assert result.exit_code == 2 and "series 3: not axial" in result.message and not (tmp_path / "out").exists()
+
+
+def test_skipped_inputs_are_listed_with_their_reason(tmp_path):
+    run(tmp_path, cases(1), skipped=[Skipped("localizer <1>", "no T2 name")])
+    assert record(tmp_path)["skipped"] == [{"name": "localizer <1>", "reason": "no T2 name"}]
+    assert "localizer &lt;1&gt;" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_output_that_is_a_file_or_not_writable_is_a_usage_error(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("x")
+    result, _ = run(tmp_path / "file", cases(1))
+    assert result.exit_code == 2 and "is a file" in result.message
+    real = os.open
+
+    def refuse(path, *arguments, **named):
+        if str(path).endswith(LOCK_NAME):
+            raise PermissionError(13, "Permission denied")
+        return real(path, *arguments, **named)
+
+    monkeypatch.setattr(os, "open", refuse)
+    result, _ = run(tmp_path / "out", cases(1))
+    assert result.exit_code == 2 and "cannot be written (Permission denied)" in result.message
+
+
+def test_full_disk_stops_the_run_cleanly_and_says_how_to_go_on(tmp_path, monkeypatch):
+    real = os.replace
+
+    def fill(source, target):
+        if str(target).endswith("case1.seg.nrrd"):
+            raise OSError(28, "No space left on device")
+        return real(source, target)
+
+    monkeypatch.setattr(os, "replace", fill)
+    result, segment = run(tmp_path, cases())
+    assert result.exit_code == 1 and result.done == ["case0"] and segment.calls == ["case0", "case1"]
+    assert "disk is full" in result.message and "Run the same command again" in result.message
+    assert not [path for path in tmp_path.rglob(".ddsp*")] and not (tmp_path / "case1.seg.nrrd").exists()
+    monkeypatch.undo()
+    result, segment = run(tmp_path, cases())
+    assert result.exit_code == 0 and segment.calls == ["case1", "case2"]
+
+
+def test_one_file_held_by_another_program_fails_that_case_only(tmp_path, monkeypatch):
+    real = os.replace
+
+    def hold(source, target):
+        if str(target).endswith("case1.seg.nrrd"):
+            raise PermissionError(13, "Permission denied")
+        return real(source, target)
+
+    monkeypatch.setattr(os, "replace", hold)
+    result, _ = run(tmp_path, cases())
+    assert result.exit_code == 1 and result.done == ["case0", "case2"] and "no permission" in result.failed["case1"]
+
+
+def test_full_disk_at_every_write_leaves_a_folder_that_can_go_on(tmp_path, monkeypatch):
+    """The n-th rename fails, for every n that a whole run has; then the disk has space again."""
+    real, count, n = os.replace, [0], 0
+
+    def replace_or_fail(source, target):
+        count[0] += 1
+        if count[0] == n:
+            raise OSError(28, "No space left on device")
+        return real(source, target)
+
+    monkeypatch.setattr(os, "replace", replace_or_fail)
+    run(tmp_path / "whole", cases(2))
+    total = count[0]
+    assert total > 10
+    for n in range(1, total + 1):
+        folder, count[0] = tmp_path / str(n), 0
+        result, _ = run(folder, cases(2))
+        assert result.exit_code == 1 and "disk is full" in result.message, n
+        assert not list(folder.rglob(".ddsp*"))
+        count[0] = -10_000
+        result, _ = run(folder, cases(2))
+        assert result.exit_code == 0 and result.failed == {}
+        assert (folder / "case1.seg.nrrd").read_bytes() == (tmp_path / "whole" / "case1.seg.nrrd").read_bytes()
+        assert not list(folder.glob("*.kept-*"))
+
+
+def test_interrupt_ends_cleanly_and_the_next_run_goes_on(tmp_path):
+    inputs = cases()
+    inputs[1].trouble = KeyboardInterrupt()
+    result, _ = run(tmp_path, inputs)
+    assert result.exit_code == 1 and result.done == ["case0"]
+    assert result.message == "Stopped after 1 of 3 cases. Run the same command again to continue."
+    assert "not complete" in (tmp_path / "report.html").read_text(encoding="utf-8")
+    result, segment = run(tmp_path, cases())
+    assert result.exit_code == 0 and segment.calls == ["case1", "case2"] and not list(tmp_path.glob("*.kept-*"))
+
+
+KILLED_RUN = """
+import sys
+from pathlib import Path
+sys.path[:0] = {paths!r}
+from test_batch import FakeSegmenter, SETTINGS, cases
+from DDSPSegmentationLib.service.batch import run_batch
+run_batch(cases(6), [], Path({folder!r}), SETTINGS, FakeSegmenter(wait=0.05), lambda line: print(line, flush=True))
+"""
+
+
+def start_slow_run(folder):
+    paths = [str(Path(__file__).parent), str(Path(sys.modules["DDSPSegmentationLib"].__file__).parents[1])]
+    script = KILLED_RUN.format(paths=paths, folder=str(folder))
+    return subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="SIGKILL is POSIX only; on Windows the rules are the same")
+def test_killed_run_redoes_only_what_was_not_finished(tmp_path):
+    folder = tmp_path / "out"
+    process = start_slow_run(folder)
+    finished = [process.stdout.readline() for _ in range(3)]
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert all(" ml, " in line for line in finished) and (folder / LOCK_NAME).exists()
+    lines = Lines()
+    result, segment = run(folder, cases(6), progress=lines)
+    assert result.exit_code == 0 and any("taken over" in line for line in lines)
+    assert 2 <= len(result.unchanged) <= 4 and segment.calls == [f"case{n}" for n in range(len(result.unchanged), 6)]
+    assert not list(folder.rglob(".ddsp*"))
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="SIGKILL is POSIX only; on Windows the rules are the same")
+def test_kills_at_many_instants_leave_nothing_half_written(tmp_path):
+    folder, whole = tmp_path / "out", tmp_path / "whole"
+    run(whole, cases(6))
+    for attempt in range(6):
+        process = start_slow_run(folder)
+        process.stdout.readline()
+        time.sleep(0.033 * attempt)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        for path in [*folder.glob("*.seg.nrrd"), *folder.rglob("case*.png")]:
+            sitk.ReadImage(str(path))
+        record(folder)
+    result, _ = run(folder, cases(6))
+    assert result.exit_code == 0 and not list(folder.rglob(".ddsp*")) and not list(folder.glob("*.kept-*"))
+    for path in [*whole.glob("*.seg.nrrd"), *whole.rglob("*.png")]:
+        assert (folder / path.relative_to(whole)).read_bytes() == path.read_bytes()
+
+
+def test_leftovers_of_our_own_pattern_are_removed_and_nothing_else(tmp_path):
+    (tmp_path / ".ddsp-0123456789ab.nrrd").write_bytes(b"half")
+    (tmp_path / ".ddsp-notes.txt").write_text("mine")
+    run(tmp_path, cases(1))
+    assert [path.name for path in tmp_path.glob(".ddsp*")] == [".ddsp-notes.txt"]
+
+
+def test_second_run_into_the_same_folder_is_refused_while_the_first_lives(tmp_path):
+    with FolderLock(tmp_path):
+        result, segment = run(tmp_path, cases(1))
+        assert result.exit_code == 2 and "in use by another run" in result.message and segment.calls == []
+    assert run(tmp_path, cases(1))[0].exit_code == 0
+
+
+def test_a_run_of_another_living_process_is_refused_by_name(tmp_path):
+    folder = tmp_path / "out"
+    process = start_slow_run(folder)
+    try:
+        process.stdout.readline()
+        result, _ = run(folder, cases(1))
+        assert result.exit_code == 2 and f"process {process.pid}" in result.message
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize(
+    ("host", "code"), [(None, 0), ("another-host", 2)], ids=["dead process of this host", "process of another host"]
+)
+def test_a_stale_lock_is_taken_over_only_when_its_process_is_surely_dead(tmp_path, host, code):
+    import socket
+
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    lock = {"process": dead.pid, "host": host or socket.gethostname(), "since": "2026-01-01 00:00:00"}
+    (tmp_path / LOCK_NAME).write_text(json.dumps(lock))
+    lines = Lines()
+    result, _ = run(tmp_path, cases(1), progress=lines)
+    assert result.exit_code == code
+    if code:
+        assert "another-host" in result.message and LOCK_NAME in result.message
+    else:
+        assert any("taken over" in line for line in lines) and not (tmp_path / LOCK_NAME).exists()
+
+
+def test_outputs_hold_no_folder_and_no_tag(tmp_path):
+    folder = tmp_path / "geheim" / "out"
+    inputs = cases()
+    inputs[1].trouble = FileNotFoundError(2, "No such file", str(tmp_path / "geheim" / "patient.nrrd"))
+    inputs[2].trouble = RuntimeError(f"in {tmp_path}/geheim/patient.nrrd: bad")
+    segment = FakeSegmenter(warnings=[f"See {tmp_path}/geheim/patient.nrrd"])
+    run(folder, inputs, segment, skipped=[Skipped("x", f"{tmp_path}/geheim/y.dcm is odd")])
+    text = all_text(folder)
+    assert "geheim" not in text and str(tmp_path) not in text and "Secret" not in text and "patient.nrrd" in text
+
+
+@pytest.mark.parametrize(
+    ("text", "cleaned"),
+    [
+        ("No such file: '/home/a b/c.nrrd'", "No such file: 'c.nrrd'"),
+        (r"cannot open C:\Users\Jörg\scan.nii.gz now", "cannot open scan.nii.gz now"),
+        (r"\\server\share\x.nrrd", "x.nrrd"),
+        ("error:/data/x.nrrd", "error:x.nrrd"),
+        ("0.5 mm/s and 1/2, base / apex, and/or", "0.5 mm/s and 1/2, base / apex, and/or"),
+        ("~/scans/x.nrrd", "x.nrrd"),
+    ],
+)
+def test_folders_are_taken_out_of_a_text(text, cleaned):
+    assert without_folders(text) == cleaned
+
+
+def test_report_shows_doubtful_cases_first_with_warnings_escaped(tmp_path):
+    segment = FakeSegmenter(expected_dice={"case0": 0.93, "case1": 0.41, "case2": 0.8}, warnings=["<b>&odd</b>"])
+    run(tmp_path, cases(), segment)
+    html = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert re.findall(r"<h3>(.*?)</h3>", html) == ["case1", "case2", "case0"]
+    assert "Research use only. Not a medical device." in html
+    assert "&lt;b&gt;&amp;odd&lt;/b&gt;" in html and "<b>" not in html
+    assert html.count("data:image/png;base64,") == 3
+    assert not re.search(r"https?://|<script|<link|@import", html)
+
+
+def test_report_keeps_a_case_name_with_special_characters_apart_from_its_markup(tmp_path):
+    case = FakeCase("größe 5 & 'x' #1%")
+    result, _ = run(tmp_path, [case])
+    html = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert result.exit_code == 0 and "<h3>größe 5 &amp; &#x27;x&#x27; #1%</h3>" in html
+    assert 'href="gr%C3%B6%C3%9Fe%205%20%26%20%27x%27%20%231%25.png"' in html
+
+
+def test_not_a_number_is_written_as_null_and_shown_as_unknown(tmp_path):
+    segment = FakeSegmenter(expected_dice={"case0": float("nan")})
+    result, _ = run(tmp_path, cases(1), segment)
+    assert result.exit_code == 0 and record(tmp_path)["cases"]["case0"]["measurements"]["expected_dice"] is None
+    assert '<dd class="dice">unknown</dd>' in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_cases_of_an_earlier_run_stay_listed_while_their_mask_is_there(tmp_path):
+    run(tmp_path, cases(2))
+    run(tmp_path, [FakeCase("other", 5)])
+    assert set(record(tmp_path)["cases"]) == {"case0", "case1", "other"}
+    (tmp_path / "case0.seg.nrrd").unlink()
+    run(tmp_path, [FakeCase("other", 5)])
+    assert set(record(tmp_path)["cases"]) == {"case1", "other"}
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"schema_version": 1}', '{"schema_version": 1, "cases": {"a": 3}}'])
+def test_damaged_run_file_means_that_everything_is_redone(tmp_path, content):
+    run(tmp_path, cases(1))
+    (tmp_path / "run.json").write_text(content)
+    result, segment = run(tmp_path, cases(1))
+    assert result.exit_code == 0 and segment.calls == ["case0"]
+
+
+def test_run_file_of_a_newer_version_is_refused(tmp_path):
+    run(tmp_path, cases(1))
+    (tmp_path / "run.json").write_text('{"schema_version": 99, "cases": {}}')
+    result, segment = run(tmp_path, cases(1))
+    assert result.exit_code == 2 and "newer version" in result.message and segment.calls == []
+
+
+def test_progress_is_one_line_a_case_with_number_seconds_and_time_left(tmp_path):
+    lines = Lines()
+    run(tmp_path, cases(2), progress=lines)
+    assert re.fullmatch(r"\[1/2\] case0: [\d.]+ ml, expected Dice 0.9, [\d.]+ s, about \d+ s left", lines[0])
+    assert re.fullmatch(r"\[2/2\] case1: [\d.]+ ml, expected Dice 0.9, [\d.]+ s", lines[1]) and len(lines) == 2

@@ -1,0 +1,576 @@
+"""The command line and the batch script: real runs, real files, one clear line for everything that is wrong."""
+
+import csv
+import json
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from DDSPSegmentationLib.service.command_line import main
+from DDSPSegmentationLib.service.seg_nrrd import write_mask
+
+ROOT = Path(__file__).resolve().parents[2]
+MODULE = ROOT / "DDSPSegmentation"
+SAMPLE = MODULE / "Resources" / "SampleData" / "ProstateX-0000.nrrd"
+SCRIPT = MODULE / "Scripts" / "segment_batch.py"
+
+
+def make_scan(seed=0, size=(64, 64, 20), spacing=(2.0, 2.0, 4.0)):
+    """A volume with a bright ellipsoid in soft noise; size and spacing x, y, z."""
+    z, y, x = np.meshgrid(*(np.arange(n) * step for n, step in zip(size[::-1], spacing[::-1], strict=True)), indexing="ij")
+    centre = np.array(size) * spacing / 2
+    inside = ((x - centre[0]) / 24) ** 2 + ((y - centre[1]) / 18) ** 2 + ((z - centre[2]) / 20) ** 2 < 1
+    voxels = np.random.default_rng(seed).normal(100, 8, inside.shape) + 60 * inside
+    image = sitk.GetImageFromArray(voxels.astype(np.int16))
+    image.SetSpacing(spacing)
+    return image, sitk.GetImageFromArray(inside.astype(np.uint8))
+
+
+def write_scan(path, **named):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sitk.WriteImage(make_scan(**named)[0], str(path))
+    return path
+
+
+@pytest.fixture(scope="session")
+def small_model(tmp_path_factory):
+    """A model version of the real kind with few channels and random weights: quick, and as fussy as a trained one."""
+    import torch
+    from DDSPSegmentationLib.engine.model import save_model
+    from DDSPSegmentationLib.engine.network import DDSPConvNet, NetworkSettings
+    from DDSPSegmentationLib.engine.preprocessing import PreprocessingSettings
+
+    torch.manual_seed(0)
+    network = DDSPConvNet(NetworkSettings(widths=(2, 4, 4), growth=2))
+    folder = tmp_path_factory.mktemp("models") / "small"
+    save_model(folder, network, PreprocessingSettings().to_dict(), licence="for tests")
+    return folder
+
+
+@pytest.fixture
+def run(capsys, small_model):
+    """Run the command line in this process; ``segment`` gets the small model. Gives (exit code, out, err)."""
+
+    def run_line(*arguments, model=small_model):
+        words = [str(argument) for argument in arguments]
+        if words[0] == "segment" and model is not None:
+            words += ["--model", str(model)]
+        try:
+            code = main(words)
+        except SystemExit as stop:
+            code = stop.code
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run_line
+
+
+def assert_one_clear_line(code, err, *folders):
+    assert code != 0
+    lines = err.strip().splitlines()
+    assert len(lines) == 1 and lines[0].startswith("error: ") and len(lines[0]) > 20, err
+    assert "Traceback" not in err and "Unexpected" not in err, err
+    for folder in folders:
+        assert str(folder) not in err
+
+
+def environment(**extra):
+    return {**os.environ, "PYTHONPATH": str(MODULE), "OMP_NUM_THREADS": "1", **extra}
+
+
+def run_process(*words, **named):
+    named.setdefault("env", environment())
+    return subprocess.run([sys.executable, *map(str, words)], capture_output=True, text=True, timeout=300, **named)
+
+
+# ---- arguments
+
+
+def test_importing_the_command_line_does_not_import_torch():
+    code = "import sys, DDSPSegmentationLib.service.command_line; print('torch' in sys.modules, 'slicer' in sys.modules)"
+    assert run_process("-c", code).stdout.split() == ["False", "False"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["paint"],
+        ["segment"],
+        ["segment", "x.nrrd"],
+        ["segment", "--output", "out"],
+        ["segment", "x.nrrd", "--output", "out", "--mode", "slow"],
+        ["segment", "x.nrrd", "--output", "out", "--device", "tpu"],
+        ["segment", "x.nrrd", "--output", "out", "--format", "dcm"],
+        ["segment", "x.nrrd", "--output", "out", "--threshold", "1.5"],
+        ["segment", "x.nrrd", "--output", "out", "--threshold", "half"],
+        ["segment", "x.nrrd", "--output", "out", "--threshold", "nan"],
+        ["segment", "x.nrrd", "--output", "out", "--bias-field", "perhaps"],
+        ["train", "--dataset", "d", "--output", "o"],
+        ["train", "--dataset", "d", "--output", "o", "--fold", "first"],
+        ["train", "--dataset", "d", "--output", "o", "--fold", "0", "--steps", "-3"],
+        ["train", "--dataset", "d", "--output", "o", "--fold", "0", "--minutes", "0"],
+        ["evaluate", "--output", "o"],
+        ["evaluate", "--predictions", "p", "--output", "o"],
+        ["evaluate", "--predictions", "p", "--references", "r", "--dataset", "d", "--output", "o"],
+    ],
+    ids=" ".join,
+)
+def test_bad_arguments_give_one_line_and_exit_code_2(run, words):
+    code, _, err = run(*words, model=None) if words else run("", model=None)
+    assert_one_clear_line(code, err)
+    assert code == 2
+
+
+def test_console_script_is_the_main_function():
+    assert 'ddsp-segmentation = "DDSPSegmentationLib.service.command_line:main"' in (ROOT / "pyproject.toml").read_text()
+
+
+# ---- bad inputs
+
+
+def damaged(folder, kind):
+    """Write one bad input of the project's list; gives its path."""
+    image, _ = make_scan()
+    voxels = sitk.GetArrayFromImage(image)
+    path = folder / f"{kind.replace(' ', '_')}.nrrd"
+    if kind in ("truncated nii.gz", "sheared nii"):
+        path = path.with_suffix(".nii.gz" if kind.startswith("trunc") else ".nii")
+    if kind == "folder without scans":
+        (folder / "empty").mkdir()
+        (folder / "empty" / "notes.txt").write_text("nothing here")
+        return folder / "empty"
+    if kind == "missing":
+        return path
+    if kind == "unknown suffix":
+        path = folder / "scan.jpg"
+        path.write_bytes(b"\xff\xd8\xff")
+        return path
+    if kind in ("empty file", "text"):
+        path.write_bytes(b"" if kind == "empty file" else b"this is no image\n" * 50)
+        return path
+    if kind == "colour":
+        image = sitk.Compose(image, image, image)
+    elif kind == "four dimensions":
+        image = sitk.JoinSeries([image, image])
+    elif kind == "one slice":
+        image = image[:, :, :1]
+    elif kind == "few slices":
+        image = image[:, :, :5]
+    elif kind == "tiny":
+        image = image[:16, :16, :]
+    elif kind == "constant":
+        image = image * 0
+    elif kind in ("not a number", "infinite"):
+        values = voxels.astype(np.float32)
+        values[3, 4, 5] = np.nan if kind == "not a number" else np.inf
+        copy = sitk.GetImageFromArray(values)
+        copy.CopyInformation(image)
+        image = copy
+    elif kind == "small field of view":
+        image.SetSpacing((0.1, 0.1, 4.0))
+    elif kind == "huge field of view":
+        image.SetSpacing((20.0, 20.0, 4.0))
+    elif kind == "labelmap":
+        image = sitk.Cast(image > 130, sitk.sitkUInt8)
+    elif kind == "CT":
+        image = sitk.Cast(image, sitk.sitkInt16) - 1100
+    elif kind == "sheared":
+        image.SetDirection((1, 0.1, 0, 0, 1, 0, 0, 0, 1))
+    sitk.WriteImage(image, str(path))
+    if kind in ("truncated", "truncated nii.gz"):
+        content = path.read_bytes()
+        path.write_bytes(content[: len(content) // 2])
+    if kind == "sheared nii":
+        content = bytearray(path.read_bytes())
+        content[254:256] = (1).to_bytes(2, "little")
+        content[280:328] = np.array([2, 0.4, 0, 0, 0, 2, 0, 0, 0, 0, 4, 0], "<f4").tobytes()
+        path.write_bytes(bytes(content))
+    return path
+
+
+BAD_INPUTS = [
+    "missing", "empty file", "text", "unknown suffix", "truncated", "truncated nii.gz", "sheared", "sheared nii", "colour",
+    "four dimensions", "one slice", "few slices", "tiny", "constant", "not a number", "infinite", "small field of view",
+    "huge field of view", "labelmap", "CT", "folder without scans",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", BAD_INPUTS)
+def test_bad_input_gives_one_clear_line_and_no_mask(run, tmp_path, kind):
+    path = damaged(tmp_path, kind)
+    code, out, err = run("segment", path, "--output", tmp_path / "out")
+    assert_one_clear_line(code, err, tmp_path)
+    assert code in (1, 2) and not list((tmp_path).rglob("*.seg.nrrd"))
+    assert "Traceback" not in out and str(tmp_path) not in out.replace(str(tmp_path / "out"), "")
+
+
+def test_a_bad_input_does_not_stop_the_good_ones(run, tmp_path):
+    good, bad = write_scan(tmp_path / "in" / "good.nrrd"), damaged(tmp_path / "in", "few slices")
+    code, _, err = run("segment", bad, good, "--output", tmp_path / "out")
+    assert code == 1 and (tmp_path / "out" / "good.seg.nrrd").is_file()
+    assert_one_clear_line(code, err, tmp_path)
+    assert err.startswith("error: few_slices: ") and "5 slices" in err
+
+
+@pytest.mark.parametrize("where", ["same", "inside"])
+def test_masks_are_never_written_among_the_scans(run, tmp_path, where):
+    scan = write_scan(tmp_path / "in" / "scan.nii.gz")
+    before = scan.read_bytes()
+    output = scan.parent if where == "same" else scan.parent / "out"
+    code, _, err = run("segment", scan.parent, "--output", output, "--format", "nii.gz")
+    assert_one_clear_line(code, err, tmp_path)
+    assert code == 2 and scan.read_bytes() == before and sorted(scan.parent.iterdir()) == [scan]
+
+
+def test_output_that_is_a_file_is_a_usage_error(run, tmp_path):
+    (tmp_path / "out").write_text("x")
+    scan = write_scan(tmp_path / "in" / "scan.nrrd")
+    code, _, err = run("segment", scan, "--output", tmp_path / "out")
+    assert_one_clear_line(code, err, tmp_path)
+    assert code == 2
+
+
+@pytest.mark.parametrize("trouble", ["missing", "no description", "damaged description", "newer", "damaged weights"])
+def test_an_unusable_model_is_a_usage_error(run, tmp_path, small_model, trouble):
+    scan = write_scan(tmp_path / "in" / "scan.nrrd")
+    model = tmp_path / "model"
+    if trouble != "missing":
+        model.mkdir()
+        for file in small_model.iterdir():
+            (model / file.name).write_bytes(file.read_bytes())
+    if trouble == "no description":
+        (model / "model.json").unlink()
+    elif trouble == "damaged description":
+        (model / "model.json").write_text("{")
+    elif trouble == "newer":
+        values = json.loads((model / "model.json").read_text())
+        (model / "model.json").write_text(json.dumps({**values, "schema_version": 99}))
+    elif trouble == "damaged weights":
+        (model / "weights.pt").write_bytes(b"no weights")
+    code, _, err = run("segment", scan, "--output", tmp_path / "out", model=model)
+    assert_one_clear_line(code, err, tmp_path)
+    assert code == 2
+
+
+@pytest.mark.parametrize("device", ["cuda", "mps"])
+def test_a_device_that_is_not_there_is_a_usage_error(run, tmp_path, device):
+    import torch
+
+    if {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}[device]:
+        pytest.skip(f"this machine has {device}")
+    scan = write_scan(tmp_path / "in" / "scan.nrrd")
+    code, _, err = run("segment", scan, "--output", tmp_path / "out", "--device", device)
+    assert_one_clear_line(code, err, tmp_path)
+    assert code == 2 and device in err
+
+
+@pytest.fixture
+def without_torch(tmp_path):
+    """Environment of a Python in which torch is not installed."""
+    folder = tmp_path / "site"
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(
+        "import importlib.metadata as m, sys\n"
+        "class Blocker:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name.split('.')[0] == 'torch': raise ModuleNotFoundError(\"No module named 'torch'\", name='torch')\n"
+        "sys.meta_path.insert(0, Blocker())\n"
+        "real = m.version\n"
+        "def version(name):\n"
+        "    if name == 'torch': raise m.PackageNotFoundError(name)\n"
+        "    return real(name)\n"
+        "m.version = version\n"
+    )
+    return environment(PYTHONPATH=os.pathsep.join([str(folder), str(MODULE)]))
+
+
+@pytest.mark.parametrize("program", ["command line", "batch script"])
+def test_missing_torch_is_exit_code_3_and_one_line(tmp_path, small_model, without_torch, program):
+    scan = write_scan(tmp_path / "in" / "scan.nrrd")
+    words = ["-m", "DDSPSegmentationLib.service.command_line", "segment"] if program == "command line" else [SCRIPT]
+    done = run_process(*words, scan, "--output", tmp_path / "out", "--model", small_model, env=without_torch)
+    assert_one_clear_line(done.returncode, done.stderr)
+    assert done.returncode == 3 and "PyTorch is not installed" in done.stderr
+
+
+def test_info_works_without_torch(without_torch, small_model):
+    done = run_process(
+        "-m", "DDSPSegmentationLib.service.command_line", "info", "--model", small_model, env=without_torch
+    )
+    assert done.returncode == 0 and "torch: not installed" in done.stdout and "model: small" in done.stdout
+
+
+# ---- segment
+
+
+@pytest.mark.parametrize("form", ["seg.nrrd", "nii.gz"])
+def test_segment_writes_a_mask_on_the_grid_of_the_scan(run, tmp_path, form):
+    image, _ = make_scan()
+    image.SetDirection(sitk.Euler3DTransform((0, 0, 0), 0.2, -0.1, 0.3).GetMatrix())
+    image.SetOrigin((-60.0, 33.0, 12.0))
+    (tmp_path / "in").mkdir()
+    sitk.WriteImage(image, str(tmp_path / "in" / "scan.nrrd"))
+    code, out, err = run("segment", tmp_path / "in", "--output", tmp_path / "out", "--format", form)
+    assert (code, err) == (0, "")
+    mask = sitk.ReadImage(str(tmp_path / "out" / f"scan.{form}"))
+    assert mask.GetSize() == image.GetSize()
+    for name in ("GetSpacing", "GetOrigin", "GetDirection"):
+        assert np.allclose(getattr(mask, name)(), getattr(image, name)(), atol=1e-4)
+    assert set(np.unique(sitk.GetArrayViewFromImage(mask))) <= {0, 1}
+    with open(tmp_path / "out" / "measurements.csv", newline="", encoding="utf-8") as file:
+        (row,) = csv.DictReader(file)
+    voxel = np.prod(image.GetSpacing()) / 1000
+    assert float(row["volume_ml"]) == pytest.approx(sitk.GetArrayViewFromImage(mask).sum() * voxel, abs=0.01)
+    assert "1 segmented, 0 unchanged, 0 failed" in out
+
+
+def test_second_run_leaves_everything_as_it_is_until_the_threshold_changes(run, tmp_path):
+    scan = write_scan(tmp_path / "in" / "scan.nrrd")
+    words = ("segment", scan, "--output", tmp_path / "out")
+    assert run(*words)[0] == 0
+    assert "0 segmented, 1 unchanged" in run(*words)[1]
+    assert "1 segmented, 0 unchanged" in run(*words, "--threshold", "0.4")[1]
+
+
+def test_same_names_in_two_folders_are_kept_apart(run, tmp_path):
+    for folder, seed in (("a", 0), ("b", 1)):
+        write_scan(tmp_path / "in" / folder / "T2.nrrd", seed=seed)
+    code, out, _ = run("segment", tmp_path / "in", "--output", tmp_path / "out")
+    assert code == 0 and len(list((tmp_path / "out").glob("T2*.seg.nrrd"))) == 2 and "2 segmented" in out
+
+
+def test_outputs_name_no_folder_of_this_machine(run, tmp_path):
+    scan = write_scan(tmp_path / "geheim" / "scan.nrrd")
+    damaged(tmp_path / "geheim", "truncated")
+    run("segment", scan.parent, "--output", tmp_path / "out")
+    for path in (tmp_path / "out").rglob("*"):
+        if path.is_file():
+            assert b"geheim" not in path.read_bytes() and str(tmp_path).encode() not in path.read_bytes(), path
+
+
+def test_letters_of_any_script_in_names_and_folders(run, tmp_path):
+    scan = write_scan(tmp_path / "Ärzte 日本" / "Größe é.nrrd")
+    code, _, err = run("segment", scan, "--output", tmp_path / "Ergebnis ü")
+    assert (code, err) == (0, "") and len(list((tmp_path / "Ergebnis ü").glob("Gr*.seg.nrrd"))) == 1
+
+
+def test_full_disk_is_one_line_and_leaves_nothing_half_written(tmp_path, small_model):
+    """A limit on the size of files stands for the disk: the kernel refuses the write itself."""
+    scan = write_scan(tmp_path / "in" / "scan.nrrd")
+
+    def limit():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+
+    done = run_process(
+        "-m", "DDSPSegmentationLib.service.command_line", "segment", scan, "--output", tmp_path / "out",
+        "--model", small_model, preexec_fn=limit,
+    )  # fmt: skip
+    assert done.returncode == 1 and "disk is full" in done.stderr and "Traceback" not in done.stderr
+    assert not [path for path in (tmp_path / "out").rglob("*") if path.suffix in (".png", ".nrrd")]
+
+
+# ---- what Slicer reads
+
+
+def test_mask_file_has_name_colour_and_terminology_in_slicer(tmp_path):
+    from DDSPSegmentationLib.scene import headless_host, results
+    from DDSPSegmentationLib.scene.conversion import RAS_TO_LPS
+
+    host = headless_host.start()
+    host.scene.Clear(1)
+    import slicer
+    import vtk
+    from vtk.util.numpy_support import vtk_to_numpy
+
+    image, mask = make_scan()
+    mask.SetSpacing((0.5, 0.7, 3.3))
+    mask.SetOrigin((-31.0, 12.5, 88.0))
+    mask.SetDirection(sitk.Euler3DTransform((0, 0, 0), 0.25, -0.15, 0.4).GetMatrix())
+    write_mask(mask, tmp_path / "scan.seg.nrrd")
+    node = host.scene.AddNewNodeByClass("vtkMRMLSegmentationNode")
+    storage = host.scene.AddNewNodeByClass("vtkMRMLSegmentationStorageNode")
+    storage.SetFileName(str(tmp_path / "scan.seg.nrrd"))
+    assert storage.ReadData(node)
+    segmentation = node.GetSegmentation()
+    assert segmentation.GetNumberOfSegments() == 1
+    segment = segmentation.GetNthSegment(0)
+    assert segment.GetName() == "Prostate" == results.SEGMENT_NAME
+    assert np.allclose(segment.GetColor(), results.SEGMENT_COLOR, atol=1e-5)
+    terminology = vtk.reference("")
+    assert segment.GetTag("TerminologyEntry", terminology) and str(terminology) == results.TERMINOLOGY
+    labelmap = slicer.vtkOrientedImageData()
+    assert node.GetBinaryLabelmapRepresentation(segmentation.GetNthSegmentID(0), labelmap)
+    matrix = vtk.vtkMatrix4x4()
+    labelmap.GetImageToWorldMatrix(matrix)
+    expected = np.eye(4)
+    expected[:3, :3] = np.reshape(mask.GetDirection(), (3, 3)) * mask.GetSpacing()
+    expected[:3, 3] = mask.GetOrigin()
+    found = np.array([[matrix.GetElement(i, j) for j in range(4)] for i in range(4)])
+    extent = labelmap.GetExtent()
+    start = found @ [extent[0], extent[2], extent[4], 1]
+    voxels = vtk_to_numpy(labelmap.GetPointData().GetScalars()).reshape(
+        extent[5] - extent[4] + 1, extent[3] - extent[2] + 1, extent[1] - extent[0] + 1
+    )
+    offset = np.round(np.linalg.inv(RAS_TO_LPS @ expected) @ start).astype(int)[:3]
+    assert np.allclose(found[:3, :3], (RAS_TO_LPS @ expected)[:3, :3], atol=1e-4)
+    whole = np.zeros(mask.GetSize()[::-1], np.uint8)
+    whole[tuple(slice(o, o + n) for o, n in zip(offset[::-1], voxels.shape, strict=True))] = voxels
+    assert (whole == sitk.GetArrayViewFromImage(mask)).all() and whole.any()
+    host.scene.Clear(1)
+
+
+def test_the_batch_script_gives_the_mask_of_the_command_line(run, tmp_path, small_model):
+    scans = [write_scan(tmp_path / "in" / f"scan{seed}.nrrd", seed=seed) for seed in range(2)]
+    bad = damaged(tmp_path / "in", "one slice")
+    words = (*scans, bad, "--model", small_model)
+    done = run_process(SCRIPT, *words, "--output", tmp_path / "script")
+    assert done.returncode == 1, done.stderr
+    assert_one_clear_line(done.returncode, done.stderr, tmp_path)
+    code, _, _ = run("segment", *words, "--output", tmp_path / "direct", model=None)
+    assert code == 1
+    for name in ("scan0", "scan1"):
+        ours, theirs = (sitk.ReadImage(str(tmp_path / place / f"{name}.seg.nrrd")) for place in ("script", "direct"))
+        assert (sitk.GetArrayViewFromImage(ours) == sitk.GetArrayViewFromImage(theirs)).all()
+        assert np.allclose(ours.GetOrigin(), theirs.GetOrigin(), atol=1e-4)
+        assert ours.GetMetaData("Segment0_Name") == theirs.GetMetaData("Segment0_Name") == "Prostate"
+        assert "SCT^41216001^Prostate" in ours.GetMetaData("Segment0_Tags")
+        assert (tmp_path / "script" / f"{name}.png").read_bytes() == (tmp_path / "direct" / f"{name}.png").read_bytes()
+    again = run_process(SCRIPT, *words, "--output", tmp_path / "script")
+    assert "0 segmented, 2 unchanged, 1 failed" in again.stdout
+
+
+SLICER_STAND_IN = """
+import runpy, sys, types
+codes = []
+slicer = types.ModuleType("slicer")
+slicer.app, slicer.util = object(), types.SimpleNamespace(exit=codes.append)
+sys.modules["slicer"] = slicer
+sys.argv = {argv!r}
+runpy.run_path({script!r}, run_name="__main__")
+print("exit", codes)
+"""
+
+
+@pytest.mark.parametrize("mark", [["--"], []], ids=["with the mark", "without it"])
+@pytest.mark.parametrize("words", [["--mode", "slow"], ["missing.nrrd", "--output", "out"]], ids=["usage", "missing"])
+def test_in_slicer_the_script_ends_slicer_with_its_exit_code(tmp_path, small_model, mark, words):
+    argv = ["Slicer" if mark else str(SCRIPT), *mark, *words, "--model", str(small_model)]
+    code = SLICER_STAND_IN.format(argv=argv, script=str(SCRIPT))
+    done = run_process("-c", code, cwd=tmp_path)
+    assert done.stdout.split("\n")[-2] == "exit [2]"
+    assert_one_clear_line(2, done.stderr)
+
+
+def test_without_slicer_core_the_script_says_what_to_install(tmp_path, small_model):
+    scan = write_scan(tmp_path / "in" / "scan.nrrd")
+    site = tmp_path / "site"
+    site.mkdir()
+    (site / "sitecustomize.py").write_text(
+        "import importlib.util as u\nreal = u.find_spec\n"
+        "u.find_spec = lambda name, package=None: None if name == 'slicer' else real(name, package)\n"
+    )
+    done = run_process(
+        SCRIPT, scan, "--output", tmp_path / "out", "--model", small_model,
+        env=environment(PYTHONPATH=str(site)),
+    )  # fmt: skip
+    assert_one_clear_line(done.returncode, done.stderr)
+    assert "slicer-core" in done.stderr
+
+
+# ---- evaluate, train, info
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    folder = tmp_path / "dataset"
+    for name in ("images", "labels"):
+        (folder / name).mkdir(parents=True)
+    for seed in range(2):
+        image, mask = make_scan(seed)
+        mask.CopyInformation(image)
+        sitk.WriteImage(image, str(folder / "images" / f"case{seed}.nii.gz"))
+        sitk.WriteImage(mask, str(folder / "labels" / f"case{seed}.nii.gz"))
+    return folder
+
+
+def test_evaluate_pairs_two_folders_of_masks(run, dataset, tmp_path):
+    code, out, err = run(
+        "evaluate", "--predictions", dataset / "labels", "--references", dataset / "labels", "--output", tmp_path / "out"
+    )
+    assert (code, err) == (0, "") and (tmp_path / "out" / "cases.csv").is_file() and "1.000" in out
+
+
+def test_evaluate_judges_a_model_on_a_data_set(run, dataset, tmp_path, small_model):
+    code, out, err = run("evaluate", "--dataset", dataset, "--model", small_model, "--output", tmp_path / "out")
+    assert (code, err) == (0, "") and "case0" in (tmp_path / "out" / "cases.csv").read_text() and "[1/2] case1" in out
+
+
+@pytest.mark.parametrize("words", [("--predictions", "missing", "--references", "missing"), ("--dataset", "missing")])
+def test_evaluate_names_a_missing_folder(run, tmp_path, small_model, words):
+    words = [str(tmp_path / word) if word == "missing" else word for word in words]
+    code, _, err = run("evaluate", *words, "--model", small_model, "--output", tmp_path / "out")
+    assert_one_clear_line(code, err, tmp_path)
+    assert code == 2 and "missing" in err
+
+
+def test_train_leaves_a_model_that_segments(run, dataset, tmp_path):
+    words = ("train", "--dataset", dataset, "--output", tmp_path / "run", "--fold", "all", "--device", "cpu")
+    code, out, err = run(*words, "--steps", "1")
+    assert (code, err) == (0, "")
+    description = json.loads((tmp_path / "run" / "model" / "model.json").read_text())
+    assert description["training"]["steps"] == 1 and description["training"]["cases"] == ["case0", "case1"]
+    code, _, err = run("segment", dataset / "images" / "case0.nii.gz", "--output", tmp_path / "out",
+                       model=tmp_path / "run" / "model")  # fmt: skip
+    assert (code, err) == (0, "")
+    code, _, err = run(*words, "--steps", "2", "--resume")
+    assert (code, err) == (0, "")
+    assert json.loads((tmp_path / "run" / "model" / "model.json").read_text())["training"]["steps"] == 2
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--dataset", "missing", "--fold", "all"),
+        ("--dataset", "dataset", "--fold", "9"),
+        ("--dataset", "dataset", "--fold", "all", "--start-from", "missing"),
+        ("--dataset", "dataset", "--fold", "all", "--resume"),
+    ],
+    ids=["no data set", "no such fold", "no such model", "nothing to resume"],
+)
+def test_train_names_what_is_wrong(run, dataset, tmp_path, words):
+    words = [str(tmp_path / word) if word in ("missing", "dataset") else word for word in words]
+    code, _, err = run("train", *words, "--steps", "1", "--output", tmp_path / "run")
+    assert_one_clear_line(code, err, tmp_path)
+    assert code == 2
+
+
+def test_info_shows_versions_devices_and_the_model(run, small_model):
+    code, out, err = run("info", "--model", small_model)
+    assert (code, err) == (0, "")
+    for part in ("torch: ", "devices: cpu", "model: small (given), SHA-256 ", "terms: for tests", "parameters"):
+        assert part in out
+
+
+# ---- the model that ships
+
+
+def test_built_in_model_segments_the_sample_scan(run, tmp_path):
+    code, out, err = run("segment", SAMPLE, "--output", tmp_path / "out", model=None)
+    assert (code, err) == (0, "")
+    with open(tmp_path / "out" / "measurements.csv", newline="", encoding="utf-8") as file:
+        (row,) = csv.DictReader(file)
+    assert 10 < float(row["volume_ml"]) < 150 and float(row["expected_dice"]) > 0.7
+    mask = sitk.ReadImage(str(tmp_path / "out" / "ProstateX-0000.seg.nrrd"))
+    assert mask.GetSize() == sitk.ReadImage(str(SAMPLE)).GetSize()
+    assert (tmp_path / "out" / "ProstateX-0000.png").is_file()
+
+
+def test_info_shows_the_built_in_model(run):
+    code, out, err = run("info")
+    assert (code, err) == (0, "") and "(built-in)" in out and "receptive field" in out.lower()

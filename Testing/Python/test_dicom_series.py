@@ -1,0 +1,455 @@
+"""Axial T2 series are found and stacked exactly; a series that is not whole is refused by slice number, never by name."""
+
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from conftest import shared_data
+from dicom_parts import (
+    SECRETS,
+    set_element,
+    set_transfer_syntax,
+    slice_voxels,
+    write_series,
+    write_slice,
+)
+
+from DDSPSegmentationLib.engine.errors import InputError
+from DDSPSegmentationLib.engine.images import check_image, read_image
+from DDSPSegmentationLib.service.dicom_series import find_series, load_series
+
+
+def tilted(degrees: float) -> tuple[float, ...]:
+    """An axial plane turned about the left-right axis."""
+    return (1.0, 0.0, 0.0, 0.0, math.cos(math.radians(degrees)), math.sin(math.radians(degrees)))
+
+
+def only_series(folder: Path):
+    found, skipped = find_series(folder)
+    assert (len(found), skipped) == (1, [])
+    return found[0]
+
+
+def reason(folder: Path) -> str:
+    """Why the one series of a folder is skipped."""
+    found, skipped = find_series(folder)
+    assert found == []
+    assert len(skipped) == 1
+    assert not any(secret in repr(skipped) for secret in SECRETS)
+    return skipped[0].reason
+
+
+def refusal(folder: Path) -> str:
+    """Why the one series of a folder cannot be loaded."""
+    series = only_series(folder)
+    with pytest.raises(InputError) as caught:
+        load_series(series)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert caught.value.next_step
+    assert not any(secret in message + repr(series) for secret in (*SECRETS, str(folder), "IM00"))
+    return message
+
+
+def test_real_series_equals_its_nifti_voxel_for_voxel():
+    folder = shared_data() / "prostatex"
+    image = load_series(only_series(folder / "ProstateX-0000-dicom"))
+    expected = read_image(folder / "ProstateX-0000.nii.gz")
+    check_image(image, "T2")
+    assert np.array_equal(sitk.GetArrayViewFromImage(image), sitk.GetArrayViewFromImage(expected))
+    assert image.GetSpacing() == pytest.approx(expected.GetSpacing(), abs=1e-3)
+    assert image.GetOrigin() == pytest.approx(expected.GetOrigin(), abs=1e-3)
+    assert image.GetDirection() == pytest.approx(expected.GetDirection(), abs=1e-3)
+    assert image.GetMetaDataKeys() == ()
+
+
+def test_real_series_is_found_beside_other_files_and_named_by_a_hash():
+    found, skipped = find_series(shared_data() / "prostatex")
+    assert [series.name for series in found] == ["case-aebcd4d389"]
+    assert found[0].label == "series 1 of 1 (19 images)"
+    assert skipped == []
+
+
+@pytest.mark.parametrize("compressor", (None, "JPEG", "JPEG2000"))
+@pytest.mark.parametrize("degrees", (0, 18.4, -30))
+def test_slices_are_stacked_by_position_and_not_by_file_name_or_number(tmp_path, degrees, compressor):
+    orientation = tilted(degrees)
+    for number in range(12):
+        scrambled = {"0020|0013": str((number * 5) % 12 + 1)}
+        name = f"{(number * 7) % 12}.dcm"
+        write_slice(tmp_path / name, number, orientation=orientation, tags=scrambled, compressor=compressor, step=3.3)
+    image = load_series(only_series(tmp_path))
+    voxels = sitk.GetArrayViewFromImage(image)
+    assert all(np.array_equal(voxels[number], slice_voxels(number)) for number in range(12))
+    normal = np.cross(orientation[:3], orientation[3:])
+    assert image.GetSpacing() == pytest.approx((2, 2, 3.3), abs=1e-4)
+    assert image.GetOrigin() == pytest.approx((-40, -48, 5), abs=1e-3)
+    assert np.reshape(image.GetDirection(), (3, 3)).T == pytest.approx(
+        np.array([orientation[:3], orientation[3:], normal]), abs=1e-4
+    )
+    last = image.TransformIndexToPhysicalPoint((0, 0, 11))
+    assert last == pytest.approx(tuple(np.array((-40, -48, 5)) + 11 * 3.3 * normal), abs=1e-3)
+    assert image.GetMetaDataKeys() == ()
+
+
+def test_spacing_comes_from_positions_and_not_from_slice_thickness(tmp_path):
+    write_series(tmp_path, step=4.5, tags={"0018|0050": "3", "0018|0088": "9"})
+    assert load_series(only_series(tmp_path)).GetSpacing()[2] == pytest.approx(4.5, abs=1e-6)
+
+
+def test_unequal_pixel_sizes_are_not_swapped(tmp_path):
+    write_series(tmp_path, spacing=(1.5, 2.5))
+    assert load_series(only_series(tmp_path)).GetSpacing() == pytest.approx((1.5, 2.5, 4))
+
+
+def test_rescale_slope_and_intercept_of_each_slice_are_honoured(tmp_path):
+    paths = write_series(tmp_path)
+    for number, slope, intercept in ((3, 2.5, -10), (4, 0.5, 7)):
+        set_element(paths[number], (0x28, 0x1052), str(intercept))
+        set_element(paths[number], (0x28, 0x1053), str(slope))
+    image = load_series(only_series(tmp_path))
+    voxels = sitk.GetArrayViewFromImage(image)
+    assert image.GetPixelID() == sitk.sitkFloat32
+    assert np.allclose(voxels[3], slice_voxels(3) * 2.5 - 10)
+    assert np.allclose(voxels[4], slice_voxels(4) * 0.5 + 7)
+    assert np.array_equal(voxels[5], slice_voxels(5))
+
+
+def test_voxel_type_of_the_scanner_is_kept(tmp_path):
+    write_series(tmp_path)
+    assert load_series(only_series(tmp_path)).GetPixelID() == sitk.sitkUInt16
+
+
+def test_tree_with_other_files_is_searched_and_series_told_apart(tmp_path):
+    write_series(tmp_path / "b" / "deep", count=9, series=2)
+    for path in write_series(tmp_path / "a", count=12, series=1):
+        path.rename(path.with_suffix(""))
+    (tmp_path / "a" / "README.txt").write_text("hello " * 100)
+    (tmp_path / "a" / "empty").write_bytes(b"")
+    (tmp_path / "a" / "._IM0001").write_bytes((tmp_path / "a" / "IM0001").read_bytes())
+    (tmp_path / "DICOMDIR").write_bytes(bytes(128) + b"DICM" + bytes(200))
+    (tmp_path / "dicomdir2").write_bytes(bytes(128) + b"DICM" + b"1.2.840.10008.1.3.10" + bytes(200))
+    found, skipped = find_series(tmp_path)
+    assert [series.label for series in found] == ["series 1 of 2 (12 images)", "series 2 of 2 (9 images)"]
+    assert [load_series(series).GetSize()[2] for series in found] == [12, 9]
+    assert len({series.name for series in found}) == 2
+    assert skipped == []
+
+
+def test_one_series_spread_over_folders_is_one_volume(tmp_path):
+    for number in range(12):
+        write_slice(tmp_path / f"part{number % 3}" / f"{number}.dcm", number)
+    assert load_series(only_series(tmp_path)).GetSize() == (40, 48, 12)
+
+
+def test_name_of_a_case_depends_on_its_series_alone(tmp_path):
+    write_series(tmp_path / "a", count=8)
+    write_series(tmp_path / "b", count=12)
+    write_series(tmp_path / "c", series=2)
+    names = [only_series(tmp_path / folder).name for folder in "abc"]
+    assert names[0] == names[1] != names[2]
+    assert names[0].startswith("case-") and len(names[0]) == 15
+
+
+@pytest.mark.parametrize(
+    "name",
+    ("t2_tse_tra", "T2 FSE AX", "AX T2 FRFSE", "T2W_TSE_ax", "AxT2", "AXT2", "Ax FRFSE-XL", "tse_tra_384", "t2_spc_rst_tra",
+     "SSFSE", "T2TSE", "Prostata t2", "Ax T2 PROPELLER", "subject_3 t2", "T2 locoregional"),
+)  # fmt: skip
+def test_names_of_t2_series_are_taken(tmp_path, name):
+    write_series(tmp_path, count=8, tags={"0008|103e": name})
+    only_series(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "meaning"),
+    (
+        ("ep2d_diff_b50_400_800_T2", "says diffusion"),
+        ("t2 DWI", "says diffusion"),
+        ("ep2d_diff_tra_ADC", "says diffusion"),
+        ("T2 dADC map", "says ADC map"),
+        ("t2_tse_ADCmap", "says ADC map"),
+        ("t2 DCE", "says dynamic contrast"),
+        ("Sub_t2_tse", "says subtraction"),
+        ("SUB T2 FSE", "says subtraction"),
+        ("t2_tse_subtraction", "says subtraction"),
+        ("t2_haste_localizer", "says localizer"),
+        ("T2 SSFSE LOC", "says localizer"),
+        ("t2 localiser", "says localizer"),
+        ("gre_tra", "does not say T2"),
+        ("T1_vibe_tra", "does not say T2"),
+        ("t20_gre", "does not say T2"),
+        ("test2 gre", "does not say T2"),
+        ("offset gre", "does not say T2"),
+        ("t1_tse_tra", "says T1"),
+    ),
+)
+def test_names_of_other_series_are_skipped_with_their_reason(tmp_path, name, meaning):
+    write_series(tmp_path, count=8, tags={"0008|103e": name})
+    assert meaning in reason(tmp_path)
+
+
+@pytest.mark.parametrize("tag", ("0018|1030", "0018|0024"))
+def test_protocol_and_sequence_name_count_too(tmp_path, tag):
+    write_series(tmp_path / "t2", count=8, tags={"0008|103e": "Prostata", tag: "*tse2d1_25"})
+    write_series(tmp_path / "adc", count=8, tags={"0008|103e": "t2", tag: "prostate_ADC"})
+    only_series(tmp_path / "t2")
+    assert "says ADC map" in reason(tmp_path / "adc")
+
+
+def test_image_type_tells_an_adc_map_that_its_name_hides(tmp_path):
+    write_series(tmp_path, tags={"0008|0008": "DERIVED\\PRIMARY\\DIFFUSION\\ADC"})
+    assert "image type says diffusion" in reason(tmp_path)
+
+
+@pytest.mark.parametrize("degrees", (36, -50, 88))
+def test_series_that_is_not_axial_is_skipped_with_its_angle(tmp_path, degrees):
+    write_series(tmp_path, orientation=tilted(degrees))
+    assert reason(tmp_path) == f"not axial: slice normal {abs(degrees)} degrees from cranio-caudal"
+
+
+@pytest.mark.parametrize("degrees", (34, -34))
+def test_oblique_axial_series_is_taken(tmp_path, degrees):
+    write_series(tmp_path, orientation=tilted(degrees))
+    only_series(tmp_path)
+
+
+def test_slices_listed_from_head_to_foot_are_axial_too(tmp_path):
+    write_series(tmp_path, step=-4)
+    image = load_series(only_series(tmp_path))
+    assert image.GetSpacing()[2] == pytest.approx(4)
+    assert np.array_equal(sitk.GetArrayViewFromImage(image)[0], slice_voxels(11))
+    assert image.GetOrigin()[2] == pytest.approx(5 - 44)
+
+
+@pytest.mark.parametrize(
+    ("tags", "words"),
+    (
+        ({"0008|0060": "CT", "0008|0016": "1.2.840.10008.5.1.4.1.1.2"}, "not MR"),
+        ({"0018|0081": "12"}, "echo time below 60 ms, so not T2-weighted"),
+        ({"0018|0081": "59.9"}, "echo time below 60 ms"),
+    ),
+)
+def test_other_modality_or_weighting_is_skipped(tmp_path, tags, words):
+    write_series(tmp_path, tags=tags)
+    assert words in reason(tmp_path)
+
+
+@pytest.mark.parametrize("echo_time", (None, "60", "80"))
+def test_missing_or_long_echo_time_is_taken(tmp_path, echo_time):
+    write_series(tmp_path, tags={"0018|0081": echo_time})
+    only_series(tmp_path)
+
+
+def test_colour_inverted_and_unplaced_images_are_skipped(tmp_path):
+    write_series(tmp_path / "colour", voxels=np.zeros((48, 40), "uint8"))
+    write_series(tmp_path / "inverted")
+    write_series(tmp_path / "unplaced")
+    for path in (tmp_path / "colour").iterdir():
+        colour = sitk.Compose([sitk.GetImageFromArray(np.zeros((48, 40), "uint8"))] * 3)
+        for key, value in (("0008|0060", "MR"), ("0020|000e", "1.2.826.99.1"), ("0008|103e", "t2")):
+            colour.SetMetaData(key, value)
+        writer = sitk.ImageFileWriter()
+        writer.SetImageIO("GDCMImageIO")
+        writer.KeepOriginalImageUIDOn()
+        writer.SetFileName(str(path))
+        writer.Execute(colour)
+    for path in (tmp_path / "inverted").iterdir():
+        set_element(path, (0x28, 0x4), "MONOCHROME1")
+    for path in (tmp_path / "unplaced").iterdir():
+        set_element(path, (0x20, 0x37), None)
+    assert reason(tmp_path / "colour") == "colour images"
+    assert reason(tmp_path / "inverted") == "inverted grey values"
+    assert reason(tmp_path / "unplaced") == "its images have no position in the patient"
+
+
+def test_missing_slice_is_named_by_its_neighbours(tmp_path):
+    write_series(tmp_path)[4].unlink()
+    message = refusal(tmp_path)
+    assert "lacks slices between slices 4 and 6 (by instance number): 8.00 mm where 4.00 mm is usual" in message
+
+
+def test_slices_without_numbers_of_their_own_are_counted_by_position(tmp_path):
+    paths = write_series(tmp_path, tags={"0020|0013": "1"})
+    paths[4].unlink()
+    assert "between slices 4 and 5 (counted along the slice normal)" in refusal(tmp_path)
+
+
+def test_copied_slice_is_named(tmp_path):
+    paths = write_series(tmp_path)
+    (tmp_path / "copy.dcm").write_bytes(paths[6].read_bytes())
+    assert "several slices at one position: slices 7 and 8 (counted along the slice normal)" in refusal(tmp_path)
+
+
+def test_second_acquisition_at_the_same_positions_is_refused(tmp_path):
+    write_series(tmp_path / "first")
+    for number in range(12):
+        write_slice(tmp_path / "second" / f"{number}", number, tags={"0020|0013": str(number + 101)})
+    message = refusal(tmp_path)
+    assert "several slices at one position: slices 1 and 101, 2 and 102" in message
+    assert "and 4 more pairs" in message
+
+
+def test_uneven_spacing_over_one_percent_is_refused_and_below_is_not(tmp_path):
+    for folder, shift in (("refused", 0.05), ("taken", 0.03)):
+        write_series(tmp_path / folder)
+        tags = {"0020|0032": f"-40\\-48\\{5 + 4 * 6 + shift}"}
+        write_slice(tmp_path / folder / "IM0006", 6, tags=tags)
+    message = refusal(tmp_path / "refused")
+    assert "spaced unevenly, 3.95 to 4.05 mm: look between slices 6 and 7, 7 and 8 (by instance number)" in message
+    assert load_series(only_series(tmp_path / "taken")).GetSpacing()[2] == pytest.approx(4)
+
+
+def test_slices_shifted_sideways_are_refused_as_sheared(tmp_path):
+    for number in range(12):
+        tags = {"0020|0032": f"{-40 + 0.5 * number}\\-48\\{5 + 4 * number}"}
+        write_slice(tmp_path / f"{number}", number, tags=tags)
+    assert "is sheared: its slices are shifted sideways by up to 5.5 mm" in refusal(tmp_path)
+
+
+def test_slice_of_another_orientation_is_named(tmp_path):
+    write_series(tmp_path)
+    write_slice(tmp_path / "IM0009", 3, orientation=tilted(2))
+    assert "1 slice of 12 with another orientation than the others: slice 4 (by instance number)" in refusal(tmp_path)
+
+
+def test_series_of_mostly_other_planes_is_skipped(tmp_path):
+    write_series(tmp_path, count=3)
+    for number in range(3, 12):
+        write_slice(tmp_path / f"IM{12 - number:04d}", number, orientation=tilted(90))
+    assert reason(tmp_path) == "not axial: 9 of 12 slices lie in other orientations"
+
+
+def test_slices_of_another_matrix_or_pixel_size_are_named(tmp_path):
+    write_series(tmp_path / "matrix")
+    write_series(tmp_path / "pixel")
+    write_slice(tmp_path / "matrix" / "IM0012", 0, voxels=slice_voxels(0, (44, 48)))
+    write_slice(tmp_path / "pixel" / "IM0001", 11, spacing=(2.0, 2.1))
+    assert "1 slice of 12 with another matrix size than the others: slice 1 (by" in refusal(tmp_path / "matrix")
+    assert "1 slice of 12 with another pixel size than the others: slice 12 (by" in refusal(tmp_path / "pixel")
+
+
+@pytest.mark.parametrize("tag", ("0018|0086", "0018|0081"))
+def test_several_echoes_are_refused(tmp_path, tag):
+    for number in range(12):
+        second = {"0018|0086": "2"} if tag == "0018|0086" else {"0018|0081": "30"}
+        write_slice(tmp_path / f"{number}", number, tags=second if number % 2 else None)
+    assert "holds 2 echoes; one T2-weighted echo is needed. Export the echo" in refusal(tmp_path)
+
+
+def test_echo_times_that_differ_by_rounding_are_one_echo(tmp_path):
+    for number in range(12):
+        write_slice(tmp_path / f"{number}", number, tags={"0018|0081": "104.1" if number % 2 else "104"})
+    load_series(only_series(tmp_path))
+
+
+def test_multi_frame_object_is_refused_with_the_next_step(tmp_path):
+    write_slice(tmp_path / "frames.dcm", 0, voxels=np.stack([slice_voxels(number) for number in range(12)]))
+    message = refusal(tmp_path)
+    assert "is an enhanced multi-frame object" in message
+    assert "Export it as a classic single-frame series, or load it in Slicer and save it as NRRD." in message
+
+
+@pytest.mark.parametrize("kept", (0.25, 0.6, 0.999))
+@pytest.mark.parametrize("number", (5, 11))
+@pytest.mark.parametrize("compressor", (None, "JPEG"))
+def test_truncated_slice_is_named_wherever_it_lies(tmp_path, kept, number, compressor, capfd):
+    path = write_series(tmp_path, compressor=compressor)[number]
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * kept)])
+    message = refusal(tmp_path)
+    assert f"has 1 file that cannot be read, truncated or damaged: slice {number + 1} (by instance number)" in message
+    assert capfd.readouterr() == ("", "")
+
+
+def test_truncated_slice_of_the_real_series_is_named(tmp_path):
+    for path in (shared_data() / "prostatex" / "ProstateX-0000-dicom").iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    path = tmp_path / "1-19.dcm"
+    path.write_bytes(path.read_bytes()[:100_000])
+    assert "truncated or damaged: slice 19 (by instance number)" in refusal(tmp_path)
+
+
+def test_series_of_nothing_but_torn_files_is_skipped(tmp_path):
+    for path in write_series(tmp_path):
+        path.write_bytes(path.read_bytes()[:-1])
+    assert reason(tmp_path) == "none of its images can be read (truncated or damaged)"
+
+
+def test_file_cut_off_before_its_series_is_known_is_listed(tmp_path):
+    path = write_series(tmp_path, count=13)[12]
+    path.write_bytes(path.read_bytes()[:300])
+    (tmp_path / "empty.dcm").write_bytes(b"")
+    found, skipped = find_series(tmp_path)
+    assert len(found) == 1
+    assert [one.label for one in skipped] == ["2 DICOM files"]
+    assert "no image that can be read" in skipped[0].reason
+
+
+def test_report_that_refers_to_the_series_is_not_taken_for_a_torn_slice(tmp_path):
+    path = write_series(tmp_path, count=13)[12]
+    content = path.read_bytes().replace(b"1.2.840.10008.5.1.4.1.1.4\0", b"1.2.840.10008.5.1.4.1.1.8\0")
+    path.write_bytes(content[:-50])
+    found, skipped = find_series(tmp_path)
+    assert load_series(found[0]).GetSize()[2] == 12
+    assert [one.label for one in skipped] == ["1 DICOM file"]
+
+
+@pytest.mark.parametrize(
+    ("uid", "frame", "words"),
+    (
+        ("1.2.840.10008.1.2.4.201", b"x" * 100, "is compressed in a way that cannot be read here: slice 5 (by"),
+        ("1.2.840.10008.1.2.4.90", b"x" * 100, "has a slice whose pixels cannot be read: slice 5 (by"),
+        ("1.2.840.10008.1.2.5", b"\2\0\0\0" + b"x" * 100, "has a slice whose pixels cannot be read: slice 5 (by"),
+    ),
+)
+def test_compression_that_cannot_be_unpacked_is_named(tmp_path, uid, frame, words):
+    paths = write_series(tmp_path, compressor="JPEG")
+    set_transfer_syntax(paths[4], uid, frame)
+    message = refusal(tmp_path)
+    assert words in message
+    assert "Explicit VR Little Endian" in message
+    assert uid not in message
+
+
+def test_damaged_run_length_slice_does_not_end_the_process(tmp_path):
+    set_transfer_syntax(write_series(tmp_path, compressor="JPEG")[4], "1.2.840.10008.1.2.5", bytes(64))
+    script = (
+        "import sys\nfrom DDSPSegmentationLib.service.dicom_series import find_series, load_series\n"
+        "try:\n    load_series(find_series(sys.argv[1])[0][0])\nexcept Exception as error:\n    print(error)"
+    )
+    package = str(Path(sys.modules["DDSPSegmentationLib"].__file__).parents[1])
+    run = subprocess.run([sys.executable, "-c", script, str(tmp_path)], cwd=package, capture_output=True, text=True)
+    assert run.returncode == 0
+    assert "truncated or damaged: slice 5 (by instance number)" in run.stdout
+
+
+def test_slice_without_position_is_named(tmp_path):
+    set_element(write_series(tmp_path)[2], (0x20, 0x32), None)
+    assert "has 1 slice without position or orientation: slice 3 (by instance number)" in refusal(tmp_path)
+
+
+def test_single_slice_is_left_to_the_check_of_the_volume(tmp_path):
+    write_series(tmp_path, count=1)
+    image = load_series(only_series(tmp_path))
+    with pytest.raises(InputError, match="has 1 slice; a 3D acquisition of at least 8 slices is needed"):
+        check_image(image, "T2")
+
+
+def test_nothing_the_files_say_is_carried_by_what_is_returned(tmp_path):
+    write_series(tmp_path / "t2")
+    write_series(tmp_path / "t1", series=2, tags={"0008|103e": "Doe^John gre"})
+    found, skipped = find_series(tmp_path)
+    image = load_series(found[0])
+    told = repr((found, skipped, image.GetMetaDataKeys()))
+    assert not any(secret in told for secret in (*SECRETS, str(tmp_path)))
+
+
+def test_folder_without_dicom_and_missing_folder_hold_no_series(tmp_path):
+    (tmp_path / "notes.txt").write_text("hello")
+    assert find_series(tmp_path) == ([], [])
+    assert find_series(tmp_path / "absent") == ([], [])

@@ -1,0 +1,408 @@
+"""Evaluation on made-up glands: rows, summaries, pictures, and what happens to cases that cannot be compared."""
+
+import csv
+import math
+import sys
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from DDSPSegmentationLib.engine.errors import Cancelled, DatasetError, InputError, StorageError
+from DDSPSegmentationLib.engine.images import write_image
+from DDSPSegmentationLib.engine.metrics import METRICS, REGIONS, compare_masks, promise12_style_score
+from DDSPSegmentationLib.engine.segmentation import Segmentation, measure_gland
+from DDSPSegmentationLib.learning import evaluation
+from DDSPSegmentationLib.learning.evaluation import (
+    FailedCase,
+    evaluate_folders,
+    evaluate_model,
+    evaluate_predictions,
+)
+
+
+def gland(shift=0.0, radius=9.0, size=(40, 36, 12)):
+    """A mask of an ellipsoid, moved ``shift`` voxels to the left."""
+    z, y, x = np.ogrid[: size[2], : size[1], : size[0]]
+    inside = ((x - 20 - shift) / radius) ** 2 + ((y - 18) / radius) ** 2 + ((z - 6) / 4.5) ** 2 <= 1
+    mask = sitk.GetImageFromArray(inside.astype(np.uint8))
+    mask.SetSpacing((2.0, 2.0, 3.0))
+    return mask
+
+
+def scan(seed=0):
+    values = np.random.default_rng(seed).normal(100, 20, (12, 36, 40)).astype(np.float32)
+    image = sitk.GetImageFromArray(values)
+    image.SetSpacing((2.0, 2.0, 3.0))
+    return image
+
+
+def cases_of(shifts, centres=None, image=None):
+    centres = centres or [""] * len(shifts)
+    return [
+        (f"Case{number:02d}", centre, image, gland(shift), gland(), {"expected_dice": 0.9})
+        for number, (shift, centre) in enumerate(zip(shifts, centres, strict=True))
+    ]
+
+
+def rows_of(path):
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def summary_row(folder, group, measure):
+    found = [row for row in rows_of(folder / "summary.csv") if row["group"] == group and row["measure"] == measure]
+    assert len(found) == 1, (group, measure)
+    return found[0]
+
+
+def test_each_case_has_a_row_with_all_measures_and_the_score(tmp_path):
+    evaluate_predictions(cases_of([0, 2], ["A", "B"]), tmp_path)
+    rows = rows_of(tmp_path / "cases.csv")
+    assert [(row["case"], row["centre"], row["error"]) for row in rows] == [("Case00", "A", ""), ("Case01", "B", "")]
+    wanted = compare_masks(gland(2), gland())
+    for region in REGIONS:
+        for metric in METRICS:
+            assert float(rows[1][f"{region}_{metric}"]) == pytest.approx(getattr(wanted[region], metric), rel=1e-5)
+    assert float(rows[1]["score"]) == pytest.approx(promise12_style_score(wanted), rel=1e-5)
+    assert float(rows[1]["expected_dice"]) == 0.9
+    assert float(rows[1]["reference_ml"]) == pytest.approx(measure_gland(gland()).volume_ml, rel=1e-5)
+    assert float(rows[0]["score"]) == 100
+
+
+def test_without_expected_dice_there_is_no_such_column(tmp_path):
+    evaluate_predictions([("Case00", "", None, gland(), gland(), {})], tmp_path)
+    assert "expected_dice" not in rows_of(tmp_path / "cases.csv")[0]
+    assert not any(row["measure"] == "expected_dice" for row in rows_of(tmp_path / "summary.csv"))
+
+
+def test_the_summary_has_the_statistics_of_all_cases_and_of_each_centre(tmp_path):
+    shifts, centres = [0, 1, 2, 3, 5], ["A", "A", "B", "B", "B"]
+    summary = evaluate_predictions(cases_of(shifts, centres), tmp_path)
+    dice = np.array([result.dice for result in summary.results])
+    for group, members in (("overall", dice), ("A", dice[:2]), ("B", dice[2:])):
+        row = summary_row(tmp_path, group, "whole_dsc")
+        assert int(row["cases"]) == members.size
+        assert float(row["mean"]) == pytest.approx(members.mean(), rel=1e-5)
+        assert float(row["sd"]) == pytest.approx(members.std(ddof=1), rel=1e-5)
+        assert float(row["median"]) == pytest.approx(np.median(members), rel=1e-5)
+        assert float(row["min"]) == pytest.approx(members.min(), rel=1e-5)
+        assert float(row["max"]) == pytest.approx(members.max(), rel=1e-5)
+        assert float(row["min"]) <= float(row["ci95_low"]) < float(row["mean"]) < float(row["ci95_high"])
+    assert {row["group"] for row in rows_of(tmp_path / "summary.csv")} == {"overall", "A", "B"}
+
+
+def test_the_interval_of_the_mean_is_as_wide_as_theory_says(tmp_path):
+    values = np.random.default_rng(4).normal(10, 2, 400)
+    found = evaluation._statistics(list(values))
+    assert found.low == pytest.approx(values.mean() - 1.96 * values.std() / 20, abs=0.02)
+    assert found.high == pytest.approx(values.mean() + 1.96 * values.std() / 20, abs=0.02)
+
+
+def test_the_same_cases_give_the_same_files(tmp_path):
+    for folder in ("one", "two"):
+        evaluate_predictions(cases_of([0, 1, 3]), tmp_path / folder)
+    for name in ("cases.csv", "summary.csv"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
+def test_a_single_case_has_no_spread_and_no_interval(tmp_path):
+    evaluate_predictions(cases_of([1]), tmp_path)
+    row = summary_row(tmp_path, "overall", "whole_dsc")
+    assert row["cases"] == "1" and row["sd"] == row["ci95_low"] == row["ci95_high"] == ""
+
+
+def test_a_case_kept_apart_is_in_no_mean_and_has_its_own_row(tmp_path):
+    cases = cases_of([0, 1, 6], ["A", "A", "A"])
+    summary = evaluate_predictions(cases, tmp_path, apart={"Case02": "315 ml"})
+    dice = [result.dice for result in summary.results]
+    assert summary.statistics["overall"]["whole_dsc"].mean == pytest.approx(np.mean(dice[:2]))
+    assert summary.statistics["A"]["whole_dsc"].mean == pytest.approx(np.mean(dice[:2]))
+    assert float(summary_row(tmp_path, "Case02 (315 ml)", "whole_dsc")["mean"]) == pytest.approx(dice[2], rel=1e-5)
+    assert rows_of(tmp_path / "cases.csv")[2]["apart"] == "315 ml"
+    assert "Case02 (315 ml)" in summary.text()
+    assert f"Lowest Dice: Case02 {dice[2]:.3f}" in summary.text()
+
+
+def test_an_empty_prediction_counts_as_dice_zero_and_is_named_as_without_distance(tmp_path):
+    empty = sitk.Image(gland()) * 0
+    summary = evaluate_predictions([*cases_of([0, 1]), ("Missed", "", None, empty, gland(), {})], tmp_path)
+    overall = summary.statistics["overall"]
+    assert overall["whole_dsc"].cases == 3 and overall["whole_dsc"].minimum == 0
+    assert overall["whole_abd_mm"].cases == 2 and overall["whole_abd_mm"].undefined == 1
+    assert math.isfinite(overall["whole_abd_mm"].mean)
+    assert rows_of(tmp_path / "cases.csv")[2]["whole_abd_mm"] == "inf"
+    assert "Missed (whole)" in summary.text()
+
+
+def test_masks_on_different_grids_are_a_row_with_the_reason_and_do_not_stop_the_run(tmp_path):
+    moved = gland()
+    moved.SetOrigin((0, 0, 5))
+    cases = [("Moved", "A", None, moved, gland(), {}), *cases_of([1])]
+    summary = evaluate_predictions(cases, tmp_path)
+    rows = rows_of(tmp_path / "cases.csv")
+    assert "origin 0, 0, 5" in rows[0]["error"] and "origin 0, 0, 0" in rows[0]["error"]
+    assert rows[0]["whole_dsc"] == "" and float(rows[1]["whole_dsc"]) > 0.8
+    assert [result.name for result in summary.failed] == ["Moved"]
+    assert summary.statistics["overall"]["whole_dsc"].cases == 1
+    assert "Moved: not compared. The prediction's grid" in summary.text()
+
+
+def test_when_every_case_fails_the_rows_are_still_written(tmp_path):
+    summary = evaluate_predictions([FailedCase("Case00", "A", "Damaged file.")], tmp_path)
+    assert rows_of(tmp_path / "cases.csv")[0]["error"] == "Damaged file."
+    assert "Case00: not compared. Damaged file." in summary.text()
+
+
+def test_no_case_at_all_is_an_error(tmp_path):
+    with pytest.raises(DatasetError, match="no case"):
+        evaluate_predictions([], tmp_path)
+
+
+def test_the_four_worst_cases_have_pictures_the_worst_first(tmp_path):
+    pytest.importorskip("matplotlib")
+    evaluate_predictions(cases_of([0, 5, 1, 4, 3, 2], image=scan()), tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "boxplots.png",
+        "cases.csv",
+        "summary.csv",
+        "worst-1-Case01.png",
+        "worst-2-Case03.png",
+        "worst-3-Case04.png",
+        "worst-4-Case05.png",
+    ]
+
+
+def test_the_worst_picture_shows_prediction_and_reference_in_their_colors(tmp_path):
+    evaluate_predictions(cases_of([4], image=scan()), tmp_path)
+    pixels = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "worst-1-Case00.png"))).reshape(-1, 3)
+    for color in (evaluation.PROSTATE_COLOUR, evaluation.REFERENCE_COLOUR):
+        assert (pixels == color).all(axis=1).sum() > 50
+
+
+def test_pictures_of_an_earlier_evaluation_do_not_stay(tmp_path):
+    evaluate_predictions(cases_of([1, 2, 3], image=scan()), tmp_path)
+    (tmp_path / "worst-notes.png").write_bytes(b"the user's own")
+    evaluate_predictions(cases_of([1], image=scan()), tmp_path)
+    assert sorted(path.name for path in tmp_path.glob("worst-*")) == ["worst-1-Case00.png", "worst-notes.png"]
+
+
+def test_a_name_that_is_no_file_name_still_gets_its_picture(tmp_path):
+    evaluate_predictions([("../a case", "", scan(), gland(1), gland(), {})], tmp_path / "out")
+    assert (tmp_path / "out" / "worst-1-.._a_case.png").is_file()
+
+
+def test_box_plots_show_something_for_each_centre(tmp_path):
+    pytest.importorskip("matplotlib")
+    cases = [*cases_of([0, 1, 2, 4], ["A", "A", "B", "B"]), FailedCase("Broken", "C", "Damaged file.")]
+    summary = evaluate_predictions(cases, tmp_path, apart={"Case03": "315 ml"})
+    picture = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "boxplots.png")))
+    assert picture.shape[0] > 500 and picture.std() > 10
+    assert not any("boxplots" in notice for notice in summary.notices)
+
+
+def test_without_matplotlib_everything_but_the_box_plots_is_written(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    for name in [name for name in sys.modules if name.startswith("matplotlib.")]:
+        monkeypatch.delitem(sys.modules, name)
+    (tmp_path / "boxplots.png").write_bytes(b"of an earlier evaluation")
+    summary = evaluate_predictions(cases_of([0, 1]), tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cases.csv", "summary.csv"]
+    assert "No boxplots.png: matplotlib is not installed." in summary.text()
+
+
+def test_an_output_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "taken").write_text("a file")
+    with pytest.raises(StorageError, match="taken"):
+        evaluate_predictions(cases_of([0]), tmp_path / "taken")
+
+
+def test_the_text_says_how_good_the_expected_dice_is(tmp_path):
+    cases = [list(case) for case in cases_of([0, 1, 6, 8])]
+    for case, expected in zip(cases, (0.95, 0.8, 0.7, 0.9), strict=True):
+        case[5] = {"expected_dice": expected}
+    summary = evaluate_predictions(cases, tmp_path)
+    dice = [result.dice for result in summary.results]
+    assert dice[1] > 0.85 > dice[2] > dice[3]
+    error = np.mean([abs(dice[0] - 0.95), abs(dice[1] - 0.8), abs(dice[2] - 0.7), abs(dice[3] - 0.9)])
+    assert f"mean absolute error {error:.3f}; below 0.85 it caught 1 of 2 cases, with 1 false alarms" in summary.text()
+
+
+def test_the_text_calls_the_score_promise12_style_and_fits_a_terminal(tmp_path):
+    text = evaluate_predictions(cases_of([0, 1, 2], ["A", "B", "B"]), tmp_path).text()
+    assert "PROMISE12-style, not the challenge's official score" in text
+    assert max(map(len, text.splitlines())) <= 120
+
+
+@dataclass
+class AReference:
+    """Stands for what a dataset reader yields."""
+
+    name: str
+    centre: str = "A"
+    patient: str = "P1"
+    shift: float = 0.0
+    damaged: bool = False
+
+    def load_image(self):
+        if self.damaged:
+            raise InputError(f"File '{self.name}.nii.gz' is truncated or damaged.", "Copy it again.")
+        return scan()
+
+    def load_mask(self):
+        return gland(self.shift)
+
+
+def an_answer(image, expected_dice=0.91):
+    mask = gland()
+    mask.CopyInformation(image)
+    empty = sitk.Cast(mask, sitk.sitkFloat32) * 0
+    return Segmentation(
+        mask=mask,
+        probability=empty,
+        uncertainty=empty,
+        measurements=measure_gland(mask),
+        expected_dice=expected_dice,
+        warnings=["Look again."],
+        notices=[],
+        seconds={"network": 1.5},
+        peak_memory_mb={},
+        model_version="1",
+        model_sha256="",
+        mode="fast",
+        threshold=0.5,
+        bias_field="fast",
+        device="cpu",
+        precision="float32",
+    )
+
+
+def test_a_model_is_evaluated_on_whole_cases_against_their_references(tmp_path):
+    steps = []
+    cases = [AReference("Case00"), AReference("Case01", shift=2)]
+    summary = evaluate_model(an_answer, cases, tmp_path, lambda phase, fraction: steps.append((phase, fraction)))
+    rows = rows_of(tmp_path / "cases.csv")
+    assert [float(row["whole_dsc"]) for row in rows] == pytest.approx([1, summary.results[1].dice], rel=1e-5)
+    assert summary.results[1].regions == compare_masks(gland(), gland(2))
+    assert rows[0]["expected_dice"] == "0.91" and rows[0]["warnings"] == "Look again." and rows[0]["patient"] == "P1"
+    assert steps == [("Case00", 0), ("Case01", 0.5), ("evaluated", 1)]
+    assert (tmp_path / "worst-1-Case01.png").is_file()
+
+
+def test_a_case_that_cannot_be_read_or_segmented_does_not_stop_the_evaluation(tmp_path):
+    def segment(image):
+        if len(asked) == 1:
+            asked.append(image)
+            raise InputError("Volume 'x' is constant.", "Load it again.")
+        asked.append(image)
+        return an_answer(image)
+
+    asked = []
+    cases = [AReference("Case00"), AReference("Case01"), AReference("Case02", damaged=True), AReference("Case03")]
+    summary = evaluate_model(segment, cases, tmp_path)
+    assert [result.error for result in summary.results] == [
+        "",
+        "Volume 'x' is constant. Load it again.",
+        "File 'Case02.nii.gz' is truncated or damaged. Copy it again.",
+        "",
+    ]
+
+
+def test_cancelling_stops_the_evaluation(tmp_path):
+    def cancel(phase, fraction):
+        raise Cancelled
+
+    with pytest.raises(Cancelled):
+        evaluate_model(an_answer, [AReference("Case00")], tmp_path, cancel)
+    with pytest.raises(Cancelled):
+        evaluate_model(lambda image: cancel("", 0), [AReference("Case00")], tmp_path)
+
+
+@pytest.fixture
+def folders(tmp_path):
+    for name in ("predictions", "references"):
+        (tmp_path / name).mkdir()
+    return tmp_path / "predictions", tmp_path / "references", tmp_path / "out"
+
+
+def test_folders_are_paired_by_file_stem_whatever_the_format(folders):
+    predictions, references, output = folders
+    for name, shift in (("a.seg.nrrd", 0), ("b.nii.gz", 1), ("c.mha", 2), ("d.nrrd", 3), ("e_segmentation.mha", 4)):
+        write_image(gland(shift), predictions / name)
+    for name in ("a_segmentation.mha", "b.seg.nrrd", "c.nii.gz", "d_segmentation.nrrd", "e.nii"):
+        write_image(gland(), references / name)
+    sitk.WriteImage(gland(), str(references / "f_segmentation.mhd"))
+    write_image(gland(5), predictions / "f.seg.nrrd")
+    (predictions / "measurements.csv").write_text("not a mask")
+    (predictions / "._a.nrrd").write_text("left by another system")
+    summary = evaluate_folders(predictions, references, output)
+    assert [result.name for result in summary.results] == list("abcdef")
+    wanted = [compare_masks(gland(shift), gland())["whole"].dsc for shift in range(6)]
+    assert [result.dice for result in summary.results] == pytest.approx(wanted)
+    assert summary.unmatched == () and not summary.failed
+    assert (output / "cases.csv").is_file() and (output / "summary.csv").is_file()
+
+
+def test_in_the_challenge_layout_the_scan_beside_its_reference_is_left_aside(folders):
+    predictions, references, output = folders
+    sitk.WriteImage(scan(), str(references / "Case00.mhd"))
+    sitk.WriteImage(gland(), str(references / "Case00_segmentation.mhd"))
+    write_image(gland(1), predictions / "Case00.seg.nrrd")
+    summary = evaluate_folders(predictions, references, output)
+    assert summary.results[0].regions == compare_masks(gland(1), gland())
+
+
+def test_files_without_a_partner_are_named(folders):
+    predictions, references, output = folders
+    for name in ("a.nrrd", "only predicted.nrrd"):
+        write_image(gland(), predictions / name)
+    for name in ("a.nrrd", "only-reference.nii.gz"):
+        write_image(gland(), references / name)
+    summary = evaluate_folders(predictions, references, output)
+    assert [result.name for result in summary.results] == ["a"]
+    assert set(summary.unmatched) == {"only predicted.nrrd", "only-reference.nii.gz"}
+    assert "no prediction: only-reference.nii.gz" in summary.text()
+    assert "no reference: only predicted.nrrd" in summary.text()
+
+
+def test_folders_in_which_nothing_pairs_are_an_error_that_shows_both_sides(folders):
+    predictions, references, output = folders
+    write_image(gland(), predictions / "mine.nrrd")
+    with pytest.raises(DatasetError, match=r"mine\.nrrd against no masks"):
+        evaluate_folders(predictions, references, output)
+    write_image(gland(), references / "theirs.nrrd")
+    with pytest.raises(DatasetError, match=r"mine\.nrrd against theirs\.nrrd"):
+        evaluate_folders(predictions, references, output)
+    assert not output.exists()
+
+
+def test_a_missing_folder_is_named_without_its_place(tmp_path):
+    with pytest.raises(DatasetError, match="There is no folder 'gone'") as raised:
+        evaluate_folders(tmp_path / "gone", tmp_path, tmp_path / "out")
+    assert str(tmp_path) not in str(raised.value)
+
+
+def test_a_pair_that_cannot_be_compared_is_a_row_and_the_others_are_evaluated(folders):
+    predictions, references, output = folders
+    for name in ("good", "other-grid", "damaged", "scan"):
+        write_image(gland(), predictions / f"{name}.nrrd")
+        write_image(gland(), references / f"{name}.nrrd")
+    write_image(gland(size=(40, 36, 10)), references / "other-grid.nrrd")
+    (predictions / "damaged.nrrd").write_bytes((predictions / "damaged.nrrd").read_bytes()[:200])
+    write_image(scan(), predictions / "scan.nrrd")
+    summary = evaluate_folders(predictions, references, output)
+    errors = {result.name: result.error for result in summary.results}
+    assert errors["good"] == ""
+    assert "40x36x12 voxels" in errors["other-grid"] and "40x36x10 voxels" in errors["other-grid"]
+    assert "damaged.nrrd" in errors["damaged"] and "scan.nrrd" in errors["scan"]
+
+
+def test_two_files_of_one_stem_are_an_error_row_that_names_both(folders):
+    predictions, references, output = folders
+    for name in ("a.nrrd", "a.nii.gz", "b.nrrd"):
+        write_image(gland(), predictions / name)
+    for name in ("a.nrrd", "b.nrrd"):
+        write_image(gland(), references / name)
+    summary = evaluate_folders(predictions, references, output)
+    assert "a.nii.gz, a.nrrd" in summary.results[0].error and not summary.results[1].error

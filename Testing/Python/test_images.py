@@ -1,0 +1,411 @@
+"""Files that are whole are read exactly; every other one gets a message that names its cause and no folder."""
+
+import gzip
+import os
+import signal
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from conftest import shared_data
+
+from DDSPSegmentationLib.engine.errors import InputError, StorageError
+from DDSPSegmentationLib.engine.images import check_image, read_image, read_mask, write_image, write_text
+
+FORMATS = (".nrrd", ".nii.gz", ".nii", ".mha")
+
+
+def scan(size=(40, 48, 12), spacing=(2.0, 2.0, 4.0), seed=0, dtype="int16") -> sitk.Image:
+    """A volume of 80 x 96 x 48 mm with MR-like values."""
+    voxels = np.random.default_rng(seed).gamma(3, 90, size[::-1])
+    image = sitk.GetImageFromArray(voxels.astype(dtype))
+    image.SetSpacing(spacing)
+    image.SetOrigin((-31.5, 12.25, 7))
+    image.SetDirection((1, 0, 0, 0, 0.8, -0.6, 0, 0.6, 0.8))
+    return image
+
+
+def with_voxels(voxels: np.ndarray) -> sitk.Image:
+    image = sitk.GetImageFromArray(voxels)
+    image.SetSpacing((2.0, 2.0, 4.0))
+    return image
+
+
+def same(first: sitk.Image, second: sitk.Image) -> bool:
+    geometry = [(image.GetSize(), *np.round([*image.GetSpacing(), *image.GetOrigin(), *image.GetDirection()], 4))
+                for image in (first, second)]  # fmt: skip
+    return geometry[0] == geometry[1] and np.array_equal(*map(sitk.GetArrayViewFromImage, (first, second)))
+
+
+def refusal(action, *arguments) -> str:
+    with pytest.raises(InputError) as caught:
+        action(*arguments)
+    assert "\n" not in str(caught.value)
+    assert caught.value.cause.endswith(".")
+    return str(caught.value)
+
+
+def cut(path: Path, kept: float) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * kept)])
+
+
+def sheared_nifti(path: Path, shear: float, qform: int = 0, scale: float = 1.0) -> Path:
+    write_image(scan(), path, compress=False)
+    header = bytearray(path.read_bytes())
+    struct.pack_into("<hh", header, 252, qform, 1)
+    rows = ((-2 * scale, 2 * shear, 0, 0), (0, -2 * scale, 0, 0), (0, 0, 4 * scale, 0))
+    for number, row in enumerate(rows):
+        struct.pack_into("<4f", header, 280 + 16 * number, *row)
+    path.write_bytes(header)
+    return path
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+@pytest.mark.parametrize("compress", (True, False))
+def test_a_volume_comes_back_voxel_for_voxel_with_its_geometry(tmp_path, suffix, compress):
+    write_image(scan(), tmp_path / f"T2{suffix}", compress)
+    assert same(read_image(tmp_path / f"T2{suffix}"), scan())
+    assert os.listdir(tmp_path) == [f"T2{suffix}"]
+
+
+def test_metaimage_with_voxels_in_a_raw_file_is_read(tmp_path):
+    sitk.WriteImage(scan(), str(tmp_path / "Case00.mhd"))
+    assert same(read_image(tmp_path / "Case00.mhd"), scan())
+
+
+def test_accented_and_long_paths_are_read_and_written(tmp_path):
+    folder = tmp_path.joinpath(*(["Prostaté Größe " + "ü" * 60] * 5))
+    folder.mkdir(parents=True)
+    for suffix in FORMATS:
+        path = folder / f"Untersuchung é 2{suffix}"
+        write_image(scan(), path)
+        assert same(read_image(path), scan())
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+@pytest.mark.parametrize("compress", (True, False))
+@pytest.mark.parametrize("kept", (0.5, 0.97, 0.9995))
+def test_truncated_file_is_refused_by_name(tmp_path, suffix, compress, kept, capfd):
+    path = tmp_path / f"T2{suffix}"
+    write_image(scan(), path, compress)
+    cut(path, kept)
+    message = refusal(read_image, path)
+    assert f"'T2{suffix}' is truncated" in message
+    assert str(tmp_path) not in message
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("compress", (True, False))
+def test_truncated_raw_beside_its_header_is_refused_by_name(tmp_path, compress, capfd):
+    sitk.WriteImage(scan(), str(tmp_path / "Case00.mhd"), compress)
+    data = next(path for path in tmp_path.iterdir() if path.suffix != ".mhd")
+    cut(data, 0.9)
+    assert f"'{data.name}' is truncated" in refusal(read_image, tmp_path / "Case00.mhd")
+    assert capfd.readouterr() == ("", "")
+
+
+def test_missing_raw_beside_its_header_is_named(tmp_path):
+    sitk.WriteImage(scan(), str(tmp_path / "Case00.mhd"))
+    (tmp_path / "Case00.raw").unlink()
+    assert "'Case00.raw' is not beside it" in refusal(read_image, tmp_path / "Case00.mhd")
+
+
+@pytest.mark.parametrize("suffix", (".nii.gz", ".nrrd", ".mha", ".mhd"))
+def test_single_damaged_byte_in_compressed_voxels_is_noticed(tmp_path, suffix, capfd):
+    path = tmp_path / f"T2{suffix}"
+    sitk.WriteImage(scan(), str(path), True)
+    data = tmp_path / "T2.zraw" if suffix == ".mhd" else path
+    content = data.read_bytes()
+    for place in range(len(content) // 3, len(content) - 8, len(content) // 20):
+        data.write_bytes(content[:place] + bytes([content[place] ^ 0x5A]) + content[place + 1 :])
+        message = refusal(read_image, path)
+        assert f"'{data.name}' is damaged" in message or f"'{data.name}' is truncated" in message
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("chunk", (2, 7, 5000, 1 << 20))
+def test_compressed_file_of_several_streams_is_whole(tmp_path, monkeypatch, chunk):
+    monkeypatch.setattr("DDSPSegmentationLib.engine.image_headers._CHUNK", chunk)
+    write_image(scan(), tmp_path / "plain.nii", compress=False)
+    content = (tmp_path / "plain.nii").read_bytes()
+    streams = [gzip.compress(part) for part in (content[:5000], content[5000:9000], content[9000:])]
+    (tmp_path / "T2.nii.gz").write_bytes(b"".join(streams))
+    assert same(read_image(tmp_path / "T2.nii.gz"), scan())
+    (tmp_path / "T2.nii.gz").write_bytes(b"".join(streams[:2]))
+    assert "'T2.nii.gz' is truncated: 9000 of" in refusal(read_image, tmp_path / "T2.nii.gz")
+
+
+def test_detached_nrrd_with_a_damaged_data_file_is_refused(tmp_path):
+    sitk.WriteImage(scan(), str(tmp_path / "T2.nhdr"), True)
+    assert same(read_image(tmp_path / "T2.nhdr"), scan())
+    cut(tmp_path / "T2.raw.gz", 0.8)
+    assert "'T2.raw.gz' is truncated" in refusal(read_image, tmp_path / "T2.nhdr")
+
+
+def test_compressed_nifti_is_read_and_not_its_uncompressed_neighbour(tmp_path):
+    write_image(scan(seed=1), tmp_path / "T2.nii.gz")
+    write_image(scan(seed=2), tmp_path / "T2.nii")
+    assert same(read_image(tmp_path / "T2.nii.gz"), scan(seed=1))
+    assert same(read_image(tmp_path / "T2.nii"), scan(seed=2))
+
+
+@pytest.mark.parametrize("suffix", (*FORMATS, ".mhd"))
+@pytest.mark.parametrize("content", (b"hello world\n" * 40, b"", os.urandom(900), b"NRRD0004\n", b"NDims = 3\n"))
+def test_file_that_is_no_image_is_refused_by_name(tmp_path, suffix, content, capfd):
+    (tmp_path / f"T2{suffix}").write_bytes(content)
+    message = refusal(read_image, tmp_path / f"T2{suffix}")
+    assert f"'T2{suffix}'" in message
+    assert str(tmp_path) not in message
+    assert capfd.readouterr() == ("", "")
+
+
+def test_missing_file_folder_and_foreign_suffix_each_have_their_message(tmp_path):
+    (tmp_path / "folder.nrrd").mkdir()
+    (tmp_path / "T2.jpg").write_bytes(b"x")
+    assert "'T2.nrrd' does not exist" in refusal(read_image, tmp_path / "T2.nrrd")
+    assert "'folder.nrrd' is a folder" in refusal(read_image, tmp_path / "folder.nrrd")
+    assert "suffix '.jpg'" in refusal(read_image, tmp_path / "T2.jpg")
+    assert str(tmp_path) not in refusal(read_image, tmp_path / "T2.nrrd")
+
+
+def test_image_of_another_format_under_a_wrong_suffix_is_refused(tmp_path):
+    write_image(scan(), tmp_path / "T2.nii.gz")
+    (tmp_path / "T2.nii.gz").rename(tmp_path / "T2.nrrd")
+    assert "'T2.nrrd' is not a readable NRRD image" in refusal(read_image, tmp_path / "T2.nrrd")
+
+
+@pytest.mark.parametrize("qform", (0, 1))
+@pytest.mark.parametrize("shear", (0.1, 0.0005))
+def test_sheared_nifti_is_refused_even_where_a_qform_would_hide_it(tmp_path, qform, shear, capfd):
+    message = refusal(read_image, sheared_nifti(tmp_path / "T2.nii", shear, qform))
+    assert "'T2.nii' is sheared" in message
+    assert "Harden the transform or resample first" in message
+    assert capfd.readouterr() == ("", "")
+
+
+def test_sheared_nifti_is_refused_when_compressed(tmp_path):
+    plain = sheared_nifti(tmp_path / "T2.nii", 0.1)
+    (tmp_path / "other.nii.gz").write_bytes(gzip.compress(plain.read_bytes()))
+    assert "is sheared" in refusal(read_image, tmp_path / "other.nii.gz")
+
+
+def test_nifti_without_shear_is_read(tmp_path):
+    assert read_image(sheared_nifti(tmp_path / "T2.nii", 0)).GetSpacing() == (2, 2, 4)
+
+
+def test_nifti_whose_affine_and_pixdim_disagree_is_refused(tmp_path):
+    message = refusal(read_image, sheared_nifti(tmp_path / "T2.nii", 0, scale=2))
+    assert "voxels of 4 x 4 x 8 mm, its pixdim 2 x 2 x 4 mm" in message
+
+
+def test_nifti_with_an_unusable_affine_or_spacing_is_refused(tmp_path):
+    assert "not valid numbers" in refusal(read_image, sheared_nifti(tmp_path / "a.nii", float("nan")))
+    assert "not valid numbers" in refusal(read_image, sheared_nifti(tmp_path / "b.nii", 0, scale=0))
+    path = sheared_nifti(tmp_path / "c.nii", 0)
+    header = bytearray(path.read_bytes())
+    struct.pack_into("<f", header, 80, 0)
+    path.write_bytes(header)
+    assert "spacing of 0 x 2 x 4 mm" in refusal(read_image, path)
+
+
+def test_zero_spacing_is_refused(tmp_path):
+    write_image(scan(), tmp_path / "T2.mha", compress=False)
+    content = (tmp_path / "T2.mha").read_bytes()
+    (tmp_path / "T2.mha").write_bytes(content.replace(b"ElementSpacing = 2 2 4", b"ElementSpacing = 0 2 4"))
+    assert "spacing of 0 x 2 x 4 mm" in refusal(read_image, tmp_path / "T2.mha")
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_four_dimensions_and_vectors_are_refused_and_a_single_time_point_is_read(tmp_path, suffix):
+    path = str(tmp_path / f"T2{suffix}")
+    sitk.WriteImage(sitk.JoinSeries([scan(), scan()]), path)
+    assert f"Volume 'T2{suffix}' has 4 dimensions (40 x 48 x 12 x 2)" in refusal(read_image, path)
+    sitk.WriteImage(sitk.Compose([scan()] * 3), path)
+    assert "has 3 values in each voxel" in refusal(read_image, path)
+    sitk.WriteImage(sitk.JoinSeries([scan()]), path)
+    assert same(read_image(path), scan())
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+@pytest.mark.parametrize("flat", (True, False))
+def test_single_slice_is_named_as_such(tmp_path, suffix, flat):
+    path = str(tmp_path / f"T2{suffix}")
+    sitk.WriteImage(scan()[:, :, 0] if flat else scan()[:, :, :1], path)
+    with pytest.raises(InputError) as caught:
+        check_image(read_image(path), f"T2{suffix}")
+    assert str(caught.value) == f"Volume 'T2{suffix}' has 1 slice; a 3D acquisition of at least 8 slices is needed."
+
+
+def test_what_the_file_says_about_the_patient_is_not_carried_on(tmp_path):
+    image = scan()
+    image.SetMetaData("PatientName", "Doe")
+    write_image(image, tmp_path / "T2.nrrd")
+    assert "PatientName" in sitk.ReadImage(str(tmp_path / "T2.nrrd")).GetMetaDataKeys()
+    assert read_image(tmp_path / "T2.nrrd").GetMetaDataKeys() == ()
+
+
+def test_itk_warnings_are_shown_afterwards_as_before(tmp_path):
+    write_image(scan(), tmp_path / "T2.nrrd")
+    before = sitk.ProcessObject.GetGlobalWarningDisplay()
+    for shown in (True, False):
+        sitk.ProcessObject.SetGlobalWarningDisplay(shown)
+        read_image(tmp_path / "T2.nrrd")
+        refusal(read_image, tmp_path / "absent.nrrd")
+        assert sitk.ProcessObject.GetGlobalWarningDisplay() == shown
+    sitk.ProcessObject.SetGlobalWarningDisplay(before)
+
+
+def test_labels_keep_their_values_and_scans_and_probabilities_are_no_masks(tmp_path):
+    labels = np.zeros((12, 48, 40))
+    labels[3:6], labels[6:8] = 1, 4
+    write_image(with_voxels(labels), tmp_path / "labels.nii.gz")
+    mask = read_mask(tmp_path / "labels.nii.gz")
+    assert mask.GetPixelID() == sitk.sitkUInt8
+    assert np.array_equal(sitk.GetArrayViewFromImage(mask), labels)
+    write_image(with_voxels(labels / 5), tmp_path / "probability.nrrd")
+    assert "looks like a probability map" in refusal(read_mask, tmp_path / "probability.nrrd")
+    write_image(scan(), tmp_path / "scan.nrrd")
+    assert "looks like a scan" in refusal(read_mask, tmp_path / "scan.nrrd")
+    write_image(scan(dtype="uint8"), tmp_path / "bytes.nrrd")
+    assert "looks like a scan" in refusal(read_mask, tmp_path / "bytes.nrrd")
+
+
+def test_mr_volumes_of_every_type_and_axis_order_are_accepted():
+    for dtype in ("uint8", "int16", "uint16", "float32", "float64"):
+        check_image(scan(dtype=dtype), "T2")
+    for order in ([2, 0, 1], [1, 2, 0], [0, 2, 1]):
+        check_image(sitk.PermuteAxes(scan(), order), "T2")
+    check_image(sitk.Flip(scan(), (True, False, True)), "T2")
+    check_image(sitk.Normalize(sitk.Cast(scan(), sitk.sitkFloat32)), "T2")
+
+
+def test_real_scan_is_accepted_and_read_quickly():
+    path = shared_data() / "prostatex" / "ProstateX-0000.nii.gz"
+    image = read_image(path)
+    check_image(image, path.name)
+    assert image.GetSize() == (384, 384, 19)
+
+
+@pytest.mark.parametrize(
+    ("image", "words"),
+    (
+        (scan(size=(40, 48, 7)), "has 7 slices; a 3D acquisition of at least 8 slices is needed"),
+        (scan(size=(31, 48, 12)), "has 31 x 48 voxels in plane; at least 32 x 32"),
+        (scan(spacing=(1.4, 2, 4)), "field of view of 56 x 96 mm in plane; 60 to 600 mm"),
+        (scan(spacing=(2, 12.6, 4)), "field of view of 80 x 604.8 mm in plane"),
+        (scan(spacing=(2, 2, 3.3)), "field of view of 39.6 mm through plane; 40 to 500 mm"),
+        (scan(spacing=(2, 2, 42)), "field of view of 504 mm through plane"),
+        (sitk.JoinSeries([scan(), scan()]), "has 4 dimensions"),
+        (sitk.Compose([scan(), scan()]), "has 2 values in each voxel"),
+        (sitk.RealAndImaginaryToComplex(scan(dtype="float32"), scan(dtype="float32")), "complex values"),
+        (with_voxels(np.full((12, 48, 40), 7)), "is constant: every voxel is 7"),
+        (with_voxels(np.arange(12 * 48 * 40).reshape(12, 48, 40) % 7), "looks like a labelmap: it has 7 different"),
+        (sitk.Image(0, 0, 0, sitk.sitkInt16), "is empty"),
+    ),
+)
+def test_volume_that_cannot_be_segmented_is_refused_in_the_fields_words(image, words):
+    message = refusal(check_image, image, "T2")
+    assert message.startswith("Volume 'T2'")
+    assert words in message
+
+
+@pytest.mark.parametrize("value", (np.nan, np.inf, -np.inf))
+def test_voxels_that_are_no_numbers_are_counted(value):
+    voxels = sitk.GetArrayFromImage(scan(dtype="float32"))
+    voxels[3, 4, 5:7] = value
+    assert "has 2 voxels that are not numbers" in refusal(check_image, with_voxels(voxels), "T2")
+
+
+def test_computed_tomography_is_refused_and_a_few_low_mr_values_are_not():
+    voxels = sitk.GetArrayFromImage(scan())
+    voxels[:, :3] = -1024
+    message = refusal(check_image, with_voxels(voxels), "T2")
+    assert f"looks like CT, values from -1024 to {voxels.max()}" in message
+    voxels[:, :3] = 50
+    voxels[0, 0, :9] = -1024
+    check_image(with_voxels(voxels), "T2")
+
+
+def test_shear_is_refused_just_above_the_tolerance_and_accepted_just_below():
+    image = scan()
+    image.SetDirection((1, 2e-4, 0, 0, 1, 0, 0, 0, 1))
+    assert "off orthogonal by 0.0002" in refusal(check_image, image, "T2")
+    image.SetDirection((1, 5e-5, 0, 0, 1, 0, 0, 0, 1))
+    check_image(image, "T2")
+
+
+def test_failed_write_keeps_the_old_file_and_leaves_nothing_else(tmp_path, monkeypatch):
+    path = tmp_path / "T2.nrrd"
+    write_image(scan(seed=1), path)
+    write_text("old", tmp_path / "run.json")
+
+    def refuse(*_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("DDSPSegmentationLib.engine.images.os.replace", refuse)
+    with pytest.raises(StorageError, match="'T2.nrrd' could not be written: no permission"):
+        write_image(scan(seed=2), path)
+    with pytest.raises(StorageError, match="'run.json' could not be written: no permission"):
+        write_text("new", tmp_path / "run.json")
+    assert same(read_image(path), scan(seed=1))
+    assert (tmp_path / "run.json").read_text() == "old"
+    assert sorted(os.listdir(tmp_path)) == ["T2.nrrd", "run.json"]
+
+
+def test_folder_that_is_missing_or_a_file_is_a_storage_error(tmp_path):
+    (tmp_path / "file").write_text("x")
+    for folder in ("absent", "file"):
+        for write, name in ((write_image, "T2.nrrd"), (write_text, "run.json")):
+            with pytest.raises(StorageError, match="its folder does not exist") as caught:
+                write(scan() if write is write_image else "x", tmp_path / folder / name)
+            assert str(tmp_path) not in str(caught.value)
+
+
+def test_formats_of_two_files_are_not_written(tmp_path):
+    for name in ("T2.mhd", "T2.nhdr", "T2.png"):
+        with pytest.raises(StorageError, match="Use .nrrd"):
+            write_image(scan(), tmp_path / name)
+    assert os.listdir(tmp_path) == []
+
+
+def test_text_is_written_as_utf8_without_changing_line_ends(tmp_path):
+    write_text("größe\n", tmp_path / "run.json")
+    assert (tmp_path / "run.json").read_bytes() == "größe\n".encode()
+
+
+WRITE_WITH_LITTLE_SPACE = """
+import resource, signal, sys
+import numpy as np, SimpleITK as sitk
+from DDSPSegmentationLib.engine.errors import StorageError
+from DDSPSegmentationLib.engine.images import write_image, write_text
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
+image = sitk.GetImageFromArray(np.random.default_rng(0).integers(0, 900, (12, 48, 40)).astype("int16"))
+for name in sys.argv[2:]:
+    try:
+        write_text("x" * 30_000, f"{sys.argv[1]}/{name}") if name == "run.json" else write_image(
+            image, f"{sys.argv[1]}/{name}")
+    except StorageError as error:
+        print(error)
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGXFSZ"), reason="file size limits need a POSIX system")
+def test_disk_that_fills_up_keeps_the_old_file_in_every_format(tmp_path):
+    names = [f"T2{suffix}" for suffix in FORMATS] + ["run.json"]
+    for name in names:
+        (tmp_path / name).write_text("old")
+    package = str(Path(sys.modules["DDSPSegmentationLib"].__file__).parents[1])
+    run = subprocess.run(
+        [sys.executable, "-c", WRITE_WITH_LITTLE_SPACE, str(tmp_path), *names],
+        capture_output=True, text=True, env={**os.environ, "PYTHONPATH": package}, check=True,
+    )  # fmt: skip
+    assert [line.split("'")[1] for line in run.stdout.splitlines()] == names
+    assert run.stdout.count("full") == len(names)
+    assert sorted(os.listdir(tmp_path)) == sorted(names)
+    assert {(tmp_path / name).read_text() for name in names} == {"old"}

@@ -1,0 +1,588 @@
+"""DDSPSegmentationLogic on a real MRML scene: what it leaves there, and what it leaves alone."""
+
+import hashlib
+
+import numpy as np
+import pytest
+import slicer
+import vtk
+from scene_parts import (
+    ThresholdRunner,
+    gland_voxels,
+    new_volume,
+    node_names,
+    put_under_transform,
+    rigid_matrix,
+)
+
+from DDSPSegmentationLib.engine.errors import Cancelled, InputError
+
+pytestmark = pytest.mark.usefixtures("scene")
+PROSTATE = slicer.vtkSegment.GetTerminologyEntryTagName()
+
+
+@pytest.fixture
+def logic(scene):
+    from DDSPSegmentation import DDSPSegmentationLogic
+
+    return DDSPSegmentationLogic()
+
+
+def segment_of(node, name="Prostate"):
+    return node.GetSegmentation().GetSegment(node.GetSegmentation().GetSegmentIdBySegmentName(name))
+
+
+def mask_of(node, volume, name="Prostate"):
+    segment_id = node.GetSegmentation().GetSegmentIdBySegmentName(name)
+    return slicer.util.arrayFromSegmentBinaryLabelmap(node, segment_id, volume)
+
+
+def tag_of(segment, name):
+    value = vtk.reference("")
+    assert segment.GetTag(name, value)
+    return str(value)
+
+
+def edit(node, volume, name="Prostate"):
+    """Take one slice out of a segment, as a radiologist would; returns what is left."""
+    mask = mask_of(node, volume, name).copy()
+    mask[5] = 0
+    segment_id = node.GetSegmentation().GetSegmentIdBySegmentName(name)
+    slicer.util.updateSegmentBinaryLabelmapFromArray(mask, node, segment_id, volume)
+    return mask
+
+
+def add_segment(node, volume, name, voxels):
+    segment_id = node.GetSegmentation().AddEmptySegment(name, name)
+    slicer.util.updateSegmentBinaryLabelmapFromArray(voxels, node, segment_id, volume)
+
+
+def segmentations():
+    return slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
+
+
+def tables():
+    return slicer.util.getNodesByClass("vtkMRMLTableNode")
+
+
+def place_in_study(volume):
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
+    study = hierarchy.CreateStudyItem(hierarchy.GetSceneItemID(), "MRI 2026")
+    hierarchy.CreateItem(study, volume)
+    return hierarchy, study
+
+
+# ---- what is left in the scene
+
+
+def test_mask_lies_on_the_voxels_it_was_computed_on(logic):
+    volume = new_volume()
+    result = logic.segmentProstate(volume, runner=ThresholdRunner())
+    np.testing.assert_array_equal(mask_of(result.outputSegmentationNode, volume), gland_voxels() > 50)
+    reference = result.outputSegmentationNode.GetNodeReference("referenceImageGeometryRef")
+    assert reference is volume
+    assert result.message == ""
+
+
+def test_segment_is_a_prostate_in_snomed_terms(logic):
+    node = logic.segmentProstate(new_volume(), runner=ThresholdRunner()).outputSegmentationNode
+    segment = segment_of(node)
+    entry = slicer.vtkSlicerTerminologyEntry()
+    assert slicer.vtkSlicerTerminologiesModuleLogic.DeserializeTerminologyEntry(tag_of(segment, PROSTATE), entry)
+    category, kind = entry.GetCategoryObject(), entry.GetTypeObject()
+    assert (category.GetCodingSchemeDesignator(), category.GetCodeValue()) == ("SCT", "123037004")
+    assert (kind.GetCodingSchemeDesignator(), kind.GetCodeValue()) == ("SCT", "41216001")
+    assert (category.GetCodeMeaning(), kind.GetCodeMeaning()) == ("Anatomical Structure", "Prostate")
+    assert np.round(np.multiply(segment.GetColor(), 255)).tolist() == [230, 158, 140]
+
+
+def test_segment_says_that_an_algorithm_made_it(logic):
+    from DDSPSegmentationLib import __version__
+
+    segment = segment_of(logic.segmentProstate(new_volume(), runner=ThresholdRunner()).outputSegmentationNode)
+    assert tag_of(segment, "DICOM.SegmentAlgorithmType") == "AUTOMATIC"
+    assert tag_of(segment, "DICOM.SegmentAlgorithmName") == f"DDSPSegmentation {__version__}"
+
+
+def test_node_says_how_it_was_made(logic):
+    volume = new_volume()
+    node = logic.segmentProstate(
+        volume, mode="accurate", threshold=0.25, runner=ThresholdRunner()
+    ).outputSegmentationNode
+    inside = gland_voxels() > 50
+    expected = {
+        "ModelVersion": "threshold-1",
+        "ModelSHA256": "0" * 64,
+        "Mode": "accurate",
+        "Threshold": "0.25",
+        "MaskSHA256": hashlib.sha256(b"(12, 20, 24)" + np.packbits(inside).tobytes()).hexdigest(),
+    }
+    assert {name: node.GetAttribute(f"DDSPSegmentation.{name}") for name in expected} == expected
+    assert node.GetNodeReference("DDSPSegmentation.Volume") is volume
+
+
+def test_measurements_are_one_typed_row_bound_to_both_nodes(logic):
+    volume = new_volume()
+    result = logic.segmentProstate(volume, runner=ThresholdRunner())
+    table = result.tableNode
+    assert table.GetNumberOfRows() == 1
+    assert slicer.util.arrayFromTableColumn(table, "volume_ml")[0] == pytest.approx(720 * 0.75 / 1000, abs=0.005)
+    assert slicer.util.arrayFromTableColumn(table, "left_right_mm")[0] == 6.0
+    assert slicer.util.arrayFromTableColumn(table, "cranio_caudal_mm")[0] == 18.0
+    row = result.segmentation.as_row()
+    assert [table.GetColumnName(number) for number in range(table.GetNumberOfColumns())] == list(row)
+    assert table.GetTable().GetColumnByName("expected_dice").GetDataTypeAsString() == "double"
+    assert table.GetTable().GetColumnByName("warnings").GetValue(0) == "Gland touches the edge."
+    assert table.GetNodeReference("DDSPSegmentation.Segmentation") is result.outputSegmentationNode
+    assert table.GetNodeReference("DDSPSegmentation.Volume") is volume
+
+
+def test_results_lie_in_the_study_of_their_volume(logic):
+    volume = new_volume()
+    hierarchy, study = place_in_study(volume)
+    result = logic.segmentProstate(volume, runner=ThresholdRunner())
+    for node in (result.outputSegmentationNode, result.tableNode):
+        assert hierarchy.GetItemParent(hierarchy.GetItemByDataNode(node)) == study
+
+
+def test_surface_is_made_only_where_it_can_be_seen(logic, monkeypatch):
+    def has_surface(result):
+        return result.outputSegmentationNode.GetSegmentation().ContainsRepresentation("Closed surface")
+
+    assert not has_surface(logic.segmentProstate(new_volume("A"), runner=ThresholdRunner()))
+
+    class Application:
+        def layoutManager(self):
+            return object()
+
+    monkeypatch.setattr(slicer, "app", Application(), raising=False)
+    result = logic.segmentProstate(new_volume("B"), runner=ThresholdRunner())
+    assert has_surface(result)
+    node = result.outputSegmentationNode
+    assert node.GetClosedSurfaceInternalRepresentation("Prostate").GetNumberOfPoints() > 0
+
+
+def test_surface_follows_the_mask_when_segmented_again(logic):
+    volume = new_volume()
+    node = logic.segmentProstate(volume, runner=ThresholdRunner()).outputSegmentationNode
+    node.CreateClosedSurfaceRepresentation()
+    logic.segmentProstate(volume, runner=ThresholdRunner(above=1000))
+    assert node.GetClosedSurfaceInternalRepresentation("Prostate").GetNumberOfPoints() == 0
+
+
+def test_mask_without_a_voxel_is_placed_like_any_other(logic):
+    volume = new_volume()
+    node = logic.segmentProstate(volume, runner=ThresholdRunner(above=1000)).outputSegmentationNode
+    assert not mask_of(node, volume).any()
+    assert logic.segmentProstate(volume, runner=ThresholdRunner()).outputSegmentationNode is node
+    assert mask_of(node, volume).sum() == 720
+
+
+def test_uncertainty_becomes_a_volume_only_when_asked(logic):
+    volume = new_volume()
+    put_under_transform(volume, rigid_matrix())
+    hierarchy, study = place_in_study(volume)
+    result = logic.segmentProstate(volume, runner=ThresholdRunner())
+    assert len(slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")) == 1
+    shown = logic.addUncertaintyVolume(result, volume)
+    np.testing.assert_array_equal(slicer.util.arrayFromVolume(shown), 0.25 * (gland_voxels() > 50))
+    assert shown.GetParentTransformNode() is volume.GetParentTransformNode()
+    assert shown.GetOrigin() == volume.GetOrigin() and shown.GetSpacing() == volume.GetSpacing()
+    assert hierarchy.GetItemParent(hierarchy.GetItemByDataNode(shown)) == study
+
+
+# ---- what the runner is asked
+
+
+def test_runner_gets_every_setting_and_the_point_in_lps(logic):
+    runner, progress = ThresholdRunner(), lambda phase, fraction: None
+    logic.segmentProstate(
+        new_volume("T2 axial"), mode="paper", device="cpu", model="/models/mine", runner=runner, biasField="off",
+        threshold=0.4, location=(1.0, 2.0, 3.0), progress=progress,
+    )
+    assert runner.asked == dict(
+        name="T2 axial", mode="paper", threshold=0.4, bias_field="off", device="cpu", model="/models/mine",
+        location=(-1.0, -2.0, 3.0), progress=progress,
+    )
+
+
+# ---- transforms
+
+
+def test_rigid_transform_moves_the_result_once_and_changes_no_voxel(logic):
+    volume = new_volume()
+    still = logic.segmentProstate(volume, runner=ThresholdRunner())
+    before = mask_of(still.outputSegmentationNode, volume)
+    centre = np.array(still.outputSegmentationNode.GetSegmentCenterRAS("Prostate"))
+    move = rigid_matrix()
+    transform_node = put_under_transform(volume, move)
+    moved = logic.segmentProstate(volume, runner=ThresholdRunner())
+    node = moved.outputSegmentationNode
+    assert node is still.outputSegmentationNode and node.GetParentTransformNode() is transform_node
+    np.testing.assert_array_equal(mask_of(node, volume), before)
+    assert moved.segmentation.measurements.volume_ml == still.segmentation.measurements.volume_ml
+    expected = (move @ [*centre, 1.0])[:3]
+    assert np.array(node.GetSegmentCenterRAS("Prostate")) == pytest.approx(expected, abs=1e-3)
+
+
+def test_image_of_a_moved_volume_is_moved_once(logic):
+    volume, runner = new_volume(), ThresholdRunner()
+    put_under_transform(volume, rigid_matrix(0.0, shift=(5.0, 6.0, 7.0)))
+    logic.segmentProstate(volume, runner=runner)
+    assert runner.image.GetOrigin() == pytest.approx((-16.0, 1.0, 47.0))
+
+
+def test_scaling_transform_changes_the_millilitres(logic):
+    volume = new_volume()
+    before = logic.segmentProstate(volume, runner=ThresholdRunner()).segmentation.measurements.volume_ml
+    put_under_transform(volume, np.diag([2.0, 1.0, 1.5, 1.0]))
+    after = logic.segmentProstate(volume, runner=ThresholdRunner())
+    assert after.segmentation.measurements.volume_ml == pytest.approx(3 * before)
+    np.testing.assert_array_equal(mask_of(after.outputSegmentationNode, volume), gland_voxels() > 50)
+
+
+def test_sheared_volume_is_refused_and_the_scene_stays_as_it_was(logic):
+    volume = new_volume()
+    shear = np.eye(4)
+    shear[0, 1] = 0.01
+    put_under_transform(volume, shear)
+    before = node_names()
+    with pytest.raises(InputError, match="Harden the transform or resample first"):
+        logic.segmentProstate(volume, runner=ThresholdRunner())
+    assert node_names() == before
+
+
+def test_left_handed_oblique_volume_gets_its_mask_back(logic):
+    matrix = rigid_matrix(25.0) @ np.diag([-0.5, 0.6, 3.0, 1.0])
+    volume = new_volume(ijk_to_ras=matrix)
+    result = logic.segmentProstate(volume, runner=ThresholdRunner())
+    np.testing.assert_array_equal(mask_of(result.outputSegmentationNode, volume), gland_voxels() > 50)
+
+
+# ---- segmenting again
+
+
+def test_segmenting_again_updates_a_result_that_nobody_edited(logic):
+    volume = new_volume()
+    first = logic.segmentProstate(volume, runner=ThresholdRunner())
+    before = node_names()
+    second = logic.segmentProstate(volume, mode="accurate", runner=ThresholdRunner(above=1000))
+    assert second.outputSegmentationNode is first.outputSegmentationNode
+    assert second.tableNode is first.tableNode
+    assert node_names() == before
+    assert first.outputSegmentationNode.GetSegmentation().GetNumberOfSegments() == 1
+    assert not mask_of(second.outputSegmentationNode, volume).any()
+    assert slicer.util.arrayFromTableColumn(second.tableNode, "volume_ml")[0] == 0
+    assert second.outputSegmentationNode.GetAttribute("DDSPSegmentation.Mode") == "accurate"
+
+
+def test_edited_contour_is_kept_and_the_caller_is_told(logic):
+    volume = new_volume()
+    first = logic.segmentProstate(volume, runner=ThresholdRunner())
+    edited = edit(first.outputSegmentationNode, volume)
+    second = logic.segmentProstate(volume, runner=ThresholdRunner())
+    assert second.outputSegmentationNode is not first.outputSegmentationNode
+    assert second.tableNode is not first.tableNode
+    np.testing.assert_array_equal(mask_of(first.outputSegmentationNode, volume), edited)
+    np.testing.assert_array_equal(mask_of(second.outputSegmentationNode, volume), gland_voxels() > 50)
+    assert "was edited and is kept" in second.message
+    assert first.outputSegmentationNode.GetName() in second.message
+    assert second.outputSegmentationNode.GetName() in second.message
+
+
+def test_third_time_updates_the_second_result_beside_an_edited_one(logic):
+    volume = new_volume()
+    first = logic.segmentProstate(volume, runner=ThresholdRunner())
+    edit(first.outputSegmentationNode, volume)
+    second = logic.segmentProstate(volume, runner=ThresholdRunner())
+    third = logic.segmentProstate(volume, runner=ThresholdRunner())
+    assert third.outputSegmentationNode is second.outputSegmentationNode
+    assert (len(segmentations()), len(tables())) == (2, 2)
+
+
+def test_edit_that_was_undone_is_no_edit(logic):
+    volume = new_volume()
+    node = logic.segmentProstate(volume, runner=ThresholdRunner()).outputSegmentationNode
+    edit(node, volume)
+    mask = (gland_voxels() > 50).astype(np.uint8)
+    slicer.util.updateSegmentBinaryLabelmapFromArray(mask, node, "Prostate", volume)
+    assert logic.segmentProstate(volume, runner=ThresholdRunner()).outputSegmentationNode is node
+
+
+def test_edited_contour_is_replaced_when_asked(logic):
+    volume = new_volume()
+    first = logic.segmentProstate(volume, runner=ThresholdRunner())
+    edit(first.outputSegmentationNode, volume)
+    second = logic.segmentProstate(volume, runner=ThresholdRunner(), overwriteEdited=True)
+    assert second.outputSegmentationNode is first.outputSegmentationNode
+    np.testing.assert_array_equal(mask_of(second.outputSegmentationNode, volume), gland_voxels() > 50)
+    assert second.message == ""
+
+
+def test_renamed_result_is_updated_under_its_new_name(logic):
+    volume = new_volume()
+    node = logic.segmentProstate(volume, runner=ThresholdRunner()).outputSegmentationNode
+    segment_of(node).SetName("Gland")
+    assert logic.segmentProstate(volume, runner=ThresholdRunner()).outputSegmentationNode is node
+    assert node.GetSegmentation().GetNumberOfSegments() == 1 and segment_of(node, "Gland") is not None
+
+
+def test_segments_that_a_user_added_are_kept(logic):
+    volume = new_volume()
+    node = logic.segmentProstate(volume, runner=ThresholdRunner()).outputSegmentationNode
+    lesion = np.zeros((12, 20, 24), np.uint8)
+    lesion[4:6, 8:10, 6:9] = 1
+    add_segment(node, volume, "Lesion", lesion)
+    node.GetSegmentation().CollapseBinaryLabelmaps(False)
+    again = logic.segmentProstate(volume, runner=ThresholdRunner())
+    assert again.outputSegmentationNode is node
+    np.testing.assert_array_equal(mask_of(node, volume, "Lesion"), lesion)
+    np.testing.assert_array_equal(mask_of(node, volume), gland_voxels() > 50)
+
+
+def test_two_volumes_have_two_results(logic):
+    volumes = [new_volume("A"), new_volume("B")]
+    nodes = [logic.segmentProstate(volume, runner=ThresholdRunner()).outputSegmentationNode for volume in volumes]
+    assert nodes[0] is not nodes[1]
+    assert logic.segmentProstate(volumes[0], runner=ThresholdRunner()).outputSegmentationNode is nodes[0]
+
+
+def test_result_of_a_volume_that_was_cropped_is_kept(logic):
+    volume = new_volume()
+    first = logic.segmentProstate(volume, runner=ThresholdRunner()).outputSegmentationNode
+    slicer.util.updateVolumeFromArray(volume, gland_voxels()[1:])
+    second = logic.segmentProstate(volume, runner=ThresholdRunner())
+    assert second.outputSegmentationNode is not first
+    assert mask_of(second.outputSegmentationNode, volume).shape == (11, 20, 24)
+
+
+def test_deleted_table_comes_back(logic):
+    volume = new_volume()
+    first = logic.segmentProstate(volume, runner=ThresholdRunner())
+    slicer.mrmlScene.RemoveNode(first.tableNode)
+    second = logic.segmentProstate(volume, runner=ThresholdRunner())
+    assert second.outputSegmentationNode is first.outputSegmentationNode
+    assert tables() == [second.tableNode]
+
+
+def test_scene_saved_and_opened_again_still_knows_its_result(logic, scene, tmp_path):
+    volume = new_volume()
+    node = logic.segmentProstate(volume, runner=ThresholdRunner()).outputSegmentationNode
+    for stored in (volume, node):
+        stored.AddDefaultStorageNode()
+        suffix = "nrrd" if stored is volume else "seg.nrrd"
+        stored.GetStorageNode().SetFileName(str(tmp_path / f"{stored.GetName()}.{suffix}"))
+        assert stored.GetStorageNode().WriteData(stored)
+    scene.SetURL(str(tmp_path / "scene.mrml"))
+    scene.Commit()
+    scene.Clear(1)
+    scene.Connect()
+    volume = slicer.util.getNode("T2")
+    (node,) = segmentations()
+    assert logic.segmentProstate(volume, runner=ThresholdRunner()).outputSegmentationNode is node
+    edit(node, volume)
+    assert logic.segmentProstate(volume, runner=ThresholdRunner()).outputSegmentationNode is not node
+
+
+# ---- an output chosen by the caller
+
+
+def test_empty_output_is_filled(logic):
+    volume = new_volume()
+    output = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "Mine")
+    result = logic.segmentProstate(volume, output, runner=ThresholdRunner())
+    assert result.outputSegmentationNode is output and output.GetName() == "Mine"
+    np.testing.assert_array_equal(mask_of(output, volume), gland_voxels() > 50)
+
+
+def drawn_segmentation(volume, name):
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "Drawn")
+    node.CreateDefaultDisplayNodes()
+    node.SetReferenceImageGeometryParameterFromVolumeNode(volume)
+    drawn = np.zeros((12, 20, 24), np.uint8)
+    drawn[4:7, 6:12, 5:11] = 1
+    add_segment(node, volume, name, drawn)
+    return node, drawn
+
+
+def test_prostate_is_added_beside_foreign_segments(logic):
+    volume = new_volume()
+    node, drawn = drawn_segmentation(volume, "Bladder")
+    result = logic.segmentProstate(volume, node, runner=ThresholdRunner())
+    assert result.outputSegmentationNode is node and result.message == ""
+    np.testing.assert_array_equal(mask_of(node, volume, "Bladder"), drawn)
+    np.testing.assert_array_equal(mask_of(node, volume), gland_voxels() > 50)
+
+
+def test_prostate_that_somebody_drew_is_kept(logic):
+    volume = new_volume()
+    node, drawn = drawn_segmentation(volume, "Prostate")
+    result = logic.segmentProstate(volume, node, runner=ThresholdRunner())
+    assert result.outputSegmentationNode is not node
+    np.testing.assert_array_equal(mask_of(node, volume), drawn)
+    assert "The segment Prostate in 'Drawn' was not made here and is kept" in result.message
+
+
+def test_prostate_that_somebody_drew_is_replaced_when_asked(logic):
+    volume = new_volume()
+    node, _drawn = drawn_segmentation(volume, "Prostate")
+    result = logic.segmentProstate(volume, node, runner=ThresholdRunner(), overwriteEdited=True)
+    assert result.outputSegmentationNode is node
+    assert node.GetSegmentation().GetNumberOfSegments() == 1
+    np.testing.assert_array_equal(mask_of(node, volume), gland_voxels() > 50)
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_result_of_another_volume_is_left_alone(logic, overwrite):
+    other, volume = new_volume("Other"), new_volume("T2")
+    node = logic.segmentProstate(other, runner=ThresholdRunner()).outputSegmentationNode
+    result = logic.segmentProstate(volume, node, runner=ThresholdRunner(above=1000), overwriteEdited=overwrite)
+    assert result.outputSegmentationNode is not node
+    assert mask_of(node, other).sum() == 720
+    assert "belongs to another volume" in result.message
+
+
+def test_foreign_segments_under_another_transform_are_not_moved(logic):
+    volume = new_volume()
+    node, drawn = drawn_segmentation(volume, "Bladder")
+    put_under_transform(volume, rigid_matrix())
+    result = logic.segmentProstate(volume, node, runner=ThresholdRunner())
+    assert result.outputSegmentationNode is not node
+    assert node.GetParentTransformNode() is None
+
+
+def test_surface_model_is_left_alone(logic):
+    volume = new_volume()
+    node, _drawn = drawn_segmentation(volume, "Bladder")
+    node.CreateClosedSurfaceRepresentation()
+    node.SetSourceRepresentationToClosedSurface()
+    result = logic.segmentProstate(volume, node, runner=ThresholdRunner())
+    assert result.outputSegmentationNode is not node
+    assert "is not stored as a labelmap" in result.message
+
+
+def test_message_survives_a_name_with_braces(logic):
+    volume = new_volume()
+    first = logic.segmentProstate(volume, runner=ThresholdRunner())
+    first.outputSegmentationNode.SetName("{new} {0}")
+    edit(first.outputSegmentationNode, volume)
+    assert "'{new} {0}'" in logic.segmentProstate(volume, runner=ThresholdRunner()).message
+
+
+@pytest.mark.parametrize("make", [lambda: new_volume("Not it"), slicer.vtkMRMLSegmentationNode, lambda: "Prostate"])
+def test_output_that_is_no_segmentation_of_the_scene_is_refused(logic, make):
+    volume, runner = new_volume(), ThresholdRunner()
+    with pytest.raises(InputError, match="is not a segmentation of this scene"):
+        logic.segmentProstate(volume, make(), runner=runner)
+    assert runner.image is None
+
+
+# ---- what stays as it was
+
+
+def test_volume_is_never_changed(logic):
+    volume = new_volume()
+    put_under_transform(volume, rigid_matrix())
+    matrix = vtk.vtkMatrix4x4()
+    volume.GetIJKToRASMatrix(matrix)
+    geometry = slicer.util.arrayFromVTKMatrix(matrix)
+
+    def state():
+        return volume.GetImageData().GetMTime(), volume.GetName(), volume.GetTransformNodeID()
+
+    before = state()
+    voxels = slicer.util.arrayFromVolume(volume).copy()
+    result = logic.segmentProstate(volume, runner=ThresholdRunner())
+    logic.segmentProstate(volume, runner=ThresholdRunner())
+    logic.addUncertaintyVolume(result, volume)
+    assert state() == before
+    np.testing.assert_array_equal(slicer.util.arrayFromVolume(volume), voxels)
+    volume.GetIJKToRASMatrix(matrix)
+    np.testing.assert_array_equal(slicer.util.arrayFromVTKMatrix(matrix), geometry)
+
+
+@pytest.mark.parametrize("failure", [InputError("Too small."), Cancelled(), RuntimeError("torch")])
+def test_failing_runner_leaves_the_scene_as_it_was(logic, failure):
+    class FailingRunner:
+        def segment(self, *args, **kwargs):
+            raise failure
+
+    volume = new_volume()
+    before = node_names()
+    with pytest.raises(type(failure)):
+        logic.segmentProstate(volume, runner=FailingRunner())
+    assert node_names() == before
+
+
+def test_failing_table_takes_the_new_nodes_away_again(logic, monkeypatch):
+    from DDSPSegmentationLib.scene import results
+
+    def fail(*args):
+        raise MemoryError
+
+    volume = new_volume()
+    hierarchy, _study = place_in_study(volume)
+    before, items = node_names(), hierarchy.GetNumberOfItems()
+    monkeypatch.setattr(results, "_write_row", fail)
+    with pytest.raises(MemoryError):
+        logic.segmentProstate(volume, runner=ThresholdRunner())
+    assert node_names() == before and hierarchy.GetNumberOfItems() == items
+
+
+class MeddlingRunner(ThresholdRunner):
+    """Somebody works in the scene while the runner is busy."""
+
+    def __init__(self, meddle):
+        super().__init__()
+        self.meddle = meddle
+
+    def segment(self, image, **asked):
+        segmentation = super().segment(image, **asked)
+        self.meddle()
+        return segmentation
+
+
+@pytest.mark.parametrize(
+    "meddle",
+    [
+        lambda volume: slicer.mrmlScene.RemoveNode(volume),
+        lambda volume: slicer.mrmlScene.Clear(1),
+        lambda volume: slicer.util.updateVolumeFromArray(volume, gland_voxels()[::-1]),
+        lambda volume: volume.SetSpacing(1, 1, 1),
+        lambda volume: put_under_transform(volume, rigid_matrix()),
+        lambda volume: volume.SetAndObserveImageData(None),
+    ],
+    ids=["deleted", "scene closed", "voxels", "spacing", "transform", "emptied"],
+)
+def test_result_of_a_volume_that_changed_meanwhile_is_dropped(logic, meddle):
+    volume = new_volume()
+    with pytest.raises(InputError, match="Volume 'T2' was deleted or changed.*dropped.*Segment it again"):
+        logic.segmentProstate(volume, runner=MeddlingRunner(lambda: meddle(volume)))
+    assert segmentations() == [] and tables() == []
+
+
+def test_output_deleted_meanwhile_is_replaced_by_a_new_one(logic):
+    volume = new_volume()
+    output = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "Mine")
+    runner = MeddlingRunner(lambda: slicer.mrmlScene.RemoveNode(output))
+    result = logic.segmentProstate(volume, output, runner=runner)
+    assert segmentations() == [result.outputSegmentationNode] and result.outputSegmentationNode is not output
+
+
+def test_edit_made_meanwhile_is_kept(logic):
+    volume = new_volume()
+    node = logic.segmentProstate(volume, runner=ThresholdRunner()).outputSegmentationNode
+    result = logic.segmentProstate(volume, runner=MeddlingRunner(lambda: edit(node, volume)))
+    assert result.outputSegmentationNode is not node
+    assert mask_of(node, volume)[5].sum() == 0
+
+
+def test_mask_of_another_size_is_refused(logic):
+    class CroppingRunner(ThresholdRunner):
+        def segment(self, image, **asked):
+            return super().segment(image[1:], **asked)
+
+    before = [new_volume(), node_names()][1]
+    with pytest.raises(InputError, match=r"\(23, 20, 12\) voxels, the volume \(24, 20, 12\)"):
+        logic.segmentProstate(slicer.util.getNode("T2"), runner=CroppingRunner())
+    assert node_names() == before

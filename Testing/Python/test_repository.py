@@ -1,0 +1,399 @@
+"""Rules that hold for the repository as a whole: layers, package lists, catalogue files, sizes, set-up."""
+
+import ast
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+MODULE = ROOT / "DDSPSegmentation"
+LIBRARY = "DDSPSegmentationLib"
+LAYERS = {"engine": 0, "library": 1, "learning": 1, "service": 2, "scene": 3}
+SLICER_PACKAGES = ("slicer", "vtk", "vtkmodules", "qt", "ctk", "mrml", "PythonQt", "PySide6")
+MEBIBYTE = 2**20
+
+
+def is_kept(path: Path) -> bool:
+    """Whether a path, relative to the module's folder, is a source and no left-over of a tool."""
+    return not any(part.startswith(".") or part == "__pycache__" or part.endswith(".egg-info") for part in path.parts)
+
+
+def files_under(folder: Path, pattern: str) -> list[Path]:
+    return sorted(path for path in folder.rglob(pattern) if path.is_file() and is_kept(path.relative_to(MODULE)))
+
+
+PRODUCT_FILES = files_under(MODULE, "*.py")
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def layer_of(path: Path) -> str | None:
+    parts = path.relative_to(MODULE).parts
+    return parts[1] if parts[0] == LIBRARY and len(parts) > 2 else None
+
+
+def module_name(path: Path) -> str:
+    parts = list(path.relative_to(MODULE).with_suffix("").parts)
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imported_names(node: ast.AST, path: Path) -> list[str]:
+    """Dotted names that one statement or call imports, relative ones resolved, ``from a import b`` as a and a.b."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if isinstance(node, ast.ImportFrom):
+        base = node.module or ""
+        if node.level:
+            package = module_name(path).split(".")
+            if path.name != "__init__.py":
+                package.pop()
+            package = package[: len(package) - node.level + 1]
+            base = ".".join([*package, base] if base else package)
+        return [base, *(f"{base}.{alias.name}" for alias in node.names)]
+    if isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
+        called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+        if called in ("import_module", "__import__") and isinstance(node.args[0].value, str):
+            return [node.args[0].value]
+    return []
+
+
+def all_imports(path: Path) -> set[str]:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    return {name for node in ast.walk(tree) for name in imported_names(node, path)}
+
+
+def file_scope_imports(path: Path) -> set[str]:
+    """What is imported when the file itself is: function bodies and ``if TYPE_CHECKING`` left out."""
+    found: set[str] = set()
+    waiting: list[ast.AST] = [ast.parse(path.read_text(encoding="utf-8"))]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            continue
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            waiting.extend(node.orelse)
+            continue
+        found.update(imported_names(node, path))
+        waiting.extend(ast.iter_child_nodes(node))
+    return found
+
+
+def cmake_list(name: str) -> set[str]:
+    text = (MODULE / "CMakeLists.txt").read_text(encoding="utf-8")
+    match = re.search(rf"set\({name}\s(.*?)\)", text, re.DOTALL)
+    assert match, f"DDSPSegmentation/CMakeLists.txt has no list {name}"
+    return set(match.group(1).split())
+
+
+def cmake_setting(name: str) -> str:
+    text = (ROOT / "CMakeLists.txt").read_text(encoding="utf-8")
+    match = re.search(rf'^set\({name} "([^"\n]*)"\)$', text, re.MULTILINE)
+    assert match, f"CMakeLists.txt does not set {name} in quotes on one line"
+    return match.group(1)
+
+
+def catalogue_description() -> dict[str, str]:
+    lines = (ROOT / "DDSPSegmentation.s4ext").read_text(encoding="utf-8").splitlines()
+    return dict((line.split(" ", 1) + [""])[:2] for line in lines if line and not line.startswith("#"))
+
+
+def committed_texts() -> list[Path]:
+    """Every text file that git tracks or would track, or without git every one outside of tool folders."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if listed.returncode == 0:
+        paths = [ROOT / name for name in listed.stdout.split("\0") if name]
+    else:
+        ignored = {"demo", "runs", "cache", "build"}
+        relative = [path.relative_to(ROOT) for path in ROOT.rglob("*")]
+        paths = [ROOT / path for path in relative if is_kept(path) and path.parts[0] not in ignored]
+    return [path for path in paths if path.is_file() and b"\0" not in path.read_bytes()[:8192]]
+
+
+# ---- layers
+
+
+@pytest.mark.parametrize("path", [p for p in PRODUCT_FILES if layer_of(p)], ids=name_of)
+def test_a_layer_imports_only_from_its_own_level_or_below(path):
+    level = LAYERS[layer_of(path)]
+    for name in all_imports(path):
+        parts = name.split(".")
+        if parts[0] == LIBRARY and len(parts) > 1 and parts[1] in LAYERS:
+            assert LAYERS[parts[1]] <= level, f"{name_of(path)} imports {name}, which lies above it"
+        assert parts[0] != "DDSPSegmentation", f"{name_of(path)} imports the Slicer module file"
+
+
+@pytest.mark.parametrize("path", [p for p in PRODUCT_FILES if layer_of(p) not in (None, "scene")], ids=name_of)
+def test_only_the_scene_layer_knows_slicer_vtk_and_qt(path):
+    for name in all_imports(path):
+        assert name.split(".")[0] not in SLICER_PACKAGES, f"{name_of(path)} imports {name}"
+
+
+def test_nothing_that_slicer_loads_brings_torch_with_it():
+    graph = {module_name(path): file_scope_imports(path) for path in PRODUCT_FILES}
+    for path in PRODUCT_FILES:
+        if layer_of(path) in ("engine", "library", "learning"):
+            continue
+        seen, chain = set(), [(module_name(path),)]
+        while chain:
+            trail = chain.pop()
+            for name in graph.get(trail[-1], ()):
+                assert name.split(".")[0] not in ("torch", "PyTorchUtils"), " -> ".join([*trail, name])
+                if name in graph and name not in seen:
+                    seen.add(name)
+                    chain.append((*trail, name))
+
+
+STUB_SLICER = """
+import importlib.abc, importlib.machinery, sys, types
+
+class Anything(type):
+    def __getattr__(cls, name):
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return stub(name)
+
+def stub(name):
+    return Anything(name, (), {"__init__": lambda self, *a, **k: None, "__call__": lambda self, *a, **k: self})
+
+class Module(types.ModuleType):
+    __path__ = []
+    def __getattr__(self, name):
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return stub(name)
+
+class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("slicer", "vtk", "vtkmodules", "qt", "ctk"):
+            return importlib.machinery.ModuleSpec(name, self, is_package=True)
+    def create_module(self, spec):
+        return Module(spec.name)
+    def exec_module(self, module):
+        pass
+
+sys.meta_path.insert(0, Finder())
+sys.modules["torch"] = None
+sys.modules["PyTorchUtils"] = None
+sys.path.insert(0, sys.argv[1])
+import DDSPSegmentation
+assert DDSPSegmentation.DDSPSegmentationLogic and DDSPSegmentation.DDSPSegmentationWidget
+"""
+
+
+def test_the_module_file_imports_in_a_slicer_without_torch():
+    run = subprocess.run(
+        [sys.executable, "-c", STUB_SLICER, str(MODULE)], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert run.returncode == 0, run.stderr
+
+
+@pytest.mark.parametrize("path", [p for p in PRODUCT_FILES if layer_of(p) == "service"], ids=name_of)
+def test_a_service_imports_without_torch(path):
+    code = "import sys; sys.modules['torch'] = None; sys.path.insert(0, sys.argv[1]); __import__(sys.argv[2])"
+    run = subprocess.run(
+        [sys.executable, "-c", code, str(MODULE), module_name(path)], capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stderr
+
+
+# ---- the package
+
+
+def test_cmake_lists_every_script_and_no_other():
+    present = {path.relative_to(MODULE).as_posix() for path in PRODUCT_FILES}
+    listed = {entry.replace("${MODULE_NAME}", "DDSPSegmentation") for entry in cmake_list("MODULE_PYTHON_SCRIPTS")}
+    assert listed == present, f"to add: {sorted(present - listed)}; to remove: {sorted(listed - present)}"
+
+
+def test_cmake_lists_every_resource_and_no_other():
+    present = {path.relative_to(MODULE).as_posix() for path in files_under(MODULE / "Resources", "*")}
+    listed = {entry.replace("${MODULE_NAME}", "DDSPSegmentation") for entry in cmake_list("MODULE_PYTHON_RESOURCES")}
+    assert listed == present, f"to add: {sorted(present - listed)}; to remove: {sorted(listed - present)}"
+
+
+def test_no_loose_script_lies_beside_the_module_file():
+    assert [path.name for path in MODULE.glob("*.py")] == ["DDSPSegmentation.py"]
+
+
+def test_every_package_folder_has_an_init_file():
+    folders = {path.parent for path in PRODUCT_FILES if LIBRARY in path.parts}
+    assert [name_of(folder) for folder in folders if not (folder / "__init__.py").exists()] == []
+
+
+@pytest.mark.parametrize("path", PRODUCT_FILES, ids=name_of)
+def test_a_product_file_stays_inside_the_installed_folder(path):
+    depth = len(path.relative_to(MODULE).parts) - 1
+    text = path.read_text(encoding="utf-8")
+    for line in text.splitlines():
+        if "__file__" in line:
+            steps = [int(number) for number in re.findall(r"parents\[(\d+)\]", line)]
+            steps += [len(re.findall(r"\.parent\b", chain)) - 1 for chain in re.findall(r"(?:\.parent\b)+", line)]
+            assert all(step <= depth for step in steps), f"{name_of(path)} leaves the module's folder: {line.strip()}"
+    assert "Screenshots" not in text, f"{name_of(path)} refers to the repository's own pictures"
+    assert f"..{os.sep}Resources" not in text and "../Resources" not in text
+
+
+@pytest.mark.parametrize("path", PRODUCT_FILES, ids=name_of)
+def test_a_product_file_stays_under_400_lines(path):
+    lines = path.read_text(encoding="utf-8").count("\n")
+    assert lines < 400, f"{name_of(path)} has {lines} lines"
+
+
+def test_the_sample_scan_is_small_and_its_attribution_lies_beside_it():
+    scan = MODULE / "Resources/SampleData/ProstateX-0000.nrrd"
+    attribution = (scan.parent / "ATTRIBUTION.md").read_text(encoding="utf-8")
+    assert scan.stat().st_size <= 4 * MEBIBYTE
+    for needed in ("CC BY 3.0", "10.7937/K9TCIA.2017.MURS5CL", "PROSTATEx", "Litjens", "Changes"):
+        assert needed in attribution
+    assert hashlib.sha256(scan.read_bytes()).hexdigest() in attribution
+
+
+def test_the_sample_scan_carries_its_oblique_geometry_and_no_other_metadata():
+    content = (MODULE / "Resources/SampleData/ProstateX-0000.nrrd").read_bytes()
+    header = content[: content.index(b"\n\n")].decode("ascii").splitlines()
+    fields = dict(line.split(": ", 1) for line in header[1:] if not line.startswith("#"))
+    assert set(fields) == {
+        "type", "dimension", "space", "sizes", "space directions", "kinds", "endian", "encoding", "space origin",
+    }  # fmt: skip
+    assert fields["sizes"] == "384 384 19" and fields["encoding"] == "gzip"
+    directions = re.findall(r"\(([^)]*)\)", fields["space directions"])
+    slice_step = [float(value) for value in directions[2].split(",")]
+    assert slice_step == pytest.approx([0.0037706, 0.9514397, 2.8451271], abs=1e-6)
+    origin = [float(value) for value in fields["space origin"].strip("()").split(",")]
+    assert origin == pytest.approx([-57.685437, -82.363057, -27.080757], abs=1e-5)
+
+
+def test_the_models_folder_stays_under_10_megabytes():
+    models = MODULE / "Resources/Models"
+    assert sum(path.stat().st_size for path in models.rglob("*") if path.is_file()) <= 10 * MEBIBYTE
+
+
+# ---- catalogue
+
+
+def test_the_description_file_is_in_step_with_cmake():
+    description = catalogue_description()
+    assert list(description) == [
+        "scm", "scmurl", "scmrevision", "depends", "build_subdirectory", "homepage", "contributors", "category",
+        "iconurl", "status", "description", "screenshoturls", "enabled",
+    ]  # fmt: skip
+    for key in ("depends", "homepage", "contributors", "category", "iconurl", "description", "screenshoturls"):
+        assert description[key] == cmake_setting(f"EXTENSION_{key.upper()}"), key
+    assert description["scmurl"] == f"{description['homepage']}.git"
+
+
+def test_the_catalogue_entry_is_in_step_with_cmake_and_the_description_file():
+    entry = json.loads((ROOT / "DDSPSegmentation.json").read_text(encoding="utf-8"))
+    description = catalogue_description()
+    assert entry["$schema"].startswith("https://raw.githubusercontent.com/Slicer/Slicer/")
+    assert entry["category"] == cmake_setting("EXTENSION_CATEGORY")
+    assert entry["build_dependencies"] == cmake_setting("EXTENSION_DEPENDS").split()
+    assert entry["scm_url"] == description["scmurl"] and entry["scm_revision"] == description["scmrevision"]
+    assert entry["build_subdirectory"] == description["build_subdirectory"]
+    assert entry["tier"] in range(1, 6)
+
+
+def test_the_project_is_named_as_its_catalogue_files():
+    project = re.search(r"^project\((\w+)\)", (ROOT / "CMakeLists.txt").read_text(encoding="utf-8"), re.MULTILINE)
+    assert project and (ROOT / f"{project.group(1)}.json").exists() and (ROOT / f"{project.group(1)}.s4ext").exists()
+
+
+@pytest.mark.parametrize("setting", ["EXTENSION_ICONURL", "EXTENSION_SCREENSHOTURLS"])
+def test_pictures_of_the_catalogue_exist_in_the_repository(setting):
+    for address in cmake_setting(setting).split():
+        start = cmake_setting("EXTENSION_HOMEPAGE").replace("github.com", "raw.githubusercontent.com") + "/main/"
+        assert address.startswith(start) and (ROOT / address.removeprefix(start)).is_file(), address
+
+
+# ---- what a reader meets
+
+
+def test_the_readme_says_first_that_it_is_for_research_only():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert "Research use only. Not a medical device." in readme[:400]
+
+
+def test_links_of_the_readme_lead_somewhere():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    targets = re.findall(r"\]\(([^)#\s]+)\)", readme) + re.findall(r'src="([^"]+)"', readme)
+    missing = [target for target in targets if not target.startswith("http") and not (ROOT / target).exists()]
+    assert missing == []
+
+
+def test_no_file_names_a_folder_of_somebodys_machine():
+    pattern = re.compile(r"(?<![\w.$}-])/(?:work|tmp|root)" + r"(?:/|\b(?=['\"\s]))")
+    found = [
+        f"{path.relative_to(ROOT)}:{number}: {line.strip()[:80]}"
+        for path in committed_texts()
+        for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1)
+        if pattern.search(line)
+    ]
+    assert found == []
+
+
+# ---- set-up
+
+
+def pins(name: str) -> dict[str, str]:
+    lines = (ROOT / "requirements" / name).read_text(encoding="utf-8").splitlines()
+    return dict(line.split("==") for line in lines if line and not line.startswith("#"))
+
+
+def test_every_dependency_is_pinned():
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    declared = re.search(r"^dependencies = \[(.*)\]$", project, re.MULTILINE).group(1)
+    for name in re.findall(r'"([\w-]+)', declared):
+        assert name in pins("run.txt")
+    assert not set(pins("run.txt")) & set(pins("test.txt"))
+
+
+def run_setup(folder: Path, python: str) -> subprocess.CompletedProcess:
+    """Run requirements/install.sh of a copy without a virtual environment."""
+    (folder / "requirements").mkdir(parents=True)
+    for name in ("requirements/install.sh", "requirements/run.txt", "requirements/test.txt", "pyproject.toml"):
+        (folder / name).write_bytes((ROOT / name).read_bytes())
+    return subprocess.run(
+        ["sh", "requirements/install.sh", "run"], cwd=folder, env=os.environ | {"PYTHON": python},
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+
+
+def fake_python(folder: Path, answers: str) -> str:
+    path = folder / "fake python"
+    path.write_text(f'#!/bin/sh\ncase "$*" in\n{answers}\nesac\n', encoding="utf-8")
+    path.chmod(0o755)
+    return str(path)
+
+
+needs_shell = pytest.mark.skipif(os.name == "nt", reason="the Makefile is for Linux and macOS")
+
+
+@needs_shell
+def test_setup_says_what_to_install_when_there_is_no_python(tmp_path):
+    run = run_setup(tmp_path / "a folder", "no-such-python")
+    assert run.returncode == 1 and not (tmp_path / "a folder/.venv").exists()
+    assert "no-such-python" in run.stderr and "sudo apt install python3" in run.stderr
+
+
+@needs_shell
+def test_setup_refuses_an_unsupported_python(tmp_path):
+    run = run_setup(tmp_path / "a folder", fake_python(tmp_path, "*version_info*) exit 1 ;;"))
+    assert run.returncode == 1 and "No usable Python 3.10, 3.11 or 3.12" in run.stderr
+
+
+@needs_shell
+def test_setup_says_what_to_install_when_the_venv_module_is_missing(tmp_path):
+    answers = "*ensurepip*) exit 1 ;;\n*print*) echo 3.11 ;;"
+    run = run_setup(tmp_path / "a folder", fake_python(tmp_path, answers))
+    assert run.returncode == 1 and "sudo apt install python3.11-venv" in run.stderr
