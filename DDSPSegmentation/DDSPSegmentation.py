@@ -1,6 +1,5 @@
 """Slicer module: outlines the prostate on T2-weighted MRI. A shell around DDSPSegmentationLib."""
 
-import importlib.metadata
 import logging
 import math
 import pathlib
@@ -18,7 +17,7 @@ from slicer.ScriptedLoadableModule import (
 )
 from slicer.util import VTKObservationMixin
 
-from DDSPSegmentationLib.engine.errors import DDSPSegmentationError
+from DDSPSegmentationLib.engine.errors import DDSPSegmentationError, TorchMissingError
 
 RESOURCES = pathlib.Path(__file__).parent / "Resources"
 SAMPLE_NAME = "ProstateX-0000"
@@ -107,11 +106,8 @@ class DDSPSegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             missing = _("A scan is being segmented.")
         elif self.ui.inputSelector.currentNode() is None:
             missing = _("Load an axial T2 volume and choose it here.")
-        elif self.logic.torchVersion() is None:
-            missing = _(
-                "PyTorch is not installed. Install the extension PyTorch in the Extensions Manager, restart Slicer, "
-                "and press Install PyTorch in the module PyTorch Utils."
-            )
+        else:
+            missing = self.logic.missingTorch()
         self.ui.segmentButton.enabled = not missing
         self.ui.segmentButton.toolTip = missing or _("Outline the prostate in the chosen volume.")
         return missing
@@ -167,12 +163,15 @@ class DDSPSegmentationLogic(ScriptedLoadableModuleLogic):
         self._inProcessRunner = None
 
     @staticmethod
-    def torchVersion():
-        """The installed version of PyTorch, or None; does not load it."""
+    def missingTorch():
+        """Why PyTorch cannot be used and how to install it, or an empty text; does not load it."""
+        from DDSPSegmentationLib.service.runner import require_torch
+
         try:
-            return importlib.metadata.version("torch")
-        except importlib.metadata.PackageNotFoundError:
-            return None
+            require_torch()
+        except TorchMissingError as error:
+            return str(error)
+        return ""
 
     def segmentProstate(
         self,
@@ -257,12 +256,12 @@ class DDSPSegmentationTest(ScriptedLoadableModuleTest):
         self.logic = DDSPSegmentationLogic()
 
     def test_SampleScan(self):
-        if self.logic.torchVersion() is None:
+        if self.logic.missingTorch():
             nodes = slicer.mrmlScene.GetNumberOfNodes()
-            with self.assertRaises(DDSPSegmentationError):
+            with self.assertRaises(TorchMissingError):
                 self.logic.segmentProstate(self.volumeNode)
             self.assertEqual(slicer.mrmlScene.GetNumberOfNodes(), nodes)
-            self.delayDisplay("DDSP Segmentation: PyTorch is not installed, nothing else was checked")
+            self.delayDisplay("DDSP Segmentation: nothing was segmented. " + self.logic.missingTorch())
             return
         node = self.checkResult()
         self.checkRotatedVolume(node)

@@ -4,6 +4,7 @@
 set -eu
 purpose=${1:?usage: requirements/install.sh run|test}
 cd "$(dirname "$0")/.."
+export PIP_USER=0
 TORCH_INDEX=${TORCH_INDEX-https://download.pytorch.org/whl/cpu}
 python=.venv/bin/python
 # Present while packages are being written; found at the start, it means that an installation was cut short.

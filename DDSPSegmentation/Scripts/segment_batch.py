@@ -33,6 +33,7 @@ def makeSegmentCase(chosen):
     headless_host.start()
 
     import slicer
+
     from DDSPSegmentation import DDSPSegmentationLogic
     from DDSPSegmentationLib.scene.conversion import add_volume_node
     from DDSPSegmentationLib.service.seg_nrrd import MASK_SUFFIXES, write_mask
@@ -65,6 +66,7 @@ def makeSegmentCase(chosen):
 def saveSegmentation(segmentationNode, path):
     """Save a segmentation node through its storage node: written aside, then renamed."""
     import slicer
+
     from DDSPSegmentationLib.engine.images import _write_aside, read_mask
 
     storageNode = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationStorageNode")

@@ -67,6 +67,7 @@ class ThresholdRunner:
             probability=probability,
             uncertainty=probability * 0.25,
             measurements=measure_gland(mask),
+            soft_dice=0.88,
             expected_dice=0.9,
             warnings=["Gland touches the edge."],
             notices=[],

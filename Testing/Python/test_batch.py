@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
+
 from DDSPSegmentationLib.engine import errors
 from DDSPSegmentationLib.engine.segmentation import Segmentation, measure_gland
 from DDSPSegmentationLib.service.batch import BatchSettings, run_batch
@@ -63,9 +64,8 @@ class FakeSegmenter:
         time.sleep(self.wait)
         grey = sitk.Cast(mask, sitk.sitkFloat32)
         return Segmentation(
-            mask, grey, grey, measure_gland(mask), self.expected_dice.get(name, 0.9), list(self.warnings), [],
+            mask, grey, grey, measure_gland(mask), 0.88, self.expected_dice.get(name, 0.9), list(self.warnings), [],
             {"segment": 0.01}, {"segment": 100.0}, "1", "0" * 64, "fast", 0.5, "full", "cpu", "float32",
-            least_certain_slice=4,
         )  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
+
 from DDSPSegmentationLib.service.command_line import main
 from DDSPSegmentationLib.service.seg_nrrd import write_mask
 
@@ -41,6 +42,7 @@ def write_scan(path, **named):
 def small_model(tmp_path_factory):
     """A model version of the real kind with few channels and random weights: quick, and as fussy as a trained one."""
     import torch
+
     from DDSPSegmentationLib.engine.model import save_model
     from DDSPSegmentationLib.engine.network import DDSPConvNet, NetworkSettings
     from DDSPSegmentationLib.engine.preprocessing import PreprocessingSettings
@@ -379,14 +381,16 @@ def test_full_disk_is_one_line_and_leaves_nothing_half_written(tmp_path, small_m
 
 
 def test_mask_file_has_name_colour_and_terminology_in_slicer(tmp_path):
-    from DDSPSegmentationLib.scene import headless_host, results
-    from DDSPSegmentationLib.scene.conversion import RAS_TO_LPS
+    from DDSPSegmentationLib.scene import headless_host
 
     host = headless_host.start()
     host.scene.Clear(1)
     import slicer
     import vtk
     from vtk.util.numpy_support import vtk_to_numpy
+
+    from DDSPSegmentationLib.scene import results
+    from DDSPSegmentationLib.scene.conversion import RAS_TO_LPS
 
     image, mask = make_scan()
     mask.SetSpacing((0.5, 0.7, 3.3))
@@ -500,9 +504,8 @@ def dataset(tmp_path):
 
 
 def test_evaluate_pairs_two_folders_of_masks(run, dataset, tmp_path):
-    code, out, err = run(
-        "evaluate", "--predictions", dataset / "labels", "--references", dataset / "labels", "--output", tmp_path / "out"
-    )
+    labels = dataset / "labels"
+    code, out, err = run("evaluate", "--predictions", labels, "--references", labels, "--output", tmp_path / "out")
     assert (code, err) == (0, "") and (tmp_path / "out" / "cases.csv").is_file() and "1.000" in out
 
 

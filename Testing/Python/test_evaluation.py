@@ -102,7 +102,7 @@ def test_the_interval_of_the_mean_is_as_wide_as_theory_says(tmp_path):
 
 def test_the_same_cases_give_the_same_files(tmp_path):
     for folder in ("one", "two"):
-        evaluate_predictions(cases_of([0, 1, 3]), tmp_path / folder)
+        evaluate_predictions(cases_of([0, 0.7, 1, 1.6, 2.2, 3, 4.1, 5, 6.3]), tmp_path / folder)
     for name in ("cases.csv", "summary.csv"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
@@ -263,6 +263,7 @@ def an_answer(image, expected_dice=0.91):
         probability=empty,
         uncertainty=empty,
         measurements=measure_gland(mask),
+        soft_dice=expected_dice,
         expected_dice=expected_dice,
         warnings=["Look again."],
         notices=[],

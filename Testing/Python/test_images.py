@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from conftest import shared_data
 
 from DDSPSegmentationLib.engine.errors import InputError, StorageError
 from DDSPSegmentationLib.engine.images import check_image, read_image, read_mask, write_image, write_text
@@ -284,8 +283,8 @@ def test_mr_volumes_of_every_type_and_axis_order_are_accepted():
     check_image(sitk.Normalize(sitk.Cast(scan(), sitk.sitkFloat32)), "T2")
 
 
-def test_real_scan_is_accepted_and_read_quickly():
-    path = shared_data() / "prostatex" / "ProstateX-0000.nii.gz"
+def test_real_scan_is_accepted_and_read_quickly(real_scans):
+    path = real_scans / "prostatex" / "ProstateX-0000.nii.gz"
     image = read_image(path)
     check_image(image, path.name)
     assert image.GetSize() == (384, 384, 19)

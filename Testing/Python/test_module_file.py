@@ -12,7 +12,7 @@ import pytest
 import slicer
 from scene_parts import ThresholdRunner, new_volume
 
-from DDSPSegmentationLib.engine.errors import InputError
+from DDSPSegmentationLib.engine.errors import InputError, TorchMissingError
 
 MODULE = Path(__file__).resolve().parents[2] / "DDSPSegmentation"
 pytestmark = pytest.mark.usefixtures("scene")
@@ -80,14 +80,28 @@ def test_sample_is_registered_only_after_startup(module, application, monkeypatc
     assert source["nodeNames"] == "ProstateX-0000" and source["category"] == "Segmentation"
 
 
-def test_torch_version_is_asked_without_loading_torch(module, monkeypatch):
-    def missing(name):
-        raise importlib.metadata.PackageNotFoundError(name)
+@pytest.fixture
+def no_torch(monkeypatch):
+    installed = importlib.metadata.version
 
-    logic = module.DDSPSegmentationLogic()
-    assert logic.torchVersion() == importlib.metadata.version("torch")
-    monkeypatch.setattr(importlib.metadata, "version", missing)
-    assert logic.torchVersion() is None
+    def version(name):
+        if name == "torch":
+            raise importlib.metadata.PackageNotFoundError(name)
+        return installed(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+
+
+def test_installed_torch_is_found(module):
+    assert module.DDSPSegmentationLogic().missingTorch() == ""
+
+
+def test_segmenting_without_torch_says_how_to_install_it_and_changes_nothing(module, no_torch):
+    volume = new_volume()
+    count = slicer.mrmlScene.GetNumberOfNodes()
+    with pytest.raises(TorchMissingError, match="PyTorch is not installed.*install the extension 'PyTorch'"):
+        module.DDSPSegmentationLogic().segmentProstate(volume)
+    assert slicer.mrmlScene.GetNumberOfNodes() == count
 
 
 def test_every_widget_the_code_names_is_in_the_ui_file():
@@ -158,12 +172,11 @@ def test_button_is_enabled_by_a_volume(panel):
     assert panel.ui.segmentButton.enabled is True and panel.ui.statusLabel.text == "Press Segment Prostate."
 
 
-def test_missing_torch_is_said_before_the_click(panel, monkeypatch):
-    monkeypatch.setattr(type(panel.logic), "torchVersion", staticmethod(lambda: None))
+def test_missing_torch_is_said_before_the_click(panel, no_torch):
     panel.ui.inputSelector.node = new_volume()
     panel.onInputChanged()
     assert panel.ui.segmentButton.enabled is False
-    assert "Install the extension PyTorch in the Extensions Manager" in panel.ui.segmentButton.toolTip
+    assert "install the extension 'PyTorch'" in panel.ui.segmentButton.toolTip
 
 
 def test_click_shows_volume_dice_warnings_and_the_next_step(panel, application):

@@ -6,6 +6,7 @@ import zlib
 import numpy as np
 import pytest
 import SimpleITK as sitk
+
 from DDSPSegmentationLib.engine.errors import InputError, StorageError
 from DDSPSegmentationLib.engine.pictures import PROSTATE_COLOUR, REFERENCE_COLOUR, contour_picture, thumbnail
 

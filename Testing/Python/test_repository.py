@@ -1,4 +1,4 @@
-"""Rules that hold for the repository as a whole: layers, package lists, catalogue files, sizes, set-up."""
+"""Rules that hold for the repository as a whole: layers, package lists, catalogue files, sizes."""
 
 import ast
 import hashlib
@@ -198,13 +198,13 @@ def test_the_module_file_imports_in_a_slicer_without_torch():
     assert run.returncode == 0, run.stderr
 
 
-@pytest.mark.parametrize("path", [p for p in PRODUCT_FILES if layer_of(p) == "service"], ids=name_of)
-def test_a_service_imports_without_torch(path):
-    code = "import sys; sys.modules['torch'] = None; sys.path.insert(0, sys.argv[1]); __import__(sys.argv[2])"
+def test_every_service_imports_without_torch():
+    code = "import sys; sys.modules['torch'] = None; sys.path.insert(0, sys.argv[1]); [*map(__import__, sys.argv[2:])]"
+    services = [module_name(path) for path in PRODUCT_FILES if layer_of(path) == "service"]
     run = subprocess.run(
-        [sys.executable, "-c", code, str(MODULE), module_name(path)], capture_output=True, text=True, check=False
+        [sys.executable, "-c", code, str(MODULE), *services], capture_output=True, text=True, check=False
     )
-    assert run.returncode == 0, run.stderr
+    assert services and run.returncode == 0, run.stderr
 
 
 # ---- the package
@@ -340,60 +340,3 @@ def test_no_file_names_a_folder_of_somebodys_machine():
         if pattern.search(line)
     ]
     assert found == []
-
-
-# ---- set-up
-
-
-def pins(name: str) -> dict[str, str]:
-    lines = (ROOT / "requirements" / name).read_text(encoding="utf-8").splitlines()
-    return dict(line.split("==") for line in lines if line and not line.startswith("#"))
-
-
-def test_every_dependency_is_pinned():
-    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    declared = re.search(r"^dependencies = \[(.*)\]$", project, re.MULTILINE).group(1)
-    for name in re.findall(r'"([\w-]+)', declared):
-        assert name in pins("run.txt")
-    assert not set(pins("run.txt")) & set(pins("test.txt"))
-
-
-def run_setup(folder: Path, python: str) -> subprocess.CompletedProcess:
-    """Run requirements/install.sh of a copy without a virtual environment."""
-    (folder / "requirements").mkdir(parents=True)
-    for name in ("requirements/install.sh", "requirements/run.txt", "requirements/test.txt", "pyproject.toml"):
-        (folder / name).write_bytes((ROOT / name).read_bytes())
-    return subprocess.run(
-        ["sh", "requirements/install.sh", "run"], cwd=folder, env=os.environ | {"PYTHON": python},
-        capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
-
-
-def fake_python(folder: Path, answers: str) -> str:
-    path = folder / "fake python"
-    path.write_text(f'#!/bin/sh\ncase "$*" in\n{answers}\nesac\n', encoding="utf-8")
-    path.chmod(0o755)
-    return str(path)
-
-
-needs_shell = pytest.mark.skipif(os.name == "nt", reason="the Makefile is for Linux and macOS")
-
-
-@needs_shell
-def test_setup_says_what_to_install_when_there_is_no_python(tmp_path):
-    run = run_setup(tmp_path / "a folder", "no-such-python")
-    assert run.returncode == 1 and not (tmp_path / "a folder/.venv").exists()
-    assert "no-such-python" in run.stderr and "sudo apt install python3" in run.stderr
-
-
-@needs_shell
-def test_setup_refuses_an_unsupported_python(tmp_path):
-    run = run_setup(tmp_path / "a folder", fake_python(tmp_path, "*version_info*) exit 1 ;;"))
-    assert run.returncode == 1 and "No usable Python 3.10, 3.11 or 3.12" in run.stderr
-
-
-@needs_shell
-def test_setup_says_what_to_install_when_the_venv_module_is_missing(tmp_path):
-    answers = "*ensurepip*) exit 1 ;;\n*print*) echo 3.11 ;;"
-    run = run_setup(tmp_path / "a folder", fake_python(tmp_path, answers))
-    assert run.returncode == 1 and "sudo apt install python3.11-venv" in run.stderr

@@ -92,11 +92,9 @@ class Grid:
 
     def restore_image(self, array: np.ndarray, reference: sitk.Image) -> sitk.Image:
         """Turn a canonical native array (z, y, x) back into an image on exactly the scan's own grid."""
-        image = sitk.GetImageFromArray(np.ascontiguousarray(array))
-        restored = sitk.DICOMOrient(image, self.orientation)
-        result = sitk.GetImageFromArray(sitk.GetArrayViewFromImage(restored))
-        result.CopyInformation(reference)
-        return result
+        image = sitk.DICOMOrient(sitk.GetImageFromArray(np.ascontiguousarray(array)), self.orientation)
+        image.CopyInformation(reference)
+        return image
 
     def index_of(self, location: tuple[float, float, float], reference: sitk.Image) -> np.ndarray:
         """Continuous network-grid index (z, y, x) of a point in the scan's LPS millimetres."""

@@ -51,6 +51,7 @@ class Segmentation:
         probability: float32 in [0, 1], the fused probability.
         uncertainty: float32 in [0, 1], entropy of the fused probability and disagreement of the branches.
         measurements: volume and diameters of ``mask``.
+        soft_dice: Dice of mask and probability, the raw measure of the network's own doubt, in [0, 1].
         expected_dice: calibrated estimate of the Dice that an expert's mask would give, in [0, 1].
         warnings: sentences a radiologist should read before trusting the mask.
         notices: sentences about how it was computed (for instance a fall-back to the CPU).
@@ -63,6 +64,7 @@ class Segmentation:
     probability: sitk.Image
     uncertainty: sitk.Image
     measurements: GlandMeasurements
+    soft_dice: float
     expected_dice: float
     warnings: list[str]
     notices: list[str]

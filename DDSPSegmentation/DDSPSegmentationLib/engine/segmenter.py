@@ -84,10 +84,11 @@ class Segmenter:
         with clock.phase("Segmenting"):
             prediction = self._predict(volume, centre, mode, clock, notices)
         with clock.phase("Measuring"):
-            probability = np.clip(grid.to_native(prediction.probability), 0, 1)
+            probability = grid.to_native(prediction.probability)
             mask, shares = largest_component(probability > threshold)
-            uncertainty = uncertainty_map(probability, grid.to_native(prediction.disagreement))
-            expected = expected_dice(_soft_dice_near(mask, probability), self.model.calibration)
+            uncertainty = grid.to_native(uncertainty_map(prediction.probability, prediction.disagreement))
+            soft = _soft_dice_near(mask, probability)
+            expected = expected_dice(soft, self.model.calibration) if mask.any() else 0.0
             mask_image = grid.restore_image(mask.astype(np.uint8), image)
             measurements = measure_gland(mask_image)
             warnings = find_warnings(measurements.volume_ml, touched_sides(mask), shares, expected)
@@ -96,7 +97,8 @@ class Segmenter:
                 probability=grid.restore_image(probability, image),
                 uncertainty=grid.restore_image(uncertainty, image),
                 measurements=measurements,
-                expected_dice=expected if measurements.volume_ml else 0.0,
+                soft_dice=soft,
+                expected_dice=expected,
                 warnings=warnings,
                 notices=notices,
                 seconds=clock.seconds,

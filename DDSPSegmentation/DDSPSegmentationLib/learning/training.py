@@ -69,6 +69,7 @@ class Trainer:
         folder: log, curve, checkpoint and the published model go here.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``; ``precision``: ``auto``, ``float32`` or ``bfloat16``.
         start_from: weights to begin with instead of the paper's initialisation.
+        facts: further fields of the published ``ModelDescription``, for instance what a parent version measured.
         checkpoint_minutes: a kill loses at most so much.
     """
 
@@ -82,6 +83,7 @@ class Trainer:
         device: str = "auto",
         precision: str = "auto",
         start_from: dict[str, Tensor] | None = None,
+        facts: dict[str, object] | None = None,
         checkpoint_minutes: float = 3.0,
         progress: Callable[[str], None] = print,
     ):
@@ -90,7 +92,7 @@ class Trainer:
         if {case.name for case in training} & {case.name for case in validation}:
             raise DatasetError("A case is in both training and validation.", "Correct the folds.")
         self.plan, self.training, self.validation = plan, list(training), list(validation)
-        self.folder = Path(folder)
+        self.folder, self.facts = Path(folder), facts or {}
         self.checkpoint_minutes, self.progress = checkpoint_minutes, progress
         self.device = choose_device(device)
         self.processes = Processes.join(self.device)
@@ -310,9 +312,16 @@ class Trainer:
         """Save the averaged weights as a model version."""
         network = DDSPConvNet(self.plan.network)
         network.load_state_dict(self.average)
-        facts = {"plan": self.plan.name, "steps": self.step, "loss": self.plan.loss, "seed": self.plan.seed}
-        cases = [case.name for case in self.training]
-        save_model(folder, network, self.plan.preprocessing.to_dict(), training={**facts, "cases": cases})
+        training = {
+            "plan": self.plan.name,
+            "steps": self.step,
+            "loss": self.plan.loss,
+            "seed": self.plan.seed,
+            "cases": [case.name for case in self.training],
+        }
+        facts = {"version": self.folder.name, "date": time.strftime("%Y-%m-%d"), **self.facts}
+        facts["training"] = {**training, **facts.get("training", {})}
+        save_model(folder, network, self.plan.preprocessing.to_dict(), **facts)
 
 
 def _optimizer(plan: TrainingPlan, network: nn.Module) -> torch.optim.Optimizer:

@@ -194,7 +194,6 @@ class _Batch:
             "identity": identity,
             "mask": {"file": mask.name, "sha256": file_sha256(mask)},
             "measurements": answer.as_row(),
-            "least_certain_slice": answer.least_certain_slice,
             "warnings": list(answer.warnings),
             "notices": list(answer.notices),
             "seconds": dict(answer.seconds),

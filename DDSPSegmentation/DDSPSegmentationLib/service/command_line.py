@@ -153,6 +153,7 @@ def train(chosen: argparse.Namespace) -> int:
     """``train``: prepare the cases of a folder, train, publish the model; 1 when stopped before its end."""
     require_torch()
     from ..engine.model import load_network
+    from ..learning.calibration import calibrate_model
     from ..learning.dataset import prepare_dataset, read_dataset, select_fold, split_folds
     from ..learning.plans import choose_plan
     from ..learning.training import Trainer, line_progress
@@ -161,7 +162,12 @@ def train(chosen: argparse.Namespace) -> int:
     training, validation = select_fold(cases, split_folds(cases, chosen.dataset), chosen.fold)
     plan = choose_plan(chosen.plan, **({"steps": chosen.steps} if chosen.steps else {}))
     cache = chosen.cache or Path(chosen.output) / "cache"
-    start_from = load_network(chosen.start_from)[0].state_dict() if chosen.start_from else None
+    start_from, facts = None, {}
+    if chosen.start_from:
+        network, parent = load_network(chosen.start_from)
+        start_from = network.state_dict()
+        measured = {**parent.metrics, "measured_on": parent.metrics.get("measured_on", f"parent version {parent.version}")}
+        facts = {"calibration": parent.calibration, "metrics": measured, "training": {"parent": parent.version}}
     trainer = Trainer(
         plan,
         prepare_dataset(training, plan.preprocessing, cache, say),
@@ -169,12 +175,18 @@ def train(chosen: argparse.Namespace) -> int:
         chosen.output,
         device=chosen.device,
         start_from=start_from,
+        facts=facts,
         progress=line_progress,
     )
     if chosen.resume:
         trainer.load_checkpoint()
     finished = trainer.run(minutes=chosen.minutes)
-    say(f"The model is in {Path(chosen.output) / 'model'}")
+    model = Path(chosen.output) / "model"
+    if finished and validation:
+        say(f"Calibrating the expected Dice on the {len(validation)} validation cases")
+        for key, value in calibrate_model(model, validation, chosen.device, say).figures().items():
+            say(f"  {key}: {value}")
+    say(f"The model is in {model}")
     return 0 if finished or chosen.minutes else EXIT_SOME_FAILED
 
 

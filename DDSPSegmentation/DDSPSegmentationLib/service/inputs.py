@@ -63,14 +63,16 @@ class InputCase:
         Raises:
             InputError: a file cannot be read.
         """
-        if isinstance(self.source, DicomSeries):
-            digests = sorted(_digest(file.path) for file in self.source.files)
+        if isinstance(self.source, DicomSeries):  # a slice's file name can be its UID, so it is not told
+            title = f"A slice of DICOM series '{self.name}'"
+            digests = sorted(_digest(file.path, title) for file in self.source.files)
             return hashlib.sha256("".join(digests).encode()).hexdigest()
-        digest = _digest(self.source)
+        title = f"File '{self.source.name}'"
+        digest = _digest(self.source, title)
         voxels = detached_voxels(self.source)
         if voxels is None or not os.path.isfile(voxels):
             return digest
-        return hashlib.sha256((digest + _digest(voxels)).encode()).hexdigest()
+        return hashlib.sha256((digest + _digest(voxels, title)).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -167,7 +169,7 @@ def _reason_to_skip(path: Path) -> str | None:
 
 def _name_files(images: Iterable[_Found]) -> list[InputCase]:
     """Stems, told apart by a hash of the place wherever two files could share one."""
-    ordered = sorted(images, key=lambda found: (found.place.as_posix(), str(found.path)))
+    ordered = sorted(images, key=lambda found: os.path.abspath(found.path))
     stems = [safe_name(_stem(found.path)) for found in ordered]
     shared = Counter(stem.casefold() for stem, found in zip(stems, ordered, strict=True) if not found.nested)
     cases: list[InputCase] = []
@@ -201,7 +203,7 @@ def _short_hash(text: str) -> str:
     return hashlib.sha256(unicodedata.normalize("NFC", text).encode("utf-8", "surrogateescape")).hexdigest()[:8]
 
 
-def _digest(path: Path) -> str:
+def _digest(path: Path, title: str) -> str:
     digest = hashlib.sha256()
     try:
         with open(path, "rb") as file:
@@ -209,7 +211,7 @@ def _digest(path: Path) -> str:
                 digest.update(chunk)
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else "reading failed"
-        raise InputError(f"File '{path.name}' cannot be read: {reason}.", "Check that you may read it.") from error
+        raise InputError(f"{title} cannot be read: {reason}.", "Check that you may read it.") from error
     return digest.hexdigest()
 
 

@@ -97,8 +97,6 @@ def _case(name: str, entry: dict, folder: Path) -> str:
         ("Left-right x antero-posterior x cranio-caudal", f"{diameters} mm", ""),
         ("Time", f"{_number(row.get('seconds'), 1)} s on {row.get('device', '')}", ""),
     ]
-    if entry.get("least_certain_slice") is not None:
-        facts.insert(3, ("Least certain slice", str(entry["least_certain_slice"]), ""))
     items = "".join(
         f'<div><dt>{escape(term)}</dt><dd class="{kind}">{escape(value)}</dd></div>' for term, value, kind in facts
     )
