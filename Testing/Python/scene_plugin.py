@@ -23,9 +23,9 @@ NEEDS_SLICER = {
 def scene():
     """slicer.mrmlScene, emptied before and after."""
     host = start()
-    host.scene.Clear(1)
+    host.scene.Clear(0)
     yield host.scene
-    host.scene.Clear(1)
+    host.scene.Clear(0)
 
 
 @pytest.fixture(autouse=True)

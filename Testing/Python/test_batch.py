@@ -488,7 +488,9 @@ def test_cases_of_an_earlier_run_stay_listed_while_their_mask_is_there(tmp_path)
     assert set(record(tmp_path)["cases"]) == {"case1", "other"}
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"schema_version": 1}', '{"schema_version": 1, "cases": {"a": 3}}'])
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", '{"schema_version": 1}', '{"schema_version": 1, "cases": {"a": 3}}']
+)
 def test_damaged_run_file_means_that_everything_is_redone(tmp_path, content):
     run(tmp_path, cases(1))
     (tmp_path / "run.json").write_text(content)

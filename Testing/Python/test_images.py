@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from dicom_parts import write_slice
 
 from DDSPSegmentationLib.engine.errors import InputError, StorageError
 from DDSPSegmentationLib.engine.images import check_image, read_image, read_mask, write_image, write_text
@@ -178,6 +179,11 @@ def test_image_of_another_format_under_a_wrong_suffix_is_refused(tmp_path):
     assert "'T2.nrrd' is not a readable NRRD image" in refusal(read_image, tmp_path / "T2.nrrd")
 
 
+def test_dicom_file_under_an_image_suffix_is_refused_and_not_read_with_its_header(tmp_path):
+    write_slice(tmp_path / "slice.dcm", 0).rename(tmp_path / "T2.nrrd")
+    assert "'T2.nrrd' is not a readable NRRD image" in refusal(read_image, tmp_path / "T2.nrrd")
+
+
 @pytest.mark.parametrize("qform", (0, 1))
 @pytest.mark.parametrize("shear", (0.1, 0.0005))
 def test_sheared_nifti_is_refused_even_where_a_qform_would_hide_it(tmp_path, qform, shear, capfd):
@@ -294,6 +300,7 @@ def test_real_scan_is_accepted_and_read_quickly(real_scans):
     ("image", "words"),
     (
         (scan(size=(40, 48, 7)), "has 7 slices; a 3D acquisition of at least 8 slices is needed"),
+        (sitk.PermuteAxes(scan(size=(40, 48, 7)), (2, 0, 1)), "has 7 slices"),
         (scan(size=(31, 48, 12)), "has 31 x 48 voxels in plane; at least 32 x 32"),
         (scan(spacing=(1.4, 2, 4)), "field of view of 56 x 96 mm in plane; 60 to 600 mm"),
         (scan(spacing=(2, 12.6, 4)), "field of view of 80 x 604.8 mm in plane"),

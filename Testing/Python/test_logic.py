@@ -16,6 +16,8 @@ from scene_parts import (
 )
 
 from DDSPSegmentationLib.engine.errors import Cancelled, InputError
+from DDSPSegmentationLib.engine.images import read_image
+from DDSPSegmentationLib.scene.conversion import add_volume_node
 
 pytestmark = pytest.mark.usefixtures("scene")
 PROSTATE = slicer.vtkSegment.GetTerminologyEntryTagName()
@@ -375,7 +377,7 @@ def test_scene_saved_and_opened_again_still_knows_its_result(logic, scene, tmp_p
         assert stored.GetStorageNode().WriteData(stored)
     scene.SetURL(str(tmp_path / "scene.mrml"))
     scene.Commit()
-    scene.Clear(1)
+    scene.Clear(0)
     scene.Connect()
     volume = slicer.util.getNode("T2")
     (node,) = segmentations()
@@ -546,7 +548,7 @@ class MeddlingRunner(ThresholdRunner):
     "meddle",
     [
         lambda volume: slicer.mrmlScene.RemoveNode(volume),
-        lambda volume: slicer.mrmlScene.Clear(1),
+        lambda volume: slicer.mrmlScene.Clear(0),
         lambda volume: slicer.util.updateVolumeFromArray(volume, gland_voxels()[::-1]),
         lambda volume: volume.SetSpacing(1, 1, 1),
         lambda volume: put_under_transform(volume, rigid_matrix()),
@@ -586,3 +588,25 @@ def test_mask_of_another_size_is_refused(logic):
     with pytest.raises(InputError, match=r"\(23, 20, 12\) voxels, the volume \(24, 20, 12\)"):
         logic.segmentProstate(slicer.util.getNode("T2"), runner=CroppingRunner())
     assert node_names() == before
+
+
+# ---- the real network
+
+
+def test_built_in_model_segments_the_sample_scan_wherever_it_lies(logic, sample_scan):
+    volume = add_volume_node(read_image(sample_scan), "ProstateX-0000")
+    still = logic.segmentProstate(volume)
+    node = still.outputSegmentationNode
+    mask = mask_of(node, volume)
+    centre = np.array(node.GetSegmentCenterRAS("Prostate"))
+    counted_ml = mask.sum() * np.prod(volume.GetSpacing()) / 1000
+    assert 10 < counted_ml < 250
+    assert slicer.util.arrayFromTableColumn(still.tableNode, "volume_ml")[0] == pytest.approx(counted_ml, abs=0.01)
+    assert 0.5 < still.segmentation.expected_dice <= 1
+
+    move = rigid_matrix()
+    put_under_transform(volume, move)
+    moved = logic.segmentProstate(volume)
+    assert moved.outputSegmentationNode is node
+    np.testing.assert_array_equal(mask_of(node, volume), mask)
+    assert np.array(node.GetSegmentCenterRAS("Prostate")) == pytest.approx((move @ [*centre, 1.0])[:3], abs=0.01)

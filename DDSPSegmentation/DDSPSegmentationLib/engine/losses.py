@@ -1,4 +1,4 @@
-"""DSC, Jaccard and re-weighted cross-entropy losses, and their sum over the supervised outputs (Liu et al. 2018, section 3).
+"""DSC, Jaccard and re-weighted cross-entropy losses, and their sum over the outputs (Liu et al. 2018, section 3).
 
 P is the prediction in [0, 1], R the reference in {0, 1}, both (batch, ...); every loss is computed per case over all
 its voxels in float32 (or float64 when given), then averaged over the batch. With K = sum(P R), U = sum(P^2) + sum(R^2):
@@ -60,7 +60,8 @@ LOSSES: dict[str, Loss] = {
 
 def _per_case(prediction: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
     if prediction.shape != reference.shape:
-        raise ValueError(f"prediction {tuple(prediction.shape)} and reference {tuple(reference.shape)} differ in shape.")
+        shapes = f"prediction {tuple(prediction.shape)} and reference {tuple(reference.shape)}"
+        raise ValueError(f"{shapes} differ in shape.")
     dtype = torch.promote_types(prediction.dtype, torch.float32)
     return prediction.to(dtype).flatten(1), reference.to(dtype).flatten(1)
 

@@ -7,6 +7,7 @@ architecture that model.json describes, so that nothing in a model folder is eve
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -63,10 +64,11 @@ def describe_model(folder: Path | str | None = None) -> ModelDescription:
     Raises:
         ModelError: no such folder, no or damaged model.json, or one of a newer schema.
     """
-    folder = builtin_model_folder() if folder is None else Path(folder)
+    folder = _present(builtin_model_folder() if folder is None else Path(folder))
     path = folder / DESCRIPTION_FILE
     if not path.is_file():
-        raise ModelError(f"Model '{folder.name}' has no {DESCRIPTION_FILE}.", "Choose a folder that holds a model version.")
+        cause = f"Model '{folder.name}' has no {DESCRIPTION_FILE}."
+        raise ModelError(cause, "Choose a folder that holds a model version.")
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         schema = values.pop("schema_version")
@@ -77,7 +79,8 @@ def describe_model(folder: Path | str | None = None) -> ModelDescription:
             )
         return ModelDescription(**values)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ModelError(f"Model '{folder.name}' has a damaged {DESCRIPTION_FILE} ({error}).", REINSTALL) from error
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ModelError(f"Model '{folder.name}' has a damaged {DESCRIPTION_FILE} ({reason}).", REINSTALL) from error
 
 
 def load_network(folder: Path | str | None = None) -> tuple[DDSPConvNet, ModelDescription]:
@@ -89,8 +92,9 @@ def load_network(folder: Path | str | None = None) -> tuple[DDSPConvNet, ModelDe
     import torch
 
     from .network import DDSPConvNet, NetworkSettings
+    from .preprocessing import PreprocessingSettings
 
-    folder = builtin_model_folder() if folder is None else Path(folder)
+    folder = _present(builtin_model_folder() if folder is None else Path(folder))
     description = describe_model(folder)
     weights = folder / WEIGHTS_FILE
     if not weights.is_file():
@@ -103,12 +107,20 @@ def load_network(folder: Path | str | None = None) -> tuple[DDSPConvNet, ModelDe
             REINSTALL,
         )
     try:
+        settings = NetworkSettings.from_dict(description.network)
+        PreprocessingSettings.from_dict(description.preprocessing)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ModelError(f"Model '{description.version}' has unusable settings ({error}).", REINSTALL) from error
+    try:
         state = torch.load(weights, map_location="cpu", weights_only=True)
-        network = DDSPConvNet(NetworkSettings.from_dict(description.network))
-        network.load_state_dict({key: value.float() if value.is_floating_point() else value for key, value in state.items()})
+        network = DDSPConvNet(settings)
+        network.load_state_dict(
+            {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
+        )
     except Exception as error:  # torch raises many types for damaged or foreign files
-        first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelError(f"The weights of model '{description.version}' do not fit its description ({first_line}).", REINSTALL) from error
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        cause = f"The weights of model '{description.version}' do not fit its description ({reason})."
+        raise ModelError(cause, REINSTALL) from error
     if not all(torch.isfinite(value).all() for value in network.state_dict().values()):
         raise ModelError(f"The weights of model '{description.version}' hold values that are not finite.", REINSTALL)
     return network.eval(), description
@@ -127,6 +139,8 @@ def save_model(folder: Path | str, network: DDSPConvNet, preprocessing: dict, **
     folder = Path(folder)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
+        if _present(folder) != folder:
+            os.replace(_present(folder), folder)
         aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
         try:
             if folder.is_dir():  # the model card and the terms stay
@@ -135,7 +149,9 @@ def save_model(folder: Path | str, network: DDSPConvNet, preprocessing: dict, **
                 key: value.detach().cpu().half() if value.is_floating_point() else value.cpu()
                 for key, value in network.state_dict().items()
             }
-            torch.save(state, aside / WEIGHTS_FILE)
+            weights = io.BytesIO()  # torch itself reports a full disk as a RuntimeError without a reason
+            torch.save(state, weights)
+            (aside / WEIGHTS_FILE).write_bytes(weights.getbuffer())
             description = ModelDescription(
                 sha256=file_sha256(aside / WEIGHTS_FILE),
                 network=network.settings.to_dict(),
@@ -144,16 +160,38 @@ def save_model(folder: Path | str, network: DDSPConvNet, preprocessing: dict, **
             )
             write_description(aside, description)
             os.chmod(aside, 0o755)
-            replaced = folder.with_name(f".{folder.name}.replaced")
-            if folder.is_dir():
-                os.replace(folder, replaced)
-            os.replace(aside, folder)
-            shutil.rmtree(replaced, ignore_errors=True)
+            _put_in_place(aside, folder)
         finally:
             shutil.rmtree(aside, ignore_errors=True)
     except OSError as error:
-        raise StorageError(f"Model '{folder.name}' cannot be written ({error.strerror}).", "Free space or choose another folder.") from error
+        cause = f"Model '{folder.name}' cannot be written ({error.strerror})."
+        raise StorageError(cause, "Free space or choose another folder.") from error
     return description
+
+
+def _put_in_place(aside: Path, folder: Path) -> None:
+    """Rename the new version into place; where that fails the old one comes back."""
+    replaced = _replaced(folder)
+    if folder.is_dir():
+        shutil.rmtree(replaced, ignore_errors=True)
+        os.replace(folder, replaced)
+    try:
+        os.replace(aside, folder)
+    except OSError:
+        if replaced.is_dir():
+            os.replace(replaced, folder)
+        raise
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _replaced(folder: Path) -> Path:
+    """Where an old version waits until the new one is in place."""
+    return folder.with_name(f".{folder.name}.replaced")
+
+
+def _present(folder: Path) -> Path:
+    """The folder, or the old version that a kill in the middle of a replacement left aside."""
+    return _replaced(folder) if folder.name and not folder.exists() and _replaced(folder).is_dir() else folder
 
 
 def write_description(folder: Path, description: ModelDescription) -> None:

@@ -57,7 +57,7 @@ class NetworkSettings:
     @property
     def fused(self) -> tuple[bool, bool, bool]:
         """Which of the outputs (main, stage 2, stage 3) take part in the answer."""
-        return tuple(bool(use) and weight > 0 for use, weight in zip(self.fusion, self.supervision))
+        return tuple(bool(use) and weight > 0 for use, weight in zip(self.fusion, self.supervision, strict=True))
 
     def to_dict(self) -> dict:
         return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
@@ -190,7 +190,7 @@ class DDSPConvNet(nn.Module):
 
     def fuse(self, outputs: tuple[Tensor, Tensor, Tensor]) -> Tensor:
         """Mean of the outputs that were supervised and are fused."""
-        used = [output for output, use in zip(outputs, self.settings.fused) if use]
+        used = [output for output, use in zip(outputs, self.settings.fused, strict=True) if use]
         return torch.stack(used).mean(dim=0)
 
     def fold_batch_norm(self) -> DDSPConvNet:
@@ -265,14 +265,18 @@ def summarize(settings: NetworkSettings) -> NetworkSummary:
 
 
 def receptive_field(settings: NetworkSettings) -> int:
-    """Voxels per axis that reach one voxel of the main output through convolutions and max pooling."""
-    field = 1 + 2 * 2  # encoder 1
-    field += 1 + 2 * 2 * 2  # pooling, encoder 2
-    field += 2 + 2 * 2 * 4  # pooling, encoder 3
+    """Voxels per axis that reach one voxel of the main output through convolutions and max pooling, at most.
+
+    Counted from the output back to the input. It depends a little on where the voxel lies relative to the coarser
+    grids; this is the largest.
+    """
+    field = 1
+    for _ in range(2):  # decoder layer, 3x3x3 layer, then the deconvolution: n fine voxels need n // 2 + 2 coarse ones
+        field = (field + 4) // 2 + 2
     if settings.block in ("ddsp", "dilation"):
-        field += 2 * 4 * sum(settings.dilations)
+        field += 2 * sum(settings.dilations)
     elif settings.block == "aspp":
-        field += 2 * 4 * max(settings.dilations)
-    field += 4 + 2 * 2 + 2 * 2  # deconvolution (one coarse voxel either way at most), 3x3x3 layer, decoder 2
-    field += 2 + 2 * 1 + 2 * 1  # the same at full size
-    return field
+        field += 2 * max(settings.dilations)
+    for _ in range(2):  # two layers, then the pooling before them
+        field = 2 * (field + 4)
+    return field + 4

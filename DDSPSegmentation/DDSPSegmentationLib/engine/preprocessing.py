@@ -218,7 +218,8 @@ def bias_corrected(array: np.ndarray, grid: Grid, mode: str) -> np.ndarray:
 
 def normalized(array: np.ndarray, settings: PreprocessingSettings) -> np.ndarray:
     """Clip to percentiles, zero mean, unit variance; all taken once over the central region of every slice."""
-    half = [round(settings.normalized_region_mm / step / 2) for step in (settings.spacing_mm[1], settings.spacing_mm[0])]
+    columns_mm, rows_mm = settings.spacing_mm[:2]
+    half = [round(settings.normalized_region_mm / step / 2) for step in (rows_mm, columns_mm)]
     middle = [n // 2 for n in array.shape[1:]]
     rows, columns = (slice(max(0, m - h), m + h) for m, h in zip(middle, half, strict=True))
     region = array[:, rows, columns]

@@ -36,7 +36,7 @@ def measure_gland(mask: sitk.Image) -> GlandMeasurements:
     inside = sitk.GetArrayViewFromImage(oriented) != 0
     spacing = oriented.GetSpacing()
     extents = []
-    for axis, step in zip((2, 1, 0), spacing):
+    for axis, step in zip((2, 1, 0), spacing, strict=True):
         occupied = np.flatnonzero(inside.any(axis=tuple(other for other in range(3) if other != axis)))
         extents.append(float((occupied[-1] - occupied[0] + 1) * step) if occupied.size else 0.0)
     return GlandMeasurements(float(inside.sum()) * math.prod(spacing) / 1000, *extents)

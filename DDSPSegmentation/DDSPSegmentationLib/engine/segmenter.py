@@ -133,16 +133,22 @@ class Segmenter:
 
         try:
             return run()
-        except torch.cuda.OutOfMemoryError:
-            self._move_to(torch.device("cpu"), "auto")
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
-            notices.append("The GPU ran out of memory; the processor was used instead.")
-            return run()
-        except RuntimeError as error:
-            if "out of memory" not in str(error) and "can't allocate memory" not in str(error):
+        except RuntimeError as error:  # CUDA has a type of its own, a subclass; MPS and the processor have not
+            if not isinstance(error, torch.cuda.OutOfMemoryError) and not _names_memory(error):
                 raise
-            raise DeviceError("There is not enough memory to segment this scan.", "Close other programs.") from error
+            if self.device.type == "cpu":
+                cause = "There is not enough memory to segment this scan."
+                raise DeviceError(cause, "Close other programs, or use a computer with more memory.") from error
+        # Outside the handler: its traceback would keep the GPU's tensors alive.
+        self._move_to(torch.device("cpu"), "auto")
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        notices.append("The GPU ran out of memory; the processor was used instead.")
+        return run()
+
+
+def _names_memory(error: RuntimeError) -> bool:
+    return any(words in str(error) for words in ("out of memory", "can't allocate memory", "not enough memory"))
 
 
 def _index_inside(grid: Grid, location: tuple[float, float, float], image: sitk.Image, name: str) -> np.ndarray:

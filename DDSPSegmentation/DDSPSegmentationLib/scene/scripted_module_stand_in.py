@@ -31,6 +31,7 @@ class ScriptedLoadableModuleWidget:
     """A widget class can be defined, not shown: there is no window."""
 
     def __init__(self, parent: Any = None):
+        super().__init__()
         self.parent = parent
 
     def setup(self) -> None:

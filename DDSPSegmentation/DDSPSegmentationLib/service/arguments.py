@@ -55,14 +55,14 @@ def add_segment_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", metavar="FOLDER", help="a model version (default: the built-in one)")
     parser.add_argument("--format", choices=tuple(MASK_SUFFIXES), default="seg.nrrd", help="of the masks")
     parser.add_argument("--threshold", type=_probability, default=0.5, help="probability of the contour (default: 0.5)")
-    parser.add_argument("--bias-field", choices=BIAS_FIELDS, help="bias-field correction (default: the mode's own choice)")
+    parser.add_argument("--bias-field", choices=BIAS_FIELDS, help="bias-field correction (default: the model's own)")
 
 
 def _add_train_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--dataset", required=True, metavar="FOLDER", help="PROMISE12, images/ + labels/, or nnU-Net raw")
+    parser.add_argument("--dataset", required=True, metavar="FOLDER", help="PROMISE12, images/ labels/, nnU-Net")
     parser.add_argument("--output", required=True, metavar="FOLDER", help="log, curve, checkpoint and model go here")
     parser.add_argument("--plan", choices=PLANS, default="improved", help="default: improved")
-    parser.add_argument("--fold", type=_fold, required=True, help="validate on this fold, or 'all': train on every case")
+    parser.add_argument("--fold", type=_fold, required=True, help="validation fold, or 'all': train on every case")
     parser.add_argument("--steps", type=_positive_int, help="optimiser steps (default: the plan's)")
     parser.add_argument("--minutes", type=_positive, help="stop after so long with a checkpoint")
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --output")
@@ -78,7 +78,7 @@ def _add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--fold", type=int, help="only the validation cases of this fold")
     parser.add_argument("--model", metavar="FOLDER", help="a model version (default: the built-in one)")
     parser.add_argument("--mode", choices=MODES, default="fast", help="default: fast")
-    parser.add_argument("--bias-field", choices=BIAS_FIELDS, help="bias-field correction (default: the mode's own choice)")
+    parser.add_argument("--bias-field", choices=BIAS_FIELDS, help="bias-field correction (default: the model's own)")
     _add_device(parser)
     parser.add_argument("--apart", nargs="+", default=[], metavar="CASE", help="cases listed but kept out of the means")
     parser.add_argument("--output", required=True, metavar="FOLDER", help="tables, plots and pictures go here")

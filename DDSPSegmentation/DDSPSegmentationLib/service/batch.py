@@ -41,7 +41,7 @@ class BatchSettings:
 
     Attributes:
         mask_suffix: ``.seg.nrrd`` or ``.nii.gz``.
-        bias_field: ``full``, ``fast``, ``off``, or None for the mode's own choice.
+        bias_field: ``full``, ``fast``, ``off``, or None for the model's own.
         model_version, model_sha256: the weights that will answer.
     """
 
@@ -214,8 +214,9 @@ class _Batch:
             raise StorageError(f"The run stopped at case '{name}'. {reason}")
 
     def _paths(self, name: str) -> tuple[Path, Path, Path]:
-        folder = self._folder
-        return folder / f"{name}{self._settings.mask_suffix}", folder / f"{name}.png", folder / THUMBNAILS / f"{name}.png"
+        """Mask, nine-slice picture and thumbnail of a case."""
+        folder, picture = self._folder, f"{name}.png"
+        return folder / f"{name}{self._settings.mask_suffix}", folder / picture, folder / THUMBNAILS / picture
 
     def _is_done(self, name: str, identity: dict) -> bool:
         entry = self._record.entry(name)

@@ -105,7 +105,8 @@ class BatchRecord:
 
     def save(self) -> None:
         """Replace run.json. Raises StorageError."""
-        write_text(json.dumps(self.content, indent=1, ensure_ascii=False, allow_nan=False) + "\n", self._folder / RUN_FILE)
+        text = json.dumps(self.content, indent=1, ensure_ascii=False, allow_nan=False)
+        write_text(text + "\n", self._folder / RUN_FILE)
 
     def _lies_there(self, entry: dict) -> bool:
         return entry["state"] == "done" and (self._folder / entry["mask"]["file"]).is_file()
@@ -131,9 +132,8 @@ def without_folders(text: str) -> str:
 
 def log_unexpected(folder: Path, name: str, error: BaseException) -> None:
     """Append where an unexpected error arose to a log beside the outputs: file names without folders, no values."""
-    frames = [
-        f"  {Path(frame.filename).name}:{frame.lineno} in {frame.name}" for frame in traceback.extract_tb(error.__traceback__)
-    ]
+    places = traceback.extract_tb(error.__traceback__)
+    frames = [f"  {Path(place.filename).name}:{place.lineno} in {place.name}" for place in places]
     lines = [f"{time.strftime('%Y-%m-%d %H:%M:%S')} {name}: {error_text(error)}", *frames]
     try:
         with open(folder / LOG_FILE, "a", encoding="utf-8") as file:
@@ -162,7 +162,7 @@ def _plain(value):
         return [_plain(item) for item in value]
     if isinstance(value, str):
         return without_folders(value)
-    if value is None or isinstance(value, (bool, int)):
+    if value is None or isinstance(value, int):
         return value
     number = float(value)
-    return (int(number) if number.is_integer() and not isinstance(value, float) else number) if math.isfinite(number) else None
+    return number if math.isfinite(number) else None

@@ -166,7 +166,7 @@ def train(chosen: argparse.Namespace) -> int:
     if chosen.start_from:
         network, parent = load_network(chosen.start_from)
         start_from = network.state_dict()
-        measured = {**parent.metrics, "measured_on": parent.metrics.get("measured_on", f"parent version {parent.version}")}
+        measured = {"measured_on": f"parent version {parent.version}", **parent.metrics}
         facts = {"calibration": parent.calibration, "metrics": measured, "training": {"parent": parent.version}}
     trainer = Trainer(
         plan,

@@ -79,7 +79,8 @@ def _head(record: BatchRecord, done: int) -> str:
         f"mode {settings.get('mode', '')}, {content.get('ended') or content.get('started', '')}"
     )
     state = content.get("state", "")
-    unfinished = "" if state in ("", "finished") else f"<p><strong>The run is not complete ({escape(state)}).</strong></p>"
+    complete = state in ("", "finished")
+    unfinished = "" if complete else f"<p><strong>The run is not complete ({escape(state)}).</strong></p>\n"
     return (
         f'<h1>Prostate segmentation report</h1>\n<p class="soft">{escape(facts)}</p>\n'
         f'<p class="research">{RESEARCH_ONLY}</p>\n{unfinished}'

@@ -15,7 +15,7 @@ from ..engine.segmentation import Segmentation
 if TYPE_CHECKING:
     from ..engine.segmenter import Segmenter
 
-OLDEST_TORCH = (2, 2)
+OLDEST_TORCH = (2, 4)
 INSTALL_TORCH = (
     "In Slicer, install the extension 'PyTorch' and restart; elsewhere, 'pip install torch' in the same environment."
 )

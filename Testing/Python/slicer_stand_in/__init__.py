@@ -1,7 +1,7 @@
 """Stand-ins for the parts of Slicer that neither slicer-core nor the headless host has, for tests only.
 
-install() makes ``import qt`` and ``from slicer.parameterNodeWrapper import ...`` work; Application is what slicer.app is
-asked for. test_slicer_contract.py, which passes in a real Slicer, says whether they behave as the real ones do.
+install() makes ``import qt`` and ``from slicer.parameterNodeWrapper import ...`` work; Application is what slicer.app
+is asked for. test_slicer_contract.py, which passes in a real Slicer, says whether they behave as the real ones do.
 """
 
 import sys

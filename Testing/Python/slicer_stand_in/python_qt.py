@@ -27,8 +27,19 @@ def _has_property(thing, name):
     return QtCore.QObject.metaObject(thing).indexOfProperty(name) >= 0
 
 
+def _connect(thing, signature, slot):
+    """connect("clicked(bool)", slot): the slot gets as many values as the signature names."""
+    name, parameters = signature.rstrip(")").split("(")
+    count = len(parameters.split(",")) if parameters else 0
+    # PySide6 counts a slot's parameters to choose what it sends, so the slot must name them.
+    slots = (lambda: slot(), lambda first: slot(first), lambda first, second: slot(first, second))
+    getattr(thing, name).connect(slots[count])
+
+
 class _PythonQtMixin:
     def __getattribute__(self, name):
+        if name == "connect":  # PySide6 looks this one up by itself, past any method of ours
+            return functools.partial(_connect, self)
         if name.startswith("_") or not _has_property(self, name):
             return super().__getattribute__(name)
         value = QtCore.QObject.property(self, name)
@@ -39,12 +50,6 @@ class _PythonQtMixin:
             QtCore.QObject.setProperty(self, name, value)
         else:
             super().__setattr__(name, value)
-
-    def connect(self, signature, slot):
-        """connect("clicked(bool)", slot): the slot gets as many values as the signature names."""
-        name, parameters = signature.rstrip(")").split("(")
-        count = len(parameters.split(",")) if parameters else 0
-        getattr(self, name).connect(lambda *values: slot(*values[:count]))
 
     def write(self, data):
         return super().write(data.encode() if isinstance(data, str) else data)

@@ -1,0 +1,101 @@
+"""Scans and networks whose answer is known, for the engine's tests."""
+
+import math
+
+import numpy as np
+import SimpleITK as sitk
+import torch
+from torch import nn
+
+from DDSPSegmentationLib.engine.model import save_model
+from DDSPSegmentationLib.engine.network import DDSPConvNet, NetworkSettings
+from DDSPSegmentationLib.engine.preprocessing import PreprocessingSettings
+
+IDENTITY = np.eye(3)
+# Normalised intensity from which the bright network says prostate, and how sharply.
+BRIGHT, SHARPNESS = 1.0, 8.0
+
+
+def rotation(degrees):
+    """Rotation matrix about x, then y, then z."""
+    matrix = np.eye(3)
+    for axis, angle in enumerate(np.radians(degrees)):
+        one, other = (axis + 1) % 3, (axis + 2) % 3
+        turn = np.eye(3)
+        turn[one, one] = turn[other, other] = math.cos(angle)
+        turn[one, other], turn[other, one] = -math.sin(angle), math.sin(angle)
+        matrix = turn @ matrix
+    return matrix
+
+
+def scan_of(array, spacing, direction=IDENTITY, origin=(0.0, 0.0, 0.0)):
+    """Image of an array (z, y, x) with its spacing (x, y, z) in mm and its axes as columns."""
+    image = sitk.GetImageFromArray(array)
+    image.SetSpacing([float(step) for step in spacing])
+    image.SetDirection(np.asarray(direction, float).ravel().tolist())
+    image.SetOrigin([float(value) for value in origin])
+    return image
+
+
+def middle_of(image):
+    """World position (x, y, z) in mm of the middle of the field of view."""
+    return np.array(image.TransformContinuousIndexToPhysicalPoint([(n - 1) / 2 for n in image.GetSize()]))
+
+
+def world_coordinates(image):
+    """World position in mm of every voxel, (3, z, y, x)."""
+    x, y, z = image.GetSize()
+    index = np.stack(np.meshgrid(np.arange(z), np.arange(y), np.arange(x), indexing="ij")[::-1])
+    axes = np.array(image.GetDirection()).reshape(3, 3) * image.GetSpacing()
+    return np.einsum("wi,izyx->wzyx", axes, index) + np.array(image.GetOrigin())[:, None, None, None]
+
+
+def ellipsoid(image, centre, radii):
+    """Bool array (z, y, x) of the voxels whose middle lies in an ellipsoid drawn in world mm."""
+    offset = world_coordinates(image) - np.array(centre)[:, None, None, None]
+    return ((offset / np.array(radii)[:, None, None, None]) ** 2).sum(axis=0) <= 1
+
+
+def centroid(mask):
+    """Mean index (z, y, x) of a mask."""
+    return np.argwhere(mask).mean(axis=0)
+
+
+def dice(one, other):
+    return 2 * np.count_nonzero(one & other) / (np.count_nonzero(one) + np.count_nonzero(other))
+
+
+def phantom(offset=(0.0, 0.0, 0.0), radii=(15.0, 13.0, 12.0), fov_mm=(96.0, 96.0, 54.0), spacing=(1.5, 1.5, 3.0), **geometry):
+    """A dark, grainy scan with a bright gland; the scan and its gland as a bool array (z, y, x)."""
+    size = [round(length / step) for length, step in zip(fov_mm, spacing, strict=True)]
+    image = scan_of(np.zeros(size[::-1], np.float32), spacing, **geometry)
+    gland = ellipsoid(image, middle_of(image) + offset, radii)
+    noise = np.random.default_rng(0).normal(0, 10, gland.shape)
+    image_of_gland = sitk.GetImageFromArray((200 + 300 * gland + noise).astype(np.float32))
+    image_of_gland.CopyInformation(image)
+    return image_of_gland, gland
+
+
+def bright_network(input_size=(24, 40, 40)):
+    """A real DDSPConvNet whose three outputs say prostate exactly where the scan is brighter than ``BRIGHT``."""
+    settings = NetworkSettings(widths=(1, 1, 1), block="none", input_size=input_size, supervision=(1.0, 0.0, 0.0))
+    network = DDSPConvNet(settings).eval()
+    for module in network.modules():
+        if isinstance(module, nn.Conv3d):
+            nn.init.zeros_(module.weight)
+            middle = tuple(n // 2 for n in module.kernel_size)
+            with torch.no_grad():
+                module.weight[(0, 0, *middle)] = 1
+    lift = 8.0  # keeps the darkest voxel above the ReLU
+    with torch.no_grad():
+        network.encoder1[0].convolution.bias.fill_(lift)
+        network.up1.layer.convolution.weight.zero_()
+        network.head1.weight.fill_(SHARPNESS)
+        network.head1.bias.fill_(-SHARPNESS * (BRIGHT + lift))
+    return network
+
+
+def bright_model(folder, input_size=(24, 40, 40), bias_field="off", **facts):
+    """The bright network as a model version on disk."""
+    save_model(folder, bright_network(input_size), PreprocessingSettings(bias_field=bias_field).to_dict(), **facts)
+    return folder
