@@ -89,7 +89,8 @@ class DDSPSegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.removeObservers()
 
     def enter(self):
-        self.updateButton()
+        if not self.ui.resultLabel.text:  # PyTorch may have been installed meanwhile
+            self.onInputChanged()
 
     def onInputChanged(self, node=None):
         if not self._running:

@@ -12,8 +12,9 @@ from DDSPSegmentationLib.engine.network import DDSPConvNet, NetworkSettings
 from DDSPSegmentationLib.engine.preprocessing import PreprocessingSettings
 
 IDENTITY = np.eye(3)
-# Normalised intensity from which the bright network says prostate, and how sharply.
-BRIGHT, SHARPNESS = 1.0, 8.0
+# Normalised intensity from which the bright network says prostate, and how sharply: half way up to the phantom's gland.
+BRIGHT, SHARPNESS = 2.8, 8.0
+CROP = (32, 48, 48)
 
 
 def rotation(degrees):
@@ -65,20 +66,24 @@ def dice(one, other):
     return 2 * np.count_nonzero(one & other) / (np.count_nonzero(one) + np.count_nonzero(other))
 
 
-def phantom(offset=(0.0, 0.0, 0.0), radii=(15.0, 13.0, 12.0), fov_mm=(96.0, 96.0, 54.0), spacing=(1.5, 1.5, 3.0), **geometry):
-    """A dark, grainy scan with a bright gland; the scan and its gland as a bool array (z, y, x)."""
-    size = [round(length / step) for length, step in zip(fov_mm, spacing, strict=True)]
+def phantom(*offsets, radii=(17.0, 15.0, 14.0), size=(64, 64, 18), spacing=(1.5, 1.5, 3.0), **geometry):
+    """A dark, grainy scan with a bright gland of 15 ml at each offset (x, y, z) in mm from the middle.
+
+    Returns:
+        The scan, and its glands as a bool array (z, y, x).
+    """
     image = scan_of(np.zeros(size[::-1], np.float32), spacing, **geometry)
-    gland = ellipsoid(image, middle_of(image) + offset, radii)
+    glands = [ellipsoid(image, middle_of(image) + offset, radii) for offset in offsets or [(0.0, 0.0, 0.0)]]
+    gland = np.any(glands, axis=0)
     noise = np.random.default_rng(0).normal(0, 10, gland.shape)
     image_of_gland = sitk.GetImageFromArray((200 + 300 * gland + noise).astype(np.float32))
     image_of_gland.CopyInformation(image)
     return image_of_gland, gland
 
 
-def bright_network(input_size=(24, 40, 40)):
-    """A real DDSPConvNet whose three outputs say prostate exactly where the scan is brighter than ``BRIGHT``."""
-    settings = NetworkSettings(widths=(1, 1, 1), block="none", input_size=input_size, supervision=(1.0, 0.0, 0.0))
+def bright_network(bright=BRIGHT):
+    """A real DDSPConvNet whose three outputs say prostate exactly where the scan is brighter than ``bright``."""
+    settings = NetworkSettings(widths=(1, 1, 1), block="none", input_size=CROP, supervision=(1.0, 0.0, 0.0))
     network = DDSPConvNet(settings).eval()
     for module in network.modules():
         if isinstance(module, nn.Conv3d):
@@ -86,16 +91,16 @@ def bright_network(input_size=(24, 40, 40)):
             middle = tuple(n // 2 for n in module.kernel_size)
             with torch.no_grad():
                 module.weight[(0, 0, *middle)] = 1
-    lift = 8.0  # keeps the darkest voxel above the ReLU
+    lift = 4.0  # keeps the darkest voxel above the ReLU
     with torch.no_grad():
         network.encoder1[0].convolution.bias.fill_(lift)
         network.up1.layer.convolution.weight.zero_()
         network.head1.weight.fill_(SHARPNESS)
-        network.head1.bias.fill_(-SHARPNESS * (BRIGHT + lift))
+        network.head1.bias.fill_(-SHARPNESS * (bright + lift))
     return network
 
 
-def bright_model(folder, input_size=(24, 40, 40), bias_field="off", **facts):
+def bright_model(folder, bright=BRIGHT, bias_field="off", **facts):
     """The bright network as a model version on disk."""
-    save_model(folder, bright_network(input_size), PreprocessingSettings(bias_field=bias_field).to_dict(), **facts)
+    save_model(folder, bright_network(bright), PreprocessingSettings(bias_field=bias_field).to_dict(), **facts)
     return folder

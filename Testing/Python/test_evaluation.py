@@ -254,7 +254,7 @@ class AReference:
         return gland(self.shift)
 
 
-def an_answer(image, expected_dice=0.91):
+def an_answer(image, expected_dice=0.91234):
     mask = gland()
     mask.CopyInformation(image)
     empty = sitk.Cast(mask, sitk.sitkFloat32) * 0
@@ -286,7 +286,7 @@ def test_a_model_is_evaluated_on_whole_cases_against_their_references(tmp_path):
     rows = rows_of(tmp_path / "cases.csv")
     assert [float(row["whole_dsc"]) for row in rows] == pytest.approx([1, summary.results[1].dice], rel=1e-5)
     assert summary.results[1].regions == compare_masks(gland(), gland(2))
-    assert rows[0]["expected_dice"] == "0.91" and rows[0]["warnings"] == "Look again." and rows[0]["patient"] == "P1"
+    assert rows[0]["expected_dice"] == "0.91234" and rows[0]["warnings"] == "Look again." and rows[0]["patient"] == "P1"
     assert steps == [("Case00", 0), ("Case01", 0.5), ("evaluated", 1)]
     assert (tmp_path / "worst-1-Case01.png").is_file()
 

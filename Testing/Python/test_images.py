@@ -73,6 +73,12 @@ def test_a_volume_comes_back_voxel_for_voxel_with_its_geometry(tmp_path, suffix,
     assert os.listdir(tmp_path) == [f"T2{suffix}"]
 
 
+@pytest.mark.parametrize("suffix", (".NRRD", ".NII.GZ", ".Nii", ".nii.GZ", ".MHA"))
+def test_suffix_in_capitals_is_the_same_suffix(tmp_path, suffix):
+    write_image(scan(), tmp_path / f"T2{suffix}")
+    assert same(read_image(tmp_path / f"T2{suffix}"), scan())
+
+
 def test_metaimage_with_voxels_in_a_raw_file_is_read(tmp_path):
     sitk.WriteImage(scan(), str(tmp_path / "Case00.mhd"))
     assert same(read_image(tmp_path / "Case00.mhd"), scan())

@@ -179,6 +179,17 @@ def test_missing_torch_is_said_before_the_click(panel, no_torch):
     assert "install the extension 'PyTorch'" in panel.ui.segmentButton.toolTip
 
 
+def test_coming_back_to_the_panel_finds_torch_installed_meanwhile_and_keeps_a_result(panel, no_torch, monkeypatch):
+    panel.ui.inputSelector.node = new_volume()
+    panel.onInputChanged()
+    monkeypatch.undo()
+    panel.enter()
+    assert panel.ui.segmentButton.enabled is True and panel.ui.statusLabel.text == "Press Segment Prostate."
+    panel.ui.resultLabel.text = "Volume 40.0 ml"
+    panel.enter()
+    assert panel.ui.resultLabel.text == "Volume 40.0 ml"
+
+
 def test_click_shows_volume_dice_warnings_and_the_next_step(panel, application):
     panel.ui.inputSelector.node = new_volume()
     panel.onSegment(False)

@@ -120,7 +120,7 @@ def test_canonical_voxels_run_towards_left_posterior_and_superior(orientation):
 
 @pytest.mark.parametrize("orientation", ORIENTATIONS)
 def test_the_acquired_axes_never_reach_the_network(orientation):
-    scan, _ = phantom(offset=(9, -6, 5))
+    scan, _ = phantom((9, -6, 5))
     expected, _ = prepare(scan, OFF)
     found, _ = prepare(sitk.DICOMOrient(scan, orientation), OFF)
     assert np.array_equal(found, expected)
@@ -133,16 +133,13 @@ def test_network_grid_covers_the_scan_with_the_spacing_of_the_paper():
 
 @pytest.mark.parametrize("mode", ["fast", "off"])
 def test_a_rigid_motion_changes_not_one_voxel(mode):
-    still, _ = phantom(offset=(9, -6, 5), direction=rotation((3, -4, 5)))
-    moved, _ = phantom(offset=(9, -6, 5), direction=rotation((3, -4, 5)))
-    turn = rotation((12, -17, 8))
-    moved.SetDirection((turn @ np.array(moved.GetDirection()).reshape(3, 3)).ravel().tolist())
+    still, _ = phantom((9, -6, 5), direction=rotation((3, -4, 5)))
+    moved = sitk.Image(still)
+    turned = rotation((12, -17, 8)) @ np.array(still.GetDirection()).reshape(3, 3)
+    moved.SetDirection(turned.ravel().tolist())
     moved.SetOrigin((-87.3, 41.1, 1203.7))
-    moved.CopyInformation(moved)
-    plain = scan_of(sitk.GetArrayFromImage(still), still.GetSpacing(), still.GetDirection())
-    turned = scan_of(sitk.GetArrayFromImage(still), still.GetSpacing(), moved.GetDirection(), moved.GetOrigin())
     settings = PreprocessingSettings(bias_field=mode)
-    (expected, grid), (found, other_grid) = prepare(plain, settings), prepare(turned, settings)
+    (expected, grid), (found, other_grid) = prepare(still, settings), prepare(moved, settings)
     assert grid == other_grid
     assert np.array_equal(found, expected)
 
@@ -197,10 +194,10 @@ def coil_scan():
     body = ellipsoid(image, middle_of(image), (70, 60, 60))
     z, y, x = np.meshgrid(np.linspace(-1, 1, 20), np.linspace(-1, 1, 80), np.linspace(-1, 1, 80), indexing="ij")
     tissue = np.where(body, 300.0, 20.0)
-    wedge = body & (x > 0.35) & (y > 0) & (z > 0)
+    wedge = body & (abs(x - 0.4) < 0.15) & (abs(y - 0.3) < 0.2) & (abs(z - 0.45) < 0.3)
     tissue[wedge] = 420
     noise = np.random.default_rng(3).normal(0, 6, tissue.shape)
-    scan = ((tissue + noise) * np.exp(0.55 * y - 0.25 * x * x)).astype(np.float32)
+    scan = ((tissue + noise) * np.exp(0.9 * y - 0.4 * x * x)).astype(np.float32)
     homogeneous = ellipsoid(image, middle_of(image), (50, 45, 25)) & ~wedge
     return scan_of(scan, image.GetSpacing()), tissue, homogeneous
 
@@ -213,12 +210,14 @@ def test_bias_field_correction_evens_out_a_homogeneous_tissue(mode):
     before = grid.to_network(sitk.GetArrayFromImage(image))
     after = bias_corrected(sitk.GetArrayFromImage(image), grid, mode)
     variation = [values[inside].std() / values[inside].mean() for values in (before, after)]
-    assert variation[0] > 0.15
-    assert variation[1] < variation[0] / 2
+    assert variation[0] > 0.2
+    assert variation[1] < variation[0] / 3
     true = grid.to_network(tissue)
     assert np.corrcoef(after.ravel(), true.ravel())[0, 1] > 0.97
-    for axis in range(3):
-        assert np.corrcoef(np.flip(after, axis).ravel(), true.ravel())[0, 1] < 0.97
+    for axis in range(3):  # and stays on its side
+        wedge = true > 400
+        opposite = np.flip(wedge, axis) & (true > 290)
+        assert after[wedge].mean() / after[opposite].mean() == pytest.approx(1.4, abs=0.15)
 
 
 def test_bias_field_correction_can_be_left_out():

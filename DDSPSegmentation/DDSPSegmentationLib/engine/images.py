@@ -71,11 +71,11 @@ def read_image(path: str | os.PathLike) -> sitk.Image:
             raise InputError(f"File '{path.name}' is empty (0 bytes).", COPY_AGAIN)
         check_format = IMAGE_FORMATS[suffix][2]
         check_format(path)
-        if suffix == ".nii.gz" and path.with_suffix("").exists():
-            # ITK opens T2.nii when asked for T2.nii.gz beside it: read from a folder where there is no such twin.
+        if suffix in (".nii", ".nii.gz") and _is_misread_by_itk(path, suffix):
             with tempfile.TemporaryDirectory() as folder:
-                shutil.copyfile(path, Path(folder, "volume.nii.gz"))
-                return _read(Path(folder, "volume.nii.gz"), path.name, suffix)
+                alone = Path(folder, f"volume{suffix}")
+                shutil.copyfile(path, alone)
+                return _read(alone, path.name, suffix)
         return _read(path, path.name, suffix)
 
 
@@ -154,6 +154,12 @@ def write_text(text: str, path: str | os.PathLike) -> None:
         StorageError: no permission, no folder, or disk full.
     """
     _write_aside(Path(path), ".txt", lambda aside: aside.write_bytes(text.encode("utf-8")))
+
+
+def _is_misread_by_itk(path: Path, suffix: str) -> bool:
+    """ITK opens T2.nii when asked for T2.nii.gz beside it, and refuses suffixes of mixed case as in T2.Nii."""
+    twin = suffix == ".nii.gz" and path.with_suffix("").exists()
+    return twin or path.name[-len(suffix) :] not in (suffix, suffix.upper())
 
 
 def _read(path: Path, name: str, suffix: str) -> sitk.Image:

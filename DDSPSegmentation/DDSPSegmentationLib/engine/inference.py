@@ -18,7 +18,7 @@ from .network import DDSPConvNet
 
 LARGEST_SHIFT = 3  # voxels; a crop this near to the gland's centre is centred
 EDGE = 3  # voxels; a gland this near to a crop's face may be cut by it
-MAXIMAL_TILES = 16
+MAXIMAL_TILES = 27  # three along each axis: 160 x 160 x 120 mm
 
 Notify = Callable[[float], None]
 

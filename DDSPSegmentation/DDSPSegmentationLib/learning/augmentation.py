@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+SMALLEST_JACOBIAN = 0.05  # of the sampled voxels, so that nothing folds between them or at the border
+
 
 @dataclass(frozen=True)
 class AugmentationSettings:
@@ -108,7 +110,8 @@ def sampling_coordinates(
     far = _uniform(generator, 3)
     is_far = torch.rand(1, generator=generator).item() < settings.far_share
     if settings.centre_jitter is None:
-        centre = (torch.tensor(volume) - 1) / 2
+        room = torch.tensor(volume) - torch.tensor(size)
+        centre = torch.round(room / 2) + (torch.tensor(size) - 1) / 2  # whole voxels, as inference crops
     else:
         shift = far * torch.tensor(settings.far_jitter) if is_far else gaussian * torch.tensor(settings.centre_jitter)
         centre = torch.tensor(gland_centre) + shift / spacing
@@ -150,7 +153,8 @@ def bspline_deformation(
 ) -> Tensor | None:
     """Displacement (z, y, x, 3) in voxels of a 2x2x2-cell cubic B-spline, or ``None`` when none is wanted.
 
-    Up to four draws are made; one that folds (a Jacobian determinant <= 0 anywhere) is rejected.
+    Up to four draws are made; one that folds (a Jacobian determinant near or below 0 anywhere) is rejected. When all
+    four fold, there is no deformation.
     """
     if not any(deviation_voxels):
         return None
@@ -160,7 +164,7 @@ def bspline_deformation(
         displacement = torch.einsum("ai,ijkd->ajkd", bases[0], control)
         displacement = torch.einsum("bj,ajkd->abkd", bases[1], displacement)
         displacement = torch.einsum("ck,abkd->abcd", bases[2], displacement)
-        if jacobian_determinant(displacement).min() > 0:
+        if jacobian_determinant(displacement).min() > SMALLEST_JACOBIAN:
             return displacement
     return torch.zeros(*size, 3)
 

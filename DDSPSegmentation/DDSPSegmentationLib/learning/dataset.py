@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import itertools
 import json
 import os
 import random
-import tempfile
-import zipfile
+import secrets
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,8 +19,9 @@ import numpy as np
 import SimpleITK as sitk
 
 from ..engine.errors import DatasetError, StorageError
+from ..engine.image_headers import check_nifti, detached_voxels
 from ..engine.images import check_image, read_image, read_mask
-from ..engine.preprocessing import Grid, PreprocessingSettings, prepare
+from ..engine.preprocessing import PreprocessingSettings, prepare
 
 SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
 CACHE_FORMAT = 1
@@ -30,6 +33,7 @@ class Case:
 
     Attributes:
         name: the case's name; ``patient``: cases of one patient never part; ``centre``: where it was acquired, or ''.
+        volume: which volume of a 4D file is the T2 scan; ``None`` where that is not known.
     """
 
     name: str
@@ -37,9 +41,16 @@ class Case:
     label_path: Path
     centre: str = ""
     patient: str = ""
+    volume: int | None = None
 
     def load_image(self) -> sitk.Image:
-        image = read_image(self.image_path)
+        """The T2 scan.
+
+        Raises:
+            InputError, DatasetError: the file cannot be read, or is no T2 scan of the prostate.
+        """
+        image = None if self.volume is None else _volume_of_4d(self.image_path, self.volume)
+        image = read_image(self.image_path) if image is None else image
         check_image(image, self.name)
         return image
 
@@ -48,22 +59,45 @@ class Case:
         return sitk.Cast(read_mask(self.label_path) > 0, sitk.sitkUInt8)
 
 
+def _volume_of_4d(path: Path, volume: int) -> sitk.Image | None:
+    """One volume of a 4D NIfTI file; ``None`` for any other file."""
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError:
+        return None  # read_image says what is wrong with it
+    size = reader.GetSize()
+    if len(size) != 4 or not path.name.lower().endswith((".nii", ".nii.gz")):
+        return None
+    if volume >= size[3]:
+        raise DatasetError(
+            f"File '{path.name}' has {size[3]} volumes, but dataset.json says that T2 is number {volume}.",
+            "Correct dataset.json.",
+        )
+    check_nifti(path)
+    reader.SetExtractIndex((0, 0, 0, volume))
+    reader.SetExtractSize((*size[:3], 0))
+    return reader.Execute()
+
+
 def read_dataset(folder: Path | str) -> list[Case]:
     """Find the cases of a folder in one of three layouts, sorted by name.
 
     * PROMISE12 as distributed: ``Case00.mhd`` (+ ``.raw``) beside ``Case00_segmentation.mhd``, in subfolders or not;
-    * ``images/`` and ``labels/`` with the same file names, optionally ``index.csv`` with columns case and centre;
-    * nnU-Net raw or Medical Segmentation Decathlon: ``imagesTr/`` (``name_0000.nii.gz`` or ``name.nii.gz``) and
-      ``labelsTr/name.nii.gz``; of several channels or a 4D file the T2 volume must have been taken out before.
+      a subfolder without any mask (the challenge's test cases) is left out;
+    * ``images/`` and ``labels/`` with the same file names, optionally ``index.csv`` with columns case, centre, patient;
+    * nnU-Net raw or Medical Segmentation Decathlon: ``imagesTr/`` (``name_0000.nii.gz``, or ``name.nii.gz`` of 3 or 4
+      dimensions) and ``labelsTr/name.nii.gz``; ``dataset.json`` says which channel is T2, else it is the first.
 
     Raises:
-        DatasetError: the folder is missing, has no known layout, or scans without a mask.
+        DatasetError: the folder is missing, has no known layout, scans without a mask, or one name for two cases.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise DatasetError(f"Folder '{folder.name}' does not exist.", "Name the folder that holds the training cases.")
     if (folder / "imagesTr").is_dir() and (folder / "labelsTr").is_dir():
-        cases = _read_pairs(folder / "imagesTr", folder / "labelsTr")
+        cases = _read_pairs(folder / "imagesTr", folder / "labelsTr", _t2_channel(folder / "dataset.json"))
     elif (folder / "images").is_dir() and (folder / "labels").is_dir():
         cases = _read_pairs(folder / "images", folder / "labels")
     else:
@@ -73,74 +107,137 @@ def read_dataset(folder: Path | str) -> list[Case]:
             f"Folder '{folder.name}' has no scans with masks.",
             "Expected CaseNN.mhd with CaseNN_segmentation.mhd, images/ with labels/, or imagesTr/ with labelsTr/.",
         )
-    centres = _read_centres(folder / "index.csv")
-    return [replace(case, centre=centres.get(case.name, ""), patient=case.patient or case.name) for case in cases]
-
-
-def _stem(path: Path) -> str:
-    name = path.name
-    return next((name[: -len(suffix)] for suffix in SUFFIXES if name.lower().endswith(suffix)), "")
+    index = _read_index(folder / "index.csv")
+    rows = [(case, index.get(case.name, {})) for case in cases]
+    return [
+        replace(case, centre=row.get("centre") or "", patient=row.get("patient") or case.name) for case, row in rows
+    ]
 
 
 def _images(folder: Path) -> dict[str, Path]:
-    files = sorted(path for path in folder.iterdir() if not path.name.startswith(".") and _stem(path))
-    return {_stem(path): path for path in files}
+    """Image files by name without suffix; what macOS and others hide behind a dot is no image."""
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        suffix = next((suffix for suffix in SUFFIXES if path.name.lower().endswith(suffix)), None)
+        if suffix is None or path.name.startswith(".") or not path.is_file():
+            continue
+        stem = path.name[: -len(suffix)]
+        if stem in found:
+            twins = f"'{found[stem].name}' and '{path.name}'"
+            raise DatasetError(f"'{folder.name}' has case '{stem}' twice: {twins}.", "Remove one of them.")
+        found[stem] = path
+    return found
 
 
-def _read_pairs(image_folder: Path, label_folder: Path) -> list[Case]:
-    labels = _images(label_folder)
+def _read_pairs(image_folder: Path, label_folder: Path, t2_channel: int | None = None) -> list[Case]:
+    labels, files = _images(label_folder), _images(image_folder)
+    wanted = f"_{t2_channel or 0:04d}"
     images = {}
-    for stem, path in _images(image_folder).items():
-        channel = stem[-5:]
-        if stem not in labels and channel[:1] == "_" and channel[1:].isdigit():
-            if channel != "_0000":
-                continue  # another channel of the same case; the T2 volume is channel 0
-            stem = stem[:-5]
-        images[stem] = path
+    for stem, path in files.items():
+        base, channel = stem[:-5], stem[-5:]
+        is_channel = channel[0] == "_" and channel[1:].isdigit() and (base in labels or base + wanted in files)
+        if stem in labels or not is_channel:
+            images[stem] = path
+        elif channel == wanted:
+            images[base] = path
+        elif base + wanted not in files:
+            raise DatasetError(f"Case '{base}' has no file '{base}{wanted}' (the T2 scan).", "Add it.")
     missing = sorted(set(images) - set(labels))
     if missing:
-        raise DatasetError(
-            f"{len(missing)} of {len(images)} scans have no mask in '{label_folder.name}': {', '.join(missing[:5])}.",
-            "Add the masks or take the scans out.",
-        )
-    return [Case(name, images[name], labels[name]) for name in sorted(images)]
+        raise _without_mask(missing, len(images), label_folder)
+    return [Case(name, images[name], labels[name], volume=t2_channel) for name in sorted(images)]
+
+
+def _without_mask(missing: list[str], count: int, folder: Path) -> DatasetError:
+    return DatasetError(
+        f"{len(missing)} of {count} scans have no mask in '{folder.name}': {', '.join(missing[:5])}.",
+        "Add the masks or take the scans out.",
+    )
+
+
+def _t2_channel(description: Path) -> int | None:
+    """Number of the channel that ``dataset.json`` calls T2 (Decathlon: modality; nnU-Net: channel_names)."""
+    if not description.is_file():
+        return None
+    try:
+        values = json.loads(description.read_text(encoding="utf-8"))
+        channels = values.get("channel_names") or values.get("modality") or {}
+        found = [int(number) for number, name in channels.items() if str(name).lower().startswith("t2")]
+    except (OSError, ValueError, AttributeError) as error:
+        raise DatasetError(f"dataset.json cannot be read ({error}).", "Correct the file.") from error
+    return min(found, default=None)
 
 
 def _read_promise12(folder: Path) -> list[Case]:
-    masks = sorted(folder.rglob("*_segmentation.mhd"))
-    cases = []
+    cases: dict[str, Case] = {}
+    masks = sorted(path for path in folder.rglob("*_segmentation.mhd") if not path.name.startswith("."))
     for mask in masks:
         scan = mask.with_name(mask.name.replace("_segmentation", ""))
         if not scan.is_file():
             raise DatasetError(f"Mask '{mask.name}' has no scan '{scan.name}' beside it.", "Add the scan.")
-        cases.append(Case(scan.stem, scan, mask))
-    return sorted(cases, key=lambda case: case.name)
+        if scan.stem in cases:
+            places = [path.parent.name for path in (cases[scan.stem].image_path, scan)]
+            raise DatasetError(
+                f"Case '{scan.stem}' is there twice, in '{places[0]}' and '{places[1]}'.", "Remove one of them."
+            )
+        cases[scan.stem] = Case(scan.stem, scan, mask)
+    for place in sorted({mask.parent for mask in masks}):
+        scans = {path.stem for path in place.glob("*.mhd") if not path.name.startswith(".")}
+        scans = {stem for stem in scans if not stem.endswith("_segmentation")}
+        missing = sorted(scans - set(cases))
+        if missing:
+            raise _without_mask(missing, len(scans), place)
+    return [cases[name] for name in sorted(cases)]
 
 
-def _read_centres(index: Path) -> dict[str, str]:
+def _read_index(index: Path) -> dict[str, dict[str, str]]:
     if not index.is_file():
         return {}
-    with open(index, newline="", encoding="utf-8") as file:
-        return {row["case"]: row.get("centre") or "" for row in csv.DictReader(file) if row.get("case")}
+    with open(index, newline="", encoding="utf-8-sig") as file:
+        return {row["case"]: row for row in csv.DictReader(file) if row.get("case")}
 
 
 def split_folds(cases: Sequence[Case], folder: Path | str | None = None, count: int = 5) -> list[list[str]]:
     """Names of the cases in each fold: ``folds.json`` of the folder, else drawn by patient, spread over centres.
 
-    The draw depends only on the names, so that it is the same on every machine.
+    The draw depends only on the names, so that it is the same on every machine; there are never more folds than
+    patients.
+
+    Raises:
+        DatasetError: ``folds.json`` is damaged, does not list every case once, or parts the cases of a patient.
     """
     listed = Path(folder) / "folds.json" if folder is not None else None
     if listed is not None and listed.is_file():
-        folds = json.loads(listed.read_text(encoding="utf-8"))["folds"]
-        unknown = {name for fold in folds for name in fold} - {case.name for case in cases}
-        if unknown:
-            raise DatasetError(f"folds.json names unknown cases: {', '.join(sorted(unknown)[:5])}.", "Correct the file.")
-        return folds
+        return _listed_folds(listed, cases)
     patients = sorted({(case.centre, case.patient) for case in cases})
     random.Random(0).shuffle(patients)
     patients.sort(key=lambda item: item[0])
-    fold_of = {patient: position % count for position, (_, patient) in enumerate(patients)}
+    order = list(dict.fromkeys(patient for _, patient in patients))
+    count = min(count, len(order))
+    fold_of = {patient: position % count for position, patient in enumerate(order)}
     return [[case.name for case in cases if fold_of[case.patient] == fold] for fold in range(count)]
+
+
+def _listed_folds(path: Path, cases: Sequence[Case]) -> list[list[str]]:
+    try:
+        folds = json.loads(path.read_text(encoding="utf-8"))["folds"]
+        times = Counter(name for fold in folds for name in fold)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        found = f"{type(error).__name__}: {error}"
+        raise DatasetError(
+            f"folds.json cannot be read ({found}).", 'Expected {"folds": [["Case00", ...], ...]}.'
+        ) from error
+    patient_of = {case.name: case.patient for case in cases}
+    torn = Counter(patient for fold in folds for patient in {patient_of.get(name) for name in fold} - {None})
+    for what, names in (
+        ("names unknown cases", set(times) - set(patient_of)),
+        ("leaves out cases", set(patient_of) - set(times)),
+        ("names cases more than once", {name for name, number in times.items() if number > 1}),
+        ("parts the cases of patients", {patient for patient, number in torn.items() if number > 1}),
+    ):
+        if names:
+            raise DatasetError(f"folds.json {what}: {', '.join(sorted(names)[:5])}.", "Correct the file.")
+    return folds
 
 
 def select_fold(cases: Sequence[Case], folds: list[list[str]], fold: int | None) -> tuple[list[Case], list[Case]]:
@@ -173,27 +270,37 @@ class PreparedCase:
 def prepare_case(case: Case, settings: PreprocessingSettings) -> PreparedCase:
     """Preprocess one case as inference does, with and without bias-field correction."""
     image, mask = case.load_image(), case.load_mask()
-    if mask.GetSize() != image.GetSize():
-        raise DatasetError(
-            f"Case '{case.name}': the mask has {mask.GetSize()} voxels, the scan {image.GetSize()}.",
-            "Draw or resample the mask on the scan's own grid.",
-        )
+    _check_mask(mask, image, case.name)
     mask.CopyInformation(image)
     corrected, grid = prepare(image, settings)
     uncorrected, _ = prepare(image, replace(settings, bias_field="off"))
-    return PreparedCase(case.name, *_packed(corrected, uncorrected, _label_on(grid, mask, case.name)))
-
-
-def _label_on(grid: Grid, mask: sitk.Image, name: str) -> np.ndarray:
     label = grid.to_network(grid.canonical_array(mask))
     if not (label >= 0.5).any():
+        raise DatasetError(f"Case '{case.name}': the mask is smaller than a voxel.", "Draw the prostate.")
+    return _packed(case.name, corrected, uncorrected, label)
+
+
+def _check_mask(mask: sitk.Image, image: sitk.Image, name: str) -> None:
+    """The mask lies on the scan's own grid, within half a voxel at every corner, and is not empty."""
+    redraw = "Draw or resample the mask on the scan's own grid."
+    if mask.GetSize() != image.GetSize():
+        raise DatasetError(
+            f"Case '{name}': the mask has {mask.GetSize()} voxels, the scan {image.GetSize()}.", redraw
+        )
+    corners = itertools.product(*((0, n - 1) for n in image.GetSize()))
+    places = [[np.array(grid.TransformIndexToPhysicalPoint(corner)) for grid in (mask, image)] for corner in corners]
+    distance = max(float(np.linalg.norm(one - other)) for one, other in places)
+    if not distance <= min(image.GetSpacing()) / 2:
+        raise DatasetError(f"Case '{name}': the mask lies up to {distance:.2g} mm off the scan.", redraw)
+    if not sitk.GetArrayViewFromImage(mask).any():
         raise DatasetError(f"Case '{name}': the mask is empty.", "Draw the prostate or take the case out.")
-    return label
 
 
-def _packed(corrected: np.ndarray, uncorrected: np.ndarray, label: np.ndarray) -> tuple:
+def _packed(name: str, corrected: np.ndarray, uncorrected: np.ndarray, label: np.ndarray) -> PreparedCase:
+    """Rounded first: what comes fresh is to the bit what comes from the cache."""
+    corrected, uncorrected, label = (array.astype(np.float16) for array in (corrected, uncorrected, label))
     centre = tuple(float(index.mean()) for index in np.nonzero(label >= 0.5))
-    return corrected.astype(np.float16), uncorrected.astype(np.float16), label.astype(np.float16), centre
+    return PreparedCase(name, corrected, uncorrected, label, centre)
 
 
 def prepare_dataset(
@@ -220,26 +327,33 @@ def prepare_dataset(
 def _cache_key(case: Case, settings: PreprocessingSettings) -> str:
     digest = hashlib.sha256(json.dumps([CACHE_FORMAT, settings.to_dict()], sort_keys=True).encode())
     for path in (case.image_path, case.label_path):
-        for part in (path, path.with_suffix(".raw")) if path.suffix == ".mhd" else (path,):
-            if part.is_file():
+        for part in (path, detached_voxels(path) if path.is_file() else None):
+            if part is not None and part.is_file():
                 digest.update(part.read_bytes())
+    if case.volume is not None:
+        digest.update(f"volume {case.volume}".encode())
     return digest.hexdigest()[:32]
 
 
 def _read_cached(name: str, path: Path) -> PreparedCase | None:
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            return PreparedCase(name, *_packed(arrays["corrected"], arrays["uncorrected"], arrays["label"]))
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-        return None  # missing or damaged: it is prepared again
+            return _packed(name, arrays["corrected"], arrays["uncorrected"], arrays["label"])
+    except Exception:  # missing or damaged, for which numpy and zipfile raise many types: it is prepared again
+        return None
 
 
 def _write_cached(case: PreparedCase, path: Path) -> None:
+    aside = path.with_name(f".{path.stem}.{secrets.token_hex(6)}.part")  # several processes may prepare one case
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, aside = tempfile.mkstemp(suffix=".part", dir=path.parent)
-        with os.fdopen(handle, "wb") as file:
+        with open(aside, "xb") as file:
             np.savez(file, corrected=case.corrected, uncorrected=case.uncorrected, label=case.label)
         os.replace(aside, path)
     except OSError as error:
-        raise StorageError(f"The cache cannot be written ({error.strerror}).", "Free space or name another folder.") from error
+        raise StorageError(
+            f"The cache cannot be written ({error.strerror or error}).", "Free space or name another folder."
+        ) from error
+    finally:
+        with suppress(OSError):
+            aside.unlink()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, replace
 
+from ..engine.losses import LOSSES
 from ..engine.network import NetworkSettings
 from ..engine.preprocessing import PreprocessingSettings
 from .augmentation import PAPER_AUGMENTATION, AugmentationSettings
@@ -45,6 +46,14 @@ class TrainingPlan:
     network: NetworkSettings = field(default_factory=NetworkSettings)
     preprocessing: PreprocessingSettings = field(default_factory=PreprocessingSettings)
     augmentation: AugmentationSettings = field(default_factory=AugmentationSettings)
+
+    def __post_init__(self) -> None:
+        for name, known in (("optimizer", ("adamw", "sgd")), ("schedule", ("decay", "steps")), ("loss", tuple(LOSSES))):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} '{getattr(self, name)}' is unknown; use one of {', '.join(known)}.")
+        for name in ("steps", "batch_size", "accumulation", "validation_interval"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1.")
 
     def learning_rate_at(self, step: int) -> float:
         """Learning rate of the given step (from 0)."""

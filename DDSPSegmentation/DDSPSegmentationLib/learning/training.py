@@ -8,11 +8,10 @@ import json
 import math
 import os
 import random
-import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 import numpy as np
@@ -30,29 +29,12 @@ from ..engine.network import DDSPConvNet
 from .augmentation import random_crop
 from .dataset import PreparedCase
 from .plans import TrainingPlan
+from .processes import Processes, StopSignals
 
 CHECKPOINT_FILE = "checkpoint.pt"
 LOG_FILE = "log.csv"
 CURVE_FILE = "curve.png"
 LOG_COLUMNS = ("step", "loss", "learning_rate", "seconds", "validation_dice")
-
-
-@dataclass(frozen=True)
-class Processes:
-    """This process among those of a run started by torchrun; alone otherwise."""
-
-    rank: int = 0
-    count: int = 1
-
-    @classmethod
-    def join(cls, device: torch.device) -> Processes:
-        """Join the run that torchrun describes in the environment (``RANK``, ``WORLD_SIZE``, ...)."""
-        count = int(os.environ.get("WORLD_SIZE", "1"))
-        if count == 1:
-            return cls()
-        if not torch.distributed.is_initialized():
-            torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
-        return cls(torch.distributed.get_rank(), torch.distributed.get_world_size())
 
 
 class Trainer:
@@ -61,7 +43,8 @@ class Trainer:
     Every sample's case and augmentation follow from the plan's seed and the sample's number alone, so that a resumed
     run sees exactly what it would have seen. Under torchrun each process takes its share of every step's samples.
     With live batch norm, each process normalises with the statistics of its own share (SyncBatchNorm on CUDA); with
-    frozen batch norm, several processes compute the very gradients of one.
+    frozen batch norm, several processes compute the very gradients of one. Only the first process validates and
+    writes files; on several machines the folder must be shared, so that all of them can resume.
 
     Args:
         plan: how to train.
@@ -101,6 +84,8 @@ class Trainer:
         network = DDSPConvNet(plan.network)
         if start_from is not None:
             network.load_state_dict(start_from)
+        for weight, head in zip(plan.network.supervision, (network.head1, network.head2, network.head3), strict=True):
+            head.requires_grad_(weight > 0)  # processes would wait for the gradients of an unsupervised output
         if self.device.type == "cuda" and self.processes.count > 1 and not plan.frozen_batch_norm:
             network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
         self.network = network.to(self.device, memory_format=torch.channels_last_3d)
@@ -145,7 +130,11 @@ class Trainer:
     # ---- steps
 
     def train_step(self) -> float:
-        """One optimiser step; gives the mean loss over its samples on this process."""
+        """One optimiser step; gives the mean loss over its samples on this process.
+
+        Raises:
+            ModelError: loss or gradients are not finite; the weights stay as they were.
+        """
         plan = self.plan
         self._set_mode()
         for group in self.optimizer.param_groups:
@@ -153,9 +142,15 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         total = 0.0
         for accumulated in range(plan.accumulation):
-            total += self.accumulate_gradients(*self.make_batch(self.step, accumulated)) / plan.accumulation
-        if plan.gradient_clip > 0:
-            nn.utils.clip_grad_norm_(self.network.parameters(), plan.gradient_clip)
+            last = accumulated == plan.accumulation - 1
+            with nullcontext() if last or self.processes.count == 1 else self.parallel.no_sync():
+                total += self.accumulate_gradients(*self.make_batch(self.step, accumulated)) / plan.accumulation
+        norm = nn.utils.clip_grad_norm_(self.network.parameters(), plan.gradient_clip or math.inf)
+        if not (math.isfinite(total) and math.isfinite(norm)):
+            found = f"loss {total:g}, gradient norm {norm:g}"
+            raise ModelError(
+                f"Step {self.step + 1} is not finite ({found}).", "Resume the run, or lower the learning rate."
+            )
         self.optimizer.step()
         self._update_average()
         self.step += 1
@@ -191,41 +186,42 @@ class Trainer:
     def run(self, until: int | None = None, minutes: float | None = None) -> bool:
         """Train to the plan's last step, or ``until`` a step, or for some minutes; publish the model at the end.
 
-        SIGTERM and Ctrl-C end the run after the step under way, with a checkpoint.
+        SIGTERM and Ctrl-C, to any of the processes, end the run after the step under way, with a checkpoint.
 
         Returns:
             Whether the plan's last step was reached.
         """
         until = self.plan.steps if until is None else min(until, self.plan.steps)
-        with _signals(self._stop):
+        self._stopped_by = None
+        with StopSignals(self._stop):
             started = saved = time.monotonic()
             first = self.step
             losses: list[float] = []
-            while self.step < until and self._stopped_by is None:
+            while self.step < until:
                 losses.append(self.train_step())
-                if not math.isfinite(losses[-1]):
-                    raise ModelError(f"The loss is not finite at step {self.step}.", "Lower the learning rate, or resume.")
                 elapsed = time.monotonic() - started
                 check = self.validation and self.step % self.plan.validation_interval == 0
                 if check or self.step % 10 == 0 or self.step == until:
-                    self._record(losses, elapsed / (self.step - first), self.validate() if check else None, until)
+                    self._record(losses, elapsed / (self.step - first), bool(check), until)
                     losses = []
                 if time.monotonic() - saved > 60 * self.checkpoint_minutes:
                     self.save_checkpoint()
                     saved = time.monotonic()
-                if minutes is not None and elapsed > 60 * minutes:
+                out_of_time = minutes is not None and elapsed > 60 * minutes
+                if self.processes.any(out_of_time or self._stopped_by is not None, self.device):
                     break
-        self.save_checkpoint()
-        if self._stopped_by is not None:
+            self.save_checkpoint()
+        if self.step < until and self.processes.rank == 0:
             self.progress(f"stopped at step {self.step} of {self.plan.steps}; go on with --resume")
         return self.step >= self.plan.steps
 
     def _stop(self, number: int, frame: object) -> None:
         self._stopped_by = number
 
-    def _record(self, losses: list[float], seconds_per_step: float, dice: float | None, until: int) -> None:
+    def _record(self, losses: list[float], seconds_per_step: float, check: bool, until: int) -> None:
         if self.processes.rank:
             return
+        dice = self.validate() if check else None
         row = {
             "step": self.step,
             "loss": float(np.mean(losses)),
@@ -240,11 +236,16 @@ class Trainer:
         text += f" {seconds_per_step:.2f} s/step {left:.0f} min left"
         self.progress(text if dice is None else f"{text} validation Dice {dice:.4f}")
 
-    def validate(self) -> float:
-        """Mean Dice of the averaged weights on the validation cases, whole scans on the network's grid."""
+    def validate(self) -> float | None:
+        """Mean Dice of the averaged weights on the validation cases, whole scans on the network's grid.
+
+        ``None`` when a signal came meanwhile: whoever sent it may not wait.
+        """
         network = self.averaged_network()
         scores = []
         for case in self.validation:
+            if self._stopped_by is not None:
+                return None
             predicted = GlandPredictor(network).predict(case.corrected.astype(np.float32)).probability > 0.5
             reference = case.label >= 0.5
             scores.append(2 * (predicted & reference).sum() / max(1, predicted.sum() + reference.sum()))
@@ -263,24 +264,20 @@ class Trainer:
         """Write checkpoint, log and curve atomically, and publish the averaged weights as a model folder."""
         if self.processes.rank:
             return
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            aside = self.folder / f".{CHECKPOINT_FILE}.part"
-            torch.save(
-                {
-                    "plan": json.dumps(self.plan.to_dict(), sort_keys=True),
-                    "cases": [case.name for case in self.training],
-                    "step": self.step,
-                    "network": self.network.state_dict(),
-                    "optimizer": self.optimizer.state_dict(),
-                    "average": self.average,
-                    "log": self.log,
-                },
-                aside,
-            )
-            os.replace(aside, self.folder / CHECKPOINT_FILE)
-        except (OSError, RuntimeError) as error:
-            raise StorageError(f"The checkpoint cannot be written ({error}).", "Free space; the last one is kept.") from error
+        state = {
+            "plan": json.dumps(self.plan.to_dict(), sort_keys=True),
+            "cases": [case.name for case in self.training],
+            "processes": self.processes.count,
+            "step": self.step,
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "average": self.average,
+            "log": self.log,
+        }
+        with _replaced(self.folder / CHECKPOINT_FILE) as aside, open(aside, "wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
         text = io.StringIO()
         writer = csv.DictWriter(text, LOG_COLUMNS)
         writer.writeheader()
@@ -290,23 +287,39 @@ class Trainer:
         self.publish(self.folder / "model")
 
     def load_checkpoint(self) -> None:
-        """Go on exactly where the last checkpoint was written; only the number of steps may have changed."""
+        """Go on exactly where the last checkpoint was written; only the number of steps may have changed.
+
+        Raises:
+            ModelError: there is no checkpoint, it is damaged, or made with other settings, cases or processes.
+        """
         path = self.folder / CHECKPOINT_FILE
         if not path.is_file():
             raise ModelError(f"Folder '{self.folder.name}' has no checkpoint.", "Start without --resume.")
         try:
             state = torch.load(path, map_location=self.device, weights_only=True)
-        except Exception as error:
-            raise ModelError("The checkpoint is damaged.", "Start without --resume, from the last model if there is one.") from error
+            changes = self._changes_since(state)
+            if not changes:
+                self.network.load_state_dict(state["network"])
+                self.optimizer.load_state_dict(state["optimizer"])
+                self.average = {key: value.to(self.device) for key, value in state["average"].items()}
+                self.step, self.log = state["step"], state["log"]
+        except Exception as error:  # torch raises many types for damaged and foreign files
+            raise ModelError(
+                "The checkpoint is damaged.", "Start without --resume, from the last model if there is one."
+            ) from error
+        if changes:
+            raise ModelError(
+                f"The checkpoint was made with other settings ({', '.join(changes[:5])}).", "Resume with the same ones."
+            )
+
+    def _changes_since(self, state: dict) -> list[str]:
         then, now = json.loads(state["plan"]), json.loads(json.dumps(self.plan.to_dict()))
-        changed = [key for key in now if key != "steps" and then.get(key) != now[key]]
-        if changed or state["cases"] != [case.name for case in self.training]:
-            what = ", ".join(changed) or "training cases"
-            raise ModelError(f"The checkpoint was made with other settings ({what}).", "Resume with the same ones.")
-        self.network.load_state_dict(state["network"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.average = {key: value.to(self.device) for key, value in state["average"].items()}
-        self.step, self.log = state["step"], state["log"]
+        changes = [text for key in now if key != "steps" for text in _differences(key, then.get(key), now[key])]
+        cases = [case.name for case in self.training]
+        if state["cases"] != cases:
+            apart = sorted(set(state["cases"]) ^ set(cases))
+            changes.append(f"training cases: {', '.join(apart[:5]) or 'their order'}")
+        return changes + _differences("processes", state.get("processes", 1), self.processes.count)
 
     def publish(self, folder: Path) -> None:
         """Save the averaged weights as a model version."""
@@ -332,23 +345,28 @@ def _optimizer(plan: TrainingPlan, network: nn.Module) -> torch.optim.Optimizer:
     return torch.optim.AdamW(network.parameters(), plan.learning_rate, weight_decay=plan.weight_decay)
 
 
-class _signals:
-    """SIGTERM and SIGINT call a handler inside the block; a thread other than the main one has no signals."""
+def _differences(name: str, then: object, now: object) -> list[str]:
+    """What differs between two settings, each as ``name: then, now now``."""
+    if isinstance(then, dict) and isinstance(now, dict):
+        return [text for key in now for text in _differences(f"{name}.{key}", then.get(key), now[key])]
+    return [] if then == now else [f"{name}: {then}, now {now}"]
 
-    def __init__(self, handler: Callable[[int, object], None]):
-        self.handler = handler
-        self.previous: dict[int, object] = {}
 
-    def __enter__(self) -> None:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            try:
-                self.previous[number] = signal.signal(number, self.handler)
-            except ValueError:
-                return
-
-    def __exit__(self, *error: object) -> None:
-        for number, handler in self.previous.items():
-            signal.signal(number, handler)
+@contextmanager
+def _replaced(path: Path) -> Iterator[Path]:
+    """A file to write aside; it takes the place of ``path`` once the block is done, and is gone when it fails."""
+    aside = path.with_name(f".{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield aside
+        os.replace(aside, path)
+    except (OSError, RuntimeError) as error:
+        raise StorageError(
+            f"'{path.name}' cannot be written ({error}).", "Free space, then resume: the last one is kept."
+        ) from error
+    finally:
+        with suppress(OSError):
+            aside.unlink()
 
 
 def draw_curve(log: Sequence[dict], path: Path) -> None:
@@ -357,6 +375,8 @@ def draw_curve(log: Sequence[dict], path: Path) -> None:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError:
+        return
+    if not log:
         return
     figure = Figure(figsize=(7, 4), layout="constrained")
     FigureCanvasAgg(figure)
@@ -373,9 +393,8 @@ def draw_curve(log: Sequence[dict], path: Path) -> None:
     axes.set(xlabel="step", ylim=(0, 1))
     axes.grid(alpha=0.3)
     axes.legend()
-    aside = path.with_name(f".{path.name}.part")
-    figure.savefig(aside, format="png", dpi=110)
-    os.replace(aside, path)
+    with _replaced(path) as aside:
+        figure.savefig(aside, format="png", dpi=110)
 
 
 def line_progress(text: str) -> None:

@@ -1,0 +1,234 @@
+"""Finding the gland and covering it, with a network whose answer is known."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from DDSPSegmentationLib.engine.errors import Cancelled
+from DDSPSegmentationLib.engine.inference import MAXIMAL_TILES, GlandPredictor
+from DDSPSegmentationLib.engine.network import NetworkSettings
+
+SIZE = (24, 32, 32)
+
+
+class BrightVoxels(nn.Module):
+    """Says prostate where a voxel is brighter than 0.5, and remembers every crop it was shown."""
+
+    def __init__(self, **settings):
+        super().__init__()
+        self.settings = NetworkSettings(input_size=SIZE, **settings)
+        self.anchor = nn.Parameter(torch.zeros(1))
+        self.crops = []
+
+    def forward(self, batch):
+        assert batch.shape == (1, 1, *SIZE)
+        self.crops.append(batch[0, 0].clone())
+        answer = self.answer(batch.float())
+        return answer, answer, answer
+
+    def answer(self, batch):
+        return torch.sigmoid(20 * (batch - 0.5))
+
+
+class BlindAtTheFaces(BrightVoxels):
+    """Like a network that pads with zeros, sees nothing in the outer two voxels of its crop."""
+
+    def answer(self, batch):
+        answer = torch.zeros_like(batch)
+        inner = (..., slice(2, -2), slice(2, -2), slice(2, -2))
+        answer[inner] = super().answer(batch)[inner]
+        return answer
+
+
+class ThreeMinds(BrightVoxels):
+    """Three outputs that differ."""
+
+    def forward(self, batch):
+        main, _, _ = super().forward(batch)
+        return main, main * 0.8, main * 0.3
+
+
+def ball(shape, centre, radius=5.0):
+    """1 inside a ball, 0 outside."""
+    squared = sum(
+        (position - middle) ** 2
+        for position, middle in zip(np.ogrid[tuple(slice(n) for n in shape)], centre, strict=True)
+    )
+    return (squared <= radius**2).astype(np.float32)
+
+
+def pointwise(volume):
+    return 1 / (1 + np.exp(-20 * (volume - 0.5)))
+
+
+def starts_of(network, volume):
+    """Where in the volume each remembered crop lies, by looking for its voxels; the volume must be unique everywhere."""
+    return [tuple(np.argwhere(volume == float(crop[0, 0, 0]))[0]) for crop in network.crops]
+
+
+@pytest.mark.parametrize("offset", [(0, 0, 0), (0, 14, -14), (8, -12, 13)])
+def test_a_gland_off_centre_is_found_and_the_crop_centred_on_it(offset):
+    shape = (40, 80, 80)
+    centre = (np.array(shape) - 1) / 2 + offset
+    volume = ball(shape, centre)
+    network = BrightVoxels()
+    prediction = GlandPredictor(network).predict(volume)
+    assert np.array_equal(prediction.probability > 0.5, volume > 0.5)
+    last = network.crops[-1].numpy()
+    middle = np.argwhere(last > 0.5).mean(axis=0)
+    assert np.abs(middle - (np.array(SIZE) - 1) / 2).max() <= 3
+    assert prediction.tiles == len(network.crops) <= 4
+
+
+def test_a_centred_gland_takes_one_crop():
+    network = BrightVoxels()
+    volume = ball((40, 80, 80), (20, 40, 40))
+    assert GlandPredictor(network).predict(volume).tiles == 1
+
+
+@pytest.mark.parametrize("corner", [(7, 7, 7), (32, 142, 7), (7, 142, 142)])
+def test_a_gland_in_the_corner_of_a_huge_field_of_view_is_found(corner):
+    volume = ball((40, 150, 150), corner, radius=7)
+    prediction = GlandPredictor(BrightVoxels()).predict(volume)
+    assert np.array_equal(prediction.probability > 0.5, volume > 0.5)
+
+
+def test_a_scan_without_a_gland_is_searched_everywhere_and_stays_empty():
+    volume = np.random.default_rng(0).uniform(0, 0.1, (40, 80, 70)).astype(np.float32)
+    network = BrightVoxels()
+    prediction = GlandPredictor(network).predict(volume)
+    seen = np.zeros(volume.shape, bool)
+    for start in starts_of(network, volume):
+        seen[tuple(slice(s, s + n) for s, n in zip(start, SIZE, strict=True))] = True
+    assert seen.all()
+    assert prediction.probability.max() < 0.5
+
+
+def test_a_few_bright_voxels_are_no_gland():
+    volume = ball((40, 80, 80), (20, 70, 10), radius=6)
+    volume[20, 40, 38:43] = 1  # five voxels in the first crop
+    prediction = GlandPredictor(BrightVoxels()).predict(volume)
+    assert (prediction.probability > 0.5)[volume.astype(bool) & (ball(volume.shape, (20, 70, 10)) > 0)].all()
+
+
+def test_a_given_point_is_where_the_search_begins_and_ends():
+    volume = ball((40, 120, 120), (20, 60, 60), radius=7) + ball((40, 120, 120), (14, 20, 100))
+    network = BrightVoxels()
+    prediction = GlandPredictor(network).predict(volume, centre=np.array([14.0, 20.0, 100.0]))
+    assert np.array_equal(prediction.probability > 0.5, ball(volume.shape, (14, 20, 100)) > 0)
+    assert prediction.tiles == 1
+
+
+def test_a_given_point_beside_any_gland_starts_no_search():
+    volume = ball((40, 120, 120), (20, 60, 60))
+    prediction = GlandPredictor(BrightVoxels()).predict(volume, centre=np.array([12.0, 10.0, 110.0]))
+    assert prediction.tiles == 1 and prediction.probability.max() < 0.5
+
+
+def test_a_gland_larger_than_the_crop_is_covered_without_seams():
+    volume = ball((40, 90, 90), (20, 45, 45), radius=19)
+    network = BlindAtTheFaces()
+    prediction = GlandPredictor(network).predict(volume)
+    gland = volume > 0.5
+    assert np.array_equal(prediction.probability > 0.5, gland)
+    assert prediction.probability[gland].min() > 0.7
+    assert 4 < prediction.tiles <= MAXIMAL_TILES + 6
+
+
+def test_a_gland_cut_by_the_edge_of_the_scan_needs_no_crop_beyond_it():
+    volume = ball((24, 80, 80), (0, 40, 40), radius=6)
+    network = BrightVoxels()
+    prediction = GlandPredictor(network).predict(volume)
+    assert np.array_equal(prediction.probability > 0.5, volume > 0.5)
+    assert prediction.tiles == 1
+
+
+@pytest.mark.parametrize("shape", [(9, 21, 25), (10, 60, 20), (24, 32, 32), (23, 31, 80), (25, 33, 33)])
+def test_a_scan_smaller_than_the_crop_comes_back_whole(shape):
+    volume = ball(shape, (np.array(shape) - 1) / 2, radius=4)
+    prediction = GlandPredictor(BrightVoxels()).predict(volume)
+    assert prediction.probability.shape == shape
+    assert prediction.tiles == 1
+    seen = tuple(slice((n - m) // 2, (n - m) // 2 + m) if n > m else slice(None) for n, m in zip(shape, SIZE, strict=True))
+    np.testing.assert_allclose(prediction.probability[seen], pointwise(volume)[seen], atol=1e-5)
+    assert np.array_equal(prediction.probability > 0.5, volume > 0.5)
+
+
+def test_padding_repeats_the_border_on_both_sides():
+    volume = np.random.default_rng(0).uniform(0.6, 0.9, (10, 32, 32)).astype(np.float32)
+    network = BrightVoxels()
+    GlandPredictor(network, central=True).predict(volume)
+    crop = network.crops[0].numpy()
+    np.testing.assert_array_equal(crop[7:17], volume)
+    assert (crop[:7] == volume[0]).all() and (crop[17:] == volume[-1]).all()
+
+
+def test_flip_averages_with_the_mirrored_crop_turned_back():
+    volume = ball(SIZE, (12, 13, 12)) + 0.9 * ball(SIZE, (10, 23, 20), radius=3)
+    network = BrightVoxels()
+    prediction = GlandPredictor(network, flip=True).predict(volume)
+    assert torch.equal(network.crops[1], network.crops[0].flip(-1))
+    np.testing.assert_allclose(prediction.probability, pointwise(volume), atol=1e-5)
+
+
+def test_flip_evens_out_a_network_that_prefers_a_side():
+    class LeftSide(BrightVoxels):
+        def answer(self, batch):
+            answer = super().answer(batch)
+            answer[..., 16:] *= 0.2
+            return answer
+
+    volume = np.ones(SIZE, np.float32)
+    once = GlandPredictor(LeftSide()).predict(volume).probability
+    both = GlandPredictor(LeftSide(), flip=True).predict(volume).probability
+    assert once[..., 0].mean() > 4 * once[..., -1].mean()
+    np.testing.assert_allclose(both, 0.6, atol=1e-3)
+
+
+def test_central_mode_takes_one_crop_in_the_middle_and_the_main_output():
+    volume = np.random.default_rng(0).uniform(0, 1, (40, 80, 80)).astype(np.float32)
+    network = ThreeMinds()
+    prediction = GlandPredictor(network, central=True).predict(volume)
+    inside = tuple(slice((n - m) // 2, (n - m) // 2 + m) for n, m in zip(volume.shape, SIZE, strict=True))
+    assert prediction.tiles == 1 and starts_of(network, volume) == [tuple(part.start for part in inside)]
+    np.testing.assert_allclose(prediction.probability[inside], pointwise(volume)[inside], atol=1e-5)
+    outside = np.ones(volume.shape, bool)
+    outside[inside] = False
+    assert (prediction.probability[outside] == 0).all() and (prediction.disagreement == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("settings", "mean", "spread"),
+    [
+        ({}, (1 + 0.8 + 0.3) / 3, np.std([1, 0.8, 0.3])),
+        ({"supervision": (0.8, 0.2, 0.0)}, 0.9, 0.1),
+        ({"fusion": (1, 0, 0)}, 1.0, 0.0),
+    ],
+)
+def test_the_fused_outputs_are_averaged_and_their_spread_is_told(settings, mean, spread):
+    volume = np.ones(SIZE, np.float32)
+    prediction = GlandPredictor(ThreeMinds(**settings)).predict(volume)
+    np.testing.assert_allclose(prediction.probability, mean, atol=1e-4)
+    np.testing.assert_allclose(prediction.disagreement, spread, atol=1e-4)
+
+
+def test_a_progress_that_cancels_ends_the_work_before_the_next_crop():
+    network, fractions = BrightVoxels(), []
+
+    def progress(fraction):
+        fractions.append(fraction)
+        if len(fractions) == 3:
+            raise Cancelled()
+
+    with pytest.raises(Cancelled):
+        GlandPredictor(network).predict(np.zeros((40, 80, 80), np.float32), notify=progress)
+    assert len(network.crops) == 2
+    assert fractions == sorted(fractions) and 0 <= fractions[0] and fractions[-1] < 1
+
+
+def test_the_scan_is_not_changed():
+    volume = ball((20, 40, 40), (10, 20, 20))
+    before = volume.copy()
+    GlandPredictor(BrightVoxels(), flip=True).predict(volume)
+    assert np.array_equal(volume, before)

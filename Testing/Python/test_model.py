@@ -1,0 +1,308 @@
+"""Model versions on disk: damage of any kind is named, nothing in them is executed, no version is ever half there."""
+
+import hashlib
+import json
+import os
+import pickle
+import warnings
+
+import pytest
+import torch
+from engine_parts import bright_network
+
+from DDSPSegmentationLib.engine.errors import ModelError, StorageError
+from DDSPSegmentationLib.engine.model import (
+    DESCRIPTION_FILE,
+    WEIGHTS_FILE,
+    builtin_model_folder,
+    describe_model,
+    load_network,
+    save_model,
+)
+from DDSPSegmentationLib.engine.network import DDSPConvNet, NetworkSettings
+from DDSPSegmentationLib.engine.preprocessing import PreprocessingSettings
+
+PREPROCESSING = PreprocessingSettings().to_dict()
+SMALL = NetworkSettings(widths=(2, 3, 4), growth=2, input_size=(8, 8, 8))
+
+
+def small_network(seed=0, settings=SMALL):
+    torch.manual_seed(seed)
+    network = DDSPConvNet(settings).eval()
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    return network
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A sound model version with its card."""
+    folder = tmp_path / "models" / "small-1"
+    save_model(folder, small_network(), PREPROCESSING, licence="research use")
+    (folder / "README.md").write_text("# Model card\n", encoding="utf-8")
+    return folder
+
+
+def change_description(folder, **changes):
+    path = folder / DESCRIPTION_FILE
+    values = {**json.loads(path.read_text(encoding="utf-8")), **changes}
+    path.write_text(json.dumps(values), encoding="utf-8")
+
+
+def put_weights(folder, content):
+    """Other weights that the description nevertheless vouches for."""
+    (folder / WEIGHTS_FILE).write_bytes(content)
+    change_description(folder, sha256=hashlib.sha256(content).hexdigest())
+
+
+def put_state(folder, state):
+    torch.save(state, folder / "aside.pt")
+    put_weights(folder, (folder / "aside.pt").read_bytes())
+
+
+def refused(folder):
+    """The error that both cause and next step come with."""
+    with pytest.raises(ModelError) as caught:
+        load_network(folder)
+    assert "small-1" in caught.value.cause and caught.value.next_step
+    assert str(folder.parent) not in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_saved_model_comes_back_with_everything_it_says(tmp_path):
+    network = small_network()
+    facts = {
+        "version": "v7",
+        "calibration": {"soft_dice": [0, 1], "dice": [0, 0.9]},
+        "training": {"cases": ["Case00"], "parent": "v6"},
+        "metrics": {"dice": 0.9},
+        "licence": "research use",
+        "date": "2024-05-01",
+    }
+    saved = save_model(tmp_path / "folder", network, PREPROCESSING, **facts)
+    loaded, description = load_network(tmp_path / "folder")
+    assert description == saved == describe_model(tmp_path / "folder")
+    assert all(getattr(description, key) == value for key, value in facts.items())
+    assert loaded.settings == network.settings
+    assert PreprocessingSettings.from_dict(description.preprocessing) == PreprocessingSettings()
+    assert not loaded.training
+    assert all(parameter.dtype == torch.float32 for parameter in loaded.parameters())
+    for name, value in network.state_dict().items():
+        torch.testing.assert_close(loaded.state_dict()[name], value, rtol=1e-3, atol=1e-6)
+
+
+def test_half_precision_weights_hardly_change_the_answer(folder):
+    scan = torch.randn(1, 1, 8, 8, 8, generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        for one, other in zip(small_network()(scan), load_network(folder)[0](scan), strict=True):
+            torch.testing.assert_close(one, other, rtol=0, atol=5e-3)
+
+
+def test_a_version_is_called_like_its_folder_unless_said_otherwise(folder):
+    assert describe_model(folder).version == "small-1"
+    assert describe_model(str(folder)).sha256 == hashlib.sha256((folder / WEIGHTS_FILE).read_bytes()).hexdigest()
+
+
+def test_the_network_of_the_paper_takes_less_than_10_megabytes(tmp_path):
+    save_model(tmp_path / "full", DDSPConvNet(), PREPROCESSING)
+    assert sum(path.stat().st_size for path in (tmp_path / "full").iterdir()) < 3e6
+
+
+def test_the_built_in_model_is_whole_small_and_described():
+    folder = builtin_model_folder()
+    network, description = load_network()
+    assert sum(path.stat().st_size for path in folder.rglob("*")) <= 10e6
+    assert description.version == folder.name and description.licence
+    assert network.settings.input_size == (48, 96, 96)
+    assert description.training["cases"] and description.calibration["soft_dice"]
+    assert list(folder.glob("*.md")), "the model card"
+
+
+# ---- damage
+
+
+def test_a_folder_that_does_not_exist_is_named(tmp_path):
+    with pytest.raises(ModelError, match=r"Model 'small-1' has no model\.json\. Choose a folder that holds a model"):
+        describe_model(tmp_path / "small-1")
+    assert "has no model.json" in refused(tmp_path / "small-1")
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"7", b"\xff\xfe", b'{"version": "x"}', b'{"schema_version": 1}'])
+def test_a_damaged_description_is_named(folder, content):
+    (folder / DESCRIPTION_FILE).write_bytes(content)
+    assert "damaged model.json" in refused(folder)
+
+
+def test_an_unknown_key_in_the_description_is_damage(folder):
+    change_description(folder, colour="red")
+    assert "damaged model.json" in refused(folder) and "colour" in refused(folder)
+
+
+def test_a_model_of_a_newer_version_asks_for_an_update(folder):
+    change_description(folder, schema_version=2)
+    message = refused(folder)
+    assert "schema version 2; this version reads 1" in message and "Update the extension" in message
+
+
+def test_missing_weights_are_named(folder):
+    (folder / WEIGHTS_FILE).unlink()
+    assert "has no weights.pt" in refused(folder)
+
+
+def test_changed_weights_are_found_by_their_hash(folder):
+    content = bytearray((folder / WEIGHTS_FILE).read_bytes())
+    content[len(content) // 2] ^= 1
+    (folder / WEIGHTS_FILE).write_bytes(content)
+    message = refused(folder)
+    assert "damaged or were changed" in message and describe_model(folder).sha256[:12] in message
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.99])
+def test_truncated_weights_are_refused_even_with_a_fitting_hash(folder, share):
+    content = (folder / WEIGHTS_FILE).read_bytes()
+    (folder / WEIGHTS_FILE).write_bytes(content[: int(len(content) * share)])
+    assert "damaged or were changed" in refused(folder)
+    put_weights(folder, content[: int(len(content) * share)])
+    assert "do not fit its description" in refused(folder)
+
+
+@pytest.mark.parametrize("foreign", [{"block": "none"}, {"widths": (2, 3, 5)}, {"long_connection": "concatenation"}])
+def test_weights_of_another_architecture_are_refused(folder, foreign):
+    settings = NetworkSettings(**{**vars(SMALL), **foreign})
+    put_state(folder, small_network(settings=settings).state_dict())
+    assert "do not fit its description" in refused(folder)
+
+
+@pytest.mark.parametrize("content", [[1, 2], {"weights": {"a": torch.zeros(1)}}, torch.zeros(3)])
+def test_a_file_that_holds_no_weights_is_refused(folder, content):
+    put_state(folder, content)
+    assert "do not fit its description" in refused(folder)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused(folder, value):
+    state = small_network().state_dict()
+    state["head1.weight"][0, 0] = value
+    put_state(folder, state)
+    assert "not finite" in refused(folder)
+
+
+class Intruder:
+    """Code that runs when it is unpickled."""
+
+    def __init__(self, trace):
+        self.trace = trace
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.trace),)
+
+
+@pytest.mark.parametrize("container", ["pickle", "torch"])
+def test_code_hidden_in_the_weights_never_runs(folder, tmp_path, container):
+    trace = tmp_path / "ran"
+    if container == "pickle":
+        put_weights(folder, pickle.dumps({"head1.weight": Intruder(trace)}))
+    else:
+        put_state(folder, {**small_network().state_dict(), "head1.weight": Intruder(trace)})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert "do not fit its description" in refused(folder)
+    assert not trace.exists()
+    pickle.loads(pickle.dumps(Intruder(trace)))
+    assert trace.exists(), "the intruder is no threat, so the test shows nothing"
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"network": {"depth": 7}}, "unknown keys: depth"),
+        ({"network": {"block": "unet"}}, "block 'unet' is unknown"),
+        ({"network": 3}, "unusable settings"),
+        ({"preprocessing": {"margin": 3}}, "unknown keys: margin"),
+        ({"preprocessing": {"bias_field": "n3"}}, "bias_field 'n3' is unknown"),
+    ],
+)
+def test_settings_that_nothing_follows_are_refused(folder, changes, words):
+    change_description(folder, **changes)
+    assert words in refused(folder)
+
+
+# ---- publishing
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()} if folder.is_dir() else None
+
+
+def interrupt(monkeypatch, call, error):
+    """The ``call``-th rename (counted from 1) raises; gives the list that counts them."""
+    rename, calls = os.replace, []
+
+    def replace(*paths, **options):
+        calls.append(paths)
+        if len(calls) == call:
+            raise error
+        return rename(*paths, **options)
+
+    monkeypatch.setattr(os, "replace", replace)
+    return calls
+
+
+def test_a_version_saved_again_is_replaced_and_keeps_its_card(folder):
+    before = describe_model(folder).sha256
+    saved = save_model(folder, small_network(seed=1), PREPROCESSING)
+    assert load_network(folder)[1].sha256 == saved.sha256 != before
+    assert (folder / "README.md").read_text(encoding="utf-8") == "# Model card\n"
+    assert [path.name for path in folder.parent.iterdir()] == ["small-1"]
+
+
+@pytest.mark.parametrize("call", [1, 2, 3])
+def test_a_rename_that_fails_leaves_the_old_version_and_nothing_else(folder, monkeypatch, call):
+    before = contents(folder)
+    interrupt(monkeypatch, call, PermissionError(13, "Permission denied"))
+    with pytest.raises(StorageError, match=r"Model 'small-1' cannot be written \(Permission denied\)"):
+        save_model(folder, small_network(seed=1), PREPROCESSING)
+    assert contents(folder) == before
+    assert [path.name for path in folder.parent.iterdir()] == ["small-1"]
+
+
+@pytest.mark.parametrize("call", [1, 2])
+def test_a_rename_that_fails_leaves_no_first_version_behind(tmp_path, monkeypatch, call):
+    interrupt(monkeypatch, call, OSError(28, "No space left on device"))
+    with pytest.raises(StorageError, match="No space left on device"):
+        save_model(tmp_path / "small-1", small_network(), PREPROCESSING)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("call", [1, 2, 3, 4])
+def test_after_a_kill_at_any_rename_the_old_or_the_new_version_is_there(folder, monkeypatch, call):
+    old = describe_model(folder).sha256
+    # A real kill also skips the tidying up that KeyboardInterrupt allows.
+    monkeypatch.setattr("shutil.rmtree", lambda *paths, **options: None)
+    interrupt(monkeypatch, call, KeyboardInterrupt())
+    try:
+        new = save_model(folder, small_network(seed=1), PREPROCESSING).sha256
+    except KeyboardInterrupt:
+        new = None
+    monkeypatch.undo()
+    assert load_network(folder)[1].sha256 == (new or old)
+    again = save_model(folder, small_network(seed=2), PREPROCESSING)
+    assert load_network(folder)[1] == again
+    assert (folder / "README.md").exists()
+    assert not (folder.parent / ".small-1.replaced").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_a_clear_error(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(StorageError, match="Model 'v1' cannot be written .* Free space or choose another folder"):
+        save_model(tmp_path / "file" / "v1", small_network(), PREPROCESSING)
+
+
+def test_the_bright_network_of_the_tests_answers_as_the_tests_believe():
+    scan = torch.linspace(-2, 5, 32 * 48 * 48).reshape(1, 1, 32, 48, 48)
+    network = bright_network(bright=1.5)
+    with torch.no_grad():
+        answer = network(scan)[0]
+        folded = network.fold_batch_norm()(scan)[0]
+    torch.testing.assert_close(answer, torch.sigmoid(8.0 * (scan - 1.5)), rtol=0, atol=1e-3)
+    torch.testing.assert_close(folded, answer, rtol=0, atol=1e-5)

@@ -1,0 +1,409 @@
+"""The engine's front door: phantoms whose answer is known, and the bundled scan with the built-in model."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+from engine_parts import bright_model, centroid, dice, middle_of, phantom, rotation
+
+from DDSPSegmentationLib.engine.errors import Cancelled, DeviceError, InputError, ModelError
+from DDSPSegmentationLib.engine.images import read_image, read_mask
+from DDSPSegmentationLib.engine.segmenter import Segmenter, largest_component, touched_sides
+
+PHASES = ["Preprocessing", "Segmenting", "Measuring"]
+
+
+@pytest.fixture(scope="module")
+def bright_folder(tmp_path_factory):
+    return bright_model(tmp_path_factory.mktemp("models") / "bright", version="bright-1")
+
+
+@pytest.fixture
+def segmenter(bright_folder):
+    return Segmenter(bright_folder, device="cpu", precision="float32")
+
+
+@pytest.fixture(scope="module")
+def built_in():
+    return Segmenter(device="cpu")
+
+
+@pytest.fixture(scope="module")
+def sample_image(sample_scan):
+    return read_image(sample_scan)
+
+
+@pytest.fixture(scope="module")
+def sample_result(built_in, sample_image):
+    return built_in.segment(sample_image)
+
+
+def voxels(image):
+    return sitk.GetArrayFromImage(image)
+
+
+def same_grid(one, other):
+    return all(
+        getattr(one, question)() == getattr(other, question)()
+        for question in ("GetSize", "GetSpacing", "GetOrigin", "GetDirection")
+    )
+
+
+# ---- phantoms
+
+
+def test_the_gland_of_a_phantom_is_found_and_measured(segmenter):
+    scan, gland = phantom((6, -4, 3), direction=rotation((4, -6, 9)), origin=(-20, 33, 700))
+    result = segmenter.segment(scan)
+    found = voxels(result.mask) > 0
+    assert dice(found, gland) > 0.96
+    assert np.abs(centroid(found) - centroid(gland)).max() < 0.5
+    measured = result.measurements
+    assert measured.volume_ml == pytest.approx(np.count_nonzero(gland) * 1.5 * 1.5 * 3 / 1000, rel=0.06)
+    assert measured.left_right_mm == pytest.approx(34, abs=3)
+    assert measured.antero_posterior_mm == pytest.approx(30, abs=3)
+    assert measured.cranio_caudal_mm == pytest.approx(28, abs=5)
+    assert result.warnings == [] and result.notices == []
+    assert result.expected_dice > 0.9
+
+
+def test_every_image_of_the_answer_lies_on_the_grid_of_the_scan(segmenter):
+    scan, _ = phantom(direction=rotation((4, -6, 9)), origin=(-20, 33, 700))
+    result = segmenter.segment(scan)
+    for image in (result.mask, result.probability, result.uncertainty):
+        assert same_grid(image, scan)
+    assert result.mask.GetPixelID() == sitk.sitkUInt8 and set(np.unique(voxels(result.mask))) == {0, 1}
+    for image in (result.probability, result.uncertainty):
+        assert image.GetPixelID() == sitk.sitkFloat32
+        assert 0 <= voxels(image).min() <= voxels(image).max() <= 1
+    assert (voxels(result.probability)[voxels(result.mask) > 0] > 0.5).all()
+
+
+def test_the_answer_says_who_gave_it_and_how(segmenter, bright_folder):
+    scan, _ = phantom()
+    result = segmenter.segment(scan, mode="accurate", threshold=0.4, bias_field="fast")
+    assert (result.model_version, result.model_sha256) == ("bright-1", segmenter.model.sha256)
+    assert (result.mode, result.threshold, result.bias_field) == ("accurate", 0.4, "fast")
+    assert (result.device, result.precision) == ("cpu", "float32")
+    assert result.as_row()["mode"] == "accurate"
+    assert segmenter.segment(scan).bias_field == "off"  # the model's own again
+
+
+@pytest.mark.parametrize("orientation", ["RAS", "LAI", "SAR", "PIL", "IRP", "ASL"])
+def test_the_acquired_orientation_changes_no_voxel_of_the_mask(segmenter, orientation):
+    scan, _ = phantom((9, -6, 5), direction=rotation((4, -6, 9)))
+    expected = voxels(sitk.DICOMOrient(segmenter.segment(scan).mask, "LPS"))
+    result = segmenter.segment(sitk.DICOMOrient(scan, orientation))
+    assert np.array_equal(voxels(sitk.DICOMOrient(result.mask, "LPS")), expected)
+    assert result.measurements.cranio_caudal_mm < result.measurements.left_right_mm
+
+
+def test_a_rigid_motion_of_the_patient_changes_no_voxel_of_the_mask(segmenter):
+    still, _ = phantom((9, -6, 5))
+    moved, _ = phantom((9, -6, 5))
+    moved.SetDirection(rotation((12, -17, 8)).ravel().tolist())
+    moved.SetOrigin((-87.3, 41.1, 1203.7))
+    assert np.array_equal(voxels(segmenter.segment(moved).mask), voxels(segmenter.segment(still).mask))
+
+
+def test_the_scan_is_never_modified(segmenter):
+    scan, _ = phantom(direction=rotation((4, -6, 9)), origin=(-20, 33, 700))
+    scan = sitk.DICOMOrient(scan, "SAR")
+    scan.SetMetaData("0010|0040", "M")
+    before = sitk.Image(scan)
+    before.MakeUnique()
+    segmenter.segment(scan, bias_field="fast", mode="accurate")
+    assert np.array_equal(voxels(scan), voxels(before)) and same_grid(scan, before)
+    assert scan.GetPixelID() == before.GetPixelID() and scan.GetMetaDataKeys() == before.GetMetaDataKeys()
+
+
+def test_a_higher_threshold_gives_a_smaller_mask(segmenter):
+    scan, _ = phantom()
+    volumes = [segmenter.segment(scan, threshold=value).measurements.volume_ml for value in (0.05, 0.5, 0.95)]
+    assert volumes[0] > volumes[1] > volumes[2] > 0
+
+
+def test_paper_mode_looks_at_the_middle_only(segmenter):
+    scan, gland = phantom((30, 0, 0), size=(128, 64, 18))
+    assert dice(voxels(segmenter.segment(scan).mask) > 0, gland) > 0.96
+    found = voxels(segmenter.segment(scan, mode="paper").mask) > 0
+    assert 0 < np.count_nonzero(found) < np.count_nonzero(gland) / 2
+
+
+def test_a_scan_without_a_gland_gives_an_empty_mask_and_says_so(bright_folder, tmp_path):
+    blind = Segmenter(bright_model(tmp_path / "blind", bright=50.0), device="cpu", precision="float32")
+    scan, _ = phantom()
+    result = blind.segment(scan)
+    assert not voxels(result.mask).any()
+    assert result.measurements.volume_ml == 0 and result.expected_dice == 0
+    assert len(result.warnings) == 1 and "No prostate was found" in result.warnings[0]
+
+
+def test_a_point_in_the_gland_chooses_among_two(segmenter):
+    left, right = (34, 0, 0), (-34, 0, 0)
+    scan, _ = phantom(left, right, size=(96, 64, 18))
+    for offset in (left, right):
+        point = tuple(middle_of(scan) + offset)
+        found = voxels(segmenter.segment(scan, location=point).mask) > 0
+        _, gland = phantom(offset, size=(96, 64, 18))
+        assert dice(found, gland) > 0.96
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_a_point_outside_the_scan_is_refused(segmenter, axis, sign):
+    scan, _ = phantom(direction=rotation((4, -6, 9)))
+    index = [(n - 1) / 2 for n in scan.GetSize()]
+    index[axis] = -2 if sign < 0 else scan.GetSize()[axis] + 1
+    point = scan.TransformContinuousIndexToPhysicalPoint(index)
+    with pytest.raises(InputError, match="lies outside 'T2'. Place it inside the gland."):
+        segmenter.segment(scan, name="T2", location=point)
+
+
+@pytest.mark.parametrize("orientation", ["LPS", "RAI", "SAR"])
+@pytest.mark.parametrize(
+    ("side", "offset"),
+    [
+        ("left", (42, 0, 0)),
+        ("right", (-42, 0, 0)),
+        ("posterior", (0, 42, 0)),
+        ("anterior", (0, -42, 0)),
+        ("superior", (0, 0, 22)),
+        ("inferior", (0, 0, -22)),
+    ],
+)
+def test_the_side_at_which_the_gland_leaves_the_scan_is_named(segmenter, orientation, side, offset):
+    scan, _ = phantom(offset)
+    warnings = segmenter.segment(sitk.DICOMOrient(scan, orientation)).warnings
+    assert f"The gland touches the {side} edge of the scan and may be cut." in warnings
+
+
+def test_a_second_large_part_is_told_and_left_out(segmenter):
+    scan, gland = phantom(size=(96, 64, 18))
+    both = voxels(scan)
+    both[6:12, 28:36, 8:16] = 500
+    scan_of_both = sitk.GetImageFromArray(both)
+    scan_of_both.CopyInformation(scan)
+    # The crop about the gland does not reach the other part, the location makes it.
+    point = scan.TransformIndexToPhysicalPoint((30, 32, 9))
+    result = segmenter.segment(scan_of_both, location=point)
+    assert dice(voxels(result.mask) > 0, gland) > 0.96
+    assert any("2 separate parts were found; only the largest is kept." in warning for warning in result.warnings)
+
+
+def test_the_uncertainty_is_highest_along_the_border(segmenter):
+    scan, gland = phantom()
+    uncertainty = voxels(segmenter.segment(scan).uncertainty)
+    image = sitk.GetImageFromArray(gland.astype(np.uint8))
+    border = voxels(sitk.BinaryDilate(image, (1, 1, 1))) != voxels(sitk.BinaryErode(image, (1, 1, 1)))
+    assert uncertainty[border].mean() > 10 * uncertainty[~border].mean()
+
+
+# ---- what it refuses
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"mode": "quick"}, "Mode 'quick' is unknown. Choose one of fast, accurate, paper."),
+        ({"threshold": 0}, "Threshold 0 is not between 0 and 1."),
+        ({"threshold": 1.0}, "Threshold 1 is not between 0 and 1."),
+        ({"threshold": float("nan")}, "Threshold nan is not between 0 and 1."),
+        ({"bias_field": "n3"}, "Bias field 'n3' is unknown. Choose one of full, fast, off."),
+    ],
+)
+def test_a_setting_that_does_not_exist_is_refused(segmenter, asked, message):
+    scan, _ = phantom()
+    with pytest.raises(InputError) as caught:
+        segmenter.segment(scan, **asked)
+    assert message in str(caught.value)
+
+
+def test_a_scan_that_is_no_scan_is_refused_by_name(segmenter):
+    scan, _ = phantom()
+    with pytest.raises(InputError, match="'T2 axial' has 1 slice; .* at least 8 slices"):
+        segmenter.segment(scan[:, :, :1], name="T2 axial")
+    with pytest.raises(InputError, match="'T2 axial'"):
+        segmenter.segment(sitk.Image(64, 64, 18, sitk.sitkFloat32), name="T2 axial")
+
+
+def test_a_model_folder_that_is_none_is_refused(tmp_path):
+    with pytest.raises(ModelError, match=r"Model 'nothing' has no model\.json"):
+        Segmenter(tmp_path / "nothing")
+
+
+def test_a_device_or_precision_that_does_not_exist_is_refused(bright_folder):
+    with pytest.raises(DeviceError, match="Device 'tpu' is unknown"):
+        Segmenter(bright_folder, device="tpu")
+    with pytest.raises(DeviceError, match="Precision 'float8' is unknown"):
+        Segmenter(bright_folder, device="cpu", precision="float8")
+
+
+# ---- memory, time, progress
+
+
+def fail_once(network, error):
+    """The next forward pass of the network raises ``error``."""
+    def fail(module, inputs):
+        handle.remove()
+        raise error
+
+    handle = network.register_forward_pre_hook(fail)
+
+
+@pytest.mark.parametrize(
+    ("device", "error"),
+    [
+        ("cuda", torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")),
+        ("cuda", RuntimeError("CUDA error: out of memory")),
+        ("mps", RuntimeError("MPS backend out of memory (MPS allocated: 9.06 GB)")),
+    ],
+)
+def test_a_gpu_out_of_memory_falls_back_to_the_processor_with_a_notice(segmenter, device, error):
+    scan, _ = phantom()
+    expected = voxels(segmenter.segment(scan).mask)
+    segmenter.device = torch.device(device)  # as if the network lay there
+    fail_once(segmenter.network, error)
+    result = segmenter.segment(scan)
+    assert result.notices == ["The GPU ran out of memory; the processor was used instead."]
+    assert result.device == "cpu" and dice(voxels(result.mask) > 0, expected > 0) > 0.99
+
+
+def test_a_processor_out_of_memory_is_a_clear_error(segmenter):
+    scan, _ = phantom()
+    fail_once(segmenter.network, RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"))
+    with pytest.raises(DeviceError, match="not enough memory to segment this scan. Close other programs"):
+        segmenter.segment(scan)
+
+
+def test_any_other_fault_is_not_taken_for_a_lack_of_memory(segmenter):
+    scan, _ = phantom()
+    fail_once(segmenter.network, RuntimeError("shapes differ"))
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        segmenter.segment(scan)
+
+
+def test_seconds_and_peak_memory_are_told_for_each_phase(segmenter):
+    scan, _ = phantom()
+    result = segmenter.segment(scan)
+    assert list(result.seconds) == list(result.peak_memory_mb) == PHASES
+    assert all(0 < seconds < 60 for seconds in result.seconds.values())
+    peaks = list(result.peak_memory_mb.values())
+    assert peaks == sorted(peaks) and peaks[0] >= 0
+
+
+def test_progress_names_the_phases_in_order_and_ends_at_1(segmenter):
+    scan, _ = phantom()
+    told = []
+    segmenter.segment(scan, progress=lambda phase, fraction: told.append((phase, fraction)))
+    assert list(dict.fromkeys(phase for phase, _ in told)) == PHASES
+    assert told[-1] == ("Measuring", 1.0)
+    assert all(0 <= fraction <= 1 for _, fraction in told)
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_cancelling_in_any_phase_leaves_the_segmenter_usable(segmenter, phase):
+    scan, gland = phantom()
+
+    def cancel(now, fraction):
+        if now == phase:
+            raise Cancelled()
+
+    with pytest.raises(Cancelled):
+        segmenter.segment(scan, progress=cancel)
+    assert dice(voxels(segmenter.segment(scan).mask) > 0, gland) > 0.96
+
+
+# ---- parts
+
+
+def test_largest_component_keeps_one_part_and_fills_its_holes():
+    inside = np.zeros((12, 20, 20), bool)
+    inside[2:9, 2:9, 2:9] = True
+    inside[5, 5, 5] = False  # a hole
+    inside[9, 9, 9] = True  # touches at a corner only
+    inside[3:5, 15:18, 15:18] = True
+    kept, shares = largest_component(inside)
+    expected = np.zeros_like(inside)
+    expected[2:9, 2:9, 2:9] = True
+    assert np.array_equal(kept, expected)
+    assert shares == pytest.approx([18 / 342, 1 / 342])
+
+
+def test_a_hole_open_to_the_outside_stays_open():
+    inside = np.zeros((9, 9, 9), bool)
+    inside[1:8, 1:8, 1:8] = True
+    inside[4, 4, 4:] = False
+    assert np.array_equal(largest_component(inside)[0], inside)
+
+
+def test_largest_component_works_at_the_faces_of_the_scan_and_on_nothing():
+    inside = np.zeros((4, 5, 6), bool)
+    inside[0, 0, :3] = inside[-1, -1, -1] = True
+    kept, shares = largest_component(inside)
+    assert np.count_nonzero(kept) == 3 and kept[0, 0, :3].all() and shares == pytest.approx([1 / 3])
+    nothing, shares = largest_component(np.zeros((4, 5, 6), bool))
+    assert not nothing.any() and shares == []
+
+
+@pytest.mark.parametrize(
+    ("axis", "position", "side"),
+    [(0, 0, "inferior"), (0, -1, "superior"), (1, 0, "anterior"), (1, -1, "posterior"), (2, 0, "right"), (2, -1, "left")],
+)
+def test_each_face_of_a_canonical_mask_has_its_name(axis, position, side):
+    mask = np.zeros((5, 6, 7), bool)
+    mask[2, 3, 3] = True
+    assert touched_sides(mask) == []
+    np.moveaxis(mask, axis, 0)[position] = True
+    assert side in touched_sides(mask)
+    single = np.zeros((5, 6, 7), bool)
+    where = [2, 3, 3]
+    where[axis] = position
+    single[tuple(where)] = True
+    assert touched_sides(single) == [side]
+
+
+# ---- the bundled scan and the built-in model
+
+
+def test_the_bundled_scan_gets_a_plausible_prostate(sample_image, sample_result):
+    measured = sample_result.measurements
+    assert same_grid(sample_result.mask, sample_image)
+    assert 20 < measured.volume_ml < 90
+    assert all(
+        25 < length < 75
+        for length in (measured.left_right_mm, measured.antero_posterior_mm, measured.cranio_caudal_mm)
+    )
+    assert 0.8 < sample_result.expected_dice <= 1
+    middle = centroid(voxels(sample_result.mask) > 0) - (np.array(sample_image.GetSize())[::-1] - 1) / 2
+    assert (np.abs(middle * sample_image.GetSpacing()[::-1]) < (20, 30, 20)).all()
+
+
+@pytest.mark.parametrize("orientation", ["RAS", "SAR", "LAI"])
+def test_every_orientation_of_the_bundled_scan_gives_the_same_mask(built_in, sample_image, sample_result, orientation):
+    expected = voxels(sitk.DICOMOrient(sample_result.mask, "LPS"))
+    turned = sitk.DICOMOrient(sample_image, orientation)
+    result = built_in.segment(turned)
+    assert same_grid(result.mask, turned)
+    assert np.array_equal(voxels(sitk.DICOMOrient(result.mask, "LPS")), expected)
+    assert dataclasses.astuple(result.measurements) == pytest.approx(dataclasses.astuple(sample_result.measurements))
+
+
+def test_bfloat16_and_float32_give_the_same_answer_on_the_bundled_scan(sample_image):
+    low, high = (Segmenter(device="cpu", precision=name).segment(sample_image) for name in ("bfloat16", "float32"))
+    assert (low.precision, high.precision) == ("bfloat16", "float32")
+    assert dice(voxels(low.mask) > 0, voxels(high.mask) > 0) > 0.99
+    assert abs(low.expected_dice - high.expected_dice) < 0.002
+
+
+def test_bfloat16_costs_less_than_0_002_dice_on_a_real_case(real_scans):
+    image = read_image(real_scans / "prostate158" / "IMAGE")
+    reference = voxels(read_mask(real_scans / "prostate158" / "MASK")) > 0
+    found = [
+        dice(voxels(Segmenter(device="cpu", precision=name).segment(image).mask) > 0, reference)
+        for name in ("bfloat16", "float32")
+    ]
+    assert min(found) > 0.8
+    assert abs(found[0] - found[1]) < 0.002
