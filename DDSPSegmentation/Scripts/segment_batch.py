@@ -67,7 +67,7 @@ def saveSegmentation(segmentationNode, path):
     """Save a segmentation node through its storage node: written aside, then renamed."""
     import slicer
 
-    from DDSPSegmentationLib.engine.images import _write_aside, read_mask
+    from DDSPSegmentationLib.engine.images import read_mask, write_aside
 
     storageNode = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationStorageNode")
     storageNode.SetCropToMinimumExtent(False)
@@ -78,7 +78,7 @@ def saveSegmentation(segmentationNode, path):
             raise RuntimeError("the storage node could not write")
         read_mask(aside)  # a disk that fills up is not always noticed while writing
 
-    _write_aside(path, ".seg.nrrd", write)
+    write_aside(path, ".seg.nrrd", write)
 
 
 def argumentsAfter(argv):

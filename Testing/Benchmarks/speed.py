@@ -28,9 +28,8 @@ def large_scan() -> sitk.Image:
     scan = sitk.ReadImage(str(SAMPLE))
     size = (512, 512, 46)
     spacing = [n * step / m for n, step, m in zip(scan.GetSize(), scan.GetSpacing(), size, strict=True)]
-    return sitk.Resample(
-        scan, size, sitk.Transform(), sitk.sitkLinear, scan.GetOrigin(), spacing, scan.GetDirection(), 0, scan.GetPixelID()
-    )
+    geometry = scan.GetOrigin(), spacing, scan.GetDirection()
+    return sitk.Resample(scan, size, sitk.Transform(), sitk.sitkLinear, *geometry, 0, scan.GetPixelID())
 
 
 def peer_seconds(repeats: int) -> float:
@@ -66,11 +65,13 @@ def main() -> None:
     if chosen.one:
         scan = sitk.ReadImage(str(SAMPLE)) if chosen.one[0] == "sample" else large_scan()
         phases, peak = measure(scan, chosen.one[1], chosen.precision, chosen.repeats)
-        cells = "".join(f"{seconds:15.2f}" for seconds in phases.values())
-        print(f"{'x'.join(map(str, scan.GetSize())):14s}{chosen.one[1]:>6s}{cells}{sum(phases.values()):9.2f}{peak:10.0f}")
+        size = "x".join(map(str, scan.GetSize()))
+        cells = "".join(f"{seconds:15.2f}" for seconds in (*phases.values(), sum(phases.values())))
+        print(f"{size:14s}{chosen.one[1]:>6s}{cells}{peak:10.0f}")
         return
     print(f"peer (one convolution): {peer_seconds(chosen.repeats):.3f} s")
-    print(f"{'scan':14s}{'N4':>6s}{'Preprocessing':>15s}{'Segmenting':>15s}{'Measuring':>15s}{'sum s':>9s}{'peak MB':>10s}")
+    columns = "".join(f"{title:>15s}" for title in ("Preprocessing", "Segmenting", "Measuring", "sum s"))
+    print(f"{'scan':14s}{'N4':>6s}{columns}{'peak MB':>10s}")
     for scan in ("sample", "large"):
         for bias_field in ("off", "fast", "full"):  # a process each: peak memory never falls within one
             repeats = "1" if bias_field == "full" else str(chosen.repeats)

@@ -78,6 +78,18 @@ def toy_trainer(folder, plan=None, training=None, validation=(), **options):
     return Trainer(plan or toy_plan(), training, validation, folder, **options)
 
 
+def warm_weights(folder) -> dict:
+    """Weights and batch-norm statistics after some steps: no gradient is as small as those of the first step."""
+    trainer = toy_trainer(folder, toy_plan(learning_rate=1e-2))
+    for _ in range(6):
+        trainer.train_step()
+    return trainer.network.state_dict()
+
+
+def gradients_of(trainer) -> dict:
+    return {name: parameter.grad.clone() for name, parameter in trainer.network.named_parameters()}
+
+
 def run_toy_training(folder: Path, plan=None, resume=False, until=None, checkpoint_minutes=0.0) -> None:
     """Train in this process, saying ``step N`` after each step."""
     trainer = toy_trainer(folder, toy_plan(**(plan or {})), checkpoint_minutes=checkpoint_minutes)

@@ -338,7 +338,9 @@ from pathlib import Path
 sys.path[:0] = {paths!r}
 from test_batch import FakeSegmenter, SETTINGS, cases
 from DDSPSegmentationLib.service.batch import run_batch
-run_batch(cases(6), [], Path({folder!r}), SETTINGS, FakeSegmenter(wait=0.05), lambda line: print(line, flush=True))
+say = lambda line: print(line, flush=True)
+result = run_batch(cases(6), [], Path({folder!r}), SETTINGS, FakeSegmenter(wait=0.05), say)
+say(f"exit {{result.exit_code}}: {{result.message}}")
 """
 
 
@@ -380,6 +382,17 @@ def test_kills_at_many_instants_leave_nothing_half_written(tmp_path):
     assert result.exit_code == 0 and not list(folder.rglob(".ddsp*")) and not list(folder.glob("*.kept-*"))
     for path in [*whole.glob("*.seg.nrrd"), *whole.rglob("*.png")]:
         assert (folder / path.relative_to(whole)).read_bytes() == path.read_bytes()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows sends Ctrl-C to a console, not to one process")
+def test_ctrl_c_ends_the_process_cleanly_and_unlocks_the_folder(tmp_path):
+    process = start_slow_run(tmp_path / "out")
+    process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate()
+    assert re.search(r"exit 1: Stopped after \d of 6 cases. Run the same command again to continue.", output)
+    assert process.returncode == 0 and not list((tmp_path / "out").glob(".ddsp*"))
+    assert run(tmp_path / "out", cases(6))[0].exit_code == 0
 
 
 def test_leftovers_of_our_own_pattern_are_removed_and_nothing_else(tmp_path):

@@ -95,8 +95,10 @@ def test_slices_are_stacked_by_position_and_not_by_file_name_or_number(tmp_path,
     assert image.GetMetaDataKeys() == ()
 
 
-def test_spacing_comes_from_positions_and_not_from_slice_thickness(tmp_path):
-    write_series(tmp_path, step=4.5, tags={"0018|0050": "3", "0018|0088": "9"})
+def test_spacing_comes_from_positions_and_not_from_what_the_header_says_of_it(tmp_path):
+    for path in write_series(tmp_path, step=4.5):
+        set_element(path, (0x18, 0x50), "3")
+        set_element(path, (0x18, 0x88), "9")
     assert load_series(only_series(tmp_path)).GetSpacing()[2] == pytest.approx(4.5, abs=1e-6)
 
 
@@ -237,6 +239,14 @@ def test_slices_listed_from_head_to_foot_are_axial_too(tmp_path):
     assert image.GetSpacing()[2] == pytest.approx(4)
     assert np.array_equal(sitk.GetArrayViewFromImage(image)[0], slice_voxels(11))
     assert image.GetOrigin()[2] == pytest.approx(5 - 44)
+
+
+def test_axial_slices_whose_normal_points_to_the_feet_are_axial_too(tmp_path):
+    write_series(tmp_path, orientation=(1.0, 0.0, 0.0, 0.0, -1.0, 0.0))
+    image = load_series(only_series(tmp_path))
+    assert image.GetDirection() == pytest.approx((1, 0, 0, 0, -1, 0, 0, 0, -1))
+    assert image.TransformIndexToPhysicalPoint((0, 0, 11)) == pytest.approx((-40, -48, 5 - 44))
+    assert np.array_equal(sitk.GetArrayViewFromImage(image)[11], slice_voxels(11))
 
 
 @pytest.mark.parametrize(

@@ -65,6 +65,7 @@ def test_one_file_of_a_series_stands_for_that_series(tmp_path):
     paths = write_series(tmp_path, series=1)
     for path in write_series(tmp_path / "other", series=2):
         path.rename(tmp_path / f"second{path.name}")
+    shutil.copyfile(paths[3], tmp_path / f"._{paths[3].name}")
     cases, skipped = collect_inputs([paths[3]])
     assert len(cases) == 1
     assert cases[0].load().GetSize()[2] == 12
@@ -119,6 +120,8 @@ def test_files_of_one_name_given_one_by_one_are_kept_apart_in_any_order(tmp_path
     second = {case.name: case.source for case in collect_inputs(paths[::-1])[0]}
     assert len(first) == 3
     assert first == second
+    earlier = scan_at(tmp_path / "0" / "T2.nrrd", 7)
+    assert set(first) < set(names(earlier, *paths))
 
 
 def test_names_that_differ_in_case_only_are_kept_apart_for_windows(tmp_path):

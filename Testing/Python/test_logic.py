@@ -14,6 +14,7 @@ from scene_parts import (
     put_under_transform,
     rigid_matrix,
 )
+from slicer_stand_in import add_hierarchy_items
 
 from DDSPSegmentationLib.engine.errors import Cancelled, InputError
 from DDSPSegmentationLib.engine.images import read_image
@@ -70,7 +71,8 @@ def tables():
 def place_in_study(volume):
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
     study = hierarchy.CreateStudyItem(hierarchy.GetSceneItemID(), "MRI 2026")
-    hierarchy.CreateItem(study, volume)
+    item = hierarchy.GetItemByDataNode(volume) or hierarchy.CreateItem(study, volume)
+    hierarchy.SetItemParent(item, study)
     return hierarchy, study
 
 
@@ -139,7 +141,11 @@ def test_measurements_are_one_typed_row_bound_to_both_nodes(logic):
     assert table.GetNodeReference("DDSPSegmentation.Volume") is volume
 
 
-def test_results_lie_in_the_study_of_their_volume(logic):
+@pytest.mark.parametrize("automatic_items", [False, True], ids=["slicer-core", "as in Slicer"])
+def test_results_lie_in_the_study_of_their_volume(logic, scene, request, automatic_items):
+    if automatic_items:
+        tag = add_hierarchy_items(scene)
+        request.addfinalizer(lambda: scene.RemoveObserver(tag))
     volume = new_volume()
     hierarchy, study = place_in_study(volume)
     result = logic.segmentProstate(volume, runner=ThresholdRunner())
@@ -309,6 +315,18 @@ def test_edit_that_was_undone_is_no_edit(logic):
     mask = (gland_voxels() > 50).astype(np.uint8)
     slicer.util.updateSegmentBinaryLabelmapFromArray(mask, node, "Prostate", volume)
     assert logic.segmentProstate(volume, runner=ThresholdRunner()).outputSegmentationNode is node
+
+
+def test_latest_untouched_result_is_updated(logic):
+    volume = new_volume()
+    first = logic.segmentProstate(volume, runner=ThresholdRunner()).outputSegmentationNode
+    edit(first, volume)
+    second = logic.segmentProstate(volume, runner=ThresholdRunner()).outputSegmentationNode
+    mask = (gland_voxels() > 50).astype(np.uint8)
+    slicer.util.updateSegmentBinaryLabelmapFromArray(mask, first, "Prostate", volume)
+    assert logic.segmentProstate(volume, runner=ThresholdRunner()).outputSegmentationNode is second
+    edit(second, volume)
+    assert logic.segmentProstate(volume, runner=ThresholdRunner()).outputSegmentationNode is first
 
 
 def test_edited_contour_is_replaced_when_asked(logic):

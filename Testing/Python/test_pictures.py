@@ -186,6 +186,20 @@ def test_gland_at_the_edge_of_the_scan_is_black_beyond_it(tmp_path):
     assert (shown[:, :80] == 0).all() and drawn(shown, PROSTATE_COLOUR).any()
 
 
+def test_a_coil_beside_the_gland_does_not_leave_it_black(tmp_path):
+    image = scan()
+    mask = box_mask(image, (20, 60), (30, 60), (4, 16))
+    voxels = sitk.GetArrayFromImage(image)
+    voxels[:, 62:90, 25:55] = 5000
+    bright = sitk.GetImageFromArray(voxels)
+    bright.CopyInformation(image)
+    contour_picture(bright, [(mask, PROSTATE_COLOUR)], tmp_path / "case.png")
+    shown = panel(read_png(tmp_path / "case.png"), 4)
+    top, bottom, left, right = bounds(drawn(shown, PROSTATE_COLOUR))
+    inside = shown[top + 5 : bottom - 5, left + 5 : right - 5]
+    assert 90 < inside.mean() < 165 and shown[bottom + 25, (left + right) // 2].min() == 255
+
+
 def test_thumbnail_shows_the_middle_of_the_gland_at_200_pixels(tmp_path):
     image = scan()
     thumbnail(image, box_mask(image, (30, 50), (40, 60), (4, 16)), tmp_path / "small.png")

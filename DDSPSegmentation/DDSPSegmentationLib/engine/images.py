@@ -144,7 +144,7 @@ def write_image(image: sitk.Image, path: str | os.PathLike, compress: bool = Tru
         # ITK does not notice a disk that fills up under a compressed NIfTI file, so what was written is read once.
         read_image(aside)
 
-    _write_aside(path, suffix, write)
+    write_aside(path, suffix, write)
 
 
 def write_text(text: str, path: str | os.PathLike) -> None:
@@ -153,7 +153,7 @@ def write_text(text: str, path: str | os.PathLike) -> None:
     Raises:
         StorageError: no permission, no folder, or disk full.
     """
-    _write_aside(Path(path), ".txt", lambda aside: aside.write_bytes(text.encode("utf-8")))
+    write_aside(Path(path), ".txt", lambda aside: aside.write_bytes(text.encode("utf-8")))
 
 
 def _is_misread_by_itk(path: Path, suffix: str) -> bool:
@@ -296,7 +296,15 @@ def _few_values(voxels: np.ndarray) -> bool:
     return np.unique(voxels).size < LABELMAP_VALUES
 
 
-def _write_aside(path: Path, suffix: str, write: Callable[[Path], None]) -> None:
+def write_aside(path: Path, suffix: str, write: Callable[[Path], None]) -> None:
+    """Let ``write`` fill a file of another name beside ``path``, flush it to the disk, then rename it to ``path``.
+
+    Args:
+        suffix: of the file written aside, for writers that go by it.
+
+    Raises:
+        StorageError: disk full, no permission or no folder; nothing is left behind.
+    """
     aside = path.parent / f".ddsp-{secrets.token_hex(6)}{suffix}"
     try:
         with open(aside, "xb"):

@@ -11,7 +11,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from .errors import InputError
-from .images import _write_aside
+from .images import write_aside
 
 Colour = tuple[int, int, int]
 
@@ -28,12 +28,16 @@ _SMALLEST_SIDE_MM = 60.0
 
 @dataclass(frozen=True)
 class _Crop:
-    """A square of the axial plane: centre as continuous index (row, column) and side in mm."""
+    """A square of the axial plane around the gland.
+
+    Attributes:
+        centre: continuous index (row, column); ``side_mm``: in mm.
+        box: the gland's own bounding box (slice, row, column), or the whole volume.
+    """
 
     centre: tuple[float, float]
     side_mm: float
-    first_slice: int
-    last_slice: int
+    box: tuple[slice, slice, slice]
 
 
 def contour_picture(
@@ -59,7 +63,7 @@ def contour_picture(
     crop = _crop_around(regions, volume, image)
     shown = _evenly_spread(crop, volume.shape[0], slices)
     spacing = sitk.DICOMOrient(image, "LPS").GetSpacing()
-    window = _window(volume, crop, spacing)
+    window = _window(volume, crop)
     colours = [colour for _, colour in masks]
     panels = [_panel(volume, regions, colours, index, crop, spacing, window, _PANEL_PIXELS) for index in shown]
     _write_png(_mosaic(panels, slices), path)
@@ -75,7 +79,7 @@ def thumbnail(image: sitk.Image, mask: sitk.Image, path: str | Path) -> None:
     occupied = np.flatnonzero(regions[0].any(axis=(1, 2)))
     middle = int(occupied[occupied.size // 2]) if occupied.size else volume.shape[0] // 2
     spacing = sitk.DICOMOrient(image, "LPS").GetSpacing()
-    window = _window(volume, crop, spacing)
+    window = _window(volume, crop)
     _write_png(_panel(volume, regions, [PROSTATE_COLOUR], middle, crop, spacing, window, _THUMBNAIL_PIXELS), path)
 
 
@@ -112,12 +116,13 @@ def _crop_around(regions: list[np.ndarray], volume: np.ndarray, image: sitk.Imag
         spans.append((int(occupied[0]), int(occupied[-1])))
     (first, last), (top, bottom), (left, right) = spans
     side = max((bottom - top + 1) * row_mm, (right - left + 1) * column_mm) + 2 * margin
-    return _Crop(((top + bottom) / 2, (left + right) / 2), max(side, _SMALLEST_SIDE_MM), first, last)
+    box = (slice(first, last + 1), slice(top, bottom + 1), slice(left, right + 1))
+    return _Crop(((top + bottom) / 2, (left + right) / 2), max(side, _SMALLEST_SIDE_MM), box)
 
 
 def _evenly_spread(crop: _Crop, depth: int, count: int) -> list[int]:
     """Slice indices over the gland; a gland of fewer slices is shown with its neighbours, never a slice twice."""
-    first, last = crop.first_slice, crop.last_slice
+    first, last = crop.box[0].start, crop.box[0].stop - 1
     missing = max(0, min(count, depth) - (last - first + 1))
     first = min(max(0, first - missing // 2), max(0, depth - count))
     last = min(depth - 1, max(last, first + count - 1))
@@ -141,13 +146,9 @@ def _interpolated(plane: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> n
     return padded
 
 
-def _window(volume: np.ndarray, crop: _Crop, spacing: tuple[float, ...]) -> tuple[float, float]:
-    """1st and 99th percentile of what is shown: the crop through the gland's slices."""
-    bounds = []
-    for axis, spacing_mm in ((1, spacing[1]), (2, spacing[0])):
-        half, centre = crop.side_mm / spacing_mm / 2, crop.centre[axis - 1]
-        bounds.append(slice(max(0, int(centre - half)), min(volume.shape[axis], int(centre + half) + 2)))
-    low, high = np.percentile(volume[crop.first_slice : crop.last_slice + 1, bounds[0], bounds[1]], (1, 99))
+def _window(volume: np.ndarray, crop: _Crop) -> tuple[float, float]:
+    """1st and 99th percentile inside the gland's box: an endorectal coil beside it would leave the gland black."""
+    low, high = np.percentile(volume[crop.box], (1, 99))
     return float(low), float(high if high > low else low + 1)
 
 
@@ -201,4 +202,4 @@ def _write_png(picture: np.ndarray, path: str | Path) -> None:
     png = b"\x89PNG\r\n\x1a\n" + b"".join(
         struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
     )
-    _write_aside(Path(path), ".png", lambda aside: aside.write_bytes(png))
+    write_aside(Path(path), ".png", lambda aside: aside.write_bytes(png))

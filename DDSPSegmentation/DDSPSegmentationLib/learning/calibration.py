@@ -155,7 +155,7 @@ def _fit(samples: Sequence[CalibrationSample]) -> dict[str, list[float]]:
 def calibrate_model(
     folder: Path | str, cases: Sequence[Case], device: str = "auto", progress: Callable[[str], None] = print
 ) -> CalibrationReport:
-    """Calibrate a model version on cases it was not trained on; writes its model.json and ``calibration.csv`` beside it.
+    """Calibrate a model version on cases it was not trained on; writes model.json, and ``calibration.csv`` beside it.
 
     Args:
         folder: the model version; ``cases``: unseen cases with expert masks.

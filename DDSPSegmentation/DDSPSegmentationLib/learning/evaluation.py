@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,9 +12,8 @@ import numpy as np
 import SimpleITK as sitk
 
 from ..engine.errors import Cancelled, DatasetError, DDSPSegmentationError, StorageError
-from ..engine.images import _write_aside, image_suffix, read_mask, write_text
+from ..engine.images import image_suffix, read_mask, write_text
 from ..engine.metrics import (
-    METRICS,
     REGIONS,
     SECOND_READER,
     RegionMetrics,
@@ -25,15 +21,13 @@ from ..engine.metrics import (
     compare_masks,
     promise12_style_score,
 )
-from ..engine.pictures import PROSTATE_COLOUR, REFERENCE_COLOUR, contour_picture
 from ..engine.segmentation import Segmentation
+from .evaluation_files import MEASURES, OVERALL, cases_csv, draw_boxplots, draw_worst, summary_csv
 
 WORST_CASES = 4
 BOOTSTRAP_RESAMPLES = 10_000
 BOOTSTRAP_SEED = 20_180_131
 LOW_DICE = 0.85
-OVERALL = "overall"
-MEASURES = (*(f"{region}_{metric}" for region in REGIONS for metric in METRICS), "score", "expected_dice")
 
 
 class EvaluationCase(NamedTuple):
@@ -203,9 +197,9 @@ def evaluate_predictions(
         raise StorageError(
             f"The folder '{folder.name}' cannot be made: {error.strerror}.", "Choose another output folder."
         ) from error
-    write_text(_cases_csv(results), folder / "cases.csv")
-    write_text(_summary_csv(statistics), folder / "summary.csv")
-    notices = [*_draw_boxplots(results, folder / "boxplots.png"), *_draw_worst([case for _, case in worst], folder)]
+    write_text(cases_csv(results), folder / "cases.csv")
+    write_text(summary_csv(statistics), folder / "summary.csv")
+    notices = [*draw_boxplots(results, folder / "boxplots.png"), *draw_worst([case for _, case in worst], folder)]
     return EvaluationSummary(tuple(results), statistics, notices=tuple(notices))
 
 
@@ -361,37 +355,6 @@ def _statistics(values: Sequence[float]) -> Statistics:
     return Statistics(finite.size, undefined, float(finite.mean()), sd, middle, least, most, low, high)
 
 
-def _cases_csv(results: Sequence[CaseResult]) -> str:
-    """One row a case: the measures it has, then whatever came along with it."""
-    measures = [name for name in MEASURES if name != "expected_dice" or any(name in r.extra for r in results)]
-    extras = [name for name in dict.fromkeys(key for r in results for key in r.extra) if name not in measures]
-    rows = [["case", "centre", "apart", *measures, *extras, "error"]]
-    for result in results:
-        values = [*(result.measure(name) for name in measures), *(result.extra.get(name, "") for name in extras)]
-        rows.append([result.name, result.centre, result.apart, *map(_cell, values), result.error])
-    return _as_csv(rows)
-
-
-def _summary_csv(statistics: Mapping[str, Mapping[str, Statistics]]) -> str:
-    rows = [["group", "measure", "cases", "undefined", "mean", "sd", "median", "min", "max", "ci95_low", "ci95_high"]]
-    for group, measures in statistics.items():
-        for name, found in measures.items():
-            rows.append([group, name, *map(_cell, vars(found).values())])
-    return _as_csv(rows)
-
-
-def _cell(value: object) -> str:
-    if isinstance(value, float):
-        return "" if math.isnan(value) else f"{value:.6g}"
-    return str(value)
-
-
-def _as_csv(rows: Iterable[Sequence[str]]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue()
-
-
 def _table_line(group: str, width: int, measures: Mapping[str, Statistics]) -> str:
     if "whole_dsc" not in measures or not measures["whole_dsc"].cases:
         return f"{group:{width}}  {0:5d}"
@@ -418,68 +381,3 @@ def _expected_dice_lines(compared: Sequence[CaseResult]) -> list[str]:
         f"Expected Dice: mean absolute error {error:.3f}; below {LOW_DICE:.2f} it caught {caught} of {len(low)} cases, "
         f"with {false_alarms} false alarms"
     ]
-
-
-def _draw_boxplots(results: Sequence[CaseResult], path: Path) -> list[str]:
-    """Box plots by centre and region, cases kept apart as crosses; a notice instead when matplotlib is missing."""
-    path.unlink(missing_ok=True)
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError:
-        return ["No boxplots.png: matplotlib is not installed."]
-    compared = [result for result in results if not result.error]
-    if not compared:
-        return ["No boxplots.png: no case could be compared."]
-    centres = [OVERALL, *sorted({result.centre for result in compared} - {""})]
-    figure = Figure(figsize=(12, 8), layout="constrained")
-    canvas = FigureCanvasAgg(figure)
-    titles = {"dsc": "Dice", "arvd_percent": "aRVD (%)", "abd_mm": "ABD (mm)", "hd95_mm": "95HD (mm)"}
-    for axes, (metric, title) in zip(figure.subplots(2, 2).flat, titles.items(), strict=True):
-        for offset, (region, color) in enumerate(zip(REGIONS, ("tab:blue", "tab:orange", "tab:green"), strict=True)):
-            for position, centre in enumerate(centres):
-                members = [result for result in compared if centre in (OVERALL, result.centre)]
-                place = position + 0.25 * (offset - 1)
-                _draw_box(axes, members, f"{region}_{metric}", place, color)
-            axes.plot([], [], color=color, label=region)
-        axes.set_title(title)
-        axes.set_xticks(range(len(centres)), centres)
-        axes.grid(axis="y", alpha=0.3)
-    figure.axes[0].legend(loc="lower left")
-    figure.supxlabel("Points: cases; crosses: cases kept apart; cases without a distance are not drawn")
-    _write_aside(path, ".png", canvas.print_png)
-    return []
-
-
-def _draw_box(axes, members: Sequence[CaseResult], measure: str, place: float, color: str) -> None:
-    known = [result for result in members if math.isfinite(result.measure(measure))]
-    pooled = [result.measure(measure) for result in known if not result.apart]
-    apart = [result.measure(measure) for result in known if result.apart]
-    axes.boxplot(
-        [pooled],
-        positions=[place],
-        widths=0.2,
-        showfliers=False,
-        manage_ticks=False,
-        boxprops={"color": color},
-        medianprops={"color": color},
-    )
-    axes.plot([place] * len(pooled), pooled, ".", color=color, markersize=4, alpha=0.6)
-    axes.plot([place] * len(apart), apart, "x", color=color)
-
-
-def _draw_worst(worst: Sequence[EvaluationCase], folder: Path) -> list[str]:
-    """worst-<rank>-<case>.png, the reference's contour and the prediction's; pictures of an earlier run are removed."""
-    for earlier in folder.glob("worst-[0-9]-*.png"):
-        earlier.unlink(missing_ok=True)
-    without_image = []
-    for rank, case in enumerate(worst, start=1):
-        if case.image is None:
-            without_image.append(case.name)
-            continue
-        masks = [(case.reference, REFERENCE_COLOUR), (case.prediction, PROSTATE_COLOUR)]
-        file_name = re.sub(r"[^\w.-]", "_", f"worst-{rank}-{case.name}.png")
-        contour_picture(case.image, masks, folder / file_name)
-    if without_image:
-        return [f"No contour picture, the image is not known: {', '.join(without_image)}"]
-    return ["Contour pictures worst-*.png: reference blue, prediction yellow."] if worst else []

@@ -14,15 +14,9 @@ from slicer.i18n import tr as _
 from .. import __version__
 from ..engine.errors import InputError
 from ..engine.segmentation import Segmentation
+from ..service.seg_nrrd import SEGMENT_COLOUR, SEGMENT_NAME, TERMINOLOGY
 from .conversion import read_segment, write_segment
 
-SEGMENT_NAME = "Prostate"
-SEGMENT_COLOR = (230 / 255, 158 / 255, 140 / 255)
-TERMINOLOGY = (
-    "Segmentation category and type - 3D Slicer General Anatomy list"
-    "~SCT^123037004^Anatomical Structure~SCT^41216001^Prostate~^^"
-    "~Anatomic codes - DICOM master list~^^~^^"
-)
 ATTRIBUTE_PREFIX = "DDSPSegmentation."
 # References, unlike node IDs in attributes, follow their node when a scene is appended to another.
 VOLUME_ROLE = ATTRIBUTE_PREFIX + "Volume"
@@ -225,7 +219,7 @@ def _write_contour(
     node.SetReferenceImageGeometryParameterFromVolumeNode(volume_node)
     if not segment_id:
         segment_id = segments.AddEmptySegment(
-            segments.GenerateUniqueSegmentID(SEGMENT_NAME), SEGMENT_NAME, list(SEGMENT_COLOR)
+            segments.GenerateUniqueSegmentID(SEGMENT_NAME), SEGMENT_NAME, list(SEGMENT_COLOUR)
         )
         terminology_tag = slicer.vtkSegment.GetTerminologyEntryTagName()
         segments.GetSegment(segment_id).SetTag(terminology_tag, TERMINOLOGY)

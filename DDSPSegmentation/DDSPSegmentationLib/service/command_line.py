@@ -153,6 +153,7 @@ def train(chosen: argparse.Namespace) -> int:
     """``train``: prepare the cases of a folder, train, publish the model; 1 when stopped before its end."""
     require_torch()
     from ..engine.model import load_network
+    from ..engine.preprocessing import PreprocessingSettings
     from ..learning.calibration import calibrate_model
     from ..learning.dataset import prepare_dataset, read_dataset, select_fold, split_folds
     from ..learning.plans import choose_plan
@@ -160,14 +161,16 @@ def train(chosen: argparse.Namespace) -> int:
 
     cases = read_dataset(chosen.dataset)
     training, validation = select_fold(cases, split_folds(cases, chosen.dataset), chosen.fold)
-    plan = choose_plan(chosen.plan, **({"steps": chosen.steps} if chosen.steps else {}))
-    cache = chosen.cache or Path(chosen.output) / "cache"
+    changes: dict[str, object] = {"steps": chosen.steps} if chosen.steps else {}
     start_from, facts = None, {}
-    if chosen.start_from:
+    if chosen.start_from:  # its architecture and preprocessing belong to the weights; what it measured stays on record
         network, parent = load_network(chosen.start_from)
         start_from = network.state_dict()
-        measured = {"measured_on": f"parent version {parent.version}", **parent.metrics}
-        facts = {"calibration": parent.calibration, "metrics": measured, "training": {"parent": parent.version}}
+        changes |= {"network": network.settings, "preprocessing": PreprocessingSettings.from_dict(parent.preprocessing)}
+        metrics = {"measured_on": f"parent version {parent.version}", **parent.metrics}
+        facts = {"calibration": parent.calibration, "metrics": metrics, "training": {"parent": parent.version}}
+    plan = choose_plan(chosen.plan, **changes)
+    cache = chosen.cache or Path(chosen.output) / "cache"
     trainer = Trainer(
         plan,
         prepare_dataset(training, plan.preprocessing, cache, say),

@@ -84,7 +84,7 @@ def _head(record: BatchRecord, done: int) -> str:
     return (
         f'<h1>Prostate segmentation report</h1>\n<p class="soft">{escape(facts)}</p>\n'
         f'<p class="research">{RESEARCH_ONLY}</p>\n{unfinished}'
-        f"<p>{escape(counts)}. {doubtful} need a close look (expected Dice below {DOUBTFUL_BELOW} or a warning). "
+        f"<p>{escape(counts)}; {doubtful} with an expected Dice below {DOUBTFUL_BELOW} or a warning. "
         "The most doubtful cases come first; the thin line is the contour found.</p>"
     )
 

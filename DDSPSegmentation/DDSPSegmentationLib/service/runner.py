@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 OLDEST_TORCH = (2, 4)
 INSTALL_TORCH = (
-    "In Slicer, install the extension 'PyTorch' and restart; elsewhere, 'pip install torch' in the same environment."
+    "In Slicer, install the extension 'PyTorch', restart, and press Install PyTorch in its module PyTorch Utils; "
+    "elsewhere, run 'pip install torch' in the same environment."
 )
 
 
