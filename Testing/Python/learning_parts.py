@@ -90,6 +90,15 @@ def gradients_of(trainer) -> dict:
     return {name: parameter.grad.clone() for name, parameter in trainer.network.named_parameters()}
 
 
+def assert_same_gradients(found: dict, expected: dict) -> None:
+    """Equal within 1e-5, and those of layers with small gradients within a thousandth of their largest."""
+    assert max(float(gradient.abs().max()) for gradient in expected.values()) > 1e-3
+    for name, gradient in expected.items():
+        largest = float(gradient.abs().max())
+        assert largest > 0, name
+        assert float((found[name] - gradient).abs().max()) < min(1e-5, 1e-3 * largest + 1e-9), name
+
+
 def run_toy_training(folder: Path, plan=None, resume=False, until=None, checkpoint_minutes=0.0) -> None:
     """Train in this process, saying ``step N`` after each step."""
     trainer = toy_trainer(folder, toy_plan(**(plan or {})), checkpoint_minutes=checkpoint_minutes)

@@ -417,7 +417,7 @@ def test_mask_file_has_name_colour_and_terminology_in_slicer(tmp_path):
     assert segmentation.GetNumberOfSegments() == 1
     segment = segmentation.GetNthSegment(0)
     assert segment.GetName() == "Prostate" == results.SEGMENT_NAME
-    assert np.allclose(segment.GetColor(), results.SEGMENT_COLOR, atol=1e-5)
+    assert np.allclose(segment.GetColor(), results.SEGMENT_COLOUR, atol=1e-5)
     terminology = vtk.reference("")
     assert segment.GetTag("TerminologyEntry", terminology) and str(terminology) == results.TERMINOLOGY
     labelmap = slicer.vtkOrientedImageData()

@@ -25,7 +25,8 @@ def pretend(monkeypatch, cuda=False, mps=False, capability=(8, 0), bfloat16=Fals
 
 
 @pytest.mark.parametrize(
-    ("cuda", "mps", "expected"), [(False, False, "cpu"), (True, False, "cuda"), (False, True, "mps"), (True, True, "cuda")]
+    ("cuda", "mps", "expected"),
+    [(False, False, "cpu"), (True, False, "cuda"), (False, True, "mps"), (True, True, "cuda")],
 )
 def test_auto_takes_a_usable_gpu_first(monkeypatch, cuda, mps, expected):
     pretend(monkeypatch, cuda, mps)

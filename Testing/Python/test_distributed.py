@@ -7,7 +7,15 @@ from pathlib import Path
 import pytest
 import torch
 from distributed_parts import FROZEN, SGD
-from learning_parts import gradients_of, start_script, toy_plan, toy_trainer, wait_for_line, warm_weights
+from learning_parts import (
+    assert_same_gradients,
+    gradients_of,
+    start_script,
+    toy_plan,
+    toy_trainer,
+    wait_for_line,
+    warm_weights,
+)
 
 from DDSPSegmentationLib.engine.model import load_network
 from DDSPSegmentationLib.learning.training import CHECKPOINT_FILE, LOG_FILE, Trainer
@@ -71,10 +79,8 @@ def test_two_processes_with_frozen_batch_norm_compute_loss_and_gradients_of_one(
     loss, found = one.train_step(), two[2]
     assert sum(each["loss"] for each in found) / 2 == pytest.approx(loss, abs=1e-5)
     assert found[0]["loss"] != found[1]["loss"]
-    for name, gradient in gradients_of(one).items():
-        assert gradient.abs().max() > 1e-5
-        for each in found:
-            assert torch.allclose(each["gradients"][name], gradient, rtol=0, atol=1e-5), name
+    for each in found:
+        assert_same_gradients(each["gradients"], gradients_of(one))
 
 
 def test_two_processes_stopped_and_resumed_reach_the_weights_of_one(two, one):
@@ -110,7 +116,7 @@ def test_only_the_first_process_writes_files_and_they_are_whole(two):
 
 
 def test_an_unsupervised_output_does_not_hold_up_the_others(two):
-    assert all(0 < loss < 1 for found in two[2] for loss in found["unsupervised"])
+    assert all(0 < loss <= 1 for found in two[2] for loss in found["unsupervised"])
 
 
 def test_a_sample_that_is_not_finite_stops_all_processes_with_the_same_error(two):

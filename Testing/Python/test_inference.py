@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from engine_parts import centroid, dice
 from torch import nn
 
 from DDSPSegmentationLib.engine.errors import Cancelled
@@ -63,7 +64,7 @@ def pointwise(volume):
 
 
 def starts_of(network, volume):
-    """Where in the volume each remembered crop lies, by looking for its voxels; the volume must be unique everywhere."""
+    """Where in the volume each remembered crop lies, by looking for its first voxel; no two may be alike."""
     return [tuple(np.argwhere(volume == float(crop[0, 0, 0]))[0]) for crop in network.crops]
 
 
@@ -126,14 +127,38 @@ def test_a_given_point_beside_any_gland_starts_no_search():
     assert prediction.tiles == 1 and prediction.probability.max() < 0.5
 
 
-def test_a_gland_larger_than_the_crop_is_covered_without_seams():
-    volume = ball((60, 90, 90), (30, 45, 45), radius=19)
-    network = BlindAtTheFaces()
+@pytest.mark.parametrize("radius", [12, 15, 19, 24])
+def test_a_gland_larger_than_the_crop_is_covered_without_seams(radius):
+    volume = ball((70, 110, 110), (36, 52, 57), radius=radius)
+    prediction = GlandPredictor(BlindAtTheFaces()).predict(volume)
+    gland, found = volume > 0.5, prediction.probability > 0.5
+    assert dice(found, gland) > 0.96
+    assert np.abs(centroid(found) - centroid(gland)).max() < 0.5
+    assert prediction.probability[ball(volume.shape, (36, 52, 57), radius - 2) > 0].min() > 0.7
+    assert 4 < prediction.tiles <= 3 * MAXIMAL_TILES
+
+
+def test_a_gland_too_large_for_the_crop_is_shown_whole_from_further_away():
+    volume = ball((50, 110, 110), (25, 52, 57), radius=16)
+    network = BrightVoxels()
     prediction = GlandPredictor(network).predict(volume)
-    gland = volume > 0.5
-    assert np.array_equal(prediction.probability > 0.5, gland)
-    assert prediction.probability[gland].min() > 0.7
-    assert 4 < prediction.tiles <= MAXIMAL_TILES
+    last = network.crops[-1].numpy() > 0.5
+    assert 15 < last.any(axis=(1, 2)).sum() < 24
+    assert not any(np.take(last, face, axis).any() for axis in range(3) for face in (0, -1))
+    assert dice(prediction.probability > 0.5, volume > 0.5) > 0.96
+
+
+def test_a_gland_that_is_not_recognized_from_further_away_is_kept_as_it_was():
+    class NearOnly(BrightVoxels):
+        def answer(self, batch):
+            interpolated = ((batch > 0.01) & (batch < 0.99)).any()
+            return super().answer(batch) * (0 if interpolated else 1)
+
+    volume = ball((50, 110, 110), (25, 52, 57), radius=16)
+    network = NearOnly()
+    prediction = GlandPredictor(network).predict(volume)
+    assert any(((crop > 0.01) & (crop < 0.99)).any() for crop in network.crops), "it never looked from further away"
+    assert dice(prediction.probability > 0.5, volume > 0.5) > 0.99
 
 
 def test_a_gland_cut_by_the_edge_of_the_scan_needs_no_crop_beyond_it():
@@ -150,7 +175,8 @@ def test_a_scan_smaller_than_the_crop_comes_back_whole(shape):
     prediction = GlandPredictor(BrightVoxels()).predict(volume)
     assert prediction.probability.shape == shape
     assert prediction.tiles == 1
-    seen = tuple(slice((n - m) // 2, (n - m) // 2 + m) if n > m else slice(None) for n, m in zip(shape, SIZE, strict=True))
+    first = [max(0, (n - m) // 2) for n, m in zip(shape, SIZE, strict=True)]
+    seen = tuple(slice(start, start + m) for start, m in zip(first, SIZE, strict=True))
     np.testing.assert_allclose(prediction.probability[seen], pointwise(volume)[seen], atol=1e-5)
     assert np.array_equal(prediction.probability > 0.5, volume > 0.5)
 

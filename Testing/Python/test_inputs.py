@@ -80,11 +80,13 @@ def test_real_series_is_collected_and_loaded(real_scans):
     assert np.array_equal(*(sitk.GetArrayFromImage(case.load()) for case in cases))
 
 
-def test_path_named_twice_is_one_case(tmp_path):
+def test_path_named_twice_is_one_case(tmp_path, monkeypatch):
     path = scan_at(tmp_path / "T2.nrrd")
     series = write_series(tmp_path / "dicom")
-    assert names(path, tmp_path, path, series[0], tmp_path / "dicom")[0] == "T2"
-    assert len(names(path, tmp_path, path, series[0], tmp_path / "dicom")) == 2
+    monkeypatch.chdir(tmp_path)
+    cases, _ = collect_inputs([path, tmp_path, "T2.nrrd", series[0], "dicom"])
+    assert [case.name.split("-")[0] for case in cases] == ["T2", "case"]
+    assert cases[1].load().GetSize()[2] == 12
 
 
 def test_names_that_collide_are_kept_apart_and_stay_when_a_file_is_added(tmp_path):
@@ -121,7 +123,7 @@ def test_files_of_one_name_given_one_by_one_are_kept_apart_in_any_order(tmp_path
     assert len(first) == 3
     assert first == second
     earlier = scan_at(tmp_path / "0" / "T2.nrrd", 7)
-    assert set(first) < set(names(earlier, *paths))
+    assert first.items() < {case.name: case.source for case in collect_inputs([earlier, *paths])[0]}.items()
 
 
 def test_names_that_differ_in_case_only_are_kept_apart_for_windows(tmp_path):

@@ -127,7 +127,9 @@ def test_a_folder_that_does_not_exist_is_named(tmp_path):
     assert "has no model.json" in refused(tmp_path / "small-1")
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"7", b"\xff\xfe", b'{"version": "x"}', b'{"schema_version": 1}'])
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b"7", b"\xff\xfe", b'{"version": "x"}', b'{"schema_version": 1}']
+)
 def test_a_damaged_description_is_named(folder, content):
     (folder / DESCRIPTION_FILE).write_bytes(content)
     assert "damaged model.json" in refused(folder)

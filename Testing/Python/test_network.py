@@ -220,7 +220,8 @@ def parameters_by_hand(settings):
         seen += growth
     total += layer(seen, third, 1)
     for channels_in, channels_out in ((third, second), (second, first)):
-        total += 64 * channels_in**2 + channels_in + layer(channels_in, channels_out) + layer(channels_out, channels_out)
+        total += 64 * channels_in**2 + channels_in
+        total += layer(channels_in, channels_out) + layer(channels_out, channels_out)
     return total + (first + 1) + (second + 1) + (third + 1)
 
 

@@ -46,7 +46,9 @@ def test_expected_dice_without_calibration_is_the_soft_dice():
     assert expected_dice(0.87, {}) == 0.87
 
 
-@pytest.mark.parametrize(("soft", "expected"), [(0.0, 0.0), (0.4, 0.3), (0.8, 0.6), (0.85, 0.7), (0.9, 0.8), (1.0, 0.8)])
+@pytest.mark.parametrize(
+    ("soft", "expected"), [(0.0, 0.0), (0.4, 0.3), (0.8, 0.6), (0.85, 0.7), (0.9, 0.8), (1.0, 0.8)]
+)
 def test_expected_dice_lies_on_straight_lines_between_the_knots(soft, expected):
     calibration = {"soft_dice": [0.0, 0.8, 0.9], "dice": [0.0, 0.6, 0.8]}
     assert expected_dice(soft, calibration) == pytest.approx(expected)

@@ -64,9 +64,9 @@ def test_a_torch_that_is_new_enough_is_accepted(monkeypatch, version):
 
 
 def test_the_runner_loads_no_torch_before_it_is_asked():
-    question = "import sys, DDSPSegmentationLib.service.runner as r; r.require_torch(); sys.exit('torch' in sys.modules)"
-    environment_path = segmenter_module.__file__.split("DDSPSegmentationLib")[0]
-    code = f"import sys; sys.path.insert(0, {environment_path!r}); {question}"
+    package_root = segmenter_module.__file__.split("DDSPSegmentationLib")[0]
+    question = "import DDSPSegmentationLib.service.runner as r; r.require_torch(); sys.exit('torch' in sys.modules)"
+    code = f"import sys; sys.path.insert(0, {package_root!r}); {question}"
     assert subprocess.run([sys.executable, "-c", code], timeout=300).returncode == 0
 
 

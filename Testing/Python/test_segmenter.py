@@ -241,6 +241,7 @@ def test_a_device_or_precision_that_does_not_exist_is_refused(bright_folder):
 
 def fail_once(network, error):
     """The next forward pass of the network raises ``error``."""
+
     def fail(module, inputs):
         handle.remove()
         raise error
@@ -345,7 +346,14 @@ def test_largest_component_works_at_the_faces_of_the_scan_and_on_nothing():
 
 @pytest.mark.parametrize(
     ("axis", "position", "side"),
-    [(0, 0, "inferior"), (0, -1, "superior"), (1, 0, "anterior"), (1, -1, "posterior"), (2, 0, "right"), (2, -1, "left")],
+    [
+        (0, 0, "inferior"),
+        (0, -1, "superior"),
+        (1, 0, "anterior"),
+        (1, -1, "posterior"),
+        (2, 0, "right"),
+        (2, -1, "left"),
+    ],
 )
 def test_each_face_of_a_canonical_mask_has_its_name(axis, position, side):
     mask = np.zeros((5, 6, 7), bool)
@@ -368,8 +376,7 @@ def test_the_bundled_scan_gets_a_plausible_prostate(sample_image, sample_result)
     assert same_grid(sample_result.mask, sample_image)
     assert 20 < measured.volume_ml < 90
     assert all(
-        25 < length < 75
-        for length in (measured.left_right_mm, measured.antero_posterior_mm, measured.cranio_caudal_mm)
+        25 < length < 75 for length in (measured.left_right_mm, measured.antero_posterior_mm, measured.cranio_caudal_mm)
     )
     assert 0.8 < sample_result.expected_dice <= 1
     middle = centroid(voxels(sample_result.mask) > 0) - (np.array(sample_image.GetSize())[::-1] - 1) / 2

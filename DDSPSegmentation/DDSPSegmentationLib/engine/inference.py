@@ -2,6 +2,8 @@
 
 The paper crops the middle of the scan; of the 50 PROMISE12 cases that loses tissue in some. Here the first crop only
 locates the gland, the next ones are centred on it, and overlapping tiles are added wherever it reaches a crop's edge.
+A gland that does not fit into a crop is looked at once more from further away, at a coarser scale where it does: the
+network knows such glands in that size, while a tile shows it a part of a gland without its surroundings.
 """
 
 from __future__ import annotations
@@ -15,10 +17,14 @@ import torch
 from torch import Tensor
 
 from .network import DDSPConvNet
+from .preprocessing import resample
 
 LARGEST_SHIFT = 3  # voxels; a crop this near to the gland's centre is centred
 EDGE = 3  # voxels; a gland this near to a crop's face may be cut by it
 MAXIMAL_TILES = 27  # three along each axis: 160 x 160 x 120 mm
+LARGE = 0.85  # of the crop's length; a gland that is longer has hardly any surroundings left in the crop
+FITTING = 0.7  # of the crop's length; what a large gland is scaled down to
+COARSEST = 1.6
 
 Notify = Callable[[float], None]
 
@@ -65,15 +71,36 @@ class GlandPredictor:
             centre: index (z, y, x) of a point in the gland when the user gave one.
             notify: called with a growing fraction before every crop; may raise to cancel.
         """
-        self.volume = volume
         self.seen: list[tuple[np.ndarray, np.ndarray]] = []
         self.notify = notify or (lambda fraction: None)
-        start = self._start((np.array(volume.shape) - 1) / 2 if centre is None else centre)
+        middle = (np.array(volume.shape) - 1) / 2
+        near = self._at_scale(volume, middle if centre is None else centre, scan_when_empty=centre is None)
+        filled = float((_gland_extent(near.probability) / self.size).max())
+        return near if self.central or filled <= LARGE else self._from_further_away(volume, near, filled / FITTING)
+
+    def _at_scale(self, volume: np.ndarray, centre: np.ndarray, scan_when_empty: bool) -> Prediction:
+        """Predict at the volume's own scale."""
+        self.volume = volume
+        start = self._start(centre)
         tiles = {tuple(start): self._crop(start)}
         if not self.central:
-            tiles = self._centred(tiles, scan_when_empty=centre is None)
-            tiles = self._extended(tiles)
+            tiles = self._extended(self._centred(tiles, scan_when_empty))
         return self._blend(tiles)
+
+    def _from_further_away(self, volume: np.ndarray, near: Prediction, factor: float) -> Prediction:
+        """Predict on a grid coarser by ``factor``, in which a large gland fits; the answer is on the scan's grid."""
+        centre = _gland_centre(near.probability)
+        factor = min(COARSEST, factor)
+        size = tuple(max(1, round(n / factor)) for n in volume.shape)
+        step = tuple(n / m for n, m in zip(volume.shape, size, strict=True))
+        unit = (1.0, 1.0, 1.0)
+        coarse_centre = (centre + 0.5) / step - 0.5
+        far = self._at_scale(resample(volume, unit, size, step), coarse_centre, scan_when_empty=False)
+        return Prediction(
+            resample(far.probability, step, volume.shape, unit),
+            resample(far.disagreement, step, volume.shape, unit),
+            len(self.seen),
+        )
 
     def _start(self, centre: np.ndarray) -> np.ndarray:
         """First index (z, y, x) of the crop about a centre, kept inside the scan where the scan is larger."""
@@ -179,6 +206,16 @@ def _gland_centre(probability: np.ndarray) -> np.ndarray | None:
         np.dot(gland.sum(axis=tuple(other for other in range(3) if other != axis)), np.arange(n)) / mass
         for axis, n in enumerate(gland.shape)
     ])  # fmt: skip
+
+
+def _gland_extent(probability: np.ndarray) -> np.ndarray:
+    """Size (z, y, x) in voxels of what is likelier prostate than not, without the outermost hundredth on each side."""
+    gland = probability > 0.5
+    extent = []
+    for axis in range(3):
+        share = np.cumsum(gland.sum(axis=tuple(other for other in range(3) if other != axis))) / max(1, gland.sum())
+        extent.append(np.searchsorted(share, 0.99) - np.searchsorted(share, 0.01) + 1)
+    return np.array(extent)
 
 
 def _taper(size: tuple[int, int, int]) -> np.ndarray:
