@@ -10,12 +10,14 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
 
 PACKAGE_FOLDER = Path(__file__).resolve().parents[2] / "DDSPSegmentation"
+PATIENCE_SECONDS = 300  # a busy machine takes long to import PyTorch
 SIZE, SPACING_MM = (12, 36, 40), (4.0, 2.0, 2.0)  # z, y, x: about the least that passes as a scan
 
 
@@ -134,10 +136,15 @@ def start_toy_training(folder: Path, **settings) -> subprocess.Popen:
 
 
 def wait_for_line(process: subprocess.Popen, start: str) -> str:
-    """Read a process's output up to a line that starts so."""
-    for line in process.stdout:
-        if line.startswith(start):
-            return line.strip()
+    """Read a process's output up to a line that starts so; a process that takes too long is ended."""
+    watchdog = threading.Timer(PATIENCE_SECONDS, process.kill)
+    watchdog.start()
+    try:
+        for line in process.stdout:
+            if line.startswith(start):
+                return line.strip()
+    finally:
+        watchdog.cancel()
     raise AssertionError(f"the process ended without '{start}': {process.communicate()[1]}")
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from distributed_parts import FROZEN, SGD
 from learning_parts import (
+    PATIENCE_SECONDS,
     assert_same_gradients,
     gradients_of,
     start_script,
@@ -24,7 +25,6 @@ pytestmark = pytest.mark.skipif(
     not (torch.distributed.is_available() and torch.distributed.is_gloo_available()), reason="PyTorch without gloo"
 )
 SCRIPT = Path(__file__).with_name("distributed_parts.py")
-TIMEOUT = 240
 
 
 def start_two(folder, scenario):
@@ -41,7 +41,7 @@ def start_two(folder, scenario):
 def end_both(processes):
     """Wait for both; whichever hangs is ended and fails the test. Gives what each printed since."""
     try:
-        answers = [process.communicate(timeout=TIMEOUT) for process in processes]
+        answers = [process.communicate(timeout=PATIENCE_SECONDS) for process in processes]
     finally:
         for process in processes:
             process.kill()

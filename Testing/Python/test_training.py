@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from learning_parts import (
+    PATIENCE_SECONDS,
     assert_same_gradients,
     gradients_of,
     start_toy_training,
@@ -523,7 +524,7 @@ def test_sigterm_writes_a_checkpoint_at_once_ends_cleanly_and_the_run_goes_on(tm
     process = start_toy_training(tmp_path / "run", plan={"steps": 100_000}, checkpoint_minutes=60)
     wait_for_line(process, "step 2")
     process.send_signal(signal.SIGTERM)
-    output, errors = process.communicate(timeout=120)
+    output, errors = process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode == 0, errors
     ended = int(output.split("ended at ")[1])
     assert 2 <= ended < 1000 and read_checkpoint(tmp_path / "run")["step"] == ended
@@ -542,7 +543,7 @@ def test_a_kill_at_any_instant_leaves_a_checkpoint_that_loads(tmp_path):
         wait_for_line(process, "step")
         time.sleep(draw.uniform(0, 1.0))
         process.kill()
-        process.communicate(timeout=60)
+        process.communicate(timeout=PATIENCE_SECONDS)
         trainer = toy_trainer(folder, toy_plan(steps=100_000))
         trainer.load_checkpoint()
         assert trainer.step >= max(1, step) and all(torch.isfinite(value).all() for value in trainer.average.values())

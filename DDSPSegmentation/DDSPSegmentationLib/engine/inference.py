@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -90,12 +90,16 @@ class GlandPredictor:
     def _from_further_away(self, volume: np.ndarray, near: Prediction, factor: float) -> Prediction:
         """Predict on a grid coarser by ``factor``, in which a large gland fits; the answer is on the scan's grid."""
         centre = _gland_centre(near.probability)
+        if centre is None:  # a few voxels far apart
+            return near
         factor = min(COARSEST, factor)
         size = tuple(max(1, round(n / factor)) for n in volume.shape)
         step = tuple(n / m for n, m in zip(volume.shape, size, strict=True))
         unit = (1.0, 1.0, 1.0)
         coarse_centre = (centre + 0.5) / step - 0.5
         far = self._at_scale(resample(volume, unit, size, step), coarse_centre, scan_when_empty=False)
+        if _gland_centre(far.probability) is None:  # not recognised in that size: the tiles are the better answer
+            return replace(near, tiles=len(self.seen))
         return Prediction(
             resample(far.probability, step, volume.shape, unit),
             resample(far.disagreement, step, volume.shape, unit),
