@@ -19,6 +19,7 @@ from learning_parts import (
 )
 
 from DDSPSegmentationLib.engine.model import load_network
+from DDSPSegmentationLib.learning.processes import Processes
 from DDSPSegmentationLib.learning.training import CHECKPOINT_FILE, LOG_FILE, Trainer
 
 pytestmark = pytest.mark.skipif(
@@ -122,6 +123,19 @@ def test_an_unsupervised_output_does_not_hold_up_the_others(two):
 def test_a_sample_that_is_not_finite_stops_all_processes_with_the_same_error(two):
     for found in two[2]:
         assert "Step 1 is not finite" in found["error"]
+
+
+@pytest.mark.parametrize(("kind", "backend", "gpus"), [("cuda", "nccl", [3]), ("cpu", "gloo", [])])
+def test_each_process_of_a_machine_takes_its_own_gpu_where_there_are_any(monkeypatch, kind, backend, gpus):
+    chosen, backends = [], []
+    monkeypatch.setenv("WORLD_SIZE", "8")
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    monkeypatch.setattr(torch.distributed, "init_process_group", backends.append)
+    monkeypatch.setattr(torch.distributed, "get_rank", lambda: 7)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 8)
+    assert Processes.join(torch.device(kind)) == Processes(7, 8)
+    assert (chosen, backends) == (gpus, [backend])
 
 
 def test_sigterm_to_one_process_ends_both_at_the_same_step_with_a_checkpoint(tmp_path):

@@ -42,6 +42,14 @@ class BlindAtTheFaces(BrightVoxels):
         return answer
 
 
+class FromFurtherAway(BrightVoxels):
+    """Is sure only of what it sees from further away, where resampling has blurred the border."""
+
+    def answer(self, batch):
+        blurred = ((batch > 0.01) & (batch < 0.99)).any()
+        return super().answer(batch) * (1.0 if blurred else 0.6)
+
+
 class ThreeMinds(BrightVoxels):
     """Three outputs that differ."""
 
@@ -156,6 +164,14 @@ def test_a_gland_too_large_for_the_crop_is_shown_whole_from_further_away():
     ]
     assert any(15 < crop.any(axis=(1, 2)).sum() < 24 for crop in whole)
     assert dice(prediction.probability > 0.5, volume > 0.5) > 0.96
+
+
+def test_a_large_gland_far_from_the_middle_is_found_again_from_further_away():
+    centre = np.array([20.0, 30.0, 300.0])
+    volume = ball((40, 60, 400), centre, radius=15)
+    prediction = GlandPredictor(FromFurtherAway()).predict(volume, centre=centre)
+    assert dice(prediction.probability > 0.5, volume > 0.5) > 0.96
+    assert prediction.probability.max() > 0.9
 
 
 def test_a_gland_that_is_not_recognized_from_further_away_is_kept_as_it_was():
