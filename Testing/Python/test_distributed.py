@@ -20,7 +20,8 @@ from learning_parts import (
 
 from DDSPSegmentationLib.engine.model import load_network
 from DDSPSegmentationLib.learning.processes import Processes
-from DDSPSegmentationLib.learning.training import CHECKPOINT_FILE, LOG_FILE, Trainer
+from DDSPSegmentationLib.learning.training import CHECKPOINT_FILE, Trainer
+from DDSPSegmentationLib.learning.training_log import LOG_FILE
 
 pytestmark = pytest.mark.skipif(
     not (torch.distributed.is_available() and torch.distributed.is_gloo_available()), reason="PyTorch without gloo"

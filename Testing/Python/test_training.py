@@ -31,7 +31,8 @@ from DDSPSegmentationLib.learning.augmentation import PAPER_AUGMENTATION
 from DDSPSegmentationLib.learning.dataset import PreparedCase
 from DDSPSegmentationLib.learning.plans import PLANS, TrainingPlan, choose_plan
 from DDSPSegmentationLib.learning.processes import Processes
-from DDSPSegmentationLib.learning.training import CHECKPOINT_FILE, CURVE_FILE, LOG_COLUMNS, LOG_FILE
+from DDSPSegmentationLib.learning.training import CHECKPOINT_FILE
+from DDSPSegmentationLib.learning.training_log import CURVE_FILE, LOG_COLUMNS, LOG_FILE, draw_curve
 
 
 @pytest.fixture(autouse=True)
@@ -400,7 +401,7 @@ def test_a_run_leaves_log_curve_checkpoint_and_a_model_with_the_averaged_weights
 def test_the_curve_is_a_picture(tmp_path):
     pytest.importorskip("matplotlib")
     rows = [{"step": 10 * n, "loss": 1 / n, "validation_dice": "" if n % 5 else 0.8} for n in range(1, 120)]
-    training.draw_curve(rows, tmp_path / CURVE_FILE)
+    draw_curve(rows, tmp_path / CURVE_FILE)
     assert (tmp_path / CURVE_FILE).read_bytes().startswith(b"\x89PNG")
     assert [path.name for path in tmp_path.iterdir()] == [CURVE_FILE]
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 import os
 import random
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
@@ -21,7 +18,6 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ..engine.devices import choose_device, choose_precision
 from ..engine.errors import DatasetError, ModelError, StorageError
-from ..engine.images import write_text
 from ..engine.inference import GlandPredictor
 from ..engine.losses import LOSSES, multi_supervision
 from ..engine.model import save_model
@@ -30,11 +26,9 @@ from .augmentation import random_crop
 from .dataset import PreparedCase
 from .plans import TrainingPlan
 from .processes import Processes, StopSignals
+from .training_log import write_log
 
 CHECKPOINT_FILE = "checkpoint.pt"
-LOG_FILE = "log.csv"
-CURVE_FILE = "curve.png"
-LOG_COLUMNS = ("step", "loss", "learning_rate", "seconds", "validation_dice")
 
 
 class Trainer:
@@ -191,7 +185,8 @@ class Trainer:
         Returns:
             Whether the plan's last step was reached.
         """
-        until = self.plan.steps if until is None else min(until, self.plan.steps)
+        plan = self.plan
+        until = plan.steps if until is None else min(until, plan.steps)
         self._stopped_by = None
         with StopSignals(self._stop):
             started = saved = time.monotonic()
@@ -200,7 +195,7 @@ class Trainer:
             while self.step < until:
                 losses.append(self.train_step())
                 elapsed = time.monotonic() - started
-                check = self.validation and self.step % self.plan.validation_interval == 0
+                check = self.validation and (self.step % plan.validation_interval == 0 or self.step == plan.steps)
                 if check or self.step % 10 == 0 or self.step == until:
                     self._record(losses, elapsed / (self.step - first), bool(check), until)
                     losses = []
@@ -278,12 +273,7 @@ class Trainer:
             torch.save(state, file)
             file.flush()
             os.fsync(file.fileno())
-        text = io.StringIO()
-        writer = csv.DictWriter(text, LOG_COLUMNS)
-        writer.writeheader()
-        writer.writerows(self.log)
-        write_text(text.getvalue(), self.folder / LOG_FILE)
-        draw_curve(self.log, self.folder / CURVE_FILE)
+        write_log(self.log, self.folder)
         self.publish(self.folder / "model")
 
     def load_checkpoint(self) -> None:
@@ -367,37 +357,3 @@ def _replaced(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             aside.unlink()
-
-
-def draw_curve(log: Sequence[dict], path: Path) -> None:
-    """Loss and validation Dice over the steps as PNG; without matplotlib there is only the CSV."""
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError:
-        return
-    if not log:
-        return
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    steps = [row["step"] for row in log]
-    losses = np.array([row["loss"] for row in log])
-    window = max(1, len(losses) // 50)
-    smooth = np.convolve(losses, np.ones(window) / window, mode="valid")
-    axes.plot(steps, losses, color="0.8", linewidth=0.7)
-    axes.plot(steps[window - 1 :], smooth, label=f"training loss (mean of {window * 10} steps)")
-    checked = [row for row in log if row["validation_dice"] != ""]
-    if checked:
-        axes.plot([r["step"] for r in checked], [r["validation_dice"] for r in checked], "o-", label="validation Dice")
-    axes.set(xlabel="step", ylim=(0, 1))
-    axes.grid(alpha=0.3)
-    axes.legend()
-    with _replaced(path) as aside:
-        figure.savefig(aside, format="png", dpi=110)
-
-
-def line_progress(text: str) -> None:
-    """Show progress on one line of a terminal, or as lines in a log file."""
-    end = "" if sys.stdout.isatty() and text.startswith("[") and "Dice" not in text else "\n"
-    print(f"\r{text}", end=end, flush=True) if end == "" else print(text, flush=True)

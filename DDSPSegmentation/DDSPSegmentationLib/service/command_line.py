@@ -157,7 +157,8 @@ def train(chosen: argparse.Namespace) -> int:
     from ..learning.calibration import calibrate_model
     from ..learning.dataset import prepare_dataset, read_dataset, select_fold, split_folds
     from ..learning.plans import choose_plan
-    from ..learning.training import Trainer, line_progress
+    from ..learning.training import Trainer
+    from ..learning.training_log import line_progress
 
     cases = read_dataset(chosen.dataset)
     training, validation = select_fold(cases, split_folds(cases, chosen.dataset), chosen.fold)
