@@ -263,7 +263,7 @@ def test_a_gpu_out_of_memory_falls_back_to_the_processor_with_a_notice(segmenter
     segmenter.device = torch.device(device)  # as if the network lay there
     fail_once(segmenter.network, error)
     result = segmenter.segment(scan)
-    assert result.notices == ["The GPU ran out of memory; the processor was used instead."]
+    assert result.notices == ["The GPU ran out of memory; the processor is used instead."]
     assert result.device == "cpu" and dice(voxels(result.mask) > 0, expected > 0) > 0.99
 
 

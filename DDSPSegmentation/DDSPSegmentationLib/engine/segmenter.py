@@ -21,6 +21,7 @@ from .quality import expected_dice, find_warnings, soft_dice, uncertainty_map
 from .segmentation import MODES, Segmentation, measure_gland
 
 Progress = Callable[[str, float], None]
+FELL_BACK = "The GPU ran out of memory; the processor is used instead."
 
 
 class Segmenter:
@@ -41,6 +42,7 @@ class Segmenter:
         # Folded in float32, cast afterwards: the other way round would round twice.
         self.network.fold_batch_norm()
         self.preprocessing = PreprocessingSettings.from_dict(self.model.preprocessing)
+        self._fell_back = False
         self._move_to(choose_device(device), precision)
 
     def _move_to(self, device: torch.device, precision: str) -> None:
@@ -77,12 +79,11 @@ class Segmenter:
         settings = self._settings(mode, threshold, bias_field)
         check_image(image, name)
         clock = _Clock(progress or (lambda phase, fraction: None))
-        notices: list[str] = []
         with clock.phase("Preprocessing"):
             volume, grid = prepare(image, settings)
             centre = None if location is None else _index_inside(grid, location, image, name)
         with clock.phase("Segmenting"):
-            prediction = self._predict(volume, centre, mode, clock, notices)
+            prediction = self._predict(volume, centre, mode, clock)
         with clock.phase("Measuring"):
             probability = grid.to_native(prediction.probability)
             mask, shares = largest_component(probability > threshold)
@@ -100,7 +101,7 @@ class Segmenter:
                 soft_dice=soft,
                 expected_dice=expected,
                 warnings=warnings,
-                notices=notices,
+                notices=[FELL_BACK] if self._fell_back else [],
                 seconds=clock.seconds,
                 peak_memory_mb=clock.peak_memory_mb,
                 model_version=self.model.version,
@@ -124,9 +125,7 @@ class Segmenter:
         values = self.preprocessing.to_dict()
         return PreprocessingSettings.from_dict({**values, "bias_field": bias_field or values["bias_field"]})
 
-    def _predict(
-        self, volume: np.ndarray, centre: np.ndarray | None, mode: str, clock: _Clock, notices: list[str]
-    ) -> Prediction:
+    def _predict(self, volume: np.ndarray, centre: np.ndarray | None, mode: str, clock: _Clock) -> Prediction:
         def run() -> Prediction:
             predictor = GlandPredictor(self.network, flip=mode == "accurate", central=mode == "paper")
             return predictor.predict(volume, centre, lambda fraction: clock.notify("Segmenting", fraction))
@@ -143,7 +142,7 @@ class Segmenter:
         self._move_to(torch.device("cpu"), "auto")
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        notices.append("The GPU ran out of memory; the processor was used instead.")
+        self._fell_back = True
         return run()
 
 

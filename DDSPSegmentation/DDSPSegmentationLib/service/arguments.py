@@ -68,6 +68,7 @@ def _add_train_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --output")
     _add_device(parser)
     parser.add_argument("--start-from", metavar="MODEL", help="begin with the weights of this model folder")
+    parser.add_argument("--licence", default="", metavar="TEXT", help="terms of the weights, kept in model.json")
     parser.add_argument("--cache", metavar="FOLDER", help="prepared scans (default: OUTPUT/cache)")
 
 

@@ -163,13 +163,13 @@ def train(chosen: argparse.Namespace) -> int:
     cases = read_dataset(chosen.dataset)
     training, validation = select_fold(cases, split_folds(cases, chosen.dataset), chosen.fold)
     changes: dict[str, object] = {"steps": chosen.steps} if chosen.steps else {}
-    start_from, facts = None, {}
+    start_from, facts = None, {"licence": chosen.licence}
     if chosen.start_from:  # its architecture and preprocessing belong to the weights; what it measured stays on record
         network, parent = load_network(chosen.start_from)
         start_from = network.state_dict()
         changes |= {"network": network.settings, "preprocessing": PreprocessingSettings.from_dict(parent.preprocessing)}
         metrics = {"measured_on": f"parent version {parent.version}", **parent.metrics}
-        facts = {"calibration": parent.calibration, "metrics": metrics, "training": {"parent": parent.version}}
+        facts |= {"calibration": parent.calibration, "metrics": metrics, "training": {"parent": parent.version}}
     plan = choose_plan(chosen.plan, **changes)
     cache = chosen.cache or Path(chosen.output) / "cache"
     trainer = Trainer(

@@ -96,7 +96,7 @@ class InProcessRunner:
         from ..engine.model import describe_model
         from ..engine.segmenter import Segmenter
 
-        wanted = (str(model), describe_model(model).sha256, device)
+        wanted = (str(model), describe_model(model), device)
         if self._segmenter is None or self._loaded != wanted:
             self._segmenter = None  # free the old one before the new one is loaded
             self._segmenter = Segmenter(model, device)
