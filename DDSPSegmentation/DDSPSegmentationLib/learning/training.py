@@ -83,11 +83,7 @@ class Trainer:
         if self.device.type == "cuda" and self.processes.count > 1 and not plan.frozen_batch_norm:
             network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
         self.network = network.to(self.device, memory_format=torch.channels_last_3d)
-        self.parallel = (
-            DistributedDataParallel(self.network, broadcast_buffers=not plan.frozen_batch_norm)
-            if self.processes.count > 1
-            else self.network
-        )
+        self.parallel = DistributedDataParallel(self.network) if self.processes.count > 1 else self.network
         self.optimizer = _optimizer(plan, self.network)
         self.average = {key: value.detach().clone() for key, value in self.network.state_dict().items()}
         self.step = 0
@@ -206,6 +202,7 @@ class Trainer:
                 if self.processes.any(out_of_time or self._stopped_by is not None, self.device):
                     break
             self.save_checkpoint()
+            self.processes.any(False, self.device)  # all wait until the files are there
         if self.step < until and self.processes.rank == 0:
             self.progress(f"stopped at step {self.step} of {self.plan.steps}; go on with --resume")
         return self.step >= self.plan.steps
