@@ -455,7 +455,7 @@ def test_a_disk_that_fills_up_under_the_curve_keeps_the_checkpoint_written_befor
     trainer = toy_trainer(run_folder)
     trainer.load_checkpoint()
     trainer.log.append({"step": 3, "loss": 0.5, "learning_rate": 1e-3, "seconds": 1.0, "validation_dice": ""})
-    with pytest.raises(StorageError, match="'curve.png' cannot be written"):
+    with pytest.raises(StorageError, match="'curve.png' could not be written"):
         trainer.run(until=4)
     assert read_checkpoint(run_folder)["step"] == 4 and not list(run_folder.glob(".*"))
 

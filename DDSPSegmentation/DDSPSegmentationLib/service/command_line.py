@@ -186,6 +186,8 @@ def train(chosen: argparse.Namespace) -> int:
         trainer.load_checkpoint()
     finished = trainer.run(minutes=chosen.minutes)
     model = Path(chosen.output) / "model"
+    if trainer.processes.rank:
+        return 0
     if finished and validation:
         say(f"Calibrating the expected Dice on the {len(validation)} validation cases")
         for key, value in calibrate_model(model, validation, chosen.device, say).figures().items():
