@@ -138,7 +138,7 @@ class Selector:
 
 
 @pytest.fixture
-def panel(module, application):
+def panel(module, application, monkeypatch):
     panel = module.DDSPSegmentationWidget.__new__(module.DDSPSegmentationWidget)
     panel._running = False
     panel.logic = module.DDSPSegmentationLogic()
@@ -152,12 +152,8 @@ def panel(module, application):
     )
     qt = types.ModuleType("qt")
     qt.QEventLoop = types.SimpleNamespace(ExcludeUserInputEvents="no clicks")
-    sys.modules["qt"], before = qt, sys.modules.get("qt")
-    yield panel
-    if before is None:
-        del sys.modules["qt"]
-    else:
-        sys.modules["qt"] = before
+    monkeypatch.setitem(sys.modules, "qt", qt)
+    return panel
 
 
 def test_button_says_why_it_is_disabled(panel):
