@@ -523,3 +523,24 @@ def test_progress_is_one_line_a_case_with_number_seconds_and_time_left(tmp_path)
     run(tmp_path, cases(2), progress=lines)
     assert re.fullmatch(r"\[1/2\] case0: [\d.]+ ml, expected Dice 0.9, [\d.]+ s, about \d+ s left", lines[0])
     assert re.fullmatch(r"\[2/2\] case1: [\d.]+ ml, expected Dice 0.9, [\d.]+ s", lines[1]) and len(lines) == 2
+
+
+def test_a_mask_edited_after_a_killed_run_is_kept(tmp_path):
+    run(tmp_path, cases(2))
+    content = record(tmp_path)
+    content["cases"]["case0"]["state"] = "running"  # as a kill in the middle of the case leaves it
+    (tmp_path / "run.json").write_text(json.dumps(content), encoding="utf-8")
+    edited = b"somebody's work"
+    (tmp_path / "case0.seg.nrrd").write_bytes(edited)
+    run(tmp_path, cases(2))
+    assert (tmp_path / "case0.kept-1.seg.nrrd").read_bytes() == edited
+
+
+def test_a_run_that_ends_at_once_leaves_earlier_results_in_the_tables(tmp_path):
+    def unusable_model(name, image, mask_path):
+        raise errors.ModelError("The weights are damaged.", "Choose another model.")
+
+    run(tmp_path, cases(2))
+    run(tmp_path, cases(2), unusable_model, replace(SETTINGS, model_sha256="f" * 64))
+    assert {entry["state"] for entry in record(tmp_path)["cases"].values()} == {"done"}
+    assert "case0" in (tmp_path / "measurements.csv").read_text(encoding="utf-8")

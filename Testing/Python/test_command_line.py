@@ -535,6 +535,25 @@ def test_evaluate_names_a_missing_folder(run, tmp_path, small_model, words):
     assert code == 2 and "missing" in err
 
 
+def test_a_model_is_never_judged_silently_on_its_own_training_cases(run, dataset, tmp_path):
+    train = ("train", "--dataset", dataset, "--device", "cpu", "--steps", "1")
+    assert run(*train, "--output", tmp_path / "run", "--fold", "all")[0] == 0
+    model = tmp_path / "run" / "model"
+    _, out, _ = run("evaluate", "--dataset", dataset, "--model", model, "--output", tmp_path / "out")
+    assert "trained on 2 of these 2 cases" in out
+    code, _, err = run(*train, "--output", tmp_path / "next", "--fold", "0", "--start-from", model)
+    assert code == 2 and "was trained on 1 of the validation cases" in err
+
+
+def test_train_never_replaces_an_earlier_run(run, dataset, tmp_path):
+    words = ("train", "--dataset", dataset, "--output", tmp_path / "run", "--fold", "all", "--device", "cpu")
+    assert run(*words, "--steps", "1")[0] == 0
+    before = (tmp_path / "run" / "checkpoint.pt").read_bytes()
+    code, _, err = run(*words, "--steps", "2")
+    assert code == 2 and "already holds a training run" in err
+    assert (tmp_path / "run" / "checkpoint.pt").read_bytes() == before
+
+
 def test_train_leaves_a_model_that_segments(run, dataset, tmp_path):
     words = ("train", "--dataset", dataset, "--output", tmp_path / "run", "--fold", "all", "--device", "cpu")
     code, out, err = run(*words, "--steps", "1")

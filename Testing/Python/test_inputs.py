@@ -205,7 +205,7 @@ def test_files_and_folders_without_permission_are_listed(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "scandir", refuse)
     cases, skipped = collect_inputs([tmp_path])
     assert [case.name for case in cases] == ["open"]
-    assert reasons(skipped) == {"shut.nrrd": "may not be read", "locked": "this folder may not be opened"}
+    assert reasons(skipped) == {"shut.nrrd": "may not be read", "a folder": "may not be opened"}
 
 
 def test_nothing_to_segment_is_an_error_that_says_why(tmp_path):

@@ -294,8 +294,19 @@ def test_edited_contour_is_kept_and_the_caller_is_told(logic):
     np.testing.assert_array_equal(mask_of(first.outputSegmentationNode, volume), edited)
     np.testing.assert_array_equal(mask_of(second.outputSegmentationNode, volume), gland_voxels() > 50)
     assert "was edited and is kept" in second.message
-    assert first.outputSegmentationNode.GetName() in second.message
-    assert second.outputSegmentationNode.GetName() in second.message
+    assert first.outputSegmentationNode.GetName() != second.outputSegmentationNode.GetName()
+    assert f"'{first.outputSegmentationNode.GetName()}'" in second.message
+    assert f"'{second.outputSegmentationNode.GetName()}'" in second.message
+
+
+def test_edited_output_that_was_asked_for_again_does_not_pile_up_new_ones(logic):
+    volume = new_volume()
+    edited = logic.segmentProstate(volume, runner=ThresholdRunner()).outputSegmentationNode
+    edit(edited, volume)
+    second, third = (logic.segmentProstate(volume, edited, runner=ThresholdRunner()) for _ in range(2))
+    assert second.outputSegmentationNode is not edited
+    assert third.outputSegmentationNode is second.outputSegmentationNode
+    assert "was edited and is kept" in third.message
 
 
 def test_third_time_updates_the_second_result_beside_an_edited_one(logic):

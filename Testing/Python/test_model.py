@@ -222,6 +222,9 @@ def test_code_hidden_in_the_weights_never_runs(folder, tmp_path, container):
         ({"network": 3}, "unusable settings"),
         ({"preprocessing": {"margin": 3}}, "unknown keys: margin"),
         ({"preprocessing": {"bias_field": "n3"}}, "bias_field 'n3' is unknown"),
+        ({"preprocessing": {"spacing_mm": [0, 1, 1]}}, "is not three lengths"),
+        ({"network": {"widths": [16, 32]}}, "are not numbers of channels"),
+        ({"calibration": {"soft_dice": [0.5], "dice": ["x"]}}, "unusable settings"),
     ],
 )
 def test_settings_that_nothing_follows_are_refused(folder, changes, words):

@@ -82,7 +82,7 @@ def test_a_plain_good_result_has_no_warning():
 @pytest.mark.parametrize(
     ("volume_ml", "touches", "shares", "dice", "words"),
     [
-        (0.0, [], [], 0.0, "No prostate was found: mark it with a point"),
+        (0.0, [], [], 0.0, "No prostate was found."),
         (40.0, ["superior"], [], 0.9, "touches the superior edge of the scan"),
         (40.0, ["left", "superior"], [], 0.9, "touches the left and superior edge"),
         (8.0, [], [], 0.9, "volume of 8 ml is outside 10-250 ml"),

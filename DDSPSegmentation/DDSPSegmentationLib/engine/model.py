@@ -93,6 +93,7 @@ def load_network(folder: Path | str | None = None) -> tuple[DDSPConvNet, ModelDe
 
     from .network import DDSPConvNet, NetworkSettings
     from .preprocessing import PreprocessingSettings
+    from .quality import expected_dice
 
     folder = _present(builtin_model_folder() if folder is None else Path(folder))
     description = describe_model(folder)
@@ -109,7 +110,8 @@ def load_network(folder: Path | str | None = None) -> tuple[DDSPConvNet, ModelDe
     try:
         settings = NetworkSettings.from_dict(description.network)
         PreprocessingSettings.from_dict(description.preprocessing)
-    except (ValueError, TypeError, AttributeError) as error:
+        expected_dice(0.5, description.calibration)
+    except (ValueError, TypeError, AttributeError, KeyError) as error:
         raise ModelError(f"Model '{description.version}' has unusable settings ({error}).", REINSTALL) from error
     try:
         state = torch.load(weights, map_location="cpu", weights_only=True)
@@ -117,9 +119,8 @@ def load_network(folder: Path | str | None = None) -> tuple[DDSPConvNet, ModelDe
         network.load_state_dict(
             {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
         )
-    except Exception as error:  # torch raises many types for damaged or foreign files
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        cause = f"The weights of model '{description.version}' do not fit its description ({reason})."
+    except Exception as error:  # torch raises many types for damaged or foreign files; its advice is not for users
+        cause = f"The weights of model '{description.version}' do not fit its description."
         raise ModelError(cause, REINSTALL) from error
     if not all(torch.isfinite(value).all() for value in network.state_dict().values()):
         raise ModelError(f"The weights of model '{description.version}' hold values that are not finite.", REINSTALL)

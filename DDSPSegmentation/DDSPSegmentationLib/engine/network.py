@@ -45,6 +45,13 @@ class NetworkSettings:
     input_size: tuple[int, int, int] = (48, 96, 96)
 
     def __post_init__(self) -> None:
+        channels = (*self.widths, self.growth)
+        if len(channels) != 4 or not all(isinstance(n, int) and 1 <= n <= 1024 for n in channels):
+            raise ValueError(f"widths {self.widths} and growth {self.growth} are not numbers of channels up to 1024.")
+        if len(self.input_size) != 3 or any(n % 4 or not 4 <= n <= 512 for n in self.input_size):
+            raise ValueError(f"input size {self.input_size} is not three multiples of 4 up to 512.")
+        if len(self.supervision) != 3 or len(self.fusion) != 3:
+            raise ValueError("supervision and fusion need three values: main, stage 2, stage 3.")
         if self.block not in BLOCKS:
             raise ValueError(f"block '{self.block}' is unknown; use one of {', '.join(BLOCKS)}.")
         if self.long_connection not in LONG_CONNECTIONS:

@@ -35,6 +35,10 @@ class PreprocessingSettings:
     normalized_region_mm: float = 144.0
 
     def __post_init__(self) -> None:
+        if len(self.spacing_mm) != 3 or not all(0.1 <= step <= 20 for step in self.spacing_mm):
+            raise ValueError(f"spacing {self.spacing_mm} mm is not three lengths of 0.1-20 mm.")
+        if not 0 <= self.clip_percentiles[0] < self.clip_percentiles[1] <= 100:
+            raise ValueError(f"clip percentiles {self.clip_percentiles} do not rise between 0 and 100.")
         if self.bias_field not in BIAS_FIELD_MODES:
             raise ValueError(f"bias_field '{self.bias_field}' is unknown; use one of {', '.join(BIAS_FIELD_MODES)}.")
 

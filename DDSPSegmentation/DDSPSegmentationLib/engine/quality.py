@@ -84,7 +84,7 @@ def find_warnings(
         dice: expected Dice.
     """
     if volume_ml == 0:
-        return ["No prostate was found: mark it with a point, or check that the volume is an axial T2-weighted scan."]
+        return ["No prostate was found. Check that this is an axial T2-weighted scan that shows the prostate."]
     warnings = []
     if touches:
         warnings.append(f"The gland touches the {' and '.join(touches)} edge of the scan and may be cut.")

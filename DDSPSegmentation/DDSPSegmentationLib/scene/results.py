@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import SimpleITK as sitk
@@ -108,7 +108,8 @@ def place_result(
     try:
         node = target.node
         if node is None:
-            node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", f"{volume_node.GetName()} prostate")
+            name = slicer.mrmlScene.GenerateUniqueName(f"{volume_node.GetName()} prostate")
+            node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", name)
             added.append(node)
             node.CreateDefaultDisplayNodes()
             added.append(node.GetDisplayNode())
@@ -157,7 +158,9 @@ def _choose_target(
     overwrite_edited: bool,
 ) -> _Target:
     if output_node is not None:
-        return _judge(output_node, volume_node, overwrite_edited)
+        chosen = _judge(output_node, volume_node, overwrite_edited)
+        if chosen.node is not None:
+            return chosen
     latest_first = reversed(slicer.util.getNodesByClass("vtkMRMLSegmentationNode"))
     judged = [
         _judge(node, volume_node, overwrite_edited)
@@ -165,6 +168,8 @@ def _choose_target(
         if node.GetNodeReference(VOLUME_ROLE) is volume_node and _own_segment_id(node)
     ]
     updatable = [target for target in judged if target.node is not None]
+    if output_node is not None:  # what was chosen is kept: an earlier result that may be updated, else a new node
+        return replace(updatable[0], kept=chosen.kept, reason=chosen.reason) if updatable else chosen
     return (updatable or judged or [_Target()])[0]
 
 

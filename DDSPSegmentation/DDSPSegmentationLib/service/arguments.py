@@ -49,7 +49,9 @@ def add_segment_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "inputs", nargs="+", metavar="INPUT", help="NRRD, NIfTI, MHA or MHD file, DICOM folder, or a folder of these"
     )
-    parser.add_argument("--output", required=True, metavar="FOLDER", help="where masks, pictures and the report go")
+    parser.add_argument(
+        "--output", required=True, type=_folder, metavar="FOLDER", help="where masks, pictures and the report go"
+    )
     parser.add_argument("--mode", choices=MODES, default="fast", help="default: fast")
     _add_device(parser)
     parser.add_argument("--model", metavar="FOLDER", help="a model version (default: the built-in one)")
@@ -60,7 +62,9 @@ def add_segment_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _add_train_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dataset", required=True, metavar="FOLDER", help="PROMISE12, images/ labels/, nnU-Net")
-    parser.add_argument("--output", required=True, metavar="FOLDER", help="log, curve, checkpoint and model go here")
+    parser.add_argument(
+        "--output", required=True, type=_folder, metavar="FOLDER", help="log, curve, checkpoint and model go here"
+    )
     parser.add_argument("--plan", choices=PLANS, default="improved", help="default: improved")
     parser.add_argument("--fold", type=_fold, required=True, help="validation fold, or 'all': train on every case")
     parser.add_argument("--steps", type=_positive_int, help="optimiser steps (default: the plan's)")
@@ -82,7 +86,9 @@ def _add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--bias-field", choices=BIAS_FIELDS, help="bias-field correction (default: the model's own)")
     _add_device(parser)
     parser.add_argument("--apart", nargs="+", default=[], metavar="CASE", help="cases listed but kept out of the means")
-    parser.add_argument("--output", required=True, metavar="FOLDER", help="tables, plots and pictures go here")
+    parser.add_argument(
+        "--output", required=True, type=_folder, metavar="FOLDER", help="tables, plots and pictures go here"
+    )
 
 
 def _add_device(parser: argparse.ArgumentParser) -> None:
@@ -108,6 +114,12 @@ def _positive_int(text: str) -> int:
     if value != int(value):
         raise argparse.ArgumentTypeError(f"{text} is not a whole number")
     return int(value)
+
+
+def _folder(text: str) -> str:
+    if not text.strip():
+        raise argparse.ArgumentTypeError("a folder needs a name")
+    return text
 
 
 def _fold(text: str) -> int | None:

@@ -9,6 +9,7 @@ import re
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
+from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -161,9 +162,10 @@ class _Batch:
                 self._result.unchanged.append(case.name)
                 self._progress(f"{label}: unchanged")
                 return
-            self._set_changed_mask_aside(case.name)
-            self._record.set_running(case.name)
-            entry = self._segmented(case, identity)
+            self._set_unknown_mask_aside(case.name)
+            with self._record.running(case.name):
+                entry = self._segmented(case, identity)
+            self._remove_kept_twins(case.name, entry["mask"]["sha256"])
         except (KeyboardInterrupt, Cancelled):
             raise
         except TorchMissingError as error:
@@ -225,26 +227,34 @@ class _Batch:
         mask, picture, small = self._paths(name)
         return file_sha256(mask) == entry["mask"]["sha256"] and picture.is_file() and small.is_file()
 
-    def _set_changed_mask_aside(self, name: str) -> None:
+    def _set_unknown_mask_aside(self, name: str) -> None:
         """Keep a mask that this folder's record does not know: somebody edited it or put it there."""
         entry, mask = self._record.entry(name), self._paths(name)[0]
-        if not mask.exists() or entry.get("state") == "running":
-            return
-        if file_sha256(mask) == entry.get("mask", {}).get("sha256"):
+        if not mask.exists() or file_sha256(mask) == entry.get("mask", {}).get("sha256"):
             return
         suffix, number = self._settings.mask_suffix, 1
         while (kept := self._folder / f"{name}.kept-{number}{suffix}").exists():
             number += 1
         mask.rename(kept)
-        self._progress(f"'{mask.name}' was changed since it was written; it is kept as '{kept.name}'.")
+        if entry.get("state") != "running":
+            self._progress(f"'{mask.name}' was changed since it was written; it is kept as '{kept.name}'.")
+
+    def _remove_kept_twins(self, name: str, sha256: str) -> None:
+        """A kept mask equal to the result is what a killed run had written before it could say so."""
+        for kept in self._folder.glob(f"{escape(name)}.kept-*{self._settings.mask_suffix}"):
+            if file_sha256(kept) == sha256:
+                kept.unlink()
 
     def _discard_outputs(self, name: str) -> None:
         """A failed case leaves no mask or picture of ours behind that could be taken for its result."""
         entry = self._record.entry(name)
         if entry.get("mask"):
             self._remove_if_ours(entry["mask"])
+        mask, *pictures = self._paths(name)
         if entry.get("state") == "running":
-            for path in self._paths(name):
+            mask.unlink(missing_ok=True)
+        if not mask.exists():
+            for path in pictures:
                 path.unlink(missing_ok=True)
 
     def _remove_if_ours(self, recorded: dict) -> None:

@@ -8,6 +8,8 @@ import math
 import re
 import time
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -84,10 +86,22 @@ class BatchRecord:
     def entry(self, name: str) -> dict:
         return self.content["cases"].get(name, {})
 
-    def set_running(self, name: str) -> None:
-        """Said before the first file of a case is written, so that a kill leaves no file of unknown origin."""
+    @contextmanager
+    def running(self, name: str) -> Iterator[None]:
+        """Around the work on a case, so that a kill leaves no file of unknown origin.
+
+        When the work ends by an error or Ctrl-C before the mask was replaced, the earlier result stands again.
+        """
+        before = self.content["cases"].get(name)
         self.content["cases"][name] = self.entry(name) | {"state": "running"}
         self.save()
+        try:
+            yield
+        except BaseException:
+            mask = (before or {}).get("mask")
+            if mask and before["state"] == "done" and file_sha256(self._folder / mask["file"]) == mask["sha256"]:
+                self.content["cases"][name] = before
+            raise
 
     def set_done(self, name: str, entry: dict) -> None:
         self.content["cases"][name] = _plain({"state": "done"} | entry)

@@ -19,7 +19,7 @@ from ..engine.errors import (
     ModelError,
     TorchMissingError,
 )
-from ..engine.model import builtin_model_folder, describe_model
+from ..engine.model import ModelDescription, builtin_model_folder, describe_model
 from .arguments import command_parser
 from .batch import EXIT_SOME_FAILED, EXIT_TORCH_MISSING, EXIT_USAGE, BatchSettings, SegmentCase, run_batch
 from .batch_record import error_text
@@ -157,19 +157,28 @@ def train(chosen: argparse.Namespace) -> int:
     from ..learning.calibration import calibrate_model
     from ..learning.dataset import prepare_dataset, read_dataset, select_fold, split_folds
     from ..learning.plans import choose_plan
-    from ..learning.training import Trainer
+    from ..learning.training import CHECKPOINT_FILE, Trainer
     from ..learning.training_log import line_progress
 
     cases = read_dataset(chosen.dataset)
     training, validation = select_fold(cases, split_folds(cases, chosen.dataset), chosen.fold)
+    if not chosen.resume and (Path(chosen.output) / CHECKPOINT_FILE).exists():
+        cause = f"Folder '{Path(chosen.output).name}' already holds a training run."
+        raise DatasetError(cause, "Add --resume to go on with it, or choose another output folder.")
     changes: dict[str, object] = {"steps": chosen.steps} if chosen.steps else {}
     start_from, facts = None, {"licence": chosen.licence}
     if chosen.start_from:  # its architecture and preprocessing belong to the weights; what it measured stays on record
         network, parent = load_network(chosen.start_from)
         start_from = network.state_dict()
         changes |= {"network": network.settings, "preprocessing": PreprocessingSettings.from_dict(parent.preprocessing)}
+        seen = _seen_by(parent)
+        leaked = [case.name for case in validation if case.name in seen]
+        if leaked:
+            cause = f"Model '{parent.version}' was trained on {len(leaked)} of the validation cases ({leaked[0]}, ...)."
+            raise DatasetError(cause, "Choose the fold it left out, or --fold all; rename cases of other patients.")
         metrics = {"measured_on": f"parent version {parent.version}", **parent.metrics}
-        facts |= {"calibration": parent.calibration, "metrics": metrics, "training": {"parent": parent.version}}
+        training_facts = {"parent": parent.version, "parent_cases": sorted(seen)}
+        facts |= {"calibration": parent.calibration, "metrics": metrics, "training": training_facts}
     plan = choose_plan(chosen.plan, **changes)
     cache = chosen.cache or Path(chosen.output) / "cache"
     trainer = Trainer(
@@ -196,6 +205,11 @@ def train(chosen: argparse.Namespace) -> int:
     return 0 if finished or chosen.minutes else EXIT_SOME_FAILED
 
 
+def _seen_by(model: ModelDescription) -> set[str]:
+    """Cases that a model or its parents were trained on."""
+    return {*model.training.get("cases", []), *model.training.get("parent_cases", [])}
+
+
 def evaluate(chosen: argparse.Namespace) -> int:
     """``evaluate``: two folders of masks, or a model on a data set; 1 when a case could not be compared."""
     by_folders = chosen.predictions is not None or chosen.references is not None
@@ -216,13 +230,17 @@ def evaluate(chosen: argparse.Namespace) -> int:
 
 def _evaluate_model(chosen: argparse.Namespace, apart: dict[str, str]):
     require_torch()
+    from ..engine.model import load_network
     from ..learning.dataset import read_dataset, select_fold, split_folds
     from ..learning.evaluation import evaluate_model
 
-    describe_model(chosen.model)
     cases = read_dataset(chosen.dataset)
     if chosen.fold is not None:
         cases = select_fold(cases, split_folds(cases, chosen.dataset), chosen.fold)[1]
+    known = _seen_by(load_network(chosen.model)[1])
+    seen = sum(case.name in known for case in cases)
+    if seen:
+        say(f"Note: the model was trained on {seen} of these {len(cases)} cases; their Dice flatters it.")
     runner = InProcessRunner()
 
     def segment_scan(image):

@@ -132,7 +132,7 @@ def _look_into(path: Path, skipped: list[Skipped]) -> list[_Found]:
         skipped.append(Skipped(name, "cannot be read"))
         return []
     files, closed = files_below(path)
-    skipped += [Skipped(folder.name or name, "this folder may not be opened") for folder in closed]
+    skipped += [Skipped("a folder", "may not be opened") for folder in closed]
     return [
         _Found(file, file.relative_to(path), nested=True) if file.parent != path else _directly_named(file)
         for file in files
