@@ -10,7 +10,7 @@ from engine_parts import bright_model, centroid, dice, middle_of, phantom, rotat
 
 from DDSPSegmentationLib.engine.errors import Cancelled, DeviceError, InputError, ModelError
 from DDSPSegmentationLib.engine.images import read_image, read_mask
-from DDSPSegmentationLib.engine.segmenter import Segmenter, largest_component, touched_sides
+from DDSPSegmentationLib.engine.segmenter import NOT_AXIAL, Segmenter, largest_component, touched_sides
 
 PHASES = ["Preprocessing", "Segmenting", "Measuring"]
 
@@ -409,3 +409,12 @@ def test_bfloat16_costs_less_than_0_002_dice_on_a_real_case(real_scans):
     ]
     assert min(found) > 0.8
     assert abs(found[0] - found[1]) < 0.002
+
+
+def test_a_scan_whose_slices_are_not_axial_is_flagged(built_in, sample_image, sample_result):
+    assert NOT_AXIAL not in sample_result.warnings
+    sagittal = sitk.PermuteAxes(sample_image, (2, 1, 0))  # the same voxels as a stack of sagittal slices
+    sagittal.SetDirection((1, 0, 0, 0, 1, 0, 0, 0, 1))
+    resized = sitk.Resample(sagittal, (64, 384, 96), sitk.Transform(), sitk.sitkLinear, sagittal.GetOrigin(),
+                            (3.0, 0.5, 0.5), sagittal.GetDirection(), 0.0, sagittal.GetPixelID())  # fmt: skip
+    assert NOT_AXIAL in built_in.segment(resized).warnings

@@ -82,6 +82,11 @@ class Grid:
         )
         return cls(orientation, native_size, native_spacing, size, spacing)
 
+    @property
+    def is_axial(self) -> bool:
+        """Whether the scan's slices lie across the patient: no other axis is much coarser than the cranio-caudal."""
+        return max(self.native_spacing_mm[1:]) <= 1.5 * self.native_spacing_mm[0]
+
     def to_network(self, array: np.ndarray) -> np.ndarray:
         """Resample a canonical native array (z, y, x) to the network's grid: area average or linear."""
         return resample(array, self.native_spacing_mm, self.size, self.spacing_mm)

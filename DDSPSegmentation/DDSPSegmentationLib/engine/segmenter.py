@@ -21,6 +21,7 @@ from .quality import expected_dice, find_warnings, soft_dice, uncertainty_map
 from .segmentation import MODES, Segmentation, measure_gland
 
 Progress = Callable[[str, float], None]
+NOT_AXIAL = "The slices are not axial; the network was trained on axial scans alone."
 FELL_BACK = "The GPU ran out of memory; the processor is used instead."
 
 
@@ -92,7 +93,8 @@ class Segmenter:
             expected = expected_dice(soft, self.model.calibration) if mask.any() else 0.0
             mask_image = grid.restore_image(mask.astype(np.uint8), image)
             measurements = measure_gland(mask_image)
-            warnings = find_warnings(measurements.volume_ml, touched_sides(mask), shares, expected)
+            warnings = [] if grid.is_axial else [NOT_AXIAL]
+            warnings += find_warnings(measurements.volume_ml, touched_sides(mask), shares, expected)
             result = Segmentation(
                 mask=mask_image,
                 probability=grid.restore_image(probability, image),

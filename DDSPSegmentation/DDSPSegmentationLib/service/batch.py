@@ -178,7 +178,9 @@ class _Batch:
         self._record.set_done(case.name, entry)
         self._result.done.append(case.name)
         self._seconds.append(time.monotonic() - started)
-        self._progress(f"{label}: {_in_words(entry)}, {self._seconds[-1]:.1f} s{self._time_left(total - number)}")
+        row, time_left = entry["measurements"], self._time_left(total - number)
+        found = f"{row['volume_ml']} ml, expected Dice {row['expected_dice']}, {self._seconds[-1]:.1f} s{time_left}"
+        self._progress(". ".join([f"{label}: {found}", *filter(None, [" ".join(entry["warnings"])])]))
         self._write_tables()
 
     def _segmented(self, case: InputCase, identity: dict) -> dict:
@@ -325,12 +327,6 @@ def _measurements_csv(record: BatchRecord) -> str:
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()
-
-
-def _in_words(entry: dict) -> str:
-    row, count = entry["measurements"], len(entry["warnings"])
-    warned = f", {count} warning{'s' if count > 1 else ''}" if count else ""
-    return f"{row['volume_ml']} ml, expected Dice {row['expected_dice']}{warned}"
 
 
 def _duration(seconds: float) -> str:
