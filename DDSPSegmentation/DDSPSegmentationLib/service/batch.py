@@ -179,8 +179,9 @@ class _Batch:
         self._result.done.append(case.name)
         self._seconds.append(time.monotonic() - started)
         row, time_left = entry["measurements"], self._time_left(total - number)
-        found = f"{row['volume_ml']} ml, expected Dice {row['expected_dice']}, {self._seconds[-1]:.1f} s{time_left}"
-        self._progress(". ".join([f"{label}: {found}", *filter(None, [" ".join(entry["warnings"])])]))
+        found = f"{row['volume_ml']} ml, expected Dice {row['expected_dice']}"
+        line = f"{label}: {found}, {self._seconds[-1]:.1f} s{time_left}"
+        self._progress(f"{line}. {' '.join(entry['warnings'])}" if entry["warnings"] else line)
         self._write_tables()
 
     def _segmented(self, case: InputCase, identity: dict) -> dict:
