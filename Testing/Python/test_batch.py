@@ -333,8 +333,10 @@ def test_interrupt_ends_cleanly_and_the_next_run_goes_on(tmp_path):
 
 
 KILLED_RUN = """
+import signal
 import sys
 from pathlib import Path
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell has it ignored
 sys.path[:0] = {paths!r}
 from test_batch import FakeSegmenter, SETTINGS, cases
 from DDSPSegmentationLib.service.batch import run_batch
