@@ -1,4 +1,4 @@
-"""What every test may use: the package on the path, the shared real scans, one thread."""
+"""What every test may use: the package on the path, the shared real scans, one thread for exact figures."""
 
 import os
 import sys
@@ -31,3 +31,14 @@ def real_scans() -> Path:
 def sample_scan() -> Path:
     """The bundled ProstateX scan."""
     return REPOSITORY / "DDSPSegmentation" / "Resources" / "SampleData" / "ProstateX-0000.nrrd"
+
+
+@pytest.fixture
+def one_thread():
+    """Sums do not depend on how many threads share them."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

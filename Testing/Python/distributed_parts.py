@@ -13,6 +13,7 @@ import torch
 from learning_parts import gradients_of, run_toy_training, toy_plan, toy_trainer
 
 from DDSPSegmentationLib.engine.errors import ModelError
+from DDSPSegmentationLib.learning.processes import Processes
 
 SGD = {"optimizer": "sgd", "learning_rate": 1e-2, "momentum": 0.9, "gradient_clip": 0.0, "batch_size": 1, "steps": 5}
 FROZEN = {**SGD, "frozen_batch_norm": True, "accumulation": 2}
@@ -59,4 +60,4 @@ if __name__ == "__main__":
         compare(Path(sys.argv[1]))
     else:
         run_toy_training(Path(sys.argv[1]), {"steps": 100_000, "batch_size": 1}, checkpoint_minutes=60)
-    torch.distributed.destroy_process_group()
+    Processes.join(torch.device("cpu")).leave()

@@ -27,12 +27,7 @@ MIDDLE = tuple((n - 1) / 2 for n in VOLUME)
 AT_GLAND = (0.0, 0.0, 0.0)
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def smooth_gland(centre=MIDDLE, radii_mm=(15, 14, 12)):

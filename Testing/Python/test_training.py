@@ -34,13 +34,7 @@ from DDSPSegmentationLib.learning.processes import Processes
 from DDSPSegmentationLib.learning.training import CHECKPOINT_FILE
 from DDSPSegmentationLib.learning.training_log import CURVE_FILE, LOG_COLUMNS, LOG_FILE, draw_curve
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def copied(state):

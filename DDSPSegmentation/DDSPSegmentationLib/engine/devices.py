@@ -8,8 +8,8 @@ import sys
 import torch
 
 from .errors import DeviceError
+from .segmentation import DEVICES
 
-DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "float32", "bfloat16")
 
 

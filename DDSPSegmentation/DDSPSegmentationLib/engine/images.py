@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import math
 import os
 import secrets
@@ -294,6 +295,15 @@ def _few_values(voxels: np.ndarray) -> bool:
     if np.unique(voxels[::3, ::5, ::5]).size >= LABELMAP_VALUES:
         return False
     return np.unique(voxels).size < LABELMAP_VALUES
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, read in blocks. Raises OSError."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def write_aside(path: Path, suffix: str, write: Callable[[Path], None]) -> None:

@@ -71,7 +71,7 @@ class GlandPredictor:
             centre: index (z, y, x) of a point in the gland when the user gave one.
             notify: called with a growing fraction before every crop; may raise to cancel.
         """
-        self.seen: list[tuple[np.ndarray, np.ndarray]] = []
+        self.crops = 0
         self.notify = notify or (lambda fraction: None)
         middle = (np.array(volume.shape) - 1) / 2
         near = self._at_scale(volume, middle if centre is None else centre, scan_when_empty=centre is None)
@@ -99,11 +99,11 @@ class GlandPredictor:
         coarse_centre = (centre + 0.5) / step - 0.5
         far = self._at_scale(resample(volume, unit, size, step), coarse_centre, scan_when_empty=False)
         if _gland_centre(far.probability) is None:  # not recognised in that size: the tiles are the better answer
-            return replace(near, tiles=len(self.seen))
+            return replace(near, tiles=self.crops)
         return Prediction(
             resample(far.probability, step, volume.shape, unit),
             resample(far.disagreement, step, volume.shape, unit),
-            len(self.seen),
+            self.crops,
         )
 
     def _start(self, centre: np.ndarray) -> np.ndarray:
@@ -115,8 +115,8 @@ class GlandPredictor:
 
     def _crop(self, start: np.ndarray) -> np.ndarray:
         """Probabilities (branch, z, y, x) of one crop."""
-        self.notify(min(0.9, 0.1 * len(self.seen)))
-        self.seen.append((start, start + self.size))
+        self.notify(min(0.9, 0.1 * self.crops))
+        self.crops += 1
         inside = [slice(max(0, s), min(n, s + m)) for s, m, n in zip(start, self.size, self.volume.shape, strict=True)]
         padding = [
             (max(0, -s), max(0, s + m - n)) for s, m, n in zip(start, self.size, self.volume.shape, strict=True)
@@ -197,7 +197,7 @@ class GlandPredictor:
             total[(slice(None), *target)] += crop[(slice(None), *source)] * self.taper[source]
             weights[target] += self.taper[source]
         branches = total / np.maximum(weights, 1e-6)
-        return Prediction(branches.mean(axis=0), branches.std(axis=0), len(self.seen))
+        return Prediction(branches.mean(axis=0), branches.std(axis=0), self.crops)
 
 
 def _gland_centre(probability: np.ndarray) -> np.ndarray | None:

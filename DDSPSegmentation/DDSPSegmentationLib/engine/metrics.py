@@ -16,6 +16,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from .errors import DatasetError
+from .image_headers import SHEAR_TOLERANCE, shear_of
 
 REGIONS = ("whole", "base", "apex")
 METRICS = ("dsc", "jaccard", "arvd_percent", "abd_mm", "hd95_mm")
@@ -147,8 +148,7 @@ def check_same_grid(prediction: sitk.Image, reference: sitk.Image) -> None:
                 "components a voxel.",
                 "Masks are 3D images with one label value a voxel.",
             )
-        directions = np.reshape(mask.GetDirection(), (3, 3))
-        if np.abs(directions.T @ directions - np.eye(3)).max() > 1e-4:
+        if shear_of(np.reshape(mask.GetDirection(), (3, 3))) > SHEAR_TOLERANCE:
             raise DatasetError(f"The {role} has axes that are not orthogonal.", "Resample it on an orthogonal grid.")
     tolerance = GRID_TOLERANCE_VOXELS * min(reference.GetSpacing())
     if prediction.GetSize() != reference.GetSize() or _largest_corner_shift(prediction, reference) > tolerance:

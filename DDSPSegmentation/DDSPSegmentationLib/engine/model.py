@@ -6,7 +6,6 @@ architecture that model.json describes, so that nothing in a model folder is eve
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import os
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .errors import ModelError, StorageError
+from .images import file_sha256, write_text
 
 if TYPE_CHECKING:
     from .network import DDSPConvNet
@@ -197,15 +197,5 @@ def _present(folder: Path) -> Path:
 
 def write_description(folder: Path, description: ModelDescription) -> None:
     """Replace model.json atomically."""
-    from .images import write_text
-
     values = {"schema_version": SCHEMA_VERSION, **vars(description)}
     write_text(json.dumps(values, indent=2) + "\n", folder / DESCRIPTION_FILE)
-
-
-def file_sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        for block in iter(lambda: file.read(1 << 20), b""):
-            digest.update(block)
-    return digest.hexdigest()

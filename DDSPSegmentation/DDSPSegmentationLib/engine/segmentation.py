@@ -9,6 +9,7 @@ import numpy as np
 import SimpleITK as sitk
 
 MODES = ("fast", "accurate", "paper")
+DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
 @dataclass(frozen=True)

@@ -21,13 +21,13 @@ from ..engine.metrics import (
     compare_masks,
     promise12_style_score,
 )
+from ..engine.quality import DOUBTFUL_DICE
 from ..engine.segmentation import Segmentation
 from .evaluation_files import MEASURES, OVERALL, cases_csv, draw_boxplots, draw_worst, summary_csv
 
 WORST_CASES = 4
 BOOTSTRAP_RESAMPLES = 10_000
 BOOTSTRAP_SEED = 20_180_131
-LOW_DICE = 0.85
 
 
 class EvaluationCase(NamedTuple):
@@ -374,10 +374,10 @@ def _expected_dice_lines(compared: Sequence[CaseResult]) -> list[str]:
     if not known:
         return []
     error = np.mean([abs(result.measure("expected_dice") - result.dice) for result in known])
-    low = [result for result in known if result.dice < LOW_DICE]
-    caught = sum(result.measure("expected_dice") < LOW_DICE for result in low)
-    false_alarms = sum(result.measure("expected_dice") < LOW_DICE for result in known) - caught
+    low = [result for result in known if result.dice < DOUBTFUL_DICE]
+    caught = sum(result.measure("expected_dice") < DOUBTFUL_DICE for result in low)
+    false_alarms = sum(result.measure("expected_dice") < DOUBTFUL_DICE for result in known) - caught
     return [
-        f"Expected Dice: mean absolute error {error:.3f}; below {LOW_DICE:.2f} it caught {caught} of {len(low)} cases, "
-        f"with {false_alarms} false alarms"
+        f"Expected Dice: mean absolute error {error:.3f}; below {DOUBTFUL_DICE:.2f} it caught {caught} of {len(low)} "
+        f"cases, with {false_alarms} false alarms"
     ]

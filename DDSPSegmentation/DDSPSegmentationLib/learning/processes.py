@@ -37,6 +37,12 @@ class Processes:
         torch.distributed.all_reduce(flags, torch.distributed.ReduceOp.MAX)
         return bool(flags)
 
+    def leave(self) -> None:
+        """End the run together: who goes first would take the connection away from the others."""
+        if self.count > 1:
+            torch.distributed.barrier()
+            torch.distributed.destroy_process_group()
+
 
 class StopSignals:
     """SIGTERM and SIGINT call a handler inside the block; a thread other than the main one has no signals."""

@@ -11,9 +11,9 @@ import vtk
 from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy
 
 from ..engine.errors import InputError
+from ..engine.image_headers import SHEAR_TOLERANCE, shear_of
 
 RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
-LARGEST_SHEAR = 1e-4
 # A rotation changes the length of a column in its last bits; rounded to a nanometre, a volume and its rotated twin
 # have the same spacing, hence the same mask voxels.
 SPACING_DECIMALS = 6
@@ -42,8 +42,8 @@ def image_from_volume_node(volume_node: slicer.vtkMRMLScalarVolumeNode) -> sitk.
             "Correct its spacing or its transform.",
         )
     direction = matrix[:3, :3] / np.linalg.norm(matrix[:3, :3], axis=0)
-    shear = np.abs(direction.T @ direction - np.eye(3)).max()
-    if shear > LARGEST_SHEAR:
+    shear = shear_of(direction)
+    if shear > SHEAR_TOLERANCE:
         raise InputError(
             f"Volume '{volume_node.GetName()}' is sheared: its axes are {np.degrees(np.arcsin(min(shear, 1.0))):.2g} "
             "degrees off a right angle.",

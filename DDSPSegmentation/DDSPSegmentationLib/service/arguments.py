@@ -6,11 +6,10 @@ import argparse
 from typing import NoReturn
 
 from .. import __version__
-from ..engine.segmentation import MODES
+from ..engine.preprocessing import BIAS_FIELD_MODES
+from ..engine.segmentation import DEVICES, MODES
 from .seg_nrrd import MASK_SUFFIXES
 
-DEVICES = ("auto", "cpu", "cuda", "mps")
-BIAS_FIELDS = ("full", "fast", "off")
 PLANS = ("improved", "paper")
 
 _RESEARCH = "Research use only. Not a medical device."
@@ -57,7 +56,7 @@ def add_segment_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", metavar="FOLDER", help="a model version (default: the built-in one)")
     parser.add_argument("--format", choices=tuple(MASK_SUFFIXES), default="seg.nrrd", help="of the masks")
     parser.add_argument("--threshold", type=_probability, default=0.5, help="probability of the contour (default: 0.5)")
-    parser.add_argument("--bias-field", choices=BIAS_FIELDS, help="bias-field correction (default: the model's own)")
+    _add_bias_field(parser)
 
 
 def _add_train_arguments(parser: argparse.ArgumentParser) -> None:
@@ -83,12 +82,17 @@ def _add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--fold", type=int, help="only the validation cases of this fold")
     parser.add_argument("--model", metavar="FOLDER", help="a model version (default: the built-in one)")
     parser.add_argument("--mode", choices=MODES, default="fast", help="default: fast")
-    parser.add_argument("--bias-field", choices=BIAS_FIELDS, help="bias-field correction (default: the model's own)")
+    _add_bias_field(parser)
     _add_device(parser)
     parser.add_argument("--apart", nargs="+", default=[], metavar="CASE", help="cases listed but kept out of the means")
     parser.add_argument(
         "--output", required=True, type=_folder, metavar="FOLDER", help="tables, plots and pictures go here"
     )
+
+
+def _add_bias_field(parser: argparse.ArgumentParser) -> None:
+    help_text = "bias-field correction (default: the model's own)"
+    parser.add_argument("--bias-field", choices=BIAS_FIELD_MODES, help=help_text)
 
 
 def _add_device(parser: argparse.ArgumentParser) -> None:

@@ -20,7 +20,7 @@ from ..engine.errors import Cancelled, DDSPSegmentationError, ModelError, Storag
 from ..engine.images import write_text
 from ..engine.pictures import PROSTATE_COLOUR, contour_picture, thumbnail
 from ..engine.segmentation import Segmentation
-from .batch_record import BatchRecord, error_text, file_sha256, log_unexpected, without_folders
+from .batch_record import BatchRecord, error_text, known_sha256, log_unexpected, without_folders
 from .folder_lock import FolderInUseError, FolderLock
 from .report import write_report
 
@@ -197,7 +197,7 @@ class _Batch:
             self._remove_if_ours(previous)
         return {
             "identity": identity,
-            "mask": {"file": mask.name, "sha256": file_sha256(mask)},
+            "mask": {"file": mask.name, "sha256": known_sha256(mask)},
             "measurements": answer.as_row(),
             "warnings": list(answer.warnings),
             "notices": list(answer.notices),
@@ -228,12 +228,12 @@ class _Batch:
         if entry.get("state") != "done" or entry.get("identity") != identity:
             return False
         mask, picture, small = self._paths(name)
-        return file_sha256(mask) == entry["mask"]["sha256"] and picture.is_file() and small.is_file()
+        return known_sha256(mask) == entry["mask"]["sha256"] and picture.is_file() and small.is_file()
 
     def _set_unknown_mask_aside(self, name: str) -> None:
         """Keep a mask that this folder's record does not know: somebody edited it or put it there."""
         entry, mask = self._record.entry(name), self._paths(name)[0]
-        if not mask.exists() or file_sha256(mask) == entry.get("mask", {}).get("sha256"):
+        if not mask.exists() or known_sha256(mask) == entry.get("mask", {}).get("sha256"):
             return
         suffix, number = self._settings.mask_suffix, 1
         while (kept := self._folder / f"{name}.kept-{number}{suffix}").exists():
@@ -245,7 +245,7 @@ class _Batch:
     def _remove_kept_twins(self, name: str, sha256: str) -> None:
         """A kept mask equal to the result is what a killed run had written before it could say so."""
         for kept in self._folder.glob(f"{escape(name)}.kept-*{self._settings.mask_suffix}"):
-            if file_sha256(kept) == sha256:
+            if known_sha256(kept) == sha256:
                 kept.unlink()
 
     def _discard_outputs(self, name: str) -> None:
@@ -262,7 +262,7 @@ class _Batch:
 
     def _remove_if_ours(self, recorded: dict) -> None:
         path = self._folder / recorded["file"]
-        if file_sha256(path) == recorded["sha256"]:
+        if known_sha256(path) == recorded["sha256"]:
             path.unlink()
 
     def _time_left(self, remaining: int) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import re
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..engine.errors import DDSPSegmentationError, StorageError
-from ..engine.images import write_text
+from ..engine.images import file_sha256, write_text
 
 if TYPE_CHECKING:
     from .inputs import Skipped
@@ -99,7 +98,7 @@ class BatchRecord:
             yield
         except BaseException:
             mask = (before or {}).get("mask")
-            if mask and before["state"] == "done" and file_sha256(self._folder / mask["file"]) == mask["sha256"]:
+            if mask and before["state"] == "done" and known_sha256(self._folder / mask["file"]) == mask["sha256"]:
                 self.content["cases"][name] = before
             raise
 
@@ -156,16 +155,12 @@ def log_unexpected(folder: Path, name: str, error: BaseException) -> None:
         pass  # the reason itself is in run.json; the log only helps us to find the fault
 
 
-def file_sha256(path: Path) -> str | None:
+def known_sha256(path: Path) -> str | None:
     """SHA-256 of a file, None when it cannot be read."""
-    digest = hashlib.sha256()
     try:
-        with open(path, "rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
+        return file_sha256(path)
     except OSError:
         return None
-    return digest.hexdigest()
 
 
 def _plain(value):

@@ -194,6 +194,7 @@ def train(chosen: argparse.Namespace) -> int:
     if chosen.resume:
         trainer.load_checkpoint()
     finished = trainer.run(minutes=chosen.minutes)
+    trainer.processes.leave()
     model = Path(chosen.output) / "model"
     if trainer.processes.rank:
         return 0
@@ -296,7 +297,8 @@ def _installed(package: str) -> str:
 
 
 def _devices() -> list[str]:
-    from ..engine.devices import DEVICES, choose_device, choose_precision
+    from ..engine.devices import choose_device, choose_precision
+    from ..engine.segmentation import DEVICES
 
     usable = []
     for name in DEVICES[1:]:

@@ -16,14 +16,13 @@ import SimpleITK as sitk
 
 from ..engine.errors import InputError
 from ..engine.image_headers import detached_voxels
-from ..engine.images import image_suffix, read_image
+from ..engine.images import file_sha256, image_suffix, read_image
 from .dicom_files import read_dicom_file
 from .dicom_series import DicomSeries, files_below, load_series, series_among
 
 LONGEST_NAME_BYTES = 120
 SHOWN_REASONS = 3
 
-_CHUNK = 1 << 20
 _RESERVED = re.compile(r"(?:con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])(?=\.|$)", re.IGNORECASE)
 _UNSAFE = re.compile(r"[^\w.\-]+")
 
@@ -204,15 +203,11 @@ def _short_hash(text: str) -> str:
 
 
 def _digest(path: Path, title: str) -> str:
-    digest = hashlib.sha256()
     try:
-        with open(path, "rb") as file:
-            while chunk := file.read(_CHUNK):
-                digest.update(chunk)
+        return file_sha256(path)
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else "reading failed"
         raise InputError(f"{title} cannot be read: {reason}.", "Check that you may read it.") from error
-    return digest.hexdigest()
 
 
 def _nothing_found(skipped: Sequence[Skipped]) -> InputError:

@@ -8,10 +8,10 @@ from pathlib import Path
 from urllib.parse import quote
 
 from ..engine.images import write_text
+from ..engine.quality import DOUBTFUL_DICE
 from .batch_record import RESEARCH_ONLY, BatchRecord
 
 REPORT_FILE = "report.html"
-DOUBTFUL_BELOW = 0.85
 
 _STYLE = """
 :root { color-scheme: light dark; --line: #d5d9de; --soft: #5c6670; --back: #f6f7f9; --card: #fff; --text: #1b1f24;
@@ -84,7 +84,7 @@ def _head(record: BatchRecord, done: int) -> str:
     return (
         f'<h1>Prostate segmentation report</h1>\n<p class="soft">{escape(facts)}</p>\n'
         f'<p class="research">{RESEARCH_ONLY}</p>\n{unfinished}'
-        f"<p>{escape(counts)}; {doubtful} with an expected Dice below {DOUBTFUL_BELOW} or a warning. "
+        f"<p>{escape(counts)}; {doubtful} with an expected Dice below {DOUBTFUL_DICE} or a warning. "
         "The most doubtful cases come first; the thin line is the contour found.</p>"
     )
 
@@ -140,7 +140,7 @@ def _expected_dice(entry: dict) -> float:
 
 
 def _is_doubtful(entry: dict) -> bool:
-    return bool(entry["warnings"]) or _expected_dice(entry) < DOUBTFUL_BELOW
+    return bool(entry["warnings"]) or _expected_dice(entry) < DOUBTFUL_DICE
 
 
 def _number(value, digits: int) -> str:
