@@ -69,6 +69,7 @@ class ThresholdRunner:
             measurements=measure_gland(mask),
             soft_dice=0.88,
             expected_dice=0.9,
+            slice_doubts=[None] * 3 + [0.3, 0.1, 0.05, 0.02, 0.1, 0.2] + [None] * 3,
             warnings=["Gland touches the edge."],
             notices=[],
             seconds={"network": 0.5},

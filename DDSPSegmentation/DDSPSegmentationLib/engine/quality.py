@@ -9,6 +9,7 @@ import numpy as np
 PLAUSIBLE_VOLUME_ML = (10.0, 250.0)
 DOUBTFUL_DICE = 0.85
 LARGE_COMPONENT = 0.05  # of the gland's volume
+LARGE_SLICE = 0.1  # of the gland's largest cross-section
 
 
 def uncertainty_map(probability: np.ndarray, disagreement: np.ndarray) -> np.ndarray:
@@ -28,6 +29,27 @@ def soft_dice(mask: np.ndarray, probability: np.ndarray) -> float:
     """Dice of a binary mask against the probability that made it: what the network itself expects; 0 when empty."""
     total = float(mask.sum()) + float(probability.sum())
     return 2 * float(probability[mask].sum()) / total if total > 0 else 0.0
+
+
+def slice_doubts(mask: np.ndarray, probability: np.ndarray, axis: int) -> list[float | None]:
+    """How unsure the network is about each slice: one minus the soft Dice of that slice, in [0, 1].
+
+    Args:
+        mask: bool (z, y, x); ``probability``: what made it.
+        axis: array axis along which the slices were acquired.
+
+    Returns:
+        One value a slice; ``None`` where the mask is empty and the probability promises no more than a rim of gland.
+    """
+    within = tuple(other for other in range(3) if other != axis)
+    area = mask.sum(axis=within, dtype=np.float64)
+    promised = probability.sum(axis=within, dtype=np.float64)
+    shared = np.where(mask, probability, 0).sum(axis=within, dtype=np.float64)
+    shown = (area > 0) | (promised > LARGE_SLICE * max(promised.max(), 1.0))
+    return [
+        round(1 - 2 * float(s) / float(a + p), 4) if show else None
+        for show, s, a, p in zip(shown, shared, area, promised, strict=True)
+    ]
 
 
 def expected_dice(soft: float, calibration: dict[str, Sequence[float]]) -> float:

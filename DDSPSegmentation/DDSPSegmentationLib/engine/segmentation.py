@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +27,16 @@ class GlandMeasurements:
         """Length x width x height x pi/6, as radiology reports use it."""
         return self.left_right_mm * self.antero_posterior_mm * self.cranio_caudal_mm * math.pi / 6000
 
+    def as_row(self) -> dict[str, float]:
+        """Volumes in ml and diameters in mm, rounded, for tables and CSV files."""
+        return {
+            "volume_ml": round(self.volume_ml, 2),
+            "left_right_mm": round(self.left_right_mm, 1),
+            "antero_posterior_mm": round(self.antero_posterior_mm, 1),
+            "cranio_caudal_mm": round(self.cranio_caudal_mm, 1),
+            "ellipsoid_volume_ml": round(self.ellipsoid_volume_ml, 2),
+        }
+
 
 def measure_gland(mask: sitk.Image) -> GlandMeasurements:
     """Measure a binary mask along the acquired axes nearest to left-right, antero-posterior and cranio-caudal.
@@ -43,6 +54,15 @@ def measure_gland(mask: sitk.Image) -> GlandMeasurements:
     return GlandMeasurements(float(inside.sum()) * math.prod(spacing) / 1000, *extents)
 
 
+def acquired_axis(spacing: Sequence[float]) -> int:
+    """Array axis (0, 1, 2 for z, y, x) along which the slices were acquired: the coarsest; z when all are alike.
+
+    Args:
+        spacing: mm (x, y, z).
+    """
+    return int(np.argmax(np.round(spacing[::-1], 3)))
+
+
 @dataclass
 class Segmentation:
     """Everything the engine says about one scan; all images lie on the input's own grid.
@@ -54,6 +74,8 @@ class Segmentation:
         measurements: volume and diameters of ``mask``.
         soft_dice: Dice of mask and probability, the raw measure of the network's own doubt, in [0, 1].
         expected_dice: calibrated estimate of the Dice that an expert's mask would give, in [0, 1].
+        slice_doubts: for each acquired slice (see ``acquired_axis``) how unsure the network is about it, in [0, 1];
+            ``None`` where there is no gland.
         warnings: sentences a radiologist should read before trusting the mask.
         notices: sentences about how it was computed (for instance a fall-back to the CPU).
         seconds: seconds per phase; ``peak_memory_mb``: the process's peak per phase.
@@ -67,6 +89,7 @@ class Segmentation:
     measurements: GlandMeasurements
     soft_dice: float
     expected_dice: float
+    slice_doubts: list[float | None]
     warnings: list[str]
     notices: list[str]
     seconds: dict[str, float]
@@ -82,11 +105,7 @@ class Segmentation:
     def as_row(self) -> dict[str, float | str]:
         """The measurements as one flat row, for tables and CSV files."""
         return {
-            "volume_ml": round(self.measurements.volume_ml, 2),
-            "left_right_mm": round(self.measurements.left_right_mm, 1),
-            "antero_posterior_mm": round(self.measurements.antero_posterior_mm, 1),
-            "cranio_caudal_mm": round(self.measurements.cranio_caudal_mm, 1),
-            "ellipsoid_volume_ml": round(self.measurements.ellipsoid_volume_ml, 2),
+            **self.measurements.as_row(),
             "expected_dice": round(self.expected_dice, 3),
             "warnings": " ".join(self.warnings),
             "notices": " ".join(self.notices),

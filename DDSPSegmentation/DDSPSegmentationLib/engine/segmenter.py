@@ -17,8 +17,8 @@ from .images import check_image
 from .inference import GlandPredictor, Prediction
 from .model import load_network
 from .preprocessing import BIAS_FIELD_MODES, Grid, PreprocessingSettings, prepare
-from .quality import expected_dice, find_warnings, soft_dice, uncertainty_map
-from .segmentation import MODES, Segmentation, measure_gland
+from .quality import expected_dice, find_warnings, slice_doubts, soft_dice, uncertainty_map
+from .segmentation import MODES, Segmentation, acquired_axis, measure_gland
 
 Progress = Callable[[str, float], None]
 NOT_AXIAL = "The slices are not axial; the network was trained on axial scans alone."
@@ -92,16 +92,22 @@ class Segmenter:
             soft = _soft_dice_near(mask, probability)
             expected = expected_dice(soft, self.model.calibration) if mask.any() else 0.0
             mask_image = grid.restore_image(mask.astype(np.uint8), image)
+            probability_image = grid.restore_image(probability, image)
             measurements = measure_gland(mask_image)
             warnings = [] if grid.is_axial else [NOT_AXIAL]
             warnings += find_warnings(measurements.volume_ml, touched_sides(mask), shares, expected)
             result = Segmentation(
                 mask=mask_image,
-                probability=grid.restore_image(probability, image),
+                probability=probability_image,
                 uncertainty=grid.restore_image(uncertainty, image),
                 measurements=measurements,
                 soft_dice=soft,
                 expected_dice=expected,
+                slice_doubts=slice_doubts(
+                    sitk.GetArrayViewFromImage(mask_image) != 0,
+                    sitk.GetArrayViewFromImage(probability_image),
+                    acquired_axis(image.GetSpacing()),
+                ),
                 warnings=warnings,
                 notices=[FELL_BACK] if self._fell_back else [],
                 seconds=clock.seconds,

@@ -33,7 +33,23 @@ def image_from_volume_node(volume_node: slicer.vtkMRMLScalarVolumeNode) -> sitk.
         InputError: the node is missing, of another class or without voxels, or its axes are not orthogonal in the
             world.
     """
-    voxels = _voxels(volume_node)
+    image = sitk.GetImageFromArray(_voxels(volume_node))
+    _place_in_world(image, volume_node)
+    return image
+
+
+def mask_image(mask: np.ndarray, volume_node: slicer.vtkMRMLScalarVolumeNode) -> sitk.Image:
+    """A mask (z,y,x) on a volume's voxel grid as an image in the world, LPS millimetres.
+
+    Raises:
+        InputError: the volume's axes are not orthogonal in the world.
+    """
+    image = sitk.GetImageFromArray(np.ascontiguousarray(mask, np.uint8))
+    _place_in_world(image, volume_node)
+    return image
+
+
+def _place_in_world(image: sitk.Image, volume_node: slicer.vtkMRMLScalarVolumeNode) -> None:
     matrix = RAS_TO_LPS @ _ijk_to_world(volume_node)
     spacing = np.round(np.linalg.norm(matrix[:3, :3], axis=0), SPACING_DECIMALS)
     if not np.isfinite(matrix).all() or (spacing <= 0).any():
@@ -49,11 +65,9 @@ def image_from_volume_node(volume_node: slicer.vtkMRMLScalarVolumeNode) -> sitk.
             "degrees off a right angle.",
             "Harden the transform or resample first.",
         )
-    image = sitk.GetImageFromArray(voxels)
     image.SetSpacing(spacing.tolist())
     image.SetDirection(direction.ravel().tolist())
     image.SetOrigin(matrix[:3, 3].tolist())
-    return image
 
 
 def add_volume_node(image: sitk.Image, name: str) -> slicer.vtkMRMLScalarVolumeNode:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,12 +14,21 @@ from .. import __version__
 from ..engine.errors import InputError
 from ..engine.segmentation import Segmentation
 from ..service.seg_nrrd import SEGMENT_COLOUR, SEGMENT_NAME, TERMINOLOGY
-from .conversion import read_segment, write_segment
-
-ATTRIBUTE_PREFIX = "DDSPSegmentation."
-# References, unlike node IDs in attributes, follow their node when a scene is appended to another.
-VOLUME_ROLE = ATTRIBUTE_PREFIX + "Volume"
-SEGMENTATION_ROLE = ATTRIBUTE_PREFIX + "Segmentation"
+from .conversion import write_segment
+from .result_nodes import (
+    VOLUME_ROLE,
+    add_table,
+    current_row,
+    is_edited,
+    own_segment_id,
+    psa_of,
+    results_of,
+    set_psa,
+    table_of,
+    volume_of,
+    write_facts,
+    write_row,
+)
 
 
 @dataclass
@@ -114,14 +122,13 @@ def place_result(
             node.CreateDefaultDisplayNodes()
             added.append(node.GetDisplayNode())
         segment_id = _write_contour(mask, node, target.segment_id, volume_node)
-        _write_provenance(segmentation, mask, segment_id, node, volume_node)
-        table_node = _table_of(node, volume_node)
+        write_facts(segmentation, segment_id, node, volume_node)
+        _keep_psa(node, volume_node)
+        table_node = table_of(node, volume_node)
         if table_node is None:
-            table_node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTableNode", f"{node.GetName()} measurements")
+            table_node = add_table(node, volume_node)
             added.append(table_node)
-            table_node.SetNodeReferenceID(SEGMENTATION_ROLE, node.GetID())
-            table_node.SetNodeReferenceID(VOLUME_ROLE, volume_node.GetID())
-        _write_row(segmentation.as_row(), table_node)
+        write_row(current_row(node, segmentation.measurements, edited=False), table_node)
         for placed in (node, table_node):
             _place_beside(volume_node, placed)
     except Exception:
@@ -146,12 +153,6 @@ def add_uncertainty_volume(
     return node
 
 
-def is_edited(segmentation_node: slicer.vtkMRMLSegmentationNode, volume_node: slicer.vtkMRMLScalarVolumeNode) -> bool:
-    """True when the contour that was computed for this volume has other voxels on its grid by now."""
-    now = read_segment(segmentation_node, _own_segment_id(segmentation_node), volume_node)
-    return _fingerprint(now) != _attribute(segmentation_node, "MaskSHA256")
-
-
 def _choose_target(
     volume_node: slicer.vtkMRMLScalarVolumeNode,
     output_node: slicer.vtkMRMLSegmentationNode | None,
@@ -161,12 +162,7 @@ def _choose_target(
         chosen = _judge(output_node, volume_node, overwrite_edited)
         if chosen.node is not None:
             return chosen
-    latest_first = reversed(slicer.util.getNodesByClass("vtkMRMLSegmentationNode"))
-    judged = [
-        _judge(node, volume_node, overwrite_edited)
-        for node in latest_first
-        if node.GetNodeReference(VOLUME_ROLE) is volume_node and _own_segment_id(node)
-    ]
+    judged = [_judge(node, volume_node, overwrite_edited) for node in results_of(volume_node)]
     updatable = [target for target in judged if target.node is not None]
     if output_node is not None:  # what was chosen is kept: an earlier result that may be updated, else a new node
         return replace(updatable[0], kept=chosen.kept, reason=chosen.reason) if updatable else chosen
@@ -178,7 +174,7 @@ def _judge(
 ) -> _Target:
     """Into the node when nothing that somebody drew would be lost there, else into a new one."""
     segments = node.GetSegmentation()
-    own_id = _own_segment_id(node)
+    own_id = own_segment_id(node)
     drawn_id = segments.GetSegmentIdBySegmentName(SEGMENT_NAME)
     if segments.GetNumberOfSegments() == 0:
         return _Target(node)
@@ -198,17 +194,12 @@ def _judge(
 def _belongs_elsewhere(
     node: slicer.vtkMRMLSegmentationNode, volume_node: slicer.vtkMRMLScalarVolumeNode
 ) -> bool:
-    source = node.GetNodeReference(VOLUME_ROLE)
+    source = volume_of(node)
     if source is not None:
         return source is not volume_node
     reference = node.GetNodeReference(node.GetReferenceImageGeometryReferenceRole())
     moved = node.GetParentTransformNode() is not volume_node.GetParentTransformNode()
     return moved or (reference is not None and reference is not volume_node)
-
-
-def _own_segment_id(node: slicer.vtkMRMLSegmentationNode) -> str:
-    segment_id = _attribute(node, "SegmentID")
-    return segment_id if segment_id and node.GetSegmentation().GetSegment(segment_id) is not None else ""
 
 
 def _write_contour(
@@ -247,56 +238,10 @@ def _has_views() -> bool:
     return application is not None and application.layoutManager() is not None
 
 
-def _write_provenance(
-    segmentation: Segmentation,
-    mask: np.ndarray,
-    segment_id: str,
-    node: slicer.vtkMRMLSegmentationNode,
-    volume_node: slicer.vtkMRMLScalarVolumeNode,
-) -> None:
-    node.SetNodeReferenceID(VOLUME_ROLE, volume_node.GetID())
-    for name, value in (
-        ("SegmentID", segment_id),
-        ("MaskSHA256", _fingerprint(mask)),
-        ("ModelVersion", segmentation.model_version),
-        ("ModelSHA256", segmentation.model_sha256),
-        ("Mode", segmentation.mode),
-        ("Threshold", f"{segmentation.threshold:g}"),
-    ):
-        node.SetAttribute(ATTRIBUTE_PREFIX + name, value)
-
-
-def _attribute(node: slicer.vtkMRMLNode, name: str) -> str:
-    return node.GetAttribute(ATTRIBUTE_PREFIX + name) or ""
-
-
-def _fingerprint(mask: np.ndarray) -> str:
-    """SHA-256 over the size and the voxels of a mask, whatever its type."""
-    inside = np.packbits(mask != 0)
-    return hashlib.sha256(f"{mask.shape}".encode() + inside.tobytes()).hexdigest()
-
-
-def _table_of(
-    node: slicer.vtkMRMLSegmentationNode, volume_node: slicer.vtkMRMLScalarVolumeNode
-) -> slicer.vtkMRMLTableNode | None:
-    for table_node in slicer.util.getNodesByClass("vtkMRMLTableNode"):
-        if (
-            table_node.GetNodeReference(SEGMENTATION_ROLE) is node
-            and table_node.GetNodeReference(VOLUME_ROLE) is volume_node
-        ):
-            return table_node
-    return None
-
-
-def _write_row(row: dict[str, float | str], table_node: slicer.vtkMRMLTableNode) -> None:
-    table_node.RemoveAllColumns()
-    for name, value in row.items():
-        column = vtk.vtkStringArray() if isinstance(value, str) else vtk.vtkDoubleArray()
-        column.SetName(name)
-        column.InsertNextValue(value)
-        table_node.AddColumn(column)
-    table_node.SetUseColumnTitleAsColumnHeader(True)
-    table_node.SetLocked(True)
+def _keep_psa(node: slicer.vtkMRMLSegmentationNode, volume_node: slicer.vtkMRMLScalarVolumeNode) -> None:
+    """The PSA belongs to the patient: a new result of the same volume takes it over."""
+    if not psa_of(node):
+        set_psa(node, next((psa_of(other) for other in results_of(volume_node) if psa_of(other)), 0.0))
 
 
 def _place_beside(volume_node: slicer.vtkMRMLScalarVolumeNode, node: slicer.vtkMRMLNode) -> None:

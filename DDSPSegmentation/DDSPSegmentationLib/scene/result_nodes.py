@@ -1,0 +1,210 @@
+"""What a result's nodes carry: how it was made, the network's own contour, the PSA, and the table of measurements.
+
+Everything lies on the segmentation node, so that it is saved with the scene and never stands beside another volume.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import math
+import zlib
+from dataclasses import dataclass
+
+import numpy as np
+import SimpleITK as sitk
+import slicer
+import vtk
+
+from ..engine.segmentation import GlandMeasurements, Segmentation, measure_gland
+from .conversion import mask_image, read_segment
+
+ATTRIBUTE_PREFIX = "DDSPSegmentation."
+# References, unlike node IDs in attributes, follow their node when a scene is appended to another.
+VOLUME_ROLE = ATTRIBUTE_PREFIX + "Volume"
+SEGMENTATION_ROLE = ATTRIBUTE_PREFIX + "Segmentation"
+
+
+@dataclass(frozen=True)
+class NetworkFacts:
+    """What the network said about a result when it made it; an edit of the contour does not change it.
+
+    Attributes:
+        expected_dice: in [0, 1]; ``slice_doubts``: one value an acquired slice, ``None`` where there is no gland.
+        seconds: from the scan to the mask.
+    """
+
+    expected_dice: float
+    slice_doubts: list[float | None]
+    warnings: list[str]
+    notices: list[str]
+    model_version: str
+    mode: str
+    bias_field: str
+    device: str
+    seconds: float
+
+
+def write_facts(
+    segmentation: Segmentation,
+    segment_id: str,
+    node: slicer.vtkMRMLSegmentationNode,
+    volume_node: slicer.vtkMRMLScalarVolumeNode,
+) -> None:
+    """Note on a segmentation node how its segment was made and from which volume."""
+    mask = sitk.GetArrayViewFromImage(segmentation.mask)
+    facts = {name: getattr(segmentation, name) for name in NetworkFacts.__dataclass_fields__ if name != "seconds"}
+    node.SetNodeReferenceID(VOLUME_ROLE, volume_node.GetID())
+    for name, value in (
+        ("SegmentID", segment_id),
+        ("MaskSHA256", _fingerprint(mask)),
+        ("NetworkMask", _packed(mask)),
+        ("NetworkFacts", json.dumps({**facts, "seconds": round(sum(segmentation.seconds.values()), 2)})),
+        ("ModelVersion", segmentation.model_version),
+        ("ModelSHA256", segmentation.model_sha256),
+        ("Mode", segmentation.mode),
+        ("Threshold", f"{segmentation.threshold:g}"),
+    ):
+        node.SetAttribute(ATTRIBUTE_PREFIX + name, value)
+
+
+def facts_of(node: slicer.vtkMRMLSegmentationNode) -> NetworkFacts | None:
+    """What the network said about a result; ``None`` for a node that holds none, or one that cannot be read."""
+    try:
+        return NetworkFacts(**json.loads(_attribute(node, "NetworkFacts")))
+    except (ValueError, TypeError):
+        return None
+
+
+def volume_of(node: slicer.vtkMRMLSegmentationNode) -> slicer.vtkMRMLScalarVolumeNode | None:
+    """The volume that a result was computed on."""
+    return node.GetNodeReference(VOLUME_ROLE)
+
+
+def own_segment_id(node: slicer.vtkMRMLSegmentationNode) -> str:
+    """ID of the segment that was computed; empty when there is none any more."""
+    segment_id = _attribute(node, "SegmentID")
+    return segment_id if segment_id and node.GetSegmentation().GetSegment(segment_id) is not None else ""
+
+
+def results_of(volume_node: slicer.vtkMRMLScalarVolumeNode | None) -> list[slicer.vtkMRMLSegmentationNode]:
+    """Every result that was computed on a volume and still has its segment, the latest first."""
+    if volume_node is None:
+        return []
+    nodes = reversed(slicer.util.getNodesByClass("vtkMRMLSegmentationNode"))
+    return [node for node in nodes if volume_of(node) is volume_node and own_segment_id(node)]
+
+
+def is_edited(node: slicer.vtkMRMLSegmentationNode, volume_node: slicer.vtkMRMLScalarVolumeNode) -> bool:
+    """True when the contour that was computed for this volume has other voxels on its grid by now."""
+    now = read_segment(node, own_segment_id(node), volume_node)
+    return _fingerprint(now) != _attribute(node, "MaskSHA256")
+
+
+def network_mask(
+    node: slicer.vtkMRMLSegmentationNode, volume_node: slicer.vtkMRMLScalarVolumeNode
+) -> np.ndarray | None:
+    """The contour as the network made it, uint8 (z, y, x) on the volume's grid; ``None`` when it is not known."""
+    shape = volume_node.GetImageData().GetDimensions()[::-1]
+    try:
+        bits = np.frombuffer(zlib.decompress(base64.b64decode(_attribute(node, "NetworkMask"))), np.uint8)
+        mask = np.unpackbits(bits, count=math.prod(shape)).reshape(shape)
+    except (ValueError, zlib.error):
+        return None
+    return mask if _fingerprint(mask) == _attribute(node, "MaskSHA256") else None
+
+
+def measure(node: slicer.vtkMRMLSegmentationNode, volume_node: slicer.vtkMRMLScalarVolumeNode) -> GlandMeasurements:
+    """Volume in ml and diameters in mm of the contour as it is now."""
+    return measure_gland(mask_image(read_segment(node, own_segment_id(node), volume_node), volume_node))
+
+
+def psa_of(node: slicer.vtkMRMLSegmentationNode) -> float:
+    """The patient's PSA in ng/ml as noted with a result; 0 when none was."""
+    return float(_attribute(node, "PSA") or 0)
+
+
+def set_psa(node: slicer.vtkMRMLSegmentationNode, psa: float) -> None:
+    """Note the patient's PSA in ng/ml with a result; 0 removes it."""
+    node.SetAttribute(ATTRIBUTE_PREFIX + "PSA", f"{psa:g}" if psa > 0 else None)
+
+
+def psa_density(psa: float, volume_ml: float) -> float | None:
+    """PSA divided by the gland's volume, in ng/ml per ml; ``None`` without both."""
+    return psa / volume_ml if psa > 0 and volume_ml > 0 else None
+
+
+def current_row(
+    node: slicer.vtkMRMLSegmentationNode, measurements: GlandMeasurements, edited: bool
+) -> dict[str, float | str]:
+    """The figures of a result as one flat row; what the network said keeps its own name once the contour was edited."""
+    facts, psa = facts_of(node), psa_of(node)
+    row = {
+        **measurements.as_row(),
+        "contour": "corrected" if edited else "network",
+        "psa_ng_per_ml": psa,
+        "psa_density": round(psa_density(psa, measurements.volume_ml) or 0.0, 3),
+    }
+    if facts is not None:
+        row |= {
+            "expected_dice": round(facts.expected_dice, 3),
+            "warnings": " ".join(facts.warnings),
+            "notices": " ".join(facts.notices),
+            "model_version": facts.model_version,
+            "mode": facts.mode,
+            "bias_field": facts.bias_field,
+            "device": facts.device,
+            "seconds": facts.seconds,
+        }
+    return row
+
+
+def add_table(
+    node: slicer.vtkMRMLSegmentationNode, volume_node: slicer.vtkMRMLScalarVolumeNode
+) -> slicer.vtkMRMLTableNode:
+    """A new table for the figures of a result."""
+    table_node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTableNode", f"{node.GetName()} measurements")
+    table_node.SetNodeReferenceID(SEGMENTATION_ROLE, node.GetID())
+    table_node.SetNodeReferenceID(VOLUME_ROLE, volume_node.GetID())
+    return table_node
+
+
+def write_row(row: dict[str, float | str], table_node: slicer.vtkMRMLTableNode) -> None:
+    """Replace what a table holds by one row; texts and numbers keep their types."""
+    table_node.RemoveAllColumns()
+    for name, value in row.items():
+        column = vtk.vtkStringArray() if isinstance(value, str) else vtk.vtkDoubleArray()
+        column.SetName(name)
+        column.InsertNextValue(value)
+        table_node.AddColumn(column)
+    table_node.SetUseColumnTitleAsColumnHeader(True)
+    table_node.SetLocked(True)
+
+
+def table_of(
+    node: slicer.vtkMRMLSegmentationNode, volume_node: slicer.vtkMRMLScalarVolumeNode
+) -> slicer.vtkMRMLTableNode | None:
+    """The table of measurements of a result."""
+    for table_node in slicer.util.getNodesByClass("vtkMRMLTableNode"):
+        if (
+            table_node.GetNodeReference(SEGMENTATION_ROLE) is node
+            and table_node.GetNodeReference(VOLUME_ROLE) is volume_node
+        ):
+            return table_node
+    return None
+
+
+def _attribute(node: slicer.vtkMRMLNode, name: str) -> str:
+    return node.GetAttribute(ATTRIBUTE_PREFIX + name) or ""
+
+
+def _packed(mask: np.ndarray) -> str:
+    """A mask as text of some kilobytes."""
+    return base64.b64encode(zlib.compress(np.packbits(mask != 0).tobytes())).decode("ascii")
+
+
+def _fingerprint(mask: np.ndarray) -> str:
+    """SHA-256 over the size and the voxels of a mask, whatever its type."""
+    inside = np.packbits(mask != 0)
+    return hashlib.sha256(f"{mask.shape}".encode() + inside.tobytes()).hexdigest()
