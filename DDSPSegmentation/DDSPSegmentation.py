@@ -1,9 +1,9 @@
 """Slicer module: outlines the prostate on T2-weighted MRI. A shell around DDSPSegmentationLib."""
 
-import logging
 import math
 import pathlib
 import sys
+import time
 
 import slicer
 import vtk
@@ -17,10 +17,11 @@ from slicer.ScriptedLoadableModule import (
 )
 from slicer.util import VTKObservationMixin
 
-from DDSPSegmentationLib.engine.errors import DDSPSegmentationError, TorchMissingError
+from DDSPSegmentationLib.engine.errors import TorchMissingError
 
 RESOURCES = pathlib.Path(__file__).parent / "Resources"
 SAMPLE_NAME = "ProstateX-0000"
+SAMPLE_TITLE = f"DDSPSegmentation: {SAMPLE_NAME}"  # what Sample Data calls it
 SAMPLE_CHECKSUM = "SHA256:f60a7360a398540b40583a99a839e78b37768c6afb52e696384873e4c251af91"
 
 
@@ -31,7 +32,7 @@ class DDSPSegmentation(ScriptedLoadableModule):
         ScriptedLoadableModule.__init__(self, parent)
         parent.title = _("DDSP Segmentation")
         parent.categories = [translate("qSlicerAbstractCoreModule", "Segmentation")]
-        parent.dependencies = []
+        parent.dependencies = ["Segmentations", "Volumes", "Markups", "Colors"]
         parent.contributors = ["DDSPSegmentation contributors"]
         parent.helpText = _(
             "Outlines the whole prostate on an axial T2-weighted MRI scan, measures it, and says how sure it is. "
@@ -55,7 +56,7 @@ def registerSampleData():
     icon = RESOURCES / "Icons" / "DDSPSegmentation.png"
     SampleData.SampleDataLogic.registerCustomSampleDataSource(
         category="Segmentation",
-        sampleName=SAMPLE_NAME,
+        sampleName=SAMPLE_TITLE,
         uris=(RESOURCES / "SampleData" / f"{SAMPLE_NAME}.nrrd").as_uri(),
         fileNames=f"{SAMPLE_NAME}.nrrd",
         nodeNames=SAMPLE_NAME,
@@ -65,92 +66,38 @@ def registerSampleData():
 
 
 class DDSPSegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
-    """One volume, one button, and two lines: what to do next, and what was found."""
+    """Loads the .ui file and hands it to the panel, which does the rest."""
 
     def __init__(self, parent=None):
-        self.logic = None
-        self._running = False
+        self.logic = self.panel = None
         ScriptedLoadableModuleWidget.__init__(self, parent)  # starts the mixin too
 
     def setup(self):
         ScriptedLoadableModuleWidget.setup(self)
-        self.logic = DDSPSegmentationLogic()
-        panel = slicer.util.loadUI(self.resourcePath("UI/DDSPSegmentation.ui"))
-        self.layout.addWidget(panel)
-        self.layout.addStretch(1)
-        self.ui = slicer.util.childWidgetVariables(panel)
-        panel.setMRMLScene(slicer.mrmlScene)
-        self.ui.inputSelector.connect("currentNodeChanged(vtkMRMLNode*)", self.onInputChanged)
-        self.ui.segmentButton.connect("clicked(bool)", self.onSegment)
-        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.onSceneClosed)
-        self.onInputChanged()
+        from DDSPSegmentationLib.scene.panel.panel import Panel
 
-    def cleanup(self):
-        self.removeObservers()
+        self.logic = DDSPSegmentationLogic()
+        panelWidget = slicer.util.loadUI(self.resourcePath("UI/DDSPSegmentation.ui"))
+        self.layout.addWidget(panelWidget)
+        self.layout.addStretch(1)
+        self.ui = slicer.util.childWidgetVariables(panelWidget)
+        panelWidget.setMRMLScene(slicer.mrmlScene)
+        self.panel = Panel(self.ui, self.logic.getParameterNode, __file__)
 
     def enter(self):
-        if not self.ui.resultLabel.text:  # PyTorch may have been installed meanwhile
-            self.onInputChanged()
+        self.panel.enter()
 
-    def onInputChanged(self, node=None):
-        if not self._running:
-            self.ui.resultLabel.text = ""
-            self.ui.statusLabel.text = self.updateButton() or _("Press Segment Prostate.")
+    def exit(self):
+        self.panel.exit()
 
-    def onSceneClosed(self, caller, event):
-        self.onInputChanged()
-
-    def updateButton(self):
-        """Enable the button when it would do something; returns what is missing, which its tooltip says too."""
-        missing = ""
-        if self._running:
-            missing = _("A scan is being segmented.")
-        elif self.ui.inputSelector.currentNode() is None:
-            missing = _("Load an axial T2 volume and choose it here.")
-        else:
-            missing = self.logic.missingTorch()
-        self.ui.segmentButton.enabled = not missing
-        self.ui.segmentButton.toolTip = missing or _("Outline the prostate in the chosen volume.")
-        return missing
-
-    def onSegment(self, checked=False):
-        if self._running:
-            return
-        volumeNode = self.ui.inputSelector.currentNode()
-        self._running = True
-        self.updateButton()
-        self.ui.resultLabel.text = ""
-        try:
-            result = self.logic.segmentProstate(volumeNode, progress=self.onProgress)
-            found = self.describe(result)
-            nextStep = _("Check the contour slice by slice and correct it in Segment Editor.")
-            status = f"{result.message} {nextStep}".strip()
-        except DDSPSegmentationError as error:
-            found, status = "", str(error)
-        except Exception as error:
-            logging.exception("Segment Prostate failed")
-            found, status = "", _("Unexpected error: {error}. The application log has the details.").format(error=error)
-        finally:
-            self._running = False
-            self.updateButton()
-        self.ui.resultLabel.text = found
-        self.ui.statusLabel.text = status
-
-    def onProgress(self, phase, fraction):
-        import qt
-
-        self.ui.statusLabel.text = f"{phase} ({round(100 * fraction)} %)"
-        slicer.app.processEvents(qt.QEventLoop.ExcludeUserInputEvents)
-
-    @staticmethod
-    def describe(result):
-        segmentation = result.segmentation
-        found = _("Volume {ml:.1f} ml, expected Dice {dice:.2f}.").format(
-            ml=segmentation.measurements.volume_ml, dice=segmentation.expected_dice
-        )
-        return " ".join([found, *segmentation.warnings, *segmentation.notices])
+    def cleanup(self):
+        if self.panel is not None:
+            self.panel.cleanup()
+            self.panel = None
+        self.removeObservers()
 
     def onReload(self):
+        self.cleanup()
         for name in [name for name in sys.modules if name.split(".")[0] == "DDSPSegmentationLib"]:
             del sys.modules[name]
         ScriptedLoadableModuleWidget.onReload(self)
@@ -199,7 +146,8 @@ class DDSPSegmentationLogic(ScriptedLoadableModuleLogic):
             mode: "fast", "accurate" or "paper".
             device: "auto", "cpu", "cuda" or "mps".
             model: folder of a model version; None: the built-in one.
-            runner: object with the engine's segment(); None: in this process.
+            runner: object with the engine's segment(); None: a worker process where Slicer has a window, else this
+                process.
             overwriteEdited: replace a contour that somebody edited or drew.
             biasField: "full", "fast" or "off"; None: the mode's own choice.
             threshold: probability from which a voxel counts as prostate.
@@ -235,9 +183,14 @@ class DDSPSegmentationLogic(ScriptedLoadableModuleLogic):
         """Show where the network was unsure about a result, as a volume in [0, 1] on the scan's grid."""
         from DDSPSegmentationLib.scene.results import add_uncertainty_volume
 
-        return add_uncertainty_volume(result, volumeNode)
+        return add_uncertainty_volume(result.segmentation.uncertainty, result.outputSegmentationNode, volumeNode)
 
     def _defaultRunner(self):
+        """PyTorch never loads into a Slicer with a window: its libraries may clash, and its memory would stay."""
+        if getattr(slicer, "app", None) is not None and slicer.util.mainWindow() is not None:
+            from DDSPSegmentationLib.scene.shared_worker import shared_worker
+
+            return shared_worker()
         if self._inProcessRunner is None:
             from DDSPSegmentationLib.service.runner import InProcessRunner
 
@@ -246,14 +199,14 @@ class DDSPSegmentationLogic(ScriptedLoadableModuleLogic):
 
 
 class DDSPSegmentationTest(ScriptedLoadableModuleTest):
-    """The whole way in a real Slicer, on the scan that comes with the module."""
+    """The whole way in a real Slicer, on the scan that comes with the module: logic, worker and panel."""
 
     def setUp(self):
         import SampleData
 
         slicer.mrmlScene.Clear()
         registerSampleData()
-        self.volumeNode = SampleData.SampleDataLogic().downloadSamples(SAMPLE_NAME)[0]
+        self.volumeNode = SampleData.SampleDataLogic().downloadSamples(SAMPLE_TITLE)[0]
         self.logic = DDSPSegmentationLogic()
 
     def test_SampleScan(self):
@@ -274,6 +227,14 @@ class DDSPSegmentationTest(ScriptedLoadableModuleTest):
     def maskOf(self, node):
         segmentId = node.GetSegmentation().GetSegmentIdBySegmentName("Prostate")
         return slicer.util.arrayFromSegmentBinaryLabelmap(node, segmentId, self.volumeNode)
+
+    def eraseSlice(self, node):
+        """Edit as a person would: the middle slice is empty afterwards."""
+        edited = self.maskOf(node).copy()
+        edited[edited.shape[0] // 2] = 0
+        segmentId = node.GetSegmentation().GetSegmentIdBySegmentName("Prostate")
+        slicer.util.updateSegmentBinaryLabelmapFromArray(edited, node, segmentId, self.volumeNode)
+        return edited
 
     def checkResult(self):
         result = self.logic.segmentProstate(self.volumeNode)
@@ -305,21 +266,50 @@ class DDSPSegmentationTest(ScriptedLoadableModuleTest):
         self.assertTrue((self.maskOf(node) == before).all())
 
     def checkEditedContourIsKept(self, node):
-        edited = self.maskOf(node).copy()
-        edited[edited.shape[0] // 2] = 0
-        segmentId = node.GetSegmentation().GetSegmentIdBySegmentName("Prostate")
-        slicer.util.updateSegmentBinaryLabelmapFromArray(edited, node, segmentId, self.volumeNode)
+        edited = self.eraseSlice(node)
         result = self.logic.segmentProstate(self.volumeNode)
         self.assertIsNot(result.outputSegmentationNode, node)
         self.assertIn(node.GetName(), result.message)
         self.assertTrue((self.maskOf(node) == edited).all())
 
     def checkPanel(self):
+        """Click, cancel, click again, review, correct, undo, close the scene."""
+        slicer.mrmlScene.Clear()
         slicer.util.selectModule("DDSPSegmentation")
         ui = slicer.util.getModuleWidget("DDSPSegmentation").ui
-        ui.inputSelector.setCurrentNode(self.volumeNode)
-        slicer.app.processEvents()
+        self.assertFalse(ui.segmentButton.enabled)
+        self.setUp()
+        self.waitFor(lambda: ui.inputSelector.currentNode() is self.volumeNode, "the volume is preselected")
         self.assertTrue(ui.segmentButton.enabled, ui.segmentButton.toolTip)
         ui.segmentButton.click()
-        self.assertIn(" ml", ui.resultLabel.text)
-        self.assertTrue(ui.segmentButton.enabled)
+        self.assertEqual(ui.segmentButton.text, _("Cancel"))
+        ui.segmentButton.click()
+        self.waitFor(lambda: ui.segmentButton.text == _("Segment Prostate"), "the run is cancelled")
+        self.assertEqual(slicer.util.getNodesByClass("vtkMRMLSegmentationNode"), [])
+        ui.segmentButton.click()
+        self.waitFor(lambda: ui.segmentButton.text == _("Segment Prostate"), "the run ends")
+        node = ui.outputSelector.currentNode()
+        self.assertIsNotNone(node, ui.statusLabel.text)
+        self.assertIn(" ml", ui.volumeLabel.text)
+        ui.uncertaintyCheckBox.click()
+        composite = slicer.app.layoutManager().sliceWidget("Red").mrmlSliceCompositeNode()
+        self.assertIsNotNone(composite.GetForegroundVolumeID())
+        ui.nextSliceButton.click()
+        ui.uncertaintyCheckBox.click()
+        self.assertIsNone(composite.GetForegroundVolumeID())
+        before, volume = self.maskOf(node), ui.volumeLabel.text
+        self.eraseSlice(node)
+        self.waitFor(lambda: ui.volumeLabel.text != volume, "the volume follows the edit")
+        ui.resetButton.click()
+        self.waitFor(lambda: ui.volumeLabel.text == volume, "the network's result is back")
+        self.assertTrue((self.maskOf(node) == before).all())
+        slicer.mrmlScene.Clear()
+        self.assertFalse(ui.segmentButton.enabled)
+        self.assertFalse(ui.resultCollapsibleButton.visible)
+
+    def waitFor(self, condition, what, seconds=120):
+        end = time.monotonic() + seconds
+        while not condition():
+            self.assertLess(time.monotonic(), end, f"not within {seconds} s: {what}")
+            slicer.app.processEvents()
+            time.sleep(0.01)

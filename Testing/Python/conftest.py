@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import pytest  # noqa: E402
 
-pytest_plugins = ["scene_plugin"]
+pytest_plugins = ["scene_plugin", "panel_plugin"]
 
 
 def shared_data() -> Path:

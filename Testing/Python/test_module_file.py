@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 import slicer
-from scene_parts import ThresholdRunner, new_volume
+from scene_parts import new_volume
 
-from DDSPSegmentationLib.engine.errors import InputError, TorchMissingError
+from DDSPSegmentationLib.engine.errors import TorchMissingError
 
 MODULE = Path(__file__).resolve().parents[2] / "DDSPSegmentation"
+UI_FILE = MODULE / "Resources" / "UI" / "DDSPSegmentation.ui"
 pytestmark = pytest.mark.usefixtures("scene")
 
 
@@ -36,9 +37,6 @@ class Signals:
 
     def layoutManager(self):
         return None
-
-    def processEvents(self, flags=None):
-        self.processed = flags
 
 
 @pytest.fixture
@@ -104,135 +102,53 @@ def test_segmenting_without_torch_says_how_to_install_it_and_changes_nothing(mod
     assert slicer.mrmlScene.GetNumberOfNodes() == count
 
 
-def test_every_widget_the_code_names_is_in_the_ui_file():
-    root = ElementTree.parse(MODULE / "Resources" / "UI" / "DDSPSegmentation.ui").getroot()
+def named_widgets() -> set[str]:
+    """Every name that the panel's code asks of ``ui``."""
+    names = set()
+    for path in (MODULE / "DDSPSegmentationLib" / "scene" / "panel").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Attribute | ast.Name):
+                owner = node.value.attr if isinstance(node.value, ast.Attribute) else node.value.id
+                if owner == "ui":
+                    names.add(node.attr)
+    return names
+
+
+def test_code_and_ui_file_know_the_same_widgets():
+    root = ElementTree.parse(UI_FILE).getroot()
     there = {widget.get("name") for widget in root.iter("widget")}
-    tree = ast.parse((MODULE / "DDSPSegmentation.py").read_text(encoding="utf-8"))
-    named = {
-        node.attr
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Attribute)
-        and isinstance(node.value, ast.Attribute | ast.Name)
-        and getattr(node.value, "attr", getattr(node.value, "id", "")) == "ui"
+    assert named_widgets() <= there and "segmentButton" in named_widgets()
+    by_parameter = {
+        widget.get("name")
+        for widget in root.iter("widget")
+        if any(part.get("name") == "SlicerParameterName" for part in widget.findall("property"))
     }
-    assert named <= there and "segmentButton" in named
+    active = ("Button", "CheckBox", "ComboBox", "Slider", "SpinBox", "Selector")
+    unused = {
+        name
+        for name in there - named_widgets() - by_parameter
+        if name.endswith(active) and "Collapsible" not in name
+    }
+    assert unused == set()
 
 
-def test_node_selector_follows_the_scene_of_the_panel():
-    root = ElementTree.parse(MODULE / "Resources" / "UI" / "DDSPSegmentation.ui").getroot()
-    (connection,) = root.iter("connection")
-    assert [part.text for part in connection] == [
-        "DDSPSegmentation", "mrmlSceneChanged(vtkMRMLScene*)", "inputSelector", "setMRMLScene(vtkMRMLScene*)"
+def test_every_widget_that_takes_the_keyboard_is_in_the_tab_order():
+    root = ElementTree.parse(UI_FILE).getroot()
+    kinds = {"QPushButton", "QCheckBox", "QComboBox", "QDoubleSpinBox", "ctkSliderWidget", "qMRMLNodeComboBox"}
+    in_order = [widget.get("name") for widget in root.iter("widget") if widget.get("class") in kinds]
+    assert [stop.text for stop in root.iter("tabstop")] == in_order
+
+
+def test_colors_are_left_to_the_desktop_so_that_dark_mode_works():
+    text = UI_FILE.read_text(encoding="utf-8")
+    assert "styleSheet" not in text and "palette" not in text
+
+
+def test_node_selectors_follow_the_scene_of_the_panel():
+    root = ElementTree.parse(UI_FILE).getroot()
+    connected = [[part.text for part in connection] for connection in root.iter("connection")]
+    selectors = [w.get("name") for w in root.iter("widget") if w.get("class") == "qMRMLNodeComboBox"]
+    assert connected == [
+        ["DDSPSegmentation", "mrmlSceneChanged(vtkMRMLScene*)", name, "setMRMLScene(vtkMRMLScene*)"]
+        for name in selectors
     ]
-
-
-# ---- the panel: its own code on plain objects in place of Qt's
-
-
-class Selector:
-    def __init__(self):
-        self.node = None
-
-    def currentNode(self):
-        return self.node
-
-
-@pytest.fixture
-def panel(module, application, monkeypatch):
-    panel = module.DDSPSegmentationWidget.__new__(module.DDSPSegmentationWidget)
-    panel._running = False
-    panel.logic = module.DDSPSegmentationLogic()
-    panel.logic._inProcessRunner = ThresholdRunner()
-    label = types.SimpleNamespace
-    panel.ui = types.SimpleNamespace(
-        inputSelector=Selector(),
-        segmentButton=types.SimpleNamespace(enabled=None, toolTip=""),
-        statusLabel=label(text=""),
-        resultLabel=label(text=""),
-    )
-    qt = types.ModuleType("qt")
-    qt.QEventLoop = types.SimpleNamespace(ExcludeUserInputEvents="no clicks")
-    monkeypatch.setitem(sys.modules, "qt", qt)
-    return panel
-
-
-def test_button_says_why_it_is_disabled(panel):
-    panel.onInputChanged()
-    assert panel.ui.segmentButton.enabled is False
-    assert panel.ui.segmentButton.toolTip == panel.ui.statusLabel.text == "Load an axial T2 volume and choose it here."
-
-
-def test_button_is_enabled_by_a_volume(panel):
-    panel.ui.inputSelector.node = new_volume()
-    panel.onInputChanged()
-    assert panel.ui.segmentButton.enabled is True and panel.ui.statusLabel.text == "Press Segment Prostate."
-
-
-def test_missing_torch_is_said_before_the_click(panel, no_torch):
-    panel.ui.inputSelector.node = new_volume()
-    panel.onInputChanged()
-    assert panel.ui.segmentButton.enabled is False
-    assert "install the extension 'PyTorch'" in panel.ui.segmentButton.toolTip
-
-
-def test_coming_back_to_the_panel_finds_torch_installed_meanwhile_and_keeps_a_result(panel, no_torch, monkeypatch):
-    panel.ui.inputSelector.node = new_volume()
-    panel.onInputChanged()
-    monkeypatch.undo()
-    panel.enter()
-    assert panel.ui.segmentButton.enabled is True and panel.ui.statusLabel.text == "Press Segment Prostate."
-    panel.ui.resultLabel.text = "Volume 40.0 ml"
-    panel.enter()
-    assert panel.ui.resultLabel.text == "Volume 40.0 ml"
-
-
-def test_click_shows_volume_dice_warnings_and_the_next_step(panel, application):
-    panel.ui.inputSelector.node = new_volume()
-    panel.onSegment(False)
-    assert panel.ui.resultLabel.text == "Volume 0.5 ml, expected Dice 0.90. Gland touches the edge."
-    assert "Check the contour slice by slice" in panel.ui.statusLabel.text
-    assert panel.ui.segmentButton.enabled is True and application.processed == "no clicks"
-
-
-def test_click_while_running_does_nothing(panel):
-    panel.ui.inputSelector.node = new_volume()
-    runner = panel.logic._inProcessRunner
-    seen = []
-
-    class ClickingRunner(ThresholdRunner):
-        def segment(self, image, **asked):
-            panel.onSegment(False)
-            panel.onInputChanged()
-            seen.append((panel.ui.segmentButton.enabled, panel.ui.segmentButton.toolTip))
-            return runner.segment(image, **asked)
-
-    panel.logic._inProcessRunner = ClickingRunner()
-    panel.onSegment(False)
-    assert seen == [(False, "A scan is being segmented.")]
-    assert len(slicer.util.getNodesByClass("vtkMRMLSegmentationNode")) == 1
-
-
-@pytest.mark.parametrize(
-    ("failure", "status"),
-    [
-        (InputError("Volume 'T2' has 1 slice.", "Load a 3D scan."), "Volume 'T2' has 1 slice. Load a 3D scan."),
-        (ValueError("odd"), "Unexpected error: odd. The application log has the details."),
-    ],
-)
-def test_error_is_one_line_and_the_button_works_again(panel, failure, status):
-    class FailingRunner:
-        def segment(self, image, **asked):
-            raise failure
-
-    panel.ui.inputSelector.node = new_volume()
-    panel.logic._inProcessRunner = FailingRunner()
-    panel.onSegment(False)
-    assert (panel.ui.statusLabel.text, panel.ui.resultLabel.text) == (status, "")
-    assert panel.ui.segmentButton.enabled is True
-
-
-def test_reload_forgets_the_library_so_that_it_is_read_again(panel, monkeypatch):
-    monkeypatch.setattr(sys, "modules", dict(sys.modules))
-    panel.onReload()
-    assert not [name for name in sys.modules if name.split(".")[0] == "DDSPSegmentationLib"]
-    assert "DDSPSegmentation" in sys.modules

@@ -38,6 +38,10 @@ class StorageError(DDSPSegmentationError):
     """A file cannot be written."""
 
 
+class WorkerError(DDSPSegmentationError):
+    """The engine's own process did not start, ended, or was not understood."""
+
+
 class DatasetError(DDSPSegmentationError):
     """A folder of training or evaluation cases is not as expected."""
 

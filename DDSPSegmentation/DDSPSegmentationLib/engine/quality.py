@@ -8,6 +8,7 @@ import numpy as np
 
 PLAUSIBLE_VOLUME_ML = (10.0, 250.0)
 DOUBTFUL_DICE = 0.85
+GOOD_DICE = 0.87
 LARGE_COMPONENT = 0.05  # of the gland's volume
 LARGE_SLICE = 0.1  # of the gland's largest cross-section
 
@@ -62,6 +63,13 @@ def expected_dice(soft: float, calibration: dict[str, Sequence[float]]) -> float
     if not calibration.get("soft_dice"):
         return soft
     return float(np.interp(soft, calibration["soft_dice"], calibration["dice"]))
+
+
+def verdict(dice: float, warnings: Sequence[str]) -> str:
+    """One word for an expected Dice and its warnings: ``good``, ``check`` or ``doubtful``."""
+    if dice < DOUBTFUL_DICE:
+        return "doubtful"
+    return "check" if warnings or dice < GOOD_DICE else "good"
 
 
 def monotone_fit(soft: Sequence[float], dice: Sequence[float], knots: int = 6) -> dict[str, list[float]]:

@@ -16,6 +16,7 @@ from ..engine.segmentation import Segmentation
 from ..service.seg_nrrd import SEGMENT_COLOUR, SEGMENT_NAME, TERMINOLOGY
 from .conversion import write_segment
 from .result_nodes import (
+    SEGMENTATION_ROLE,
     VOLUME_ROLE,
     add_table,
     current_row,
@@ -93,11 +94,13 @@ def place_result(
     volume_node: slicer.vtkMRMLScalarVolumeNode,
     output_node: slicer.vtkMRMLSegmentationNode | None = None,
     overwrite_edited: bool = False,
+    as_new: bool = False,
 ) -> ProstateResult:
     """Put the mask and its measurements beside the volume they belong to.
 
     An earlier result of the same volume is updated when nobody edited it; an edited contour and a segment drawn by
-    somebody are kept, unless ``overwrite_edited``, and the result goes to a new segmentation.
+    somebody are kept, unless ``overwrite_edited``, and the result goes to a new segmentation; with ``as_new`` it
+    always does.
 
     Raises:
         InputError: the mask is not on the volume's voxel grid.
@@ -111,7 +114,7 @@ def place_result(
         )
     if output_node is not None and not _in_scene(output_node):
         output_node = None  # deleted meanwhile
-    target = _choose_target(volume_node, output_node, overwrite_edited)
+    target = _Target() if as_new else _choose_target(volume_node, output_node, overwrite_edited)
     added = []
     try:
         node = target.node
@@ -139,18 +142,28 @@ def place_result(
 
 
 def add_uncertainty_volume(
-    result: ProstateResult, volume_node: slicer.vtkMRMLScalarVolumeNode
+    uncertainty: sitk.Image,
+    node: slicer.vtkMRMLSegmentationNode,
+    volume_node: slicer.vtkMRMLScalarVolumeNode,
 ) -> slicer.vtkMRMLScalarVolumeNode:
-    """Show where the network was unsure: a volume in [0, 1] on the grid and under the transform of its scan."""
+    """Show where the network was unsure about a result: a volume in [0, 1] on the grid and under the transform of
+    its scan."""
     matrix = vtk.vtkMatrix4x4()
     volume_node.GetIJKToRASMatrix(matrix)
-    node = slicer.util.addVolumeFromArray(
-        sitk.GetArrayViewFromImage(result.segmentation.uncertainty), matrix, f"{volume_node.GetName()} uncertainty"
+    shown = slicer.util.addVolumeFromArray(
+        sitk.GetArrayViewFromImage(uncertainty), matrix, f"{volume_node.GetName()} uncertainty"
     )
-    node.SetAndObserveTransformNodeID(volume_node.GetTransformNodeID())
-    node.SetNodeReferenceID(VOLUME_ROLE, volume_node.GetID())
-    _place_beside(volume_node, node)
-    return node
+    shown.SetAndObserveTransformNodeID(volume_node.GetTransformNodeID())
+    shown.SetNodeReferenceID(VOLUME_ROLE, volume_node.GetID())
+    shown.SetNodeReferenceID(SEGMENTATION_ROLE, node.GetID())
+    _place_beside(volume_node, shown)
+    return shown
+
+
+def uncertainty_volume_of(node: slicer.vtkMRMLSegmentationNode) -> slicer.vtkMRMLScalarVolumeNode | None:
+    """The volume that shows where the network was unsure about a result, when there is one."""
+    volumes = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
+    return next((volume for volume in volumes if volume.GetNodeReference(SEGMENTATION_ROLE) is node), None)
 
 
 def _choose_target(

@@ -92,6 +92,11 @@ class InProcessRunner:
             progress=progress,
         )
 
+    def load(self, model: Path | str | None = None, device: str = "auto") -> None:
+        """Load a model now, so that the first scan need not wait for it. Raises what ``segment`` would."""
+        require_torch()
+        self._segmenter_for(model, device)
+
     def _segmenter_for(self, model: Path | str | None, device: str) -> Segmenter:
         from ..engine.model import describe_model
         from ..engine.segmenter import Segmenter

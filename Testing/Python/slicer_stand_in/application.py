@@ -1,38 +1,159 @@
-"""What slicer.app is asked for in tests: events, folders, settings, reading and writing files."""
+"""What slicer.app is asked for: events, folders, settings, views, files."""
 
 import os
+import pathlib
+import sys
 import tempfile
+from types import SimpleNamespace
 
 import slicer
 import vtk
 from PySide6 import QtCore, QtWidgets
 
+from .color_maps import keep_color_maps
+from .layout import LayoutManager
+from .module_window import closeModule, qSlicerMainWindow
+from .parameter_nodes import forget_widgets
+from .python_qt import dressed, wrapped
+from .signals import Signals
 
-class Application:
-    """slicer.app without a window."""
 
-    def __init__(self):
+class Application(Signals):
+    """slicer.app of a Slicer 5.8; what is not here is asked of Qt's application.
+
+    ``hasLayout``: without it layoutManager() is None, as where Slicer runs without a main window.
+    ``testing``: what testingEnabled() says. ``extensionsManager``: what extensionsManagerModel() gives.
+    """
+
+    signals = ("startupCompleted()", "aboutToQuit()", "lastWindowClosed()", "mrmlSceneChanged(vtkMRMLScene*)")
+    applicationName = "Slicer"
+    applicationVersion = "5.8.1-2025-03-02"
+    majorVersion, minorVersion = 5, 8
+    revision = repositoryRevision = "33241"
+    platform = "linux-amd64"
+    documentationBaseUrl = "https://slicer.readthedocs.io/en/5.8/"
+
+    def __init__(self, scene, applicationLogic, hasLayout=True):
+        self._qt = QtWidgets.QApplication.instance() or wrapped(QtWidgets.QApplication)([])
+        self._scene, self._logic = scene, applicationLogic
         self.temporaryPath = tempfile.mkdtemp(prefix="slicer-stand-in-")
-        self._qt = QtWidgets.QApplication.instance() or QtWidgets.QApplication([])
-        self._settings = QtCore.QSettings(os.path.join(self.temporaryPath, "settings.ini"), QtCore.QSettings.IniFormat)
+        self.slicerHome = os.path.join(self.temporaryPath, "home")
+        self.cachePath = os.path.join(self.temporaryPath, "RemoteIO")
+        self.extensionsInstallPath = os.path.join(self.temporaryPath, "Extensions")
+        self.launcherExecutableFilePath = os.path.join(self.slicerHome, "Slicer")
+        for folder in (self.slicerHome, self.cachePath, self.extensionsInstallPath):
+            os.makedirs(folder)
+        self._make_python_slicer()
+        QtCore.QSettings.setDefaultFormat(QtCore.QSettings.IniFormat)
+        QtCore.QSettings.setPath(QtCore.QSettings.IniFormat, QtCore.QSettings.UserScope, self.temporaryPath)
+        QtCore.QCoreApplication.setOrganizationName("slicer.org")
+        QtCore.QCoreApplication.setApplicationName("Slicer")
+        self._settings = wrapped(QtCore.QSettings)()
+        self.testing = True
+        self.extensionsManager = None
+        self._modules = ModuleManager()
+        self._layout = LayoutManager(scene, applicationLogic) if hasLayout else None
+        self._window = qSlicerMainWindow() if hasLayout else None
+        self._tags = (add_hierarchy_items(scene), keep_color_maps(scene))
 
-    def layoutManager(self):
-        return None
+    def _make_python_slicer(self):
+        """A launcher, as in Slicer: the Python that does the work is its child."""
+        launcher = pathlib.Path(self.slicerHome, "bin", "PythonSlicer")
+        launcher.parent.mkdir()
+        launcher.write_text(f"#!/bin/sh\n'{sys.executable}' \"$@\"\n")
+        launcher.chmod(0o755)
 
-    def processEvents(self, flags=None):
-        self._qt.processEvents()
+    def __getattr__(self, name):
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return getattr(self._qt, name)
+
+    def close(self):
+        """End, as Slicer does: the modules first, then the window and the views."""
+        self.raiseSignal("aboutToQuit()")
+        for name in self._modules.modulesNames():
+            closeModule(name)
+        forget_widgets()
+        if self._window is not None:
+            self._window.deleteLater()
+        for tag in self._tags:
+            self._scene.RemoveObserver(tag)
+        if self._layout is not None:
+            self._layout.close()
+        self.processEvents()
+
+    def processEvents(self, *flags):
+        self._qt.processEvents(*flags)
+        self._qt.sendPostedEvents(None, QtCore.QEvent.DeferredDelete)
 
     def testingEnabled(self):
-        return True
+        return self.testing
+
+    def mainWindow(self):
+        return self._window
+
+    def topLevelWidgets(self):
+        return dressed(self._qt.topLevelWidgets())
+
+    def layoutManager(self):
+        return self._layout
+
+    def applicationLogic(self):
+        return self._logic
+
+    def mrmlScene(self):
+        return self._scene
+
+    def moduleManager(self):
+        return self._modules
+
+    def moduleLogic(self, name):
+        return self._logic.GetModuleLogic(name)
+
+    def extensionsManagerModel(self):
+        return self.extensionsManager
 
     def userSettings(self):
         return self._settings
 
+    settings = revisionUserSettings = userSettings
+
     def coreIOManager(self):
-        return _FileManager()
+        return FileManager()
+
+    ioManager = coreIOManager
+
+    def dicomDatabase(self):
+        return getattr(slicer, "dicomDatabase", None)
+
+    def pauseRender(self):
+        self._logic.PauseRender()
+
+    def resumeRender(self):
+        self._logic.ResumeRender()
 
 
-class _FileManager:
+class ModuleManager(Signals):
+    """slicer.app.moduleManager(): the modules that tests opened or added, by name."""
+
+    signals = ("moduleAboutToBeUnloaded(QString)", "moduleLoaded(QString)", "modulesLoaded(QStringList)")
+
+    def __init__(self):
+        self.modules = {}
+
+    def module(self, name):
+        return self.modules.get(name)
+
+    def modulesNames(self):
+        return tuple(self.modules)
+
+    def factoryManager(self):
+        return SimpleNamespace(loadedModuleNames=self.modulesNames)
+
+
+class FileManager:
+    """slicer.app.coreIOManager() for volumes, segmentations and scenes."""
+
     def fileWriterFileType(self, node):
         return ""
 
@@ -48,9 +169,21 @@ class _FileManager:
             node = slicer.modules.segmentations.logic().LoadSegmentationFromFile(path)
         else:
             node = slicer.modules.volumes.logic().AddArchetypeVolume(path, os.path.basename(path).split(".")[0])
-        if node is not None:
-            loaded.AddItem(node)
-        return node is not None
+        if node is None:
+            return False
+        if properties.get("name"):
+            node.SetName(slicer.mrmlScene.GenerateUniqueName(properties["name"]))
+        if fileType != "SegmentationFile" and properties.get("show", True):
+            show_volume(node)
+        loaded.AddItem(node)
+        return True
+
+
+def show_volume(node):
+    """Make a volume the background of every view, as loading it in Slicer does."""
+    application = slicer.app.applicationLogic()
+    application.GetSelectionNode().SetActiveVolumeID(node.GetID())
+    application.PropagateVolumeSelection()
 
 
 def add_hierarchy_items(scene):
@@ -58,7 +191,7 @@ def add_hierarchy_items(scene):
 
     @vtk.calldata_type(vtk.VTK_OBJECT)
     def add(caller, event, node):
-        if isinstance(node, slicer.vtkMRMLDisplayableNode | slicer.vtkMRMLTableNode):
+        if isinstance(node, slicer.vtkMRMLDisplayableNode | slicer.vtkMRMLTableNode) and not node.GetHideFromEditors():
             hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
             if not hierarchy.GetItemByDataNode(node):
                 hierarchy.CreateItem(hierarchy.GetSceneItemID(), node)

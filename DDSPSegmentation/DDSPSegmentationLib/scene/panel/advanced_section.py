@@ -1,0 +1,199 @@
+"""The panel's section Advanced: how the network runs, a test of the installation, the batch command, the log."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import slicer
+from slicer.i18n import tr as _
+
+from ...engine.model import describe_model
+from ...engine.segmentation import MODES
+from .settings import read_setting, write_setting
+
+SELF_TEST = """
+import traceback
+status = 1
+try:
+    slicer.selfTests["DDSPSegmentation"]()
+    status = 0
+except BaseException:
+    traceback.print_exc()
+slicer.util.exit(status)
+"""
+LOG_LINES = 2000
+
+
+class AdvancedSection:
+    """Choices that belong to the machine and its user, kept in the application settings.
+
+    Args:
+        modulePath: of the module file.
+        logPath: called for the path of the engine's log.
+        say: puts a sentence into the panel's status line.
+    """
+
+    def __init__(self, ui, modulePath: str, logPath: Callable[[], str], say: Callable[[str], None]):
+        self.ui, self._modulePath, self._logPath, self._say = ui, Path(modulePath), logPath, say
+        self._process = self._logWindow = None
+        labels = {"fast": _("Fast"), "accurate": _("Accurate"), "paper": _("Paper")}
+        for mode in MODES:
+            ui.modeComboBox.addItem(labels[mode], mode)
+        self._select(ui.modeComboBox, read_setting("mode", "fast"))
+        self.showDevices(None)
+        ui.modelComboBox.addItem(_("{version} (built in)").format(version=describe_model().version), "")
+        ui.biasFieldCheckBox.checked = read_setting("biasField", "on") == "on"
+        ui.modeComboBox.connect("currentIndexChanged(int)", self._onModeChanged)
+        ui.deviceComboBox.connect("currentIndexChanged(int)", self._onDeviceChanged)
+        ui.biasFieldCheckBox.connect("toggled(bool)", self._onBiasFieldToggled)
+        ui.testButton.connect("clicked(bool)", self._onTest)
+        ui.batchButton.connect("clicked(bool)", self._onBatch)
+        ui.logButton.connect("clicked(bool)", self._onLog)
+        ui.testLabel.setVisible(False)
+
+    def asked(self) -> dict:
+        """What the section asks of the next run, as arguments of a runner."""
+        ui = self.ui
+        return {
+            "mode": ui.modeComboBox.itemData(ui.modeComboBox.currentIndex),
+            "device": ui.deviceComboBox.itemData(ui.deviceComboBox.currentIndex),
+            "model": ui.modelComboBox.itemData(ui.modelComboBox.currentIndex) or None,
+            "bias_field": None if ui.biasFieldCheckBox.checked else "off",
+        }
+
+    def showDevices(self, hello: dict | None) -> None:
+        """List the devices that the engine found; before it has started, those that are everywhere."""
+        chosen = read_setting("device", "auto")
+        found = ["cpu"] if hello is None else list(hello["devices"])
+        auto = _("Auto") if hello is None else _("Auto ({found})").format(found=hello["auto"])
+        combo = self.ui.deviceComboBox
+        wasBlocked = combo.blockSignals(True)
+        combo.clear()
+        combo.addItem(auto, "auto")
+        for device in dict.fromkeys([*found, *([] if chosen == "auto" or hello is not None else [chosen])]):
+            combo.addItem(device.upper(), device)
+        self._select(combo, chosen)
+        combo.blockSignals(wasBlocked)
+
+    @staticmethod
+    def _select(combo, value: str) -> None:
+        combo.currentIndex = next((i for i in range(combo.count) if combo.itemData(i) == value), 0)
+
+    def _onModeChanged(self, index: int) -> None:
+        write_setting("mode", self.asked()["mode"])
+
+    def _onDeviceChanged(self, index: int) -> None:
+        write_setting("device", self.asked()["device"])
+
+    def _onBiasFieldToggled(self, on: bool) -> None:
+        write_setting("biasField", "on" if on else "off")
+
+    # ---- test of the installation
+
+    def _onTest(self, checked: bool = False) -> None:
+        if self._process is not None:
+            return
+        import qt
+
+        process = qt.QProcess()
+        process.setProcessChannelMode(qt.QProcess.MergedChannels)
+        process.connect("finished(int,QProcess::ExitStatus)", self._onTestFinished)
+        process.connect("errorOccurred(QProcess::ProcessError)", self._onTestFailedToStart)
+        self._process, self._output = process, b""
+        process.connect("readyReadStandardOutput()", self._onTestOutput)
+        self.ui.testButton.enabled = False
+        self.ui.testButton.toolTip = _("The test is running.")
+        self._showTest(_("Testing in a second Slicer; this takes up to a minute. You can go on working."))
+        program, arguments = self.testCommand()
+        process.start(program, arguments)
+
+    def testCommand(self) -> tuple[str, list[str]]:
+        """Program and arguments of a Slicer that runs the module's self test in a scene of its own and ends."""
+        return slicerProgram(), [
+            "--no-splash", "--no-main-window", "--testing", "--additional-module-path", str(self._modulePath.parent),
+            "--python-code", SELF_TEST,
+        ]  # fmt: skip
+
+    def _onTestOutput(self) -> None:
+        self._output += bytes(self._process.readAllStandardOutput().data())
+
+    def _onTestFinished(self, code: int, status) -> None:
+        self._onTestOutput()
+        lines = [line for line in self._output.decode("utf-8", "replace").splitlines() if line.strip()]
+        passed = code == 0 and any("DDSP Segmentation: passed" in line for line in lines)
+        if passed:
+            text = _("The installation works: the bundled scan was segmented and checked.")
+        else:
+            reason = next((line.strip() for line in reversed(lines) if "Error" in line or "DDSP" in line), "")
+            text = _("The test failed. {reason} Show Log has what it said.").format(reason=reason)
+        with open(self._logPath(), "a", encoding="utf-8") as file:
+            file.write("\n".join([_("Test of the installation:"), *lines[-200:], ""]))
+        self._endTest(text)
+
+    def _onTestFailedToStart(self, error) -> None:
+        if self._process is not None and not self._process.processId():
+            self._endTest(_("The second Slicer did not start ({program}).").format(program=slicerProgram()))
+
+    def _endTest(self, text: str) -> None:
+        if self._process is not None:
+            self._process.deleteLater()
+        self._process = None
+        self.ui.testButton.enabled = True
+        self.ui.testButton.toolTip = _("Segments the bundled scan in a second Slicer without a window.")
+        self._showTest(text)
+
+    def _showTest(self, text: str) -> None:
+        self.ui.testLabel.text = text
+        self.ui.testLabel.setVisible(True)
+
+    # ---- batch and log
+
+    def batchCommand(self) -> str:
+        """Command line that segments a folder of scans without a window."""
+        script = self._modulePath.parent / "Scripts" / "segment_batch.py"
+        if not script.exists():  # installed packages keep scripts beside the module
+            script = self._modulePath.parent / "segment_batch.py"
+        return (
+            f'"{slicerProgram()}" --no-splash --no-main-window --python-script "{script}" -- '
+            f'"SCANS" --output "RESULTS"'
+        )
+
+    def _onBatch(self, checked: bool = False) -> None:
+        slicer.app.clipboard().setText(self.batchCommand())
+        self._say(_("The command is in the clipboard; replace SCANS and RESULTS by your folders."))
+
+    def _onLog(self, checked: bool = False) -> None:
+        import qt
+
+        path = self._logPath()
+        text = ""
+        if os.path.exists(path):
+            with open(path, encoding="utf-8", errors="replace") as file:
+                text = "".join(file.readlines()[-LOG_LINES:])
+        if self._logWindow is None:
+            self._logWindow = qt.QPlainTextEdit(slicer.util.mainWindow())
+            self._logWindow.setWindowFlags(qt.Qt.Window)
+            self._logWindow.readOnly = True
+            self._logWindow.resize(800, 500)
+        self._logWindow.windowTitle = path
+        self._logWindow.plainText = text or _("The engine has not said anything yet.")
+        self._logWindow.show()
+        self._logWindow.raise_()
+
+    def cleanup(self) -> None:
+        """End a test that runs, and the log's window."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.blockSignals(True)
+            process.kill()
+            process.deleteLater()
+        if self._logWindow is not None:
+            self._logWindow.deleteLater()
+            self._logWindow = None
+
+
+def slicerProgram() -> str:
+    """The program to start another Slicer with."""
+    return slicer.app.launcherExecutableFilePath or slicer.app.applicationFilePath()

@@ -1,0 +1,159 @@
+"""The panel's section Correct: the Segment Editor on the result, and the way back to what the network made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import slicer
+from slicer.i18n import tr as _
+from slicer.util import VTKObservationMixin
+
+from ..conversion import write_segment
+from ..result_nodes import network_mask, own_segment_id
+
+EDITOR_TAG = "DDSPSegmentation"
+FIRST_EFFECTS = ("Paint", "Erase", "Draw", "Smoothing", "Margin", "Islands", "Fill between slices")
+UNDO_STATES = 20
+SETTLING_MS = 300
+
+
+class CorrectSection(VTKObservationMixin):
+    """An embedded Segment Editor with an editor node of its own.
+
+    Args:
+        onEdited: called when the contour has not changed for 300 ms after a change.
+        onBrush: called with True when an effect becomes active and with False when none is.
+        say: puts a sentence into the panel's status line.
+    """
+
+    def __init__(self, ui, onEdited: Callable[[], None], onBrush: Callable[[bool], None], say: Callable[[str], None]):
+        import qt
+
+        super().__init__()
+        self.ui, self._onBrush, self._say = ui, onBrush, say
+        self._node = self._volumeNode = self._editorNode = None
+        self._brushActive = False
+        self._settling = qt.QTimer()
+        self._settling.setSingleShot(True)
+        self._settling.setInterval(SETTLING_MS)
+        self._settling.connect("timeout()", onEdited)
+        self.editor = slicer.qMRMLSegmentEditorWidget()
+        self.editor.setMaximumNumberOfUndoStates(UNDO_STATES)
+        for part in ("SegmentationNodeSelector", "SourceVolumeNodeSelector", "SwitchToSegmentationsButton",
+                     "AddRemoveSegmentButtons", "Show3DButton"):  # fmt: skip
+            setVisible = getattr(self.editor, f"set{part}Visible", None)
+            if setVisible is not None:
+                setVisible(False)
+        self.editor.setAutoShowSourceVolumeNode(False)  # it would hide the uncertainty overlay
+        self.editor.setEffectNameOrder(list(FIRST_EFFECTS))
+        self.editor.unorderedEffectsVisible = True
+        self._selectEditorNode()
+        self.editor.setMRMLScene(slicer.mrmlScene)
+        ui.correctCollapsibleButton.layout().insertWidget(1, self.editor)
+        ui.resetButton.connect("clicked(bool)", self._onReset)
+        self.show(None, None)
+
+    def show(self, node, volumeNode) -> None:
+        """Edit the result of a volume, or nothing."""
+        for event in self._editEvents():
+            if self._node is not None and self.hasObserver(self._node, event, self._onSegmentationModified):
+                self.removeObserver(self._node, event, self._onSegmentationModified)
+        self._node, self._volumeNode = node, volumeNode
+        self._settling.stop()
+        self.ui.correctCollapsibleButton.setVisible(node is not None)
+        self.connectEditor()
+        if node is not None:
+            for event in self._editEvents():
+                self.addObserver(node, event, self._onSegmentationModified)
+
+    def connectEditor(self) -> None:
+        """Point the editor at the result; Slicer itself moves it to other nodes when a scene is imported."""
+        self._selectEditorNode()
+        if self.editor.segmentationNode() is not self._node:
+            self.editor.setSegmentationNode(self._node)
+        if self._node is None:
+            return
+        if self.editor.sourceVolumeNode() is not self._volumeNode:
+            self.editor.setSourceVolumeNode(self._volumeNode)
+        segmentId = own_segment_id(self._node)
+        if self.editor.currentSegmentID() != segmentId:
+            self.editor.setCurrentSegmentID(segmentId)
+
+    def saveStateForUndo(self) -> None:
+        """Let Undo bring back the contour as it is now."""
+        if self._node is not None:
+            self.editor.saveStateForUndo()
+
+    def refresh(self, edited: bool) -> None:
+        """Enable Reset where it would change something."""
+        self.ui.resetButton.enabled = edited
+        self.ui.resetButton.toolTip = (
+            _("Brings the network's contour back. Undo brings yours back.") if edited
+            else _("The contour is still as the network made it.")
+        )
+
+    def enter(self) -> None:
+        """The module is shown: shortcuts work, and an editor node that the scene lost is there again."""
+        self.editor.installKeyboardShortcuts()
+        self.connectEditor()
+
+    def exit(self) -> None:
+        """Another module is shown: no brush is left active, and no shortcut."""
+        self.editor.setActiveEffect(None)
+        self.editor.uninstallKeyboardShortcuts()
+        self.editor.removeViewObservations()
+
+    def startClose(self) -> None:
+        """The scene is about to be closed."""
+        self.show(None, None)
+        self.editor.removeViewObservations()
+        if self._editorNode is not None:
+            self.removeObserver(self._editorNode, "ModifiedEvent", self._onEditorNodeModified)
+        self._editorNode = None
+
+    def cleanup(self) -> None:
+        self._settling.stop()
+        self.removeObservers()
+        self.exit()
+        self.editor.setMRMLSegmentEditorNode(None)
+        self.editor.setMRMLScene(None)
+
+    def _selectEditorNode(self) -> None:
+        editorNode = slicer.mrmlScene.GetSingletonNode(EDITOR_TAG, "vtkMRMLSegmentEditorNode")
+        if editorNode is None:
+            editorNode = slicer.vtkMRMLSegmentEditorNode()
+            editorNode.SetSingletonTag(EDITOR_TAG)
+            editorNode = slicer.mrmlScene.AddNode(editorNode)
+        if editorNode is not self._editorNode:
+            if self._editorNode is not None:
+                self.removeObserver(self._editorNode, "ModifiedEvent", self._onEditorNodeModified)
+            self._editorNode = editorNode
+            self.addObserver(editorNode, "ModifiedEvent", self._onEditorNodeModified)
+            self.editor.setMRMLSegmentEditorNode(editorNode)
+
+    @staticmethod
+    def _editEvents() -> tuple[int, ...]:
+        segmentation = slicer.vtkSegmentation
+        return (
+            segmentation.SourceRepresentationModified,
+            segmentation.SegmentModified,
+            segmentation.SegmentAdded,
+            segmentation.SegmentRemoved,
+        )
+
+    def _onSegmentationModified(self, caller, event) -> None:
+        self._settling.start()
+
+    def _onEditorNodeModified(self, caller, event) -> None:
+        active = bool(self._editorNode is not None and self._editorNode.GetActiveEffectName())
+        if active != self._brushActive:
+            self._brushActive = active
+            self._onBrush(active)
+
+    def _onReset(self, checked: bool = False) -> None:
+        mask = network_mask(self._node, self._volumeNode)
+        if mask is None:
+            self._say(_("The network's contour is not known any more. Segment again."))
+            return
+        self.saveStateForUndo()
+        write_segment(mask, self._node, own_segment_id(self._node), self._volumeNode)

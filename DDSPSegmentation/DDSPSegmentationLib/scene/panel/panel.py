@@ -1,0 +1,306 @@
+"""The panel: joins its sections, the scene and the worker."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import slicer
+from slicer.i18n import tr as _
+from slicer.util import VTKObservationMixin
+
+from ...engine.errors import DDSPSegmentationError, TorchMissingError
+from ...service.runner import require_torch
+from .. import results
+from ..input_choice import doubt_about, preferred_volume
+from ..result_nodes import facts_of, results_of, volume_of
+from ..shared_worker import end_shared_worker, shared_worker
+from .advanced_section import AdvancedSection
+from .correct_section import CorrectSection
+from .export_section import ExportSection
+from .parameters import KEPT_ON_CLOSE, PanelParameters
+from .result_section import ResultSection
+from .review_section import ReviewSection
+from .segment_section import Run, SegmentSection
+
+
+class Panel(VTKObservationMixin):
+    """Wires the widgets of DDSPSegmentation.ui.
+
+    Args:
+        ui: the widgets by name.
+        parameterNode: called for the module's parameter node.
+        modulePath: of the module file.
+    """
+
+    def __init__(self, ui, parameterNode: Callable, modulePath: str):
+        super().__init__()
+        self.ui, self._parameterNode = ui, parameterNode
+        self._parameters = self._guiTag = None
+        self._volumeNode = self._resultNode = None
+        self._entered = self._refreshing = self._sceneIsChanging = False
+        self._kept: dict = {}
+        self.advanced = AdvancedSection(ui, modulePath, lambda: str(shared_worker().logPath), self.say)
+        self.segment = SegmentSection(
+            ui, lambda: self._parameters, self.advanced.asked, self.guard, self.say, self._place, self._onRunChanged
+        )
+        self.result = ResultSection(ui, self.say)
+        self.review = ReviewSection(ui, lambda: self._parameters)
+        self.correct = CorrectSection(ui, self._onContourSettled, self._onBrush, self.say)
+        self.export = ExportSection(ui, self.guard, self.say)
+        scene = slicer.mrmlScene
+        for event, method in (
+            (scene.StartCloseEvent, self._onStartClose),
+            (scene.EndCloseEvent, self._onEndClose),
+            (scene.StartImportEvent, self._onStartImport),
+            (scene.EndImportEvent, self._onEndImport),
+            (scene.NodeAddedEvent, self._onNodesChanged),
+            (scene.NodeRemovedEvent, self._onNodesChanged),
+        ):
+            self.addObserver(scene, event, method)
+        if slicer.app.layoutManager() is not None:
+            slicer.app.layoutManager().connect("layoutChanged(int)", self._onLayoutChanged)
+        self._connectParameters()
+        self.refresh()
+        self.sayNextStep()
+
+    # ---- Slicer's life cycle
+
+    def enter(self) -> None:
+        """The module is shown."""
+        self._entered = True
+        shared_worker().onStateChanged = self._onWorkerStateChanged
+        self._connectParameters()
+        self.correct.enter()
+        self._preselect()
+        self.refresh()
+        if not slicer.app.testingEnabled() and self._torchIsInstalled():
+            shared_worker().start()  # so that the first click need not wait for it
+
+    def exit(self) -> None:
+        """Another module is shown; a run goes on."""
+        self._entered = False
+        self.correct.exit()
+        self.review.showAfter()
+
+    def cleanup(self) -> None:
+        """The module is unloaded, or Slicer ends."""
+        self.segment.cleanup()
+        end_shared_worker()
+        self.removeObservers()
+        if slicer.app.layoutManager() is not None:
+            slicer.app.layoutManager().disconnect("layoutChanged(int)", self._onLayoutChanged)
+        self._disconnectParameters()
+        self.review.leave()
+        self.correct.cleanup()
+        self.advanced.cleanup()
+
+    @staticmethod
+    def _torchIsInstalled() -> bool:
+        try:
+            return bool(require_torch())
+        except TorchMissingError:
+            return False
+
+    # ---- parameters
+
+    def _connectParameters(self) -> None:
+        """Bind the widgets to the scene's parameter node; a scene that is closed or loaded keeps the node."""
+        node = self._parameterNode()
+        if self._parameters is not None and self._parameters.parameterNode is node:
+            return
+        self._disconnectParameters()
+        self._parameters = PanelParameters(node)
+        self._guiTag = self._parameters.connectGui(self.ui)
+        self.addObserver(node, "ModifiedEvent", self._onParametersModified)
+
+    def _disconnectParameters(self) -> None:
+        if self._parameters is None:
+            return
+        node = self._parameters.parameterNode
+        if self.hasObserver(node, "ModifiedEvent", self._onParametersModified):
+            self.removeObserver(node, "ModifiedEvent", self._onParametersModified)
+        if self._guiTag is not None:  # Slicer 5.8 does not tell the tag
+            self._parameters.disconnectGui(self._guiTag)
+        self._parameters = self._guiTag = None
+
+    def _onParametersModified(self, caller, event) -> None:
+        self.refresh()
+
+    # ---- scene
+
+    def _onStartClose(self, caller, event) -> None:
+        self._kept = {name: getattr(self._parameters, name) for name in KEPT_ON_CLOSE}
+        self._sceneIsChanging = True
+        self.review.forget()
+        self.correct.startClose()
+        self._showResult(None)
+
+    def _onEndClose(self, caller, event) -> None:
+        self._sceneIsChanging = False
+        self._connectParameters()
+        for name, value in self._kept.items():
+            setattr(self._parameters, name, value)
+        wasRunning = self.segment.abandon()
+        self.correct.connectEditor()
+        self.refresh()
+        self.sayNextStep()
+        if wasRunning:
+            self.say(_("The scene was closed, so the run was ended."))
+
+    def _onStartImport(self, caller, event) -> None:
+        self._sceneIsChanging = True
+
+    def _onEndImport(self, caller, event) -> None:
+        self._sceneIsChanging = False
+        self._connectParameters()
+        self._volumeNode = self._parameters.inputVolume
+        self._resultNode = None
+        self.refresh()
+        self.correct.connectEditor()
+        self._preselect()
+        self.sayNextStep()
+
+    def _onNodesChanged(self, caller, event) -> None:
+        if self._sceneIsChanging or not self._entered:
+            return
+        import qt
+
+        qt.QTimer.singleShot(0, self._onSceneSettled)  # a node is filled only after it was added
+
+    def _onSceneSettled(self) -> None:
+        if self._entered and not self._sceneIsChanging and self._parameters is not None:
+            self._preselect()
+            self.refresh()
+
+    def _onLayoutChanged(self, layout: int) -> None:
+        self.refresh()  # new slice views take part in the overlay
+
+    def _preselect(self) -> None:
+        """Choose the T2 volume that the user most likely means, as long as none is chosen."""
+        if self._parameters.inputVolume is not None or self.segment.isRunning:
+            return
+        volumeNode, note = preferred_volume()
+        if volumeNode is not None:
+            self._parameters.inputVolume = volumeNode
+            if note:
+                self._showNote(note)
+
+    # ---- what is shown
+
+    def say(self, text: str) -> None:
+        """Put what to do next, or what went wrong, into the status line."""
+        self.ui.statusLabel.text = text
+
+    def guard(self, action: Callable[[], object]) -> bool:
+        """Do something and show its error, if any, in the status line; returns whether it went well."""
+        try:
+            action()
+            return True
+        except DDSPSegmentationError as error:
+            self.say(str(error))
+        except Exception as error:
+            logging.exception("DDSP Segmentation")
+            self.say(_("Unexpected error: {error}. The application log has the details.").format(error=error))
+        return False
+
+    def sayNextStep(self) -> None:
+        """Say what to do next while nothing runs."""
+        if self.segment.isRunning:
+            return
+        facts = None if self._resultNode is None else facts_of(self._resultNode)
+        if self._parameters.inputVolume is None:
+            self.say(_("Load an axial T2-weighted scan: drag it into Slicer, or open Sample Data."))
+        elif facts is None:
+            self.say(_("Press Segment Prostate."))
+        elif facts.warnings:
+            self.say(_("Read the warnings under Result, then check the contour slice by slice and correct it below."))
+        else:
+            self.say(_("Check the contour, least certain slices first; correct it below where needed."))
+
+    def refresh(self) -> None:
+        """Bring every widget in line with parameters, scene and run."""
+        if self._refreshing or self._sceneIsChanging or self._parameters is None:
+            return
+        self._refreshing = True
+        try:
+            self._followInput()
+            self.segment.refresh()
+            self.correct.refresh(self.result.edited)
+            self.guard(lambda: self.review.refresh(self.result.edited))
+        finally:
+            self._refreshing = False
+
+    def _followInput(self) -> None:
+        """Figures and contour belong to one volume: with another volume its own result is shown, or none."""
+        chosen = self._parameters
+        volumeNode, output = chosen.inputVolume, chosen.outputSegmentation
+        changed = volumeNode is not self._volumeNode
+        if changed:
+            self._volumeNode = volumeNode
+            self.segment.question.withdraw()
+            if output is None or volume_of(output) is not volumeNode:
+                output = chosen.outputSegmentation = next(iter(results_of(volumeNode)), None)
+            self._showNote(doubt_about(volumeNode) if volumeNode is not None else "")
+        shown = self._resultNode
+        self._showResult(output if output is not None and output in results_of(volumeNode) else None)
+        if changed or shown is not self._resultNode:
+            self.sayNextStep()
+
+    def _showNote(self, text: str) -> None:
+        self.ui.inputNoteLabel.text = text
+        self.ui.inputNoteLabel.setVisible(bool(text))
+
+    def _showResult(self, node) -> None:
+        if node is self._resultNode and node is not None:
+            return
+        self._resultNode = node
+        volumeNode = None if node is None else volume_of(node)
+        for section in (self.correct, self.review, self.result, self.export):
+            section.show(node, volumeNode)
+
+    def _onContourSettled(self) -> None:
+        self.result.measure()
+        self.refresh()
+
+    def _onBrush(self, active: bool) -> None:
+        """A surface that follows every stroke would make strokes slow."""
+        self.review.surfacePaused = active
+        if active:
+            self.review.showAfter()
+            self.say(_("Editing; the 3D surface waits until you put the tool down."))
+        elif not self._sceneIsChanging:
+            self.sayNextStep()
+        self.refresh()
+
+    # ---- a run
+
+    def _onRunChanged(self, isIdle: bool = False) -> None:
+        self.refresh()
+        if isIdle:
+            self.sayNextStep()
+
+    def _place(self, run: Run, segmentation) -> None:
+        """Put a result into the scene, beside the volume that was chosen at the click."""
+        results.check_unchanged(run.volumeNode, run.before)
+        if run.overwrite and run.outputNode is self._resultNode:
+            self.correct.saveStateForUndo()
+        placed = results.place_result(segmentation, run.volumeNode, run.outputNode, run.overwrite, run.asNew)
+        node = placed.outputSegmentationNode
+        self.review.keepUncertainty(node, lambda: segmentation.uncertainty)
+        if self._parameters.inputVolume is not run.volumeNode:
+            name = run.volumeNode.GetName()
+            self.say(_("The result of '{name}' is in the scene; choose that volume to see it.").format(name=name))
+            return
+        self._refreshing = True
+        self._parameters.outputSegmentation = node
+        self._refreshing = False
+        self._resultNode = None  # the same node may hold another result now
+        self.refresh()
+        self.review.showInViews()
+        self.sayNextStep()
+        if placed.message:
+            self.say(f"{placed.message} {self.ui.statusLabel.text}")
+
+    def _onWorkerStateChanged(self) -> None:
+        self.advanced.showDevices(shared_worker().hello)

@@ -1,0 +1,38 @@
+"""What the scene saves about the panel: the nodes chosen and how they are shown."""
+
+from typing import Annotated
+
+import slicer
+from slicer.parameterNodeWrapper import WithinRange, parameterNodeWrapper
+
+# Choices that the user keeps when the scene is closed; the nodes go with it.
+KEPT_ON_CLOSE = (
+    "threshold",
+    "showContour",
+    "showFill",
+    "showSurface",
+    "uncertaintyOpacity",
+    "surfaceSmoothing",
+)
+
+
+@parameterNodeWrapper
+class PanelParameters:
+    """Typed view of the module's parameter node; the names are those that the .ui file connects widgets to.
+
+    Attributes:
+        location: a point list or a box that says where the prostate is.
+        threshold: of the probability, for the next run.
+        uncertaintyOpacity, surfaceSmoothing: in [0, 1].
+    """
+
+    inputVolume: slicer.vtkMRMLScalarVolumeNode
+    outputSegmentation: slicer.vtkMRMLSegmentationNode
+    location: slicer.vtkMRMLMarkupsNode
+    threshold: Annotated[float, WithinRange(0.05, 0.95)] = 0.5
+    showContour: bool = True
+    showFill: bool = False
+    showSurface: bool = True
+    showUncertainty: bool = False
+    uncertaintyOpacity: Annotated[float, WithinRange(0, 1)] = 0.5
+    surfaceSmoothing: Annotated[float, WithinRange(0, 1)] = 0.5

@@ -1,0 +1,47 @@
+"""A question in the panel itself, with a button for each answer; nothing waits for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+
+class Question:
+    """One question at a time; it goes away with its answer, or when another one is asked."""
+
+    def __init__(self, ui):
+        self.ui = ui
+        self._buttons = (ui.firstAnswerButton, ui.secondAnswerButton, ui.thirdAnswerButton)
+        self._actions: Sequence[Callable[[], None]] = ()
+        ui.firstAnswerButton.connect("clicked(bool)", lambda checked=False: self._answer(0))
+        ui.secondAnswerButton.connect("clicked(bool)", lambda checked=False: self._answer(1))
+        ui.thirdAnswerButton.connect("clicked(bool)", lambda checked=False: self._answer(2))
+        self.withdraw()
+
+    @property
+    def isOpen(self) -> bool:
+        return bool(self._actions)
+
+    def ask(self, text: str, answers: Sequence[tuple[str, str, Callable[[], None]]]) -> None:
+        """Show a question.
+
+        Args:
+            answers: up to three of (text of the button, its tooltip, what it does).
+        """
+        self._actions = [action for _text, _tip, action in answers]
+        self.ui.questionLabel.text = text
+        for number, button in enumerate(self._buttons):
+            button.setVisible(number < len(answers))
+            if number < len(answers):
+                button.text, button.toolTip = answers[number][:2]
+        self.ui.questionFrame.setVisible(True)
+
+    def withdraw(self) -> None:
+        """Take the question away unanswered."""
+        self._actions = ()
+        self.ui.questionFrame.setVisible(False)
+
+    def _answer(self, number: int) -> None:
+        if number < len(self._actions):
+            action = self._actions[number]
+            self.withdraw()
+            action()

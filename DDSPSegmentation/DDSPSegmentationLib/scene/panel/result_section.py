@@ -1,0 +1,143 @@
+"""The panel's section Result: what was measured on the contour, and what the network thinks of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import slicer
+from slicer.i18n import tr as _
+
+from ...engine.errors import DDSPSegmentationError
+from ...engine.quality import verdict
+from ...engine.segmentation import GlandMeasurements
+from ..result_nodes import (
+    add_table,
+    current_row,
+    facts_of,
+    is_edited,
+    measure,
+    psa_density,
+    psa_of,
+    set_psa,
+    table_of,
+    write_row,
+)
+
+REFERENCE_PSA_DENSITY = 0.15  # ng/ml per ml, the threshold most often named in guidelines
+
+
+class ResultSection:
+    """Shows one result at a time; every figure is read from the result's own nodes."""
+
+    def __init__(self, ui, say: Callable[[str], None]):
+        self.ui, self._say = ui, say
+        self._node = self._volumeNode = None
+        self._measurements: GlandMeasurements | None = None
+        self.edited = False
+        self._filling = False
+        ui.psaSpinBox.connect("valueChanged(double)", self._onPsaChanged)
+        ui.copyButton.connect("clicked(bool)", self._onCopy)
+        ui.tableButton.connect("clicked(bool)", self._onTable)
+        self.show(None, None)
+
+    def show(self, node, volumeNode) -> None:
+        """Show the result of a volume, or nothing."""
+        self._node, self._volumeNode = node, volumeNode
+        self.ui.resultCollapsibleButton.setVisible(node is not None)
+        self.measure()
+
+    def measure(self) -> None:
+        """Measure the contour as it is now and refresh every figure, the table's too."""
+        self._measurements, self.edited = None, False
+        if self._node is not None:
+            try:
+                self._measurements = measure(self._node, self._volumeNode)
+                self.edited = is_edited(self._node, self._volumeNode)
+            except DDSPSegmentationError as error:
+                self._say(str(error))
+        self._fill()
+        self._updateTable()
+
+    def _fill(self) -> None:
+        ui, found = self.ui, self._measurements
+        facts = None if self._node is None else facts_of(self._node)
+        self._filling = True
+        ui.psaSpinBox.value = 0.0 if self._node is None else psa_of(self._node)
+        self._filling = False
+        ui.volumeLabel.text = "" if found is None else _("{ml:.1f} ml").format(ml=found.volume_ml)
+        ui.sizeLabel.text = "" if found is None else _("{lr:.0f} x {ap:.0f} x {cc:.0f} mm (LR x AP x CC)").format(
+            lr=found.left_right_mm, ap=found.antero_posterior_mm, cc=found.cranio_caudal_mm
+        )
+        ui.ellipsoidLabel.text = "" if found is None else _("{ml:.1f} ml (L x W x H x pi/6)").format(
+            ml=found.ellipsoid_volume_ml
+        )
+        ui.psaDensityLabel.text = self._densityText()
+        ui.diceCaptionLabel.text = _("Network's Dice:") if self.edited else _("Expected Dice:")
+        ui.diceLabel.text = "" if facts is None else self._diceText(facts)
+        ui.warningsLabel.text = "" if facts is None else "\n".join([*facts.warnings, *facts.notices])
+        ui.warningsLabel.setVisible(bool(ui.warningsLabel.text))
+        ui.detailsLabel.text = "" if facts is None else _("{model}, mode {mode}, {device}, {seconds:.1f} s").format(
+            model=facts.model_version, mode=facts.mode, device=facts.device.upper(), seconds=facts.seconds
+        )
+
+    def _diceText(self, facts) -> str:
+        words = {"good": _("good"), "check": _("check"), "doubtful": _("doubtful")}
+        text = _("{dice:.2f} - {word}").format(
+            dice=facts.expected_dice, word=words[verdict(facts.expected_dice, facts.warnings)]
+        )
+        return _("{text} (of the network's result, before your correction)").format(text=text) if self.edited else text
+
+    def _densityText(self) -> str:
+        if self._node is None or self._measurements is None:
+            return ""
+        density = psa_density(psa_of(self._node), self._measurements.volume_ml)
+        if density is None:
+            return _("enter the PSA above")
+        return _("{density:.2f} ng/ml per ml (for reference: {reference:.2f})").format(
+            density=density, reference=REFERENCE_PSA_DENSITY
+        )
+
+    def _onPsaChanged(self, value: float) -> None:
+        if self._node is not None and not self._filling:
+            set_psa(self._node, value)
+            self.ui.psaDensityLabel.text = self._densityText()
+            self._updateTable()
+
+    def text(self) -> str:
+        """The figures as lines for a report; no name of the patient or of the volume."""
+        ui = self.ui
+        rows = [
+            (_("Prostate volume"), ui.volumeLabel.text),
+            (_("Size"), ui.sizeLabel.text),
+            (_("Ellipsoid volume"), ui.ellipsoidLabel.text),
+            (_("Contour"), _("corrected by hand") if self.edited else _("as the network made it")),
+            (_("Expected Dice"), ui.diceLabel.text),
+            (_("Warnings"), ui.warningsLabel.text.replace("\n", " ")),
+            (_("Made by"), "DDSPSegmentation, " + ui.detailsLabel.text),
+        ]
+        psa = psa_of(self._node)
+        if psa:
+            rows[3:3] = [(_("PSA"), _("{psa:g} ng/ml").format(psa=psa)), (_("PSA density"), ui.psaDensityLabel.text)]
+        return "\n".join([f"{name}: {value}" for name, value in rows if value] + [ui.disclaimerLabel.text])
+
+    def _onCopy(self, checked: bool = False) -> None:
+        slicer.app.clipboard().setText(self.text())
+        self._say(_("The figures are in the clipboard."))
+
+    def _updateTable(self) -> None:
+        if self._node is None or self._measurements is None:
+            return
+        tableNode = table_of(self._node, self._volumeNode)
+        if tableNode is not None:
+            write_row(current_row(self._node, self._measurements, self.edited), tableNode)
+
+    def _onTable(self, checked: bool = False) -> None:
+        if table_of(self._node, self._volumeNode) is None:
+            add_table(self._node, self._volumeNode)
+        self._updateTable()
+        tableNode = table_of(self._node, self._volumeNode)
+        application = slicer.app.applicationLogic()
+        application.GetSelectionNode().SetActiveTableID(tableNode.GetID())
+        application.PropagateTableSelection()
+        name = tableNode.GetName()
+        self._say(_("The figures are in the table '{name}'; the module Tables shows it.").format(name=name))

@@ -1,0 +1,220 @@
+"""The panel's section Segment: the large button, what it asks first, the run, and its progress."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import slicer
+from slicer.i18n import tr as _
+
+from ...engine.errors import Cancelled, DDSPSegmentationError
+from .. import results
+from ..conversion import image_from_volume_node, lps_from_ras
+from ..locations import location_of, start_placing
+from ..result_nodes import is_edited, volume_of
+from ..shared_worker import end_shared_worker, shared_worker
+from ..torch_installation import find_missing
+from .question import Question
+
+# How far the bar has come when a phase begins; nearly all of the time is preprocessing.
+PHASE_STARTS = {"Starting engine": 0.0, "Loading model": 0.1, "Preprocessing": 0.2, "Segmenting": 0.7, "Measuring": 0.9}
+TICK_MS = 200
+
+
+class Run:
+    """One click: what was chosen then, whatever the panel shows by now."""
+
+    def __init__(self, volumeNode, outputNode, overwrite: bool, asNew: bool):
+        self.volumeNode, self.outputNode, self.overwrite, self.asNew = volumeNode, outputNode, overwrite, asNew
+        self.before: tuple = ()
+        self.phase, self.fraction, self.started = "Starting engine", 0.0, time.monotonic()
+
+
+class SegmentSection:
+    """Sends the chosen volume to the worker and hands back what comes.
+
+    Args:
+        parameters: called for the panel's parameters.
+        asked: called for the arguments that the section Advanced adds to a run.
+        onDone: called with the run and its Segmentation.
+        onChanged: called when a run began or ended, and with True when there is nothing else to say.
+    """
+
+    def __init__(self, ui, parameters: Callable, asked: Callable, guard: Callable, say: Callable, onDone: Callable,
+                 onChanged: Callable):  # fmt: skip
+        import qt
+
+        self.ui, self._parameters, self._asked = ui, parameters, asked
+        self._guard, self._say, self._onDone, self._onChanged = guard, say, onDone, onChanged
+        self._run: Run | None = None
+        self._installing = False
+        self.question = Question(ui)
+        self._clock = qt.QTimer()
+        self._clock.setInterval(TICK_MS)
+        self._clock.connect("timeout()", self._showProgress)
+        ui.segmentButton.connect("clicked(bool)", self._onButton)
+        ui.locationSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._onLocationChanged)
+        ui.locationSelector.connect("nodeAddedByUser(vtkMRMLNode*)", start_placing)
+        ui.progressBar.setVisible(False)
+
+    @property
+    def isRunning(self) -> bool:
+        return self._run is not None
+
+    def refresh(self) -> None:
+        """Say on the button what a click does, or in its tooltip why it does nothing."""
+        button, reason = self.ui.segmentButton, ""
+        if self._installing:
+            reason = _("PyTorch is being installed.")
+        elif not self.isRunning and self._parameters().inputVolume is None:
+            reason = _("Load an axial T2 volume and choose it above.")
+        button.text = _("Cancel") if self.isRunning else _("Segment Prostate")
+        button.enabled = not reason
+        button.toolTip = reason or (
+            _("End the run; nothing in the scene changes.") if self.isRunning
+            else _("Outline the prostate in the chosen volume.")
+        )
+        if self.ui.locationSelector.currentNode() is not self._parameters().location:
+            self.ui.locationSelector.setCurrentNode(self._parameters().location)
+
+    def abandon(self) -> bool:
+        """End a run whose scene is gone; returns whether there was one."""
+        self.question.withdraw()
+        if self._run is None:
+            return False
+        self._end()
+        shared_worker().cancel()
+        return True
+
+    def cleanup(self) -> None:
+        self._run = None
+        self._clock.stop()
+
+    def _onLocationChanged(self, node) -> None:
+        if not slicer.mrmlScene.IsClosing() and not slicer.mrmlScene.IsImporting():
+            self._parameters().location = node
+
+    # ---- the click
+
+    def _onButton(self, checked: bool = False) -> None:
+        if self.isRunning:
+            shared_worker().cancel()
+            return
+        self.question.withdraw()
+        chosen = self._parameters()
+        output, volumeNode = chosen.outputSegmentation, chosen.inputVolume
+        try:
+            missing = find_missing()
+        except DDSPSegmentationError as error:
+            self._say(str(error))
+            return
+        if missing is not None:
+            self._askForTorch(missing)
+        elif output is not None and volume_of(output) is volumeNode and is_edited(output, volumeNode):
+            self._askAboutCorrection(output)
+        else:
+            self._start(output)
+
+    def _askAboutCorrection(self, output) -> None:
+        self._say(_("Choose what happens to your correction."))
+        beside = _("Beside the corrected contour, into a new segmentation.")
+        instead = _("In place of the corrected contour; Undo brings it back.")
+        self.question.ask(
+            _("The contour was corrected. Where should the new result go?"),
+            [
+                (_("New"), beside, lambda: self._start(None, asNew=True)),
+                (_("Replace"), instead, lambda: self._start(output, overwrite=True)),
+                (_("Cancel"), _("Keep everything as it is."), lambda: self._onChanged(True)),
+            ],
+        )
+
+    def _askForTorch(self, missing) -> None:
+        def install() -> None:
+            end_shared_worker()  # Windows does not replace files that are in use
+            self._installing = True
+            self._say(_("Installing; Slicer hardly answers until it is done."))
+            self._onChanged()
+            slicer.app.processEvents()
+            said = []
+            self._guard(lambda: said.append(missing.install()))
+            self._installing = False
+            self._onChanged()
+            if said:
+                self._say(said[0])
+
+        self._say(_("One thing is missing before the first segmentation."))
+        self.question.ask(
+            missing.question,
+            [(missing.accept, "", install), (_("Not Now"), "", lambda: self._say(missing.refused))],
+        )
+
+    # ---- the run
+
+    def _start(self, outputNode, overwrite: bool = False, asNew: bool = False) -> None:
+        run = Run(self._parameters().inputVolume, outputNode, overwrite, asNew)
+        if self._guard(lambda: self._submit(run)):
+            self._run = run
+            self._clock.start()
+            self._showProgress()
+        self._onChanged()
+
+    def _submit(self, run: Run) -> None:
+        chosen = self._parameters()
+        results.check_output_node(run.outputNode)
+        image = image_from_volume_node(run.volumeNode)
+        run.before = results.state_of(run.volumeNode)
+        location = location_of(chosen.location)
+        shared_worker().submit(
+            image,
+            name=run.volumeNode.GetName(),
+            threshold=chosen.threshold,
+            location=None if location is None else lps_from_ras(location),
+            onProgress=lambda phase, fraction: self._onProgress(run, phase, fraction),
+            onResult=lambda segmentation: self._onResult(run, segmentation),
+            onError=lambda error: self._onError(run, error),
+            **self._asked(),
+        )
+
+    def _onProgress(self, run: Run, phase: str, fraction: float) -> None:
+        begin = PHASE_STARTS.get(phase, run.fraction)
+        end = next((start for start in sorted(PHASE_STARTS.values()) if start > begin), 1.0)
+        run.phase, run.fraction = phase, max(run.fraction, begin + fraction * (end - begin))
+        if run is self._run:
+            self._showProgress()
+
+    def _showProgress(self) -> None:
+        if self._run is None:
+            return
+        words = {
+            "Starting engine": _("Starting engine"),
+            "Loading model": _("Loading model"),
+            "Preprocessing": _("Preparing the scan"),
+            "Segmenting": _("Segmenting"),
+            "Measuring": _("Measuring"),
+        }
+        phase, seconds = self._run.phase, time.monotonic() - self._run.started
+        self.ui.progressBar.setVisible(True)
+        self.ui.progressBar.value = round(100 * self._run.fraction)
+        self._say(_("{phase}, {seconds:.0f} s").format(phase=words.get(phase, phase), seconds=seconds))
+
+    def _onResult(self, run: Run, segmentation) -> None:
+        if run is self._run:
+            self._end()
+            self._onChanged()
+            self._guard(lambda: self._onDone(run, segmentation))
+
+    def _onError(self, run: Run, error: DDSPSegmentationError) -> None:
+        if run is not self._run:
+            return
+        self._end()
+        if isinstance(error, Cancelled):
+            self._say(_("Cancelled; nothing was changed. Press Segment Prostate to start again."))
+        else:
+            self._say(str(error))
+        self._onChanged()
+
+    def _end(self) -> None:
+        self._run = None
+        self._clock.stop()
+        self.ui.progressBar.setVisible(False)

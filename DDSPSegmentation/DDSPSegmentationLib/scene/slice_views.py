@@ -1,0 +1,306 @@
+"""What a review does with the views: the scan, doubt laid over it, the slices to look at, contour and surface.
+
+Without a window, or before there are slice views, nothing happens and nothing is raised.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import slicer
+import vtk
+from slicer.i18n import tr as _
+
+from ..engine import segmentation as engine
+
+# Slicer loads the first two from files; the last one is built in.
+COLOR_MAPS = ("Inferno", "Magma", "Iron")
+VISIBLE_DOUBT = 0.1
+# Above 1, or rounding while the volume is resliced would cut holes where the doubt is greatest.
+MOST_VISIBLE_DOUBT = 1.1
+
+
+def show_volume(volume_node: slicer.vtkMRMLScalarVolumeNode | None) -> None:
+    """Show a volume in the background of every slice view, in the planes it was acquired in.
+
+    A view that showed it already keeps its zoom and the place it looks at; a view that did not is fitted to it.
+    """
+    if volume_node is None:
+        return
+    for logic in _slice_logics():
+        composite, view = logic.GetSliceCompositeNode(), logic.GetSliceNode()
+        is_new = composite.GetBackgroundVolumeID() != volume_node.GetID()
+        composite.SetBackgroundVolumeID(volume_node.GetID())
+        _turn_to(volume_node, view)
+        if is_new:
+            logic.FitSliceToBackground()
+
+
+def acquired_axis(volume_node: slicer.vtkMRMLScalarVolumeNode) -> int:
+    """Array axis (0, 1, 2 for z, y, x) along which a volume's slices were acquired, as the engine counts it."""
+    corner = _world_of(volume_node, (0, 0, 0))
+    return engine.acquired_axis([math.dist(corner, _world_of(volume_node, step)) for step in np.eye(3)])
+
+
+def jump_to_slice(
+    volume_node: slicer.vtkMRMLScalarVolumeNode, mask: np.ndarray | None, index: int, axis: int | None = None
+) -> None:
+    """Move all slice views to one acquired slice: to the middle of the gland there, or else of the slice.
+
+    The zoom stays.
+
+    Args:
+        mask: z,y,x on the volume's grid, 0 outside.
+        index: of the slice along ``axis``.
+        axis: array axis; the acquired one unless told otherwise.
+    """
+    if not _slice_logics():
+        return
+    if axis is None:
+        axis = acquired_axis(volume_node)
+    middle = [(length - 1) / 2 for length in reversed(volume_node.GetImageData().GetDimensions())]
+    middle[axis] = index
+    if mask is not None:
+        inside = np.argwhere(np.take(mask, index, axis))
+        if inside.size:
+            in_plane = [other for other in range(3) if other != axis]
+            for other, place in zip(in_plane, inside.mean(axis=0), strict=True):
+                middle[other] = float(place)
+    right, anterior, superior = _world_of(volume_node, middle[::-1])
+    slicer.modules.markups.logic().JumpSlicesToLocation(right, anterior, superior, True)
+
+
+def least_certain_slices(doubts: Sequence[float | None]) -> list[int]:
+    """Indices of the acquired slices from the least certain on; slices without a value are left out."""
+    known = [index for index, doubt in enumerate(doubts) if doubt is not None and not math.isnan(doubt)]
+    return sorted(known, key=lambda index: -doubts[index])
+
+
+@dataclass(frozen=True)
+class SliceStop:
+    """One slice of a tour: its index along the acquired axis, and its rank among ``total`` (1: the least certain)."""
+
+    index: int
+    rank: int
+    total: int
+
+    @property
+    def label(self) -> str:
+        return _("{rank} of {total}").format(rank=self.rank, total=self.total)
+
+
+class SliceTour:
+    """Steps through the slices from the least certain to the most certain one, and round again.
+
+    Args:
+        doubts: one value an acquired slice, the higher the less certain; ``None`` where there is no gland.
+    """
+
+    def __init__(self, doubts: Sequence[float | None]):
+        self._order = least_certain_slices(doubts)
+        self._place: int | None = None
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    def next(self) -> SliceStop | None:
+        """The next slice; the first step of a tour, in either direction, is the least certain one."""
+        return self._step(1)
+
+    def previous(self) -> SliceStop | None:
+        return self._step(-1)
+
+    def _step(self, by: int) -> SliceStop | None:
+        if not self._order:
+            return None
+        self._place = 0 if self._place is None else (self._place + by) % len(self._order)
+        return SliceStop(self._order[self._place], self._place + 1, len(self._order))
+
+
+class UncertaintyOverlay:
+    """The doubt of the network as the foreground of every slice view, and what it displaced there."""
+
+    def __init__(self):
+        self._volume_node = None
+        self._legend_node = None
+        # Keyed by the composite node itself: an ID may be another node's after the scene was closed.
+        self._displaced: dict = {}
+
+    def isShown(self) -> bool:
+        return bool(self._displaced) and _in_scene(self._volume_node)
+
+    def show(self, uncertaintyVolumeNode: slicer.vtkMRMLScalarVolumeNode, opacity: float) -> None:
+        """Lay a volume of doubt in [0, 1] over the views.
+
+        Called again it takes in the views that came since and leaves those in which the user chose another foreground.
+        """
+        logics = _slice_logics()
+        if not logics:
+            return
+        if uncertaintyVolumeNode is not self._volume_node:
+            self._hide_legend()
+            kept = {composite: layer for composite, layer in self._displaced.items() if self._is_ours(composite)}
+            self._volume_node, self._displaced = uncertaintyVolumeNode, kept
+            for composite in kept:
+                composite.SetForegroundVolumeID(uncertaintyVolumeNode.GetID())
+        _color(uncertaintyVolumeNode)
+        for logic in logics:
+            composite = logic.GetSliceCompositeNode()
+            if composite not in self._displaced:
+                self._displaced[composite] = self._layer_of(composite)
+                composite.SetForegroundVolumeID(uncertaintyVolumeNode.GetID())
+        self.setOpacity(opacity)
+        self._show_legend()
+
+    def setOpacity(self, opacity: float) -> None:
+        """0 to see the scan alone, 1 to see the doubt alone; views with a foreground of the user's are left."""
+        for composite in self._displaced:
+            if self._is_ours(composite):
+                composite.SetForegroundOpacity(opacity)
+
+    def hide(self) -> None:
+        """Bring back the foreground each view had, unless the user chose another one meanwhile."""
+        for composite, (volume_node, opacity) in self._displaced.items():
+            if _in_scene(composite) and self._is_ours(composite):
+                composite.SetForegroundVolumeID(volume_node.GetID() if _in_scene(volume_node) else None)
+                composite.SetForegroundOpacity(opacity)
+        self._hide_legend()
+        self.forget()
+
+    def forget(self) -> None:
+        """Let go of every node, as they are: the scene is closing, or was closed."""
+        self._volume_node = self._legend_node = None
+        self._displaced = {}
+
+    def _is_ours(self, composite: slicer.vtkMRMLSliceCompositeNode) -> bool:
+        """A volume that was deleted while it was shown leaves an empty foreground behind."""
+        shown = composite.GetForegroundVolumeID()
+        return shown == self._volume_node.GetID() if _in_scene(self._volume_node) else shown is None
+
+    def _layer_of(self, composite: slicer.vtkMRMLSliceCompositeNode) -> tuple:
+        volume_id = composite.GetForegroundVolumeID()
+        volume_node = slicer.mrmlScene.GetNodeByID(volume_id) if volume_id else None
+        if volume_node is self._volume_node:  # left in a scene that was saved with it
+            return None, 0.0
+        return volume_node, composite.GetForegroundOpacity()
+
+    def _show_legend(self) -> None:
+        color_logic = slicer.modules.colors.logic() if hasattr(slicer.modules, "colors") else None
+        if not hasattr(color_logic, "AddDefaultColorLegendDisplayNode"):
+            return
+        display_node = self._volume_node.GetDisplayNode()
+        self._legend_node = color_logic.AddDefaultColorLegendDisplayNode(display_node)
+        if self._legend_node is not None:
+            self._legend_node.SetTitleText(_("Uncertainty"))
+            self._legend_node.SetLabelFormat("%.2f")
+            self._legend_node.SetVisibility(True)
+
+    def _hide_legend(self) -> None:
+        if _in_scene(self._legend_node):
+            self._legend_node.SetVisibility(False)
+
+
+def apply_display(
+    segmentation_node: slicer.vtkMRMLSegmentationNode,
+    segment_id: str,
+    contour: bool,
+    fill: bool,
+    surface: bool,
+    opacity: float | None = None,
+) -> None:
+    """Show one segment as contour, filled, as a surface, or not at all; other segments keep their visibility.
+
+    The surface is made when it is asked for; a segmentation without other segments loses it when it is not, since
+    it would be computed anew at every edit.
+
+    Args:
+        opacity: of the filling, in [0, 1]; as it is when ``None``.
+    """
+    if segmentation_node.GetDisplayNode() is None:
+        segmentation_node.CreateDefaultDisplayNodes()
+    display_node = segmentation_node.GetDisplayNode()
+    segments = segmentation_node.GetSegmentation()
+    alone = segments.GetNumberOfSegments() == 1
+    name = slicer.vtkSegmentationConverter.GetClosedSurfaceRepresentationName()
+    if surface and not segments.ContainsRepresentation(name):
+        segmentation_node.CreateClosedSurfaceRepresentation()
+    elif alone and not surface and segments.ContainsRepresentation(name):
+        segmentation_node.RemoveClosedSurfaceRepresentation()
+    with slicer.util.NodeModify(display_node):
+        for part, wanted in (
+            ("Visibility", contour or fill or surface),
+            ("Visibility2DOutline", contour),
+            ("Visibility2DFill", fill),
+            ("Visibility3D", surface),
+        ):
+            getattr(display_node, f"SetSegment{part}")(segment_id, wanted)
+            if wanted or alone:
+                getattr(display_node, f"Set{part}")(wanted)
+        if opacity is not None:
+            display_node.SetOpacity2DFill(opacity)
+
+
+def set_surface_smoothing(segmentation_node: slicer.vtkMRMLSegmentationNode, factor: float) -> None:
+    """Smooth the surface by 0 (the voxels' steps) to 1 (most); one that is there is computed anew."""
+    segments = segmentation_node.GetSegmentation()
+    parameter = slicer.vtkBinaryLabelmapToClosedSurfaceConversionRule.GetSmoothingFactorParameterName()
+    segments.SetConversionParameter(parameter, f"{factor:g}")
+    name = slicer.vtkSegmentationConverter.GetClosedSurfaceRepresentationName()
+    if segments.ContainsRepresentation(name):
+        segments.CreateRepresentation(name, True)
+
+
+def _slice_logics() -> list[slicer.vtkMRMLSliceLogic]:
+    application = getattr(slicer, "app", None)
+    layout = application.layoutManager() if application is not None else None
+    if layout is None:
+        return []
+    logics = layout.mrmlSliceLogics()
+    found = [logics.GetItemAsObject(number) for number in range(logics.GetNumberOfItems())]
+    return [logic for logic in found if logic.GetSliceNode() is not None and logic.GetSliceCompositeNode() is not None]
+
+
+def _turn_to(volume_node: slicer.vtkMRMLScalarVolumeNode, view: slicer.vtkMRMLSliceNode) -> None:
+    transform_node = volume_node.GetParentTransformNode()
+    if transform_node is not None and not transform_node.IsTransformToWorldLinear():
+        return  # a bent volume has no plane
+    looked_at = _middle_of(view)
+    view.RotateToVolumePlane(volume_node)
+    # A view that was panned turns about a point beside its middle.
+    if math.dist(looked_at, _middle_of(view)) > 1e-6:
+        view.JumpSliceByCentering(*looked_at)
+
+
+def _middle_of(view: slicer.vtkMRMLSliceNode) -> tuple[float, ...]:
+    return tuple(view.GetSliceToRAS().MultiplyPoint((*view.GetXYZOrigin(), 1.0))[:3])
+
+
+def _world_of(volume_node: slicer.vtkMRMLScalarVolumeNode, ijk: Sequence[float]) -> list[float]:
+    """Where a voxel (i,j,k) lies in the world: RAS, mm, parent transform included."""
+    matrix = vtk.vtkMatrix4x4()
+    volume_node.GetIJKToRASMatrix(matrix)
+    world = [0.0, 0.0, 0.0]
+    volume_node.TransformPointToWorld(matrix.MultiplyPoint((*ijk, 1.0))[:3], world)
+    return world
+
+
+def _color(volume_node: slicer.vtkMRMLScalarVolumeNode) -> None:
+    volume_node.CreateDefaultDisplayNodes()
+    display_node = volume_node.GetScalarVolumeDisplayNode()
+    found = (slicer.mrmlScene.GetFirstNode(name, "vtkMRMLColorTableNode") for name in COLOR_MAPS)
+    color_node = next((node for node in found if node is not None), None)
+    with slicer.util.NodeModify(display_node):
+        if color_node is not None:
+            display_node.SetAndObserveColorNodeID(color_node.GetID())
+        display_node.SetAutoWindowLevel(False)
+        display_node.SetWindowLevelMinMax(0.0, 1.0)
+        display_node.SetAutoThreshold(False)
+        display_node.SetThreshold(VISIBLE_DOUBT, MOST_VISIBLE_DOUBT)
+        display_node.SetApplyThreshold(True)
+
+
+def _in_scene(node: slicer.vtkMRMLNode | None) -> bool:
+    return node is not None and bool(node.GetID()) and slicer.mrmlScene.GetNodeByID(node.GetID()) is node

@@ -1,0 +1,317 @@
+"""One worker process on qt.QProcess: how it is found, started, listened to and ended; and the log of what it prints."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import slicer
+from slicer.i18n import tr as _
+
+from ..engine.errors import DDSPSegmentationError, StorageError, WorkerError
+from ..service.protocol import PACKAGE_FOLDER, decode_line, garbled
+
+LOG_BYTES = 1_000_000
+LONGEST_LINE = 16_000_000
+
+_LAUNCHER_SAW_CRASH = 1  # PythonSlicer's exit code when what it started was killed; a worker never ends with it
+_SIGKILL = 9
+_REACTION_MS = 1000
+
+
+class RotatingLog:
+    """A file that starts anew when it grows beyond a megabyte; the one before it stays as ``<name>.1``."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def write(self, data: bytes) -> None:
+        """Append; a disk that takes no more loses the log and nothing else."""
+        data = data[-LOG_BYTES:]
+        with suppress(OSError):
+            if self.path.exists() and self.path.stat().st_size + len(data) > LOG_BYTES:
+                os.replace(self.path, self.path.with_name(self.path.name + ".1"))
+            with open(self.path, "ab") as file:
+                file.write(data)
+
+
+class WorkerProcess:
+    """One process from its start to its end; after ``kill`` it says nothing more.
+
+    Args:
+        command: program and arguments.
+        folder: working directory; made when it is missing.
+        onMessage: called with each event, a dictionary.
+        onEnd: called once with the error when the process ends or fails by itself.
+        onGone: called when nothing of the process is left, however it ended.
+        later: calls what it is given from the event loop.
+    """
+
+    def __init__(
+        self,
+        command: list[str],
+        folder: Path,
+        log: RotatingLog,
+        onMessage: Callable[[dict], None],
+        onEnd: Callable[[DDSPSegmentationError], None],
+        onGone: Callable[[WorkerProcess], None],
+        later: Callable[[Callable[[], None]], None],
+    ):
+        self._command, self._folder, self._log = command, folder, log
+        self._onMessage, self._onEnd, self._onGone, self._later = onMessage, onEnd, onGone, later
+        self._process = None
+        self._buffer = b""
+        self._started = False
+        self._silent = False
+        self._signals_under_way = 0
+        self.workerPid: int | None = None
+
+    def start(self) -> None:
+        """Start in the background.
+
+        Raises:
+            StorageError: the working directory cannot be made.
+        """
+        import qt
+
+        make_folder(self._folder)
+        self._process = qt.QProcess()
+        self._process.setProcessChannelMode(qt.QProcess.SeparateChannels)
+        self._process.setProcessEnvironment(_environment())
+        self._process.setWorkingDirectory(str(self._folder))
+        self._slots = {
+            "started()": self._counted(self._on_started),
+            "readyReadStandardOutput()": self._counted(self._on_output),
+            "readyReadStandardError()": self._counted(self._on_printed),
+            "finished(int,QProcess::ExitStatus)": self._counted(self._on_finished),
+            "errorOccurred(QProcess::ProcessError)": self._counted(self._on_error),
+        }
+        for name, slot in self._slots.items():
+            self._process.connect(name, slot)
+        self._process.start(self._command[0], list(self._command[1:]))
+
+    @property
+    def processId(self) -> int | None:
+        """Of the worker once it said hello, before that of what was started; None when there is none."""
+        if self.workerPid is not None:
+            return self.workerPid
+        return (int(self._process.processId()) or None) if self._process is not None else None
+
+    def send(self, line: str) -> None:
+        """A line of ``encode_line``: ASCII as text, which PythonQt turns into bytes in every version."""
+        self._process.write(line)
+
+    def kill(self) -> None:
+        """End everything that was started, now; the process object goes once Qt has noticed."""
+        self._silent = True
+        if self._process is None:
+            self._onGone(self)
+            return
+        started = int(self._process.processId())  # 0 when it ended, or never started
+        if started:
+            # It may be a launcher, whose end is not its worker's; hello's word is for systems that do not tell.
+            for pid in descendants(started) or filter(None, [self.workerPid]):
+                kill_process(pid)
+        self._process.closeWriteChannel()
+        self._process.kill()
+        if not started:
+            self._later(self._drop)
+
+    def waitForEnd(self, milliseconds: int) -> None:
+        """Wait until nothing is left of a killed process."""
+        if self._process is not None and self._process.waitForFinished(milliseconds):
+            self._drop()
+
+    def _counted(self, slot: Callable) -> Callable:
+        """The process object may not go while one of its signals is under way."""
+
+        def receive(*values) -> None:
+            self._signals_under_way += 1
+            try:
+                slot(*values)
+            finally:
+                self._signals_under_way -= 1
+
+        return receive
+
+    def _on_started(self) -> None:
+        self._started = True
+
+    def _on_output(self) -> None:
+        self._buffer += self._process.readAllStandardOutput().data()
+        while not self._silent and b"\n" in self._buffer:
+            line, _newline, self._buffer = self._buffer.partition(b"\n")
+            try:
+                message = decode_line(line)
+            except WorkerError as error:
+                self._fail(error)
+                return
+            self._onMessage(message)
+        if len(self._buffer) > LONGEST_LINE:
+            self._fail(garbled())
+
+    def _on_printed(self) -> None:
+        self._log.write(self._process.readAllStandardError().data())
+
+    def _on_finished(self, code: int, status) -> None:
+        import qt
+
+        self._on_output()
+        self._on_printed()
+        crashed = status == qt.QProcess.CrashExit
+        self._fail(_error_at_end(int(code), crashed, self.workerPid is not None))
+        self._later(self._drop)
+
+    def _on_error(self, kind) -> None:
+        import qt
+
+        if not self._started:
+            self._fail(
+                WorkerError(
+                    _("The engine's program '{program}' could not be started.").format(program=self._command[0]),
+                    _("Check that the file is there and may be run; install Slicer again if it is not."),
+                )
+            )
+            self._later(self._drop)
+        elif kind == qt.QProcess.WriteError:  # mostly its end, which says more and comes right after
+            qt.QTimer.singleShot(_REACTION_MS, lambda: self._fail(_error_at_end(0, False, True)))
+
+    def _fail(self, error: DDSPSegmentationError) -> None:
+        """Say so once, and make sure that nothing keeps running."""
+        if self._silent:
+            return
+        self._log.write(f"{error}\n".encode())
+        self.kill()
+        self._onEnd(error)
+
+    def _drop(self) -> None:
+        """Let go of the process object, which must outlive its own signals."""
+        if self._process is None:
+            return
+        if self._signals_under_way:
+            self._later(self._drop)
+            return
+        process, self._process = self._process, None
+        for name, slot in self._slots.items():
+            process.disconnect(name, slot)
+        process.deleteLater()
+        self._onGone(self)
+
+
+def make_folder(folder: Path) -> None:
+    """Make the temporary folder where it is missing, as after the system tidied up.
+
+    Raises:
+        StorageError: it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(
+            _("The temporary folder '{folder}' cannot be made: {reason}.").format(folder=folder, reason=error.strerror),
+            _("Check its disk, or choose another temporary folder in the application settings."),
+        ) from error
+
+
+def worker_command() -> list[str]:
+    """PythonSlicer inside Slicer, where sys.executable need not be a Python; elsewhere this Python.
+
+    Raises:
+        WorkerError: this Slicer has no PythonSlicer.
+    """
+    home = getattr(getattr(slicer, "app", None), "slicerHome", None)
+    program = sys.executable
+    if home:
+        name = "PythonSlicer.exe" if os.name == "nt" else "PythonSlicer"
+        beside = os.path.join(home, "bin", name)
+        program = shutil.which("PythonSlicer") or (beside if os.path.isfile(beside) else None)
+        if program is None:
+            raise WorkerError(
+                _("PythonSlicer, which runs the engine, is missing from '{home}'.").format(home=home),
+                _("Install Slicer again."),
+            )
+    return [program, "-m", "DDSPSegmentationLib.service.worker"]
+
+
+def kill_process(pid: int) -> None:
+    """End a process of this user at once; one that is gone already is fine."""
+    if pid <= 1:
+        raise ValueError(f"{pid} is not a process that may be ended")
+    if os.name != "nt":
+        with suppress(OSError):
+            os.kill(pid, signal.SIGKILL)
+        return
+    import ctypes
+
+    kernel = ctypes.windll.kernel32
+    kernel.OpenProcess.restype = ctypes.c_void_p
+    terminate = 0x0001
+    handle = kernel.OpenProcess(terminate, False, pid)
+    if handle:
+        kernel.TerminateProcess(ctypes.c_void_p(handle), 1)
+        kernel.CloseHandle(ctypes.c_void_p(handle))
+
+
+def descendants(pid: int) -> list[int]:
+    """Processes that a process started, and theirs, deepest last; empty where the system does not tell.
+
+    A worker that is missed ends by itself: its standard input closes with its launcher.
+    """
+    if pid <= 1:  # no process, or the system's own
+        return []
+    parents = _parents()
+    found, level = [], [pid]
+    while level:
+        level = [child for child, parent in parents.items() if parent in level]
+        found += level
+    return found
+
+
+def _parents() -> dict[int, int]:
+    """Each process and the one that started it."""
+    parents = {}
+    if sys.platform.startswith("linux"):
+        for entry in os.listdir("/proc"):
+            if entry.isdigit():
+                with suppress(OSError, ValueError, IndexError), open(f"/proc/{entry}/stat", "rb") as file:
+                    # The name in parentheses may hold anything, so count from its end: state, then parent.
+                    parents[int(entry)] = int(file.read().rpartition(b")")[2].split()[1])
+    elif sys.platform == "darwin":
+        with suppress(OSError, subprocess.SubprocessError, ValueError):
+            listed = subprocess.run(["/bin/ps", "-axo", "pid=,ppid="], capture_output=True, timeout=1).stdout
+            for line in listed.splitlines():
+                child, parent = map(int, line.split())
+                parents[child] = parent
+    return parents
+
+
+def _environment():
+    """Ours, with this very package in front, and nothing written into the installed folder."""
+    import qt
+
+    environment = qt.QProcessEnvironment.systemEnvironment()
+    folders = [str(Path(PACKAGE_FOLDER).parent), environment.value("PYTHONPATH", "")]
+    environment.insert("PYTHONPATH", os.pathsep.join(filter(None, folders)))
+    for name in ("PYTHONUTF8", "PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE"):
+        environment.insert(name, "1")
+    return environment
+
+
+def _error_at_end(code: int, crashed: bool, said_hello: bool) -> WorkerError:
+    see_log = _("Try again; if it happens again, press Show log in Advanced and report it.")
+    if crashed and code == _SIGKILL or said_hello and code == _LAUNCHER_SAW_CRASH:
+        return WorkerError(
+            _("The engine was ended from outside; the computer may have run out of memory."),
+            _("Close other programs and try again; Show log in Advanced may say more."),
+        )
+    if crashed:
+        return WorkerError(_("The engine crashed (code {code}).").format(code=code), see_log)
+    if said_hello:
+        return WorkerError(_("The engine ended unexpectedly (exit code {code}).").format(code=code), see_log)
+    return WorkerError(_("The engine ended while it was starting (exit code {code}).").format(code=code), see_log)

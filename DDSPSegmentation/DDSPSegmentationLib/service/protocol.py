@@ -1,0 +1,155 @@
+"""What the worker process and its client say to each other.
+
+One JSON object a line, ASCII (so UTF-8 too), ended by a newline. Requests go to the worker's standard input; events
+come back on what was its standard output when it started. Everything else that the worker prints is on stderr.
+Images travel as uncompressed MetaImage files (see ``stored_segmentation``).
+
+The worker's first event is ``hello``, or ``error`` with ``id`` null when it cannot work at all; then it ends.
+
+========  ==================================================================================================
+event     keys
+========  ==================================================================================================
+hello     protocol, package (version), folder (of the package), pid, python, torch, devices (names that can be
+          used, best first), auto (the device that ``auto`` takes, in words)
+progress  id, phase, fraction (0 to 1 of that phase), seconds (since the request was taken up)
+log       id (or null), text: one line for the log file
+result    id, segmentation: every field of ``Segmentation``; an image is a file name in the output folder
+error     id (or null), type (class of the family), cause, next_step
+========  ==================================================================================================
+
+There is one request, ``segment``: id, image (path), name, mode, threshold, bias_field, device, model, location
+(x, y, z in LPS mm, or null), output (a folder that does not exist yet; the worker makes it and, on failure, removes
+it). Each request is answered by any number of ``progress`` and exactly one ``result`` or ``error``. One request at a
+time: another one meanwhile is answered by ``error`` at once. When its standard input closes the worker ends at once.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+
+from .. import __version__
+from ..engine import errors
+from ..engine.errors import DDSPSegmentationError, WorkerError
+
+PROTOCOL_VERSION = 1
+PACKAGE_FOLDER = str(Path(__file__).resolve().parents[1])
+REQUEST_KEYS = ("id", "image", "name", "mode", "threshold", "bias_field", "device", "model", "location", "output")
+
+_SEE_LOG = "Segment again; if it happens again, press Show log in Advanced and report it."
+_FAMILY = {
+    name: kind
+    for name, kind in vars(errors).items()
+    if isinstance(kind, type) and issubclass(kind, DDSPSegmentationError)
+}
+
+
+def encode_line(message: dict) -> str:
+    """One message as one line; what JSON cannot hold raises TypeError or ValueError."""
+    return json.dumps(message, ensure_ascii=True, allow_nan=False, separators=(",", ":")) + "\n"
+
+
+def decode_line(line: bytes | str) -> dict:
+    """The message in a line.
+
+    Raises:
+        WorkerError: it is no JSON object.
+    """
+    try:
+        message = json.loads(line)
+    except (ValueError, RecursionError):
+        message = None
+    if not isinstance(message, dict):
+        raise garbled()
+    return message
+
+
+def garbled() -> WorkerError:
+    """The error for anything that does not follow the protocol."""
+    return WorkerError("The engine sent something unreadable and was stopped.", _SEE_LOG)
+
+
+def hello_message(pid: int, torch_version: str, devices: list[str], auto: str) -> dict:
+    return {
+        "event": "hello",
+        "protocol": PROTOCOL_VERSION,
+        "package": __version__,
+        "folder": PACKAGE_FOLDER,
+        "pid": pid,
+        "python": platform.python_version(),
+        "torch": torch_version,
+        "devices": devices,
+        "auto": auto,
+    }
+
+
+def segment_request(
+    request_id: str,
+    image: Path,
+    output: Path,
+    *,
+    name: str = "volume",
+    mode: str = "fast",
+    threshold: float = 0.5,
+    bias_field: str | None = None,
+    device: str = "auto",
+    model: Path | str | None = None,
+    location: Sequence[float] | None = None,
+) -> dict:
+    return {
+        "request": "segment",
+        "id": request_id,
+        "image": str(image),
+        "name": name,
+        "mode": mode,
+        "threshold": float(threshold),
+        "bias_field": bias_field,
+        "device": device,
+        "model": None if model is None else str(model),
+        "location": None if location is None else [float(value) for value in location],
+        "output": str(output),
+    }
+
+
+def check_hello(message: dict) -> None:
+    """Make sure that the worker is of the same package as its client.
+
+    Raises:
+        WorkerError: another protocol, package version or folder, both named; or the event is incomplete.
+    """
+    expected = {"protocol": PROTOCOL_VERSION, "package": __version__, "folder": PACKAGE_FOLDER}
+    for key, words in (("protocol", "protocol"), ("package", "version"), ("folder", "folder")):
+        if message.get(key) != expected[key]:
+            raise WorkerError(
+                f"The engine is of another installation: {words} '{message.get(key)}' instead of '{expected[key]}'.",
+                "Keep one installation of DDSPSegmentation, then restart Slicer.",
+            )
+    pid, devices = message.get("pid"), message.get("devices")
+    if type(pid) is not int or pid <= 1 or not isinstance(devices, list):
+        raise garbled()
+
+
+def error_message(error: BaseException, request_id: str | None) -> dict:
+    """An error as an event; one from outside the family becomes one sentence without its details."""
+    told = error if isinstance(error, DDSPSegmentationError) else _outside_the_family(error)
+    kind = next((known.__name__ for known in type(told).__mro__ if _FAMILY.get(known.__name__) is known), "")
+    return {"event": "error", "id": request_id, "type": kind, "cause": told.cause, "next_step": told.next_step}
+
+
+def error_of(message: dict) -> DDSPSegmentationError:
+    """The error that an event tells of, of the class that it had in the worker."""
+    cause, next_step = message.get("cause"), message.get("next_step")
+    if not isinstance(cause, str) or not isinstance(next_step, str):
+        return garbled()
+    return _FAMILY.get(message.get("type"), WorkerError)(cause, next_step)
+
+
+def _outside_the_family(error: BaseException) -> DDSPSegmentationError:
+    if isinstance(error, MemoryError):
+        return errors.DeviceError(
+            "There is not enough memory to segment this scan.",
+            "Close other programs, or use a computer with more memory.",
+        )
+    return WorkerError(f"The engine failed unexpectedly ({type(error).__name__}).", _SEE_LOG)
