@@ -1,12 +1,13 @@
 # make demo   segments the bundled scan and says where the result is
 # make test   checks style and runs the tests
-# Both set up .venv on first use, need no root rights, and start within seconds afterwards.
+# make screenshots   draws the panel in each of its states into Resources/Screenshots
+# All set up .venv on first use, need no root rights, and start within seconds afterwards.
 # PYTHON=/path/to/python3.12 names the Python to use, TORCH_INDEX=URL another index with PyTorch's CPU builds.
 PYTHON_OF_VENV := .venv/bin/python
 SAMPLE := DDSPSegmentation/Resources/SampleData/ProstateX-0000.nrrd
 unexport PYTHONHOME PYTHONPATH
 
-.PHONY: help demo test clean
+.PHONY: help demo test screenshots clean
 help:
 	@sed -n '1,/^[^#]/s/^# //p' Makefile
 
@@ -20,6 +21,10 @@ test:
 	@sh requirements/install.sh test
 	@$(PYTHON_OF_VENV) -m ruff check .
 	@$(PYTHON_OF_VENV) -m pytest
+
+screenshots:
+	@sh requirements/install.sh test
+	@$(PYTHON_OF_VENV) Testing/screenshots.py
 
 clean:
 	rm -rf .venv demo

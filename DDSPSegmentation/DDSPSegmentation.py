@@ -218,6 +218,7 @@ class DDSPSegmentationTest(ScriptedLoadableModuleTest):
             self.delayDisplay("DDSP Segmentation: nothing was segmented. " + self.logic.missingTorch())
             return
         node = self.checkResult()
+        self.checkWorker(node)
         self.checkRotatedVolume(node)
         self.checkEditedContourIsKept(node)
         if slicer.app.layoutManager() is not None and slicer.util.mainWindow() is not None:
@@ -252,6 +253,15 @@ class DDSPSegmentationTest(ScriptedLoadableModuleTest):
         for className in ("vtkMRMLSegmentationNode", "vtkMRMLTableNode"):
             self.assertEqual(len(slicer.util.getNodesByClass(className)), 1)
         return node
+
+    def checkWorker(self, node):
+        """The process of its own finds what this process found, or what it found itself before."""
+        from DDSPSegmentationLib.scene.shared_worker import shared_worker
+
+        before = self.maskOf(node)
+        result = self.logic.segmentProstate(self.volumeNode, runner=shared_worker())
+        self.assertIs(result.outputSegmentationNode, node)
+        self.assertTrue((self.maskOf(node) == before).all())
 
     def checkRotatedVolume(self, node):
         before = self.maskOf(node)

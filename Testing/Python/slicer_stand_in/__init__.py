@@ -18,7 +18,6 @@ from . import (
     module_window,
     mrml_widgets,
     parameter_nodes,
-    python_qt,
     sample_data,
     segment_editor,
     segment_statistics,
@@ -59,15 +58,21 @@ def install() -> None:
 def window(host, hasLayout: bool = True):
     """slicer.app and the base classes of module files as in a window, around a headless host; gives the application.
 
-    Raises at its end what any slot raised meanwhile.
+    Raises at its end the first exception that nobody caught meanwhile, in a slot or an observer.
     """
     install()
-    modules, base = slicer.modules, sys.modules["slicer.ScriptedLoadableModule"]
+    modules, base, hook = slicer.modules, sys.modules["slicer.ScriptedLoadableModule"], sys.excepthook
+    uncaught = []
+
+    def keep(kind, error, traceback):
+        uncaught.append(error)
+        hook(kind, error, traceback)
+
+    sys.excepthook = keep
+    dialogs.forget()
     slicer.modules = SimpleNamespace(**vars(modules))
     slicer.ScriptedLoadableModule = sys.modules[base.__name__] = _module_base(base)
     slicer.app = application = Application(host.scene, host.logics["application"], hasLayout)
-    python_qt.failed_slots.clear()
-    dialogs.forget()
     try:
         yield application
     finally:
@@ -75,10 +80,10 @@ def window(host, hasLayout: bool = True):
         host.scene.Clear(0)
         application.processEvents()
         del slicer.app
-        slicer.modules = modules
+        slicer.modules, sys.excepthook = modules, hook
         slicer.ScriptedLoadableModule = sys.modules[base.__name__] = base
-    if python_qt.failed_slots:
-        raise python_qt.failed_slots[0]
+    if uncaught:
+        raise uncaught[0]
 
 
 def _module_base(headless):

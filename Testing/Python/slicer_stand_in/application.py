@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import shutil
 import sys
 import tempfile
 from types import SimpleNamespace
@@ -69,18 +70,22 @@ class Application(Signals):
         return getattr(self._qt, name)
 
     def close(self):
-        """End, as Slicer does: the modules first, then the window and the views."""
+        """End, as Slicer does: the modules first, then the window and the views. A second call does nothing more."""
         self.raiseSignal("aboutToQuit()")
         for name in self._modules.modulesNames():
             closeModule(name)
         forget_widgets()
         if self._window is not None:
             self._window.deleteLater()
+            self._window = None
         for tag in self._tags:
             self._scene.RemoveObserver(tag)
+        self._tags = ()
         if self._layout is not None:
             self._layout.close()
+            self._layout = None
         self.processEvents()
+        shutil.rmtree(self.temporaryPath, ignore_errors=True)
 
     def processEvents(self, *flags):
         self._qt.processEvents(*flags)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import enum
-import pathlib
 import typing
 
 import slicer
@@ -53,10 +52,6 @@ def connector_for(widget, hint):
         return Connector(widget, "text", None)
     if kind is str and class_name == "QTextEdit":
         return Connector(widget, "plainText", "textChanged")
-    if class_name == "ctkPathLineEdit" and kind is pathlib.Path:
-        return PathConnector(widget, "currentPath", "currentPathChanged")
-    if class_name == "ctkDirectoryButton" and kind is pathlib.Path:
-        return PathConnector(widget, "directory", "directoryChanged")
     if class_name == "qMRMLNodeComboBox" and _node_types(kind):
         return NodeConnector(widget, _node_types(kind))
     raise RuntimeError(f"Unable to create GUI connector from datatype '{hint}' to widget type '{type(widget)}'.")
@@ -101,14 +96,6 @@ class Connector:
         if self._signal and self._callback:
             getattr(self._widget, self._signal).disconnect(self._callback)
             self._callback = None
-
-
-class PathConnector(Connector):
-    def read(self):
-        return pathlib.Path(super().read())
-
-    def write(self, value):
-        super().write(str(value))
 
 
 class ChoiceConnector(Connector):

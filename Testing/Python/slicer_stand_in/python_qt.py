@@ -2,9 +2,10 @@
 
 Every class of QObjects that ``import qt`` hands out is derived from Qt's own; an object that Qt made by itself gets
 its class when a method first returns it. What PythonQt refuses (a misspelled property, a signal that does not exist)
-is refused here too, and louder. An exception in a slot is printed, as in Slicer, and kept in failed_slots.
+is refused here too, and louder. An exception in a slot is printed, as in Slicer, and ends nothing.
 """
 
+import ctypes
 import functools
 import sys
 import types
@@ -15,7 +16,10 @@ from PySide6 import QtCore, QtGui, QtUiTools, QtWidgets
 
 from . import dialogs
 
-failed_slots: list[BaseException] = []
+if sys.version_info < (3, 12):
+    # PySide6 6.12 hands out None and True without counting, which only later Pythons forgive: a long session would end.
+    for _constant in (None, True, False):
+        ctypes.c_ssize_t.from_address(id(_constant)).value += 2**40
 
 
 class QtModule(ModuleType):
@@ -77,7 +81,6 @@ def run_slot(slot, values):
     try:
         slot(*(dressed(value) for value in values))
     except Exception as error:  # as in Slicer: the slot ends, the application goes on
-        failed_slots.append(error)
         sys.excepthook(type(error), error, error.__traceback__)
 
 

@@ -145,6 +145,9 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):
     def sourceVolumeNode(self):
         return self._node.GetSourceVolumeNode() if self._node is not None else None
 
+    def sourceVolumeNodeID(self):
+        return self.sourceVolumeNode().GetID() if self.sourceVolumeNode() is not None else ""
+
     def setSourceVolumeNode(self, node):
         if self._node is None or self.segmentationNode() is None:
             if node is not None:
@@ -339,7 +342,6 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):
     # ---- for tests alone
 
     def installedShortcuts(self):
-        """Keys that work just now."""
         return [shortcut.key.toString() for shortcut in self._shortcuts]
 
     def viewsAreObserved(self):
@@ -384,7 +386,6 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):
     switchToSegmentationsButtonVisible = _flag("switchToSegmentationsButtonVisible")
     jumpToSelectedSegmentEnabled = _flag("jumpToSelectedSegmentEnabled")
     undoEnabled = _flag("undoEnabled")
-    effectColumnCount = QtCore.Property(int, lambda self: COLUMNS, lambda self, count: None)
     maximumNumberOfUndoStates = QtCore.Property(
         int,
         lambda self: self._history.GetMaximumNumberOfStates(),

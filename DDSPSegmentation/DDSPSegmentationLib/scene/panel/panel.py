@@ -18,7 +18,7 @@ from ..shared_worker import end_shared_worker, shared_worker
 from .advanced_section import AdvancedSection
 from .correct_section import CorrectSection
 from .export_section import ExportSection
-from .parameters import KEPT_ON_CLOSE, PanelParameters
+from .parameters import KEPT_ON_CLOSE, PanelParameters, connect_widgets
 from .result_section import ResultSection
 from .review_section import ReviewSection
 from .segment_section import Run, SegmentSection
@@ -36,7 +36,7 @@ class Panel(VTKObservationMixin):
     def __init__(self, ui, parameterNode: Callable, modulePath: str):
         super().__init__()
         self.ui, self._parameterNode = ui, parameterNode
-        self._parameters = self._guiTag = None
+        self._parameters = self._disconnectWidgets = None
         self._volumeNode = self._resultNode = None
         self._entered = self._refreshing = self._sceneIsChanging = False
         self._kept: dict = {}
@@ -111,7 +111,7 @@ class Panel(VTKObservationMixin):
             return
         self._disconnectParameters()
         self._parameters = PanelParameters(node)
-        self._guiTag = self._parameters.connectGui(self.ui)
+        self._disconnectWidgets = connect_widgets(self._parameters, self.ui)
         self.addObserver(node, "ModifiedEvent", self._onParametersModified)
 
     def _disconnectParameters(self) -> None:
@@ -120,9 +120,8 @@ class Panel(VTKObservationMixin):
         node = self._parameters.parameterNode
         if self.hasObserver(node, "ModifiedEvent", self._onParametersModified):
             self.removeObserver(node, "ModifiedEvent", self._onParametersModified)
-        if self._guiTag is not None:  # Slicer 5.8 does not tell the tag
-            self._parameters.disconnectGui(self._guiTag)
-        self._parameters = self._guiTag = None
+        self._disconnectWidgets()
+        self._parameters = self._disconnectWidgets = None
 
     def _onParametersModified(self, caller, event) -> None:
         self.refresh()

@@ -1,5 +1,6 @@
 """What the scene saves about the panel: the nodes chosen and how they are shown."""
 
+from collections.abc import Callable
 from typing import Annotated
 
 import slicer
@@ -36,3 +37,25 @@ class PanelParameters:
     showUncertainty: bool = False
     uncertaintyOpacity: Annotated[float, WithinRange(0, 1)] = 0.5
     surfaceSmoothing: Annotated[float, WithinRange(0, 1)] = 0.5
+
+
+def connect_widgets(parameters: PanelParameters, ui) -> Callable[[], None]:
+    """Bind the widgets that name a parameter; returns what undoes it.
+
+    Slicer 5.8 neither tells the tag of a connection nor removes its observer, which would write to deleted widgets.
+    """
+    node, observers = parameters.parameterNode, []
+
+    def observe(event, callback, priority=0.0):
+        observers.append(node.AddObserver(event, callback, priority))
+        return observers[-1]
+
+    parameters.AddObserver = observe
+    tag = parameters.connectGui(ui)
+
+    def disconnect() -> None:
+        parameters.disconnectGui(0 if tag is None else tag)
+        for observer in observers:
+            node.RemoveObserver(observer)
+
+    return disconnect
