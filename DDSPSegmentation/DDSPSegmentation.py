@@ -69,7 +69,7 @@ class DDSPSegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     """Loads the .ui file and hands it to the panel, which does the rest."""
 
     def __init__(self, parent=None):
-        self.logic = self.panel = None
+        self.logic = self.panel = self._panelWidget = None
         ScriptedLoadableModuleWidget.__init__(self, parent)  # starts the mixin too
 
     def setup(self):
@@ -77,30 +77,38 @@ class DDSPSegmentationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         from DDSPSegmentationLib.scene.panel.panel import Panel
 
         self.logic = DDSPSegmentationLogic()
-        panelWidget = slicer.util.loadUI(self.resourcePath("UI/DDSPSegmentation.ui"))
-        self.layout.addWidget(panelWidget)
+        self._panelWidget = slicer.util.loadUI(self.resourcePath("UI/DDSPSegmentation.ui"))
+        self.layout.addWidget(self._panelWidget)
         self.layout.addStretch(1)
-        self.ui = slicer.util.childWidgetVariables(panelWidget)
-        panelWidget.setMRMLScene(slicer.mrmlScene)
+        self.ui = slicer.util.childWidgetVariables(self._panelWidget)
+        self._panelWidget.setMRMLScene(slicer.mrmlScene)
         self.panel = Panel(self.ui, self.logic.getParameterNode, __file__)
 
     def enter(self):
-        self.panel.enter()
+        if self.panel is not None:
+            self.panel.enter()
 
     def exit(self):
-        self.panel.exit()
+        if self.panel is not None:
+            self.panel.exit()
 
     def cleanup(self):
         if self.panel is not None:
             self.panel.cleanup()
             self.panel = None
+            self._panelWidget.setMRMLScene(None)
+            self._panelWidget.deleteLater()  # a reload would leave it in the module's widget, hidden and still at work
+            self._panelWidget = None
         self.removeObservers()
 
     def onReload(self):
+        wasEntered = self.panel is not None and self.panel.isEntered
         self.cleanup()
         for name in [name for name in sys.modules if name.split(".")[0] == "DDSPSegmentationLib"]:
             del sys.modules[name]
         ScriptedLoadableModuleWidget.onReload(self)
+        if wasEntered:  # Slicer sets the new widget up, and enters it only when the user comes back
+            getattr(slicer.modules, type(self).__name__).enter()
 
 
 class DDSPSegmentationLogic(ScriptedLoadableModuleLogic):

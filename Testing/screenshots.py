@@ -57,6 +57,7 @@ def take(folder: Path) -> None:
         picture("review")
         savePicture(renderSlice("Red", (700, 700)), folder / "uncertainty.png")
         person.ui.uncertaintyCheckBox.click()
+        person.panel.review.showInViews()
         person.paint()
         person.panel.correct.editor.setActiveEffectByName("Paint")
         person.settle()
@@ -78,7 +79,7 @@ def doubtful(scan: sitk.Image) -> sitk.Image:
     """The scan without its lowest slices, and with much noise."""
     cut = scan[:, :, 5:]
     voxels = sitk.GetArrayFromImage(cut).astype(np.float32)
-    noise = np.random.default_rng(0).normal(0, voxels.std(), voxels.shape)
+    noise = np.random.default_rng(0).normal(0, 3 * voxels.std(), voxels.shape)
     noisy = sitk.GetImageFromArray(voxels + noise.astype(np.float32))
     noisy.CopyInformation(cut)
     return noisy

@@ -1,7 +1,9 @@
 """What tests of the panel share: the module opened as in Slicer, one warm worker, and a person at the keyboard."""
 
+import contextlib
 import time
 from pathlib import Path
+from unittest import mock
 
 import SimpleITK as sitk
 import slicer
@@ -84,3 +86,166 @@ class Person:
         """Until the figures follow the last edit."""
         end = time.monotonic() + 0.6
         wait_for(lambda: time.monotonic() > end)
+
+    # ---- what is seen, and a few more gestures
+
+    @property
+    def volume(self):
+        return self.ui.inputSelector.currentNode()
+
+    @property
+    def editor(self):
+        return self.panel.correct.editor
+
+    def mask(self, node=None):
+        """Voxels of the segment Prostate on the grid of its volume."""
+        from DDSPSegmentationLib.scene.conversion import read_segment
+        from DDSPSegmentationLib.scene.result_nodes import own_segment_id, volume_of
+
+        node = node or self.result
+        return read_segment(node, own_segment_id(node), volume_of(node))
+
+    def write(self, mask, node=None):
+        """Another contour, as a script or another module sets it."""
+        from DDSPSegmentationLib.scene.conversion import write_segment
+        from DDSPSegmentationLib.scene.result_nodes import own_segment_id, volume_of
+
+        node = node or self.result
+        write_segment(mask, node, own_segment_id(node), volume_of(node))
+
+    def stroke(self, radius_mm=8.0):
+        """A stroke while a tool is active already."""
+        bounds = [0.0] * 6
+        self.result.GetRASBounds(bounds)
+        middle = [(low + high) / 2 for low, high in zip(bounds[::2], bounds[1::2], strict=True)]
+        self.editor.paintSphere([bounds[1], middle[1], middle[2]], radius_mm)
+
+    def foregrounds(self):
+        """What lies over the scan in each slice view: (volume or None, opacity)."""
+        layers = []
+        for name in slicer.app.layoutManager().sliceViewNames():
+            composite = slicer.app.layoutManager().sliceWidget(name).mrmlSliceCompositeNode()
+            volume_id = composite.GetForegroundVolumeID()
+            layers.append((slicer.mrmlScene.GetNodeByID(volume_id or ""), composite.GetForegroundOpacity()))
+        return layers
+
+    def table(self):
+        """The measurements of the result shown, column by column; None without a table."""
+        from DDSPSegmentationLib.scene.result_nodes import table_of
+
+        node = table_of(self.result, self.volume)
+        if node is None:
+            return None
+        table = node.GetTable()
+        return {table.GetColumnName(number): table.GetColumn(number).GetValue(0)
+                for number in range(table.GetNumberOfColumns())}
+
+    def has_surface(self):
+        return self.result.GetSegmentation().ContainsRepresentation("Closed surface")
+
+
+@contextlib.contextmanager
+def a_session(worker, settings=None, hasLayout=True):
+    """One session of Slicer with the module open and an empty scene; tests that need two of them begin one by one.
+
+    Args:
+        settings: what user_settings() told at the end of an earlier one.
+        hasLayout: without it Slicer has no main window.
+    """
+    from slicer_stand_in import closeModule, openModule, window
+
+    from DDSPSegmentationLib.scene import shared_worker
+    from DDSPSegmentationLib.scene.headless_host import start
+
+    with (
+        window(start(), hasLayout) as application,
+        mock.patch.object(shared_worker, "_worker", worker),
+        mock.patch("DDSPSegmentationLib.scene.panel.panel.end_shared_worker", lambda: None),
+    ):
+        if settings is not None:
+            for name, value in settings.items():
+                application.userSettings().setValue(name, value)
+        yield Person(openModule(MODULE_FILE))
+        closeModule("DDSPSegmentation")
+        worker.onStateChanged = None
+
+
+def user_settings():
+    """What Slicer remembers of the user."""
+    settings = slicer.app.userSettings()
+    return {name: settings.value(name) for name in settings.allKeys()}
+
+
+def save_scene(folder):
+    """Save the scene with all its data into a folder; returns the .mrml file."""
+    folder.mkdir()
+    assert slicer.mrmlScene.SaveSceneToSlicerDataBundleDirectory(str(folder), None)
+    return next(folder.rglob("*.mrml"))
+
+
+def load_scene(path):
+    """Replace the scene by the one of a file."""
+    slicer.mrmlScene.SetURL(str(path))
+    assert slicer.mrmlScene.Connect()
+    slicer.app.processEvents()
+
+
+def segmentations():
+    return slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
+
+
+def node_ids():
+    """IDs of all nodes but those of the views and the panel itself, which come and go as they like."""
+    scene = slicer.mrmlScene
+    nodes = [scene.GetNthNode(number) for number in range(scene.GetNumberOfNodes())]
+    return [node.GetID() for node in nodes if not node.GetHideFromEditors() or node.IsA("vtkMRMLStorableNode")]
+
+
+def add_point(ras, name="P"):
+    """A point list with one point in the world."""
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsFiducialNode", name)
+    node.AddControlPointWorld(ras)
+    return node
+
+
+@contextlib.contextmanager
+def narrow_window(person, width=350):
+    """The panel in a window that is so narrow, without the Segment Editor, which is as wide as Slicer made it."""
+    import qt
+    from slicer_stand_in import enterModule, leaveModule
+
+    leaveModule("DDSPSegmentation")  # the main window lets go of the panel
+    panel, frame = person.widget.parent, qt.QWidget()
+    person.editor.setVisible(False)
+    frame.setFixedWidth(width)
+    column = qt.QVBoxLayout(frame)
+    column.setContentsMargins(0, 0, 0, 0)
+    column.addWidget(panel)
+    panel.show()
+    frame.show()
+    person.widget.enter()
+    try:
+        yield panel
+    finally:
+        person.widget.exit()
+        panel.setParent(None)
+        frame.deleteLater()
+        enterModule("DDSPSegmentation")
+
+
+def cut_off(panel):
+    """The visible labels, buttons and check boxes of a panel whose text does not fit, or that are not all in it."""
+    import qt
+
+    slicer.app.processEvents()
+    found = []
+    for kind in (qt.QLabel, qt.QPushButton, qt.QCheckBox):
+        for widget in panel.findChildren(kind):
+            if not widget.isVisibleTo(panel):
+                continue
+            wraps = kind is qt.QLabel and widget.wordWrap
+            if not wraps and widget.width < widget.sizeHint.width():
+                found.append(f"{widget.objectName}: {widget.width} < {widget.sizeHint.width()}")
+            if widget.mapTo(panel, qt.QPoint(widget.width, 0)).x() > panel.width:
+                found.append(f"{widget.objectName} sticks out")
+    return found

@@ -1,5 +1,8 @@
 """pytest plugin for the panel: one warm worker for all tests, and the module opened in a window."""
 
+import importlib.metadata
+import sys
+
 import pytest
 
 
@@ -35,3 +38,39 @@ def person(slicer_window, warm_worker, monkeypatch):
     closeModule("DDSPSegmentation")
     warm_worker.onStateChanged = None
     assert wait_for(lambda: warm_worker.state in ("off", "ready"))
+
+
+@pytest.fixture
+def t2(person):
+    """The bundled scan, chosen in the panel."""
+    from panel_parts import load_sample, wait_for
+
+    volume = load_sample()
+    assert wait_for(lambda: person.volume is volume)
+    return volume
+
+
+@pytest.fixture
+def own_worker(slicer_window):
+    """The engine of a Slicer by itself, for tests of how it ends; its package is the one that was there before."""
+    from slicer_stand_in import closeModule
+
+    packages = {name: module for name, module in sys.modules.items() if name.split(".")[0] == "DDSPSegmentationLib"}
+    yield
+    closeModule("DDSPSegmentation")
+    for name in [name for name in sys.modules if name.split(".")[0] == "DDSPSegmentationLib"]:
+        del sys.modules[name]
+    sys.modules.update(packages)
+
+
+@pytest.fixture
+def no_torch(monkeypatch):
+    """A Python in which PyTorch is not installed."""
+    installed = importlib.metadata.version
+
+    def version(name):
+        if name == "torch":
+            raise importlib.metadata.PackageNotFoundError(name)
+        return installed(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", version)

@@ -116,14 +116,15 @@ def read_segment(
     """One segment's voxels on the volume's grid, both in local coordinates.
 
     Returns:
-        uint8, z,y,x, 0 outside and 1 inside.
+        uint8, z,y,x, 0 outside and 1 inside; empty when there is no such segment.
     """
     segment = slicer.vtkOrientedImageData()
     on_grid = slicer.vtkOrientedImageData()
     dimensions = volume_node.GetImageData().GetDimensions()
     grid = _oriented_image(np.zeros(dimensions[::-1], np.uint8), volume_node)
     resample = slicer.vtkOrientedImageDataResample.ResampleOrientedImageToReferenceOrientedImage
-    if not segmentation_node.GetBinaryLabelmapRepresentation(segment_id, segment) or segment.IsEmpty():
+    is_there = segmentation_node.GetSegmentation().GetSegment(segment_id) is not None  # VTK complains about others
+    if not is_there or not segmentation_node.GetBinaryLabelmapRepresentation(segment_id, segment) or segment.IsEmpty():
         return np.zeros(dimensions[::-1], np.uint8)
     if not resample(segment, grid, on_grid, False, False):
         raise RuntimeError(f"Segment '{segment_id}' of '{segmentation_node.GetName()}' cannot be read.")

@@ -36,6 +36,6 @@ def location_of(markupsNode: slicer.vtkMRMLMarkupsNode | None) -> tuple[float, f
 def start_placing(markupsNode: slicer.vtkMRMLMarkupsNode) -> None:
     """Let the next click into a slice view place the point or the box."""
     markupsNode.CreateDefaultDisplayNodes()
-    logic = slicer.modules.markups.logic()
-    logic.SetActiveList(markupsNode)
-    logic.StartPlaceMode(False)
+    slicer.modules.markups.logic().SetActiveList(markupsNode)
+    # Not the logic's StartPlaceMode, which places a point list whatever kind is active.
+    slicer.app.applicationLogic().GetInteractionNode().SwitchToSinglePlaceMode()

@@ -138,6 +138,9 @@ def place_result(
         for leftover in reversed(added):
             slicer.mrmlScene.RemoveNode(leftover)
         raise
+    earlier = uncertainty_volume_of(node)
+    if earlier is not None:  # it belonged to the result that was here before
+        slicer.mrmlScene.RemoveNode(earlier)
     return ProstateResult(node, table_node, segmentation, target.reason.format(kept=target.kept, new=node.GetName()))
 
 

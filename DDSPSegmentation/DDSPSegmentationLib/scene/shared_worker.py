@@ -25,6 +25,7 @@ def end_shared_worker() -> None:
     global _worker
     worker, _worker = _worker, None
     if worker is not None:
+        worker.onStateChanged = None  # whoever asks for the worker then would make another one
         slicer.app.disconnect("aboutToQuit()", end_shared_worker)
         worker.stop(wait=True)
         shutil.rmtree(worker.logPath.parent, ignore_errors=True)

@@ -194,7 +194,7 @@ class UncertaintyOverlay:
         display_node = self._volume_node.GetDisplayNode()
         self._legend_node = color_logic.AddDefaultColorLegendDisplayNode(display_node)
         if self._legend_node is not None:
-            self._legend_node.SetTitleText(_("Uncertainty"))
+            self._legend_node.SetTitleText(_("Network's uncertainty"))
             self._legend_node.SetLabelFormat("%.2f")
             self._legend_node.SetVisibility(True)
 

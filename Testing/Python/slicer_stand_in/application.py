@@ -11,7 +11,7 @@ import slicer
 import vtk
 from PySide6 import QtCore, QtWidgets
 
-from .color_maps import keep_color_maps
+from .color_maps import keep_color_maps, remove_color_maps
 from .layout import LayoutManager
 from .module_window import closeModule, qSlicerMainWindow
 from .parameter_nodes import forget_widgets
@@ -81,6 +81,7 @@ class Application(Signals):
         for tag in self._tags:
             self._scene.RemoveObserver(tag)
         self._tags = ()
+        remove_color_maps(self._scene)
         if self._layout is not None:
             self._layout.close()
             self._layout = None

@@ -12,6 +12,14 @@ def keep_color_maps(scene):
     return scene.AddObserver(scene.EndCloseEvent, lambda caller, event: _add(scene))
 
 
+def remove_color_maps(scene):
+    """Leave a scene as slicer-core has it."""
+    for name in NAMES:
+        node = scene.GetNodeByID(f"vtkMRMLColorTableNodeFile{name}.txt")
+        if node is not None:
+            scene.RemoveNode(node)
+
+
 def _add(scene):
     for name in NAMES:
         node = scene.GetNodeByID(f"vtkMRMLColorTableNodeFile{name}.txt")

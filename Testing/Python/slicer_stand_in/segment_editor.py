@@ -7,7 +7,7 @@ from .mrml_widgets import Watched, qMRMLNodeComboBox, qMRMLWidget
 from .python_qt import wrapped
 from .segment_effects import EFFECT_NAMES, Effect, stroke
 
-COLUMNS = 4
+COLUMNS = 2
 FLAGS = (
     "readOnly", "unorderedEffectsVisible", "segmentationNodeSelectorVisible", "sourceVolumeNodeSelectorVisible",
     "autoShowSourceVolumeNode", "maskingSectionVisible", "specifyGeometryButtonVisible", "show3DButtonVisible",

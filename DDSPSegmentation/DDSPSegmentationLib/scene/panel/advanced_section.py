@@ -11,6 +11,7 @@ from slicer.i18n import tr as _
 
 from ...engine.model import describe_model
 from ...engine.segmentation import MODES
+from ..worker_process import RotatingLog
 from .settings import read_setting, write_setting
 
 SELF_TEST = """
@@ -23,6 +24,7 @@ except BaseException:
     traceback.print_exc()
 slicer.util.exit(status)
 """
+TITLE = "DDSP Segmentation: "  # begins what the self test says
 LOG_LINES = 2000
 
 
@@ -97,12 +99,13 @@ class AdvancedSection:
             return
         import qt
 
-        process = qt.QProcess()
+        process = qt.QProcess(self.ui.testButton)  # without a parent it would be deleted inside its own signal
         process.setProcessChannelMode(qt.QProcess.MergedChannels)
         process.connect("finished(int,QProcess::ExitStatus)", self._onTestFinished)
         process.connect("errorOccurred(QProcess::ProcessError)", self._onTestFailedToStart)
         self._process, self._output = process, b""
         process.connect("readyReadStandardOutput()", self._onTestOutput)
+        self._testTip = self.ui.testButton.toolTip
         self.ui.testButton.enabled = False
         self.ui.testButton.toolTip = _("The test is running.")
         self._showTest(_("Testing in a second Slicer; this takes up to a minute. You can go on working."))
@@ -122,18 +125,22 @@ class AdvancedSection:
     def _onTestFinished(self, code: int, status) -> None:
         self._onTestOutput()
         lines = [line for line in self._output.decode("utf-8", "replace").splitlines() if line.strip()]
-        passed = code == 0 and any("DDSP Segmentation: passed" in line for line in lines)
+        passed = code == 0 and any(TITLE + "passed" in line for line in lines)
         if passed:
             text = _("The installation works: the bundled scan was segmented and checked.")
         else:
-            reason = next((line.strip() for line in reversed(lines) if "Error" in line or "DDSP" in line), "")
-            text = _("The test failed. {reason} Show Log has what it said.").format(reason=reason)
-        with open(self._logPath(), "a", encoding="utf-8") as file:
-            file.write("\n".join([_("Test of the installation:"), *lines[-200:], ""]))
+            said = [line.strip() for line in reversed(lines)]
+            reasons = [line for line in said if "Error" in line] + [line for line in said if TITLE in line]
+            reason = reasons[0].rpartition(TITLE)[2] + " " if reasons else ""
+            text = _("The test failed. {reason}Show Log has what it said.").format(reason=reason)
+        log = "\n".join([_("Test of the installation:"), *lines[-200:], ""])
+        RotatingLog(Path(self._logPath())).write(log.encode())
         self._endTest(text)
 
     def _onTestFailedToStart(self, error) -> None:
-        if self._process is not None and not self._process.processId():
+        import qt
+
+        if error == qt.QProcess.FailedToStart:  # any other error is followed by the end
             self._endTest(_("The second Slicer did not start ({program}).").format(program=slicerProgram()))
 
     def _endTest(self, text: str) -> None:
@@ -141,7 +148,7 @@ class AdvancedSection:
             self._process.deleteLater()
         self._process = None
         self.ui.testButton.enabled = True
-        self.ui.testButton.toolTip = _("Segments the bundled scan in a second Slicer without a window.")
+        self.ui.testButton.toolTip = self._testTip
         self._showTest(text)
 
     def _showTest(self, text: str) -> None:
@@ -179,6 +186,8 @@ class AdvancedSection:
             self._logWindow.resize(800, 500)
         self._logWindow.windowTitle = path
         self._logWindow.plainText = text or _("The engine has not said anything yet.")
+        self._logWindow.moveCursor(qt.QTextCursor.End)
+        self._logWindow.ensureCursorVisible()
         self._logWindow.show()
         self._logWindow.raise_()
 
@@ -195,5 +204,6 @@ class AdvancedSection:
 
 
 def slicerProgram() -> str:
-    """The program to start another Slicer with."""
-    return slicer.app.launcherExecutableFilePath or slicer.app.applicationFilePath()
+    """The program to start another Slicer with: the launcher, as far as this Slicer has one."""
+    launcher = slicer.app.launcherExecutableFilePath
+    return launcher if launcher and os.path.exists(launcher) else slicer.app.applicationFilePath()

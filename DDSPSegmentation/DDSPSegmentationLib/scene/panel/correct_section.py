@@ -15,6 +15,7 @@ EDITOR_TAG = "DDSPSegmentation"
 FIRST_EFFECTS = ("Paint", "Erase", "Draw", "Smoothing", "Margin", "Islands", "Fill between slices")
 UNDO_STATES = 20
 SETTLING_MS = 300
+LAST = -1000.0  # priority of an observer that is asked after all others
 
 
 class CorrectSection(VTKObservationMixin):
@@ -30,12 +31,11 @@ class CorrectSection(VTKObservationMixin):
         import qt
 
         super().__init__()
-        self.ui, self._onBrush, self._say = ui, onBrush, say
+        self.ui, self._onEdited, self._onBrush, self._say = ui, onEdited, onBrush, say
         self._node = self._volumeNode = self._editorNode = None
         self._brushActive = False
         self._settling = qt.QTimer()
         self._settling.setSingleShot(True)
-        self._settling.setInterval(SETTLING_MS)
         self._settling.connect("timeout()", onEdited)
         self.editor = slicer.qMRMLSegmentEditorWidget()
         self.editor.setMaximumNumberOfUndoStates(UNDO_STATES)
@@ -49,35 +49,46 @@ class CorrectSection(VTKObservationMixin):
         self.editor.unorderedEffectsVisible = True
         self._selectEditorNode()
         self.editor.setMRMLScene(slicer.mrmlScene)
+        scene = slicer.mrmlScene  # the editor observes it too, and has to be done first
+        self.addObserver(scene, scene.EndBatchProcessEvent, self._onEndBatch, priority=LAST)
         ui.correctCollapsibleButton.layout().insertWidget(1, self.editor)
         ui.resetButton.connect("clicked(bool)", self._onReset)
         self.show(None, None)
 
     def show(self, node, volumeNode) -> None:
         """Edit the result of a volume, or nothing."""
+        if self._settling.isActive():
+            self._settling.stop()
+            if not slicer.mrmlScene.IsClosing():
+                self._onEdited()  # or the table of this result would miss its last edit
         for event in self._editEvents():
             if self._node is not None and self.hasObserver(self._node, event, self._onSegmentationModified):
                 self.removeObserver(self._node, event, self._onSegmentationModified)
         self._node, self._volumeNode = node, volumeNode
-        self._settling.stop()
         self.ui.correctCollapsibleButton.setVisible(node is not None)
         self.connectEditor()
-        if node is not None:
-            for event in self._editEvents():
-                self.addObserver(node, event, self._onSegmentationModified)
+        if node is None:
+            return
+        self.editor.setCurrentSegmentID(own_segment_id(node))
+        for event in self._editEvents():
+            self.addObserver(node, event, self._onSegmentationModified)
 
     def connectEditor(self) -> None:
-        """Point the editor at the result; Slicer itself moves it to other nodes when a scene is imported."""
+        """Point the editor at the result; Slicer itself moves it to other nodes, as when a scene was imported."""
         self._selectEditorNode()
-        if self.editor.segmentationNode() is not self._node:
+        if self._editorNode.GetSegmentationNode() is not self._node:
             self.editor.setSegmentationNode(self._node)
         if self._node is None:
             return
-        if self.editor.sourceVolumeNode() is not self._volumeNode:
+        if self._editorNode.GetSourceVolumeNode() is not self._volumeNode:
             self.editor.setSourceVolumeNode(self._volumeNode)
-        segmentId = own_segment_id(self._node)
-        if self.editor.currentSegmentID() != segmentId:
-            self.editor.setCurrentSegmentID(segmentId)
+        segmentId = self.editor.currentSegmentID()
+        if not segmentId or self._node.GetSegmentation().GetSegment(segmentId) is None:
+            self.editor.setCurrentSegmentID(own_segment_id(self._node))
+
+    def _onEndBatch(self, caller, event) -> None:
+        if self._node is None or self._node.GetScene() is not None:
+            self.connectEditor()
 
     def saveStateForUndo(self) -> None:
         """Let Undo bring back the contour as it is now."""
@@ -142,17 +153,20 @@ class CorrectSection(VTKObservationMixin):
         )
 
     def _onSegmentationModified(self, caller, event) -> None:
-        self._settling.start()
+        self._settling.start(SETTLING_MS if own_segment_id(self._node) else 0)
 
     def _onEditorNodeModified(self, caller, event) -> None:
-        active = bool(self._editorNode is not None and self._editorNode.GetActiveEffectName())
+        if self._editorNode is None:
+            return
+        # A shortcut chooses a tool where there is nothing to edit, too.
+        active = self._node is not None and bool(self._editorNode.GetActiveEffectName())
         if active != self._brushActive:
             self._brushActive = active
             self._onBrush(active)
 
     def _onReset(self, checked: bool = False) -> None:
         mask = network_mask(self._node, self._volumeNode)
-        if mask is None:
+        if mask is None or not own_segment_id(self._node):
             self._say(_("The network's contour is not known any more. Segment again."))
             return
         self.saveStateForUndo()

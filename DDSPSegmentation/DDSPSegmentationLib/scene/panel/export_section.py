@@ -39,6 +39,11 @@ class ExportSection:
     def show(self, node, volumeNode) -> None:
         """Export the result of a volume, or nothing."""
         self._node, self._volumeNode = node, volumeNode
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Enable what can be written now; the DICOM database may have changed since."""
+        node, volumeNode = self._node, self._volumeNode
         missing = "" if node is not None else _("Segment the prostate first.")
         for (button, *_rest), tip in zip(self._formats, self._tips, strict=True):
             button.enabled = not missing
@@ -53,7 +58,14 @@ class ExportSection:
 
         suggestion = os.path.join(qt.QDir.homePath(), export.default_file_name(self._node, suffix))
         path = qt.QFileDialog.getSaveFileName(slicer.util.mainWindow(), _("Export"), suggestion, kind)
-        return path if not path or path.endswith(suffix) else path + suffix
+        if not path or path.lower().endswith(suffix):
+            return path
+        # Some systems add the last part of the suffix by themselves.
+        path = path.removesuffix("." + suffix.rpartition(".")[2]) + suffix
+        if os.path.exists(path):  # the dialog asked about another name
+            self._say(_("{path} exists already; choose it in the list of files to replace it.").format(path=path))
+            return ""
+        return path
 
     def askForFolder(self) -> str:
         import qt

@@ -37,8 +37,8 @@ class Panel(VTKObservationMixin):
         super().__init__()
         self.ui, self._parameterNode = ui, parameterNode
         self._parameters = self._disconnectWidgets = None
-        self._volumeNode = self._resultNode = None
-        self._entered = self._refreshing = self._sceneIsChanging = False
+        self._volumeNode = self._resultNode = self._outputNode = self._doubtfulGuess = None
+        self.isEntered = self._refreshing = self._sceneIsChanging = False
         self._kept: dict = {}
         self.advanced = AdvancedSection(ui, modulePath, lambda: str(shared_worker().logPath), self.say)
         self.segment = SegmentSection(
@@ -68,8 +68,8 @@ class Panel(VTKObservationMixin):
 
     def enter(self) -> None:
         """The module is shown."""
-        self._entered = True
-        shared_worker().onStateChanged = self._onWorkerStateChanged
+        self.isEntered = True
+        self._listenToWorker()
         self._connectParameters()
         self.correct.enter()
         self._preselect()
@@ -79,7 +79,7 @@ class Panel(VTKObservationMixin):
 
     def exit(self) -> None:
         """Another module is shown; a run goes on."""
-        self._entered = False
+        self.isEntered = False
         self.correct.exit()
         self.review.showAfter()
 
@@ -152,8 +152,12 @@ class Panel(VTKObservationMixin):
 
     def _onEndImport(self, caller, event) -> None:
         self._sceneIsChanging = False
+        # A wrapper remembers nodes, and the parameter node may have been read before those it refers to.
+        self._disconnectParameters()
         self._connectParameters()
-        self._volumeNode = self._parameters.inputVolume
+        self.segment.question.withdraw()
+        self._volumeNode, self._outputNode = self._parameters.inputVolume, self._parameters.outputSegmentation
+        self._showNote(doubt_about(self._volumeNode) if self._volumeNode is not None else "")
         self._resultNode = None
         self.refresh()
         self.correct.connectEditor()
@@ -161,14 +165,14 @@ class Panel(VTKObservationMixin):
         self.sayNextStep()
 
     def _onNodesChanged(self, caller, event) -> None:
-        if self._sceneIsChanging or not self._entered:
+        if self._sceneIsChanging or not self.isEntered:
             return
         import qt
 
         qt.QTimer.singleShot(0, self._onSceneSettled)  # a node is filled only after it was added
 
     def _onSceneSettled(self) -> None:
-        if self._entered and not self._sceneIsChanging and self._parameters is not None:
+        if self.isEntered and not self._sceneIsChanging and self._parameters is not None:
             self._preselect()
             self.refresh()
 
@@ -176,14 +180,17 @@ class Panel(VTKObservationMixin):
         self.refresh()  # new slice views take part in the overlay
 
     def _preselect(self) -> None:
-        """Choose the T2 volume that the user most likely means, as long as none is chosen."""
-        if self._parameters.inputVolume is not None or self.segment.isRunning:
+        """Choose the T2 volume that the user most likely means, as long as the user chose none."""
+        chosen = self._parameters.inputVolume
+        isOpen = chosen is None or (chosen is self._doubtfulGuess and not results_of(chosen))
+        if not isOpen or self.segment.isRunning:
             return
         volumeNode, note = preferred_volume()
-        if volumeNode is not None:
+        if volumeNode is not None and volumeNode is not chosen:
             self._parameters.inputVolume = volumeNode
             if note:
                 self._showNote(note)
+            self._doubtfulGuess = volumeNode if doubt_about(volumeNode) else None
 
     # ---- what is shown
 
@@ -236,11 +243,14 @@ class Panel(VTKObservationMixin):
         volumeNode, output = chosen.inputVolume, chosen.outputSegmentation
         changed = volumeNode is not self._volumeNode
         if changed:
-            self._volumeNode = volumeNode
-            self.segment.question.withdraw()
+            self._volumeNode, self._doubtfulGuess = volumeNode, None
             if output is None or volume_of(output) is not volumeNode:
                 output = chosen.outputSegmentation = next(iter(results_of(volumeNode)), None)
             self._showNote(doubt_about(volumeNode) if volumeNode is not None else "")
+        if self.segment.question.isOpen and (changed or output is not self._outputNode):
+            self.segment.question.withdraw()
+            self.sayNextStep()
+        self._outputNode = output
         shown = self._resultNode
         self._showResult(output if output is not None and output in results_of(volumeNode) else None)
         if changed or shown is not self._resultNode:
@@ -275,6 +285,8 @@ class Panel(VTKObservationMixin):
     # ---- a run
 
     def _onRunChanged(self, isIdle: bool = False) -> None:
+        if self.segment.isRunning:
+            self._listenToWorker()  # it may be another one since something was installed
         self.refresh()
         if isIdle:
             self.sayNextStep()
@@ -282,9 +294,10 @@ class Panel(VTKObservationMixin):
     def _place(self, run: Run, segmentation) -> None:
         """Put a result into the scene, beside the volume that was chosen at the click."""
         results.check_unchanged(run.volumeNode, run.before)
-        if run.overwrite and run.outputNode is self._resultNode:
+        overwrite = run.overwrite and run.outputNode is self._resultNode
+        if overwrite:  # and otherwise Undo could not bring the correction back
             self.correct.saveStateForUndo()
-        placed = results.place_result(segmentation, run.volumeNode, run.outputNode, run.overwrite, run.asNew)
+        placed = results.place_result(segmentation, run.volumeNode, run.outputNode, overwrite, run.asNew)
         node = placed.outputSegmentationNode
         self.review.keepUncertainty(node, lambda: segmentation.uncertainty)
         if self._parameters.inputVolume is not run.volumeNode:
@@ -301,5 +314,11 @@ class Panel(VTKObservationMixin):
         if placed.message:
             self.say(f"{placed.message} {self.ui.statusLabel.text}")
 
+    def _listenToWorker(self) -> None:
+        shared_worker().onStateChanged = self._onWorkerStateChanged
+        self._onWorkerStateChanged()
+
     def _onWorkerStateChanged(self) -> None:
-        self.advanced.showDevices(shared_worker().hello)
+        hello = shared_worker().hello
+        if hello is not None:  # what an engine found stays true when it is ended
+            self.advanced.showDevices(hello)

@@ -16,6 +16,7 @@ from ..result_nodes import (
     facts_of,
     is_edited,
     measure,
+    own_segment_id,
     psa_density,
     psa_of,
     set_psa,
@@ -49,7 +50,7 @@ class ResultSection:
     def measure(self) -> None:
         """Measure the contour as it is now and refresh every figure, the table's too."""
         self._measurements, self.edited = None, False
-        if self._node is not None:
+        if self._node is not None and own_segment_id(self._node):
             try:
                 self._measurements = measure(self._node, self._volumeNode)
                 self.edited = is_edited(self._node, self._volumeNode)
@@ -90,9 +91,12 @@ class ResultSection:
     def _densityText(self) -> str:
         if self._node is None or self._measurements is None:
             return ""
-        density = psa_density(psa_of(self._node), self._measurements.volume_ml)
-        if density is None:
+        psa = psa_of(self._node)
+        if not psa:
             return _("enter the PSA above")
+        density = psa_density(psa, self._measurements.volume_ml)
+        if density is None:
+            return _("none, the contour is empty")
         return _("{density:.2f} ng/ml per ml (for reference: {reference:.2f})").format(
             density=density, reference=REFERENCE_PSA_DENSITY
         )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import slicer
 from slicer.i18n import tr as _
@@ -20,6 +21,7 @@ from ..slice_views import (
 )
 
 BEFORE_COLOR = (0.2, 0.8, 1.0)
+FIRST = 1000.0  # priority of an observer that is asked before all others
 
 
 class ReviewSection:
@@ -32,10 +34,14 @@ class ReviewSection:
     def __init__(self, ui, parameters: Callable):
         self.ui, self._parameters = ui, parameters
         self._node = self._volumeNode = self._beforeNode = None
-        self._uncertainty: dict[str, Callable] = {}  # of results of this session: segmentation node ID to its image
+        # Of results of this session: segmentation node ID to what the network said and its image.
+        self._uncertainty: dict[str, tuple] = {}
         self._overlay = UncertaintyOverlay()
+        self._facts = None
         self._tour = SliceTour([])
+        self._tips = [button.toolTip for button in (ui.nextSliceButton, ui.previousSliceButton)]
         self._shown = None
+        self._wasVisible = True
         self.surfacePaused = False
         ui.nextSliceButton.connect("clicked(bool)", self._onNext)
         ui.previousSliceButton.connect("clicked(bool)", self._onPrevious)
@@ -43,12 +49,12 @@ class ReviewSection:
         self.show(None, None)
 
     def keepUncertainty(self, node, image: Callable) -> None:
-        """Remember where the uncertainty of a new result can be read, and forget what was shown of an earlier one."""
-        self._uncertainty[node.GetID()] = image
-        earlier = uncertainty_volume_of(node)
-        if earlier is not None:
+        """Remember where the uncertainty of a new result can be read, and show no longer that of an earlier one."""
+        isThere = slicer.mrmlScene.GetNodeByID
+        self._uncertainty = {nodeId: kept for nodeId, kept in self._uncertainty.items() if isThere(nodeId) is not None}
+        self._uncertainty[node.GetID()] = facts_of(node), image
+        if node is self._node:
             self._overlay.hide()
-            slicer.mrmlScene.RemoveNode(earlier)
 
     def show(self, node, volumeNode) -> None:
         """Review the result of a volume, or nothing."""
@@ -56,13 +62,15 @@ class ReviewSection:
             self.leave()
         self._node, self._volumeNode, self._shown = node, volumeNode, None
         self.ui.reviewCollapsibleButton.setVisible(node is not None)
-        facts = None if node is None else facts_of(node)
+        self._startTour(None if node is None else facts_of(node))
+
+    def _startTour(self, facts) -> None:
+        self._facts = facts
         self._tour = SliceTour([] if facts is None else facts.slice_doubts)
         self.ui.tourLabel.text = _("Least certain slices")
-        for button in (self.ui.nextSliceButton, self.ui.previousSliceButton):
+        for button, tip in zip((self.ui.nextSliceButton, self.ui.previousSliceButton), self._tips, strict=True):
             button.enabled = len(self._tour) > 0
-            if not button.enabled:
-                button.toolTip = _("The result does not say how sure it is about its slices.")
+            button.toolTip = tip if button.enabled else _("The result does not say how sure it is about its slices.")
 
     def showInViews(self) -> None:
         """Turn the views to the scan and the middle of its gland."""
@@ -80,7 +88,11 @@ class ReviewSection:
             return
         chosen = self._parameters()
         self._refreshBefore(edited)
-        available = uncertainty_volume_of(self._node) is not None or self._node.GetID() in self._uncertainty
+        facts = facts_of(self._node)
+        if facts != self._facts:  # a script put another result into the node
+            self._startTour(facts)
+        available = uncertainty_volume_of(self._node) is not None or self._keptImage() is not None
+        self.ui.uncertaintyCheckBox.text = _("Network's uncertainty") if edited else _("Uncertainty")
         self.ui.uncertaintyCheckBox.enabled = available
         self.ui.uncertaintyCheckBox.toolTip = (
             _("Colors show where the network was unsure when it made its result.") if available
@@ -89,19 +101,29 @@ class ReviewSection:
         self.ui.uncertaintySlider.enabled = available and chosen.showUncertainty
         surface = chosen.showSurface and not self.surfacePaused
         wanted = (chosen.showContour, chosen.showFill, surface, chosen.surfaceSmoothing)
-        if wanted != self._shown and self._beforeNode is None:
-            if self._shown is None or self._shown[3] != chosen.surfaceSmoothing:
-                set_surface_smoothing(self._node, chosen.surfaceSmoothing)
-            apply_display(self._node, own_segment_id(self._node), *wanted[:3])
+        if self._beforeNode is None and (wanted != self._shown or self._surfaceDiffers(surface)):
+            with unseen_by_undo(self._node):
+                if self._shown is None or self._shown[3] != chosen.surfaceSmoothing:
+                    set_surface_smoothing(self._node, chosen.surfaceSmoothing)
+                apply_display(self._node, own_segment_id(self._node), *wanted[:3])
             self._shown = wanted
         self._refreshOverlay(chosen.showUncertainty and available, chosen.uncertaintyOpacity)
+
+    def _surfaceDiffers(self, wanted: bool) -> bool:
+        """Undo brings the surface back, or takes it away, as it was when the state was saved."""
+        segments = self._node.GetSegmentation()
+        there = segments.ContainsRepresentation(slicer.vtkSegmentationConverter.GetClosedSurfaceRepresentationName())
+        return there != wanted and (wanted or segments.GetNumberOfSegments() == 1)
+
+    def _keptImage(self) -> Callable | None:
+        facts, image = self._uncertainty.get(self._node.GetID(), (None, None))
+        return image if facts is not None and facts == self._facts else None
 
     def _refreshOverlay(self, wanted: bool, opacity: float) -> None:
         if wanted:
             volumeNode = uncertainty_volume_of(self._node)
             if volumeNode is None:
-                image = self._uncertainty[self._node.GetID()]()
-                volumeNode = add_uncertainty_volume(image, self._node, self._volumeNode)
+                volumeNode = add_uncertainty_volume(self._keptImage()(), self._node, self._volumeNode)
             self._overlay.show(volumeNode, opacity)
         elif self._overlay.isShown():
             self._overlay.hide()
@@ -135,12 +157,19 @@ class ReviewSection:
 
     def _onBeforeToggled(self, on: bool) -> None:
         self._removeBefore()
-        mask = network_mask(self._node, self._volumeNode) if on and self._node is not None else None
-        if mask is None:
+        if not on:
             return
-        before = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", _("Before correction"))
-        before.SetHideFromEditors(True)
+        mask = None if self._node is None else network_mask(self._node, self._volumeNode)
+        if mask is None:
+            self.ui.beforeButton.checked = False
+            self.ui.beforeButton.enabled = False
+            self.ui.beforeButton.toolTip = _("The network's contour is not known any more. Segment again.")
+            return
+        before = slicer.vtkMRMLSegmentationNode()
+        before.SetName(_("Before correction"))
+        before.SetHideFromEditors(True)  # before it is added, or it gets an item in the Data module
         before.SetSaveWithScene(False)
+        self._beforeNode = before = slicer.mrmlScene.AddNode(before)
         before.CreateDefaultDisplayNodes()
         before.GetDisplayNode().SetSaveWithScene(False)
         before.SetAndObserveTransformNodeID(self._volumeNode.GetTransformNodeID())
@@ -148,15 +177,19 @@ class ReviewSection:
         segmentId = before.GetSegmentation().AddEmptySegment("", _("Before correction"), list(BEFORE_COLOR))
         write_segment(mask, before, segmentId, self._volumeNode)
         before.GetDisplayNode().SetVisibility2DFill(False)
-        self._beforeNode = before
+        self._wasVisible = bool(self._node.GetDisplayNode().GetVisibility())
         self._node.GetDisplayNode().SetVisibility(False)
 
     def _removeBefore(self) -> None:
         before, self._beforeNode = self._beforeNode, None
-        if before is not None and before.GetScene() is not None:
-            slicer.mrmlScene.RemoveNode(before)
-            if self._node is not None and self._node.GetDisplayNode() is not None:
-                self._node.GetDisplayNode().SetVisibility(True)
+        if before is None:
+            return
+        displayNode = before.GetDisplayNode()
+        for leftover in (before, displayNode):  # the scene keeps the display node of a node that is removed
+            if leftover is not None and leftover.GetScene() is not None:
+                slicer.mrmlScene.RemoveNode(leftover)
+        if self._node is not None and self._node.GetDisplayNode() is not None:
+            self._node.GetDisplayNode().SetVisibility(self._wasVisible)
 
     def showAfter(self) -> None:
         """Show the contour as it is now: somebody edits it, or leaves the panel."""
@@ -173,3 +206,21 @@ class ReviewSection:
         self._uncertainty.clear()
         self._beforeNode = self._node = self._volumeNode = None
         self.showAfter()
+
+
+@contextmanager
+def unseen_by_undo(node: slicer.vtkMRMLSegmentationNode) -> Iterator[None]:
+    """Make or remove the surface of a segmentation without an end to what Redo can bring back.
+
+    The Segment Editor takes every change of a segment for an edit, that of its surface too.
+    """
+    segmentation = node.GetSegmentation()
+
+    def stop(caller, event) -> None:
+        segmentation.GetCommand(tag).SetAbortFlag(1)
+
+    tag = segmentation.AddObserver(slicer.vtkSegmentation.SegmentModified, stop, FIRST)
+    try:
+        yield
+    finally:
+        segmentation.RemoveObserver(tag)

@@ -92,8 +92,9 @@ class SegmentSection:
         self._clock.stop()
 
     def _onLocationChanged(self, node) -> None:
-        if not slicer.mrmlScene.IsClosing() and not slicer.mrmlScene.IsImporting():
-            self._parameters().location = node
+        chosen = self._parameters()
+        if chosen is not None and not slicer.mrmlScene.IsClosing() and not slicer.mrmlScene.IsImporting():
+            chosen.location = node
 
     # ---- the click
 
@@ -193,10 +194,17 @@ class SegmentSection:
             "Segmenting": _("Segmenting"),
             "Measuring": _("Measuring"),
         }
-        phase, seconds = self._run.phase, time.monotonic() - self._run.started
+        run = self._run
         self.ui.progressBar.setVisible(True)
-        self.ui.progressBar.value = round(100 * self._run.fraction)
-        self._say(_("{phase}, {seconds:.0f} s").format(phase=words.get(phase, phase), seconds=seconds))
+        self.ui.progressBar.value = round(100 * run.fraction)
+        values = {
+            "phase": words.get(run.phase, run.phase),
+            "seconds": time.monotonic() - run.started,
+            "name": run.volumeNode.GetName(),
+        }
+        isShown = self._parameters().inputVolume is run.volumeNode
+        text = _("{phase}, {seconds:.0f} s") if isShown else _("{phase}, {seconds:.0f} s, of '{name}'")
+        self._say(text.format(**values))
 
     def _onResult(self, run: Run, segmentation) -> None:
         if run is self._run:
