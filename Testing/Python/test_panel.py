@@ -4,7 +4,6 @@ import time
 
 import numpy as np
 import pytest
-import qt
 import slicer
 from panel_parts import READY, RUNNING, add_point, cut_off, narrow_window, node_ids, segmentations, wait_for
 from scene_parts import new_volume, put_under_transform, rigid_matrix
@@ -99,6 +98,8 @@ def test_what_the_user_chose_is_left_alone(person):
 
 
 def test_a_name_is_shown_as_it_is(person):
+    import qt
+
     volume = new_volume("<b>ADC</b> 50% {name}")
     person.ui.inputSelector.setCurrentNode(volume)
     assert "'<b>ADC</b> 50% {name}'" in person.ui.inputNoteLabel.text
@@ -125,9 +126,10 @@ def test_a_box_reaches_the_engine_as_its_center(person, asked):
     box = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsROINode")
     box.SetCenterWorld(4.0, -5.0, 6.0)
     box.SetSizeWorld(30.0, 30.0, 30.0)
+    put_under_transform(box, np.diag([1.0, 1.0, 2.0, 1.0]))
     person.ui.locationSelector.setCurrentNode(box)
     person.start()
-    assert asked[0]["location"] == pytest.approx((-4.0, 5.0, 6.0))
+    assert asked[0]["location"] == pytest.approx((-4.0, 5.0, 12.0))
 
 
 def test_without_a_point_the_engine_searches(person, asked):
@@ -195,6 +197,8 @@ def test_a_run_is_followed_by_phase_seconds_and_bar(person, t2):
 
 
 def test_the_window_answers_all_the_time(person, t2):
+    import qt
+
     person.segment()
     gaps, last = [], [time.monotonic()]
 

@@ -301,3 +301,21 @@ def test_entering_asks_nothing(person, installer):
     leaveModule("DDSPSegmentation")
     enterModule("DDSPSegmentation")
     assert person.ui.questionFrame.isHidden() and installer.calls == []
+
+
+def test_after_an_installation_the_panel_hears_of_the_devices_that_the_new_engine_finds(person, monkeypatch):
+    from DDSPSegmentationLib.scene import shared_worker, worker_client
+
+    monkeypatch.setattr(shared_worker, "_worker", None)  # as an installation leaves it
+    requests = []
+    monkeypatch.setattr(
+        worker_client.WorkerClient, "submit", lambda client, image, **settings: requests.append((client, settings))
+    )
+    person.ui.inputSelector.setCurrentNode(new_volume())
+    person.start()
+    client, settings = requests[0]
+    monkeypatch.setattr(client, "_hello", {"auto": "cuda", "devices": ["cuda", "cpu"]})
+    client.onStateChanged()
+    assert person.ui.deviceComboBox.itemText(0) == "Auto (cuda)"
+    settings["onError"](Cancelled())
+    shared_worker.end_shared_worker()

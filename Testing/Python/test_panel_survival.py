@@ -148,6 +148,23 @@ def test_a_scene_loaded_into_another_shows_its_own_result(person, tmp_path):
     assert person.ui.inputNoteLabel.isHidden()
 
 
+def test_a_scene_added_during_a_run_does_not_redirect_it(person, tmp_path):
+    place_result(person, "t2_tse_tra")
+    scene_file, shown = save_scene(tmp_path / "saved"), figures(person)
+    slicer.mrmlScene.Clear(0)
+    person.ui.biasFieldCheckBox.checked = False
+    volume = load_sample()
+    assert wait_for(lambda: person.volume is volume)
+    person.start()
+    slicer.mrmlScene.SetURL(str(scene_file))
+    assert slicer.mrmlScene.Import()
+    assert person.ui.segmentButton.text == "Cancel" and person.volume.GetName() == "t2_tse_tra"
+    assert wait_for(lambda: person.ui.segmentButton.text == READY)
+    assert figures(person) == shown and person.status.startswith("The result of 'T2' is in the scene")
+    person.ui.inputSelector.setCurrentNode(volume)
+    assert person.shows_result() and np.count_nonzero(person.mask()) > 1000
+
+
 def test_a_segmentation_chosen_for_the_next_run_is_saved_too(person, tmp_path):
     place_result(person)
     person.ui.outputSelector.setCurrentNode(slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "Next"))
@@ -253,6 +270,7 @@ def test_a_reload_ends_the_run_and_keeps_the_choices(slicer_window, own_worker):
     assert wait_for(lambda: not is_running(process), seconds=1.0)
     person = Person(slicer.modules.DDSPSegmentationWidget)
     assert person.widget is not old_widget and old_widget.panel is None
+    assert len(slicer.util.findChildren(person.widget.parent, name="segmentButton")) == 1  # the old panel is gone
     assert len(leftovers()) == 1  # of the new engine
     assert person.ui.segmentButton.text == READY and person.ui.segmentButton.enabled
     assert figures(person) == shown and choices_of_scene(person) == choices
