@@ -298,7 +298,6 @@ def test_deleted_in_the_data_module(segmented, deleted, tool):
         assert segmented.shows_result() and shown_ml(segmented) == ml_of(segmented)
 
 
-@pytest.mark.xfail(reason="SegmentSection takes a contour that is gone for one that was corrected", strict=True)
 def test_segment_that_was_deleted_is_made_again_without_a_question(segmented):
     node = segmented.result
     node.GetSegmentation().RemoveSegment("Prostate")

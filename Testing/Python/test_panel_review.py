@@ -296,7 +296,7 @@ def test_buttons_go_through_the_least_certain_slices(segmented):
                                ("previous", order[-1], len(order))):  # fmt: skip
         getattr(ui, f"{click}SliceButton").click()
         assert slice_in_view() == pytest.approx(index, abs=0.01)
-        assert ui.tourLabel.text.startswith(f"Slice {index + 1}: {rank} of {len(order)}")
+        assert ui.tourLabel.text == f"Slice {index + 1} ({rank} of {len(order)})"
     assert red.GetFieldOfView() == pytest.approx(zoom)
 
 
@@ -345,6 +345,20 @@ def test_before_shows_the_contour_of_the_network_instead_and_back(segmented):
     assert (segmented.mask() == edited).all()
 
 
+def test_contour_of_another_volume_is_not_shown_over_this_one(segmented):
+    first, node = segmented.volume, segmented.result
+    second = load_sample("Another")
+    segmented.ui.inputSelector.setCurrentNode(second)
+    work()
+    assert not node.GetDisplayNode().GetVisibility()
+    composites = nodes("vtkMRMLSliceCompositeNode")
+    assert {composite.GetBackgroundVolumeID() for composite in composites} == {second.GetID()}
+    segmented.ui.inputSelector.setCurrentNode(first)
+    work()
+    assert node.GetDisplayNode().GetVisibility() and segmented.result is node
+    assert {composite.GetBackgroundVolumeID() for composite in composites} == {first.GetID()}
+
+
 @pytest.mark.parametrize("end", ["saved", "left", "other volume", "closed", "edited", "undone", "deleted"])
 def test_before_leaves_nothing_behind(segmented, tmp_path, end):
     ui, node = segmented.ui, segmented.result
@@ -381,7 +395,9 @@ def test_before_leaves_nothing_behind(segmented, tmp_path, end):
     if end == "closed":
         assert nodes("vtkMRMLSegmentationNode") == []
     else:
-        assert node.GetDisplayNode() is None or node.GetDisplayNode().GetVisibility()
+        # The contour does not lie over a volume that it was not made from.
+        shown = node.GetDisplayNode()
+        assert shown is None or bool(shown.GetVisibility()) == (end != "other volume")
         assert len(nodes("vtkMRMLSegmentationDisplayNode")) == segmented_nodes
 
 

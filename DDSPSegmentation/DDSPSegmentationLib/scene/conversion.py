@@ -8,6 +8,7 @@ import numpy as np
 import SimpleITK as sitk
 import slicer
 import vtk
+from slicer.i18n import tr as _
 from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy
 
 from ..engine.errors import InputError
@@ -54,16 +55,19 @@ def _place_in_world(image: sitk.Image, volume_node: slicer.vtkMRMLScalarVolumeNo
     spacing = np.round(np.linalg.norm(matrix[:3, :3], axis=0), SPACING_DECIMALS)
     if not np.isfinite(matrix).all() or (spacing <= 0).any():
         raise InputError(
-            f"Volume '{volume_node.GetName()}' has a voxel size of {_listed(spacing)} mm.",
-            "Correct its spacing or its transform.",
+            _("Volume '{name}' has a voxel size of {size} mm.").format(
+                name=volume_node.GetName(), size=_listed(spacing)
+            ),
+            _("Correct its spacing or its transform."),
         )
     direction = matrix[:3, :3] / np.linalg.norm(matrix[:3, :3], axis=0)
     shear = shear_of(direction)
     if shear > SHEAR_TOLERANCE:
         raise InputError(
-            f"Volume '{volume_node.GetName()}' is sheared: its axes are {np.degrees(np.arcsin(min(shear, 1.0))):.2g} "
-            "degrees off a right angle.",
-            "Harden the transform or resample first.",
+            _("Volume '{name}' is sheared: its axes are {angle:.2g} degrees off a right angle.").format(
+                name=volume_node.GetName(), angle=np.degrees(np.arcsin(min(shear, 1.0)))
+            ),
+            _("Harden the transform or resample first."),
         )
     image.SetSpacing(spacing.tolist())
     image.SetDirection(direction.ravel().tolist())
@@ -133,20 +137,30 @@ def read_segment(
 
 def _voxels(volume_node: slicer.vtkMRMLScalarVolumeNode | None) -> np.ndarray:
     if volume_node is None:
-        raise InputError("No volume was given.", "Load an axial T2 volume and choose it.")
+        raise InputError(_("No volume was given."), _("Load an axial T2 volume and choose it."))
     name = volume_node.GetName() if isinstance(volume_node, vtk.vtkObject) else str(volume_node)
     if isinstance(volume_node, slicer.vtkMRMLLabelMapVolumeNode):
-        raise InputError(f"Volume '{name}' is a labelmap, not an image.", "Choose the T2 volume it was drawn on.")
+        raise InputError(
+            _("Volume '{name}' is a labelmap, not an image.").format(name=name),
+            _("Choose the T2 volume it was drawn on."),
+        )
     if not isinstance(volume_node, slicer.vtkMRMLScalarVolumeNode):
-        raise InputError(f"'{name}' is a {type(volume_node).__name__}, not a volume.", "Choose an axial T2 volume.")
+        raise InputError(
+            _("'{name}' is a {kind}, not a volume.").format(name=name, kind=type(volume_node).__name__),
+            _("Choose an axial T2 volume."),
+        )
     image_data = volume_node.GetImageData()
     if image_data is None or image_data.GetNumberOfPoints() == 0 or image_data.GetPointData().GetScalars() is None:
-        raise InputError(f"Volume '{name}' has no voxels.", "Load the scan again, or choose another volume.")
+        raise InputError(
+            _("Volume '{name}' has no voxels.").format(name=name), _("Load the scan again, or choose another volume.")
+        )
     components = image_data.GetNumberOfScalarComponents()
     if components != 1 or isinstance(volume_node, slicer.vtkMRMLVectorVolumeNode):
         raise InputError(
-            f"Volume '{name}' is a vector volume with {components} components a voxel.",
-            "Choose a volume with one value a voxel.",
+            _("Volume '{name}' is a vector volume with {number} components a voxel.").format(
+                name=name, number=components
+            ),
+            _("Choose a volume with one value a voxel."),
         )
     return vtk_to_numpy(image_data.GetPointData().GetScalars()).reshape(image_data.GetDimensions()[::-1])
 
@@ -157,8 +171,10 @@ def _ijk_to_world(volume_node: slicer.vtkMRMLScalarVolumeNode) -> np.ndarray:
     if transform_node is not None:
         if not transform_node.IsTransformToWorldLinear():
             raise InputError(
-                f"Volume '{volume_node.GetName()}' is under the non-linear transform '{transform_node.GetName()}'.",
-                "Harden the transform or resample first.",
+                _("Volume '{name}' is under the non-linear transform '{transform}'.").format(
+                    name=volume_node.GetName(), transform=transform_node.GetName()
+                ),
+                _("Harden the transform or resample first."),
             )
         transform_node.GetMatrixTransformToWorld(to_world)
     return slicer.util.arrayFromVTKMatrix(to_world) @ _ijk_to_ras(volume_node)

@@ -65,7 +65,10 @@ def check_output_node(node: slicer.vtkMRMLSegmentationNode | None) -> None:
         return
     if not isinstance(node, slicer.vtkMRMLSegmentationNode) or not _in_scene(node):
         name = node.GetName() if isinstance(node, slicer.vtkMRMLNode) else str(node)
-        raise InputError(f"Output '{name}' is not a segmentation of this scene.", "Choose a segmentation, or none.")
+        raise InputError(
+            _("Output '{name}' is not a segmentation of this scene.").format(name=name),
+            _("Choose a segmentation, or none."),
+        )
 
 
 def state_of(volume_node: slicer.vtkMRMLScalarVolumeNode) -> tuple:
@@ -81,12 +84,12 @@ def state_of(volume_node: slicer.vtkMRMLScalarVolumeNode) -> tuple:
 
 def check_unchanged(volume_node: slicer.vtkMRMLScalarVolumeNode, before: tuple) -> None:
     """Raise InputError when the volume was deleted or changed while it was being segmented."""
-    if not _in_scene(volume_node) or volume_node.GetImageData() is None or state_of(volume_node) != before:
-        raise InputError(
-            f"Volume '{volume_node.GetName()}' was deleted or changed while it was being segmented; "
-            "the result was dropped.",
-            "Segment it again.",
-        )
+    if not _in_scene(volume_node):
+        cause = _("Volume '{name}' was deleted while it was being segmented; the result was dropped.")
+        raise InputError(cause.format(name=volume_node.GetName()), _("Choose another volume."))
+    if volume_node.GetImageData() is None or state_of(volume_node) != before:
+        cause = _("Volume '{name}' was changed while it was being segmented; the result was dropped.")
+        raise InputError(cause.format(name=volume_node.GetName()), _("Segment it again."))
 
 
 def place_result(
@@ -108,9 +111,10 @@ def place_result(
     mask = sitk.GetArrayFromImage(segmentation.mask)
     dimensions = volume_node.GetImageData().GetDimensions()
     if mask.shape != dimensions[::-1]:
+        cause = _("The mask of volume '{name}' has {found} voxels, the volume {expected}.")
         raise InputError(
-            f"The mask of volume '{volume_node.GetName()}' has {mask.shape[::-1]} voxels, the volume {dimensions}.",
-            "Report this as a bug of the runner.",
+            cause.format(name=volume_node.GetName(), found=mask.shape[::-1], expected=dimensions),
+            _("Report this as a bug of the runner."),
         )
     if output_node is not None and not _in_scene(output_node):
         output_node = None  # deleted meanwhile

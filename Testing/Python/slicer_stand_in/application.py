@@ -61,7 +61,8 @@ class Application(Signals):
         """A launcher, as in Slicer: the Python that does the work is its child."""
         launcher = pathlib.Path(self.slicerHome, "bin", "PythonSlicer")
         launcher.parent.mkdir()
-        launcher.write_text(f"#!/bin/sh\n'{sys.executable}' \"$@\"\n")
+        # Slicer's launcher says 1 for a child that was killed.
+        launcher.write_text(f"#!/bin/sh\n'{sys.executable}' \"$@\"\ncode=$?\n[ $code -lt 128 ] || exit 1\nexit $code\n")
         launcher.chmod(0o755)
 
     def __getattr__(self, name):

@@ -14,17 +14,19 @@ from ...engine.segmentation import MODES
 from ..worker_process import RotatingLog
 from .settings import read_setting, write_setting
 
-SELF_TEST = """
+# The exit code tells the outcome: what Slicer prints does not reach its standard output everywhere.
+PASSED, TORCH_MISSING = 0, 3
+SELF_TEST = f"""
 import traceback
 status = 1
 try:
     slicer.selfTests["DDSPSegmentation"]()
-    status = 0
+    from DDSPSegmentation import DDSPSegmentationLogic
+    status = {TORCH_MISSING} if DDSPSegmentationLogic().missingTorch() else {PASSED}
 except BaseException:
     traceback.print_exc()
 slicer.util.exit(status)
 """
-TITLE = "DDSP Segmentation: "  # begins what the self test says
 LOG_LINES = 2000
 
 
@@ -123,15 +125,17 @@ class AdvancedSection:
         self._output += bytes(self._process.readAllStandardOutput().data())
 
     def _onTestFinished(self, code: int, status) -> None:
+        import qt
+
         self._onTestOutput()
         lines = [line for line in self._output.decode("utf-8", "replace").splitlines() if line.strip()]
-        passed = code == 0 and any(TITLE + "passed" in line for line in lines)
-        if passed:
+        ended = status == qt.QProcess.NormalExit
+        if ended and code == PASSED:
             text = _("The installation works: the bundled scan was segmented and checked.")
+        elif ended and code == TORCH_MISSING:
+            text = _("PyTorch is missing, so that nothing was segmented. Press Segment Prostate to install it.")
         else:
-            said = [line.strip() for line in reversed(lines)]
-            reasons = [line for line in said if "Error" in line] + [line for line in said if TITLE in line]
-            reason = reasons[0].rpartition(TITLE)[2] + " " if reasons else ""
+            reason = next((line.strip() + " " for line in reversed(lines) if "Error" in line), "")
             text = _("The test failed. {reason}Show Log has what it said.").format(reason=reason)
         log = "\n".join([_("Test of the installation:"), *lines[-200:], ""])
         RotatingLog(Path(self._logPath())).write(log.encode())
@@ -160,8 +164,6 @@ class AdvancedSection:
     def batchCommand(self) -> str:
         """Command line that segments a folder of scans without a window."""
         script = self._modulePath.parent / "Scripts" / "segment_batch.py"
-        if not script.exists():  # installed packages keep scripts beside the module
-            script = self._modulePath.parent / "segment_batch.py"
         return (
             f'"{slicerProgram()}" --no-splash --no-main-window --python-script "{script}" -- '
             f'"SCANS" --output "RESULTS"'

@@ -15,6 +15,7 @@ from .. import results
 from ..input_choice import doubt_about, preferred_volume
 from ..result_nodes import facts_of, results_of, volume_of
 from ..shared_worker import end_shared_worker, shared_worker
+from ..slice_views import show_volume
 from .advanced_section import AdvancedSection
 from .correct_section import CorrectSection
 from .export_section import ExportSection
@@ -38,7 +39,7 @@ class Panel(VTKObservationMixin):
         self.ui, self._parameterNode = ui, parameterNode
         self._parameters = self._disconnectWidgets = None
         self._volumeNode = self._resultNode = self._outputNode = self._doubtfulGuess = None
-        self.isEntered = self._refreshing = self._sceneIsChanging = False
+        self.isEntered = self._refreshing = self._preselecting = self._sceneIsChanging = False
         self._kept: dict = {}
         self.advanced = AdvancedSection(ui, modulePath, lambda: str(shared_worker().logPath), self.say)
         self.segment = SegmentSection(
@@ -72,6 +73,7 @@ class Panel(VTKObservationMixin):
         self._listenToWorker()
         self._connectParameters()
         self.correct.enter()
+        self.export.refresh()  # the DICOM database may be open by now
         self._preselect()
         self.refresh()
         if not slicer.app.testingEnabled() and self._torchIsInstalled():
@@ -187,7 +189,9 @@ class Panel(VTKObservationMixin):
             return
         volumeNode, note = preferred_volume()
         if volumeNode is not None and volumeNode is not chosen:
+            self._preselecting = True  # the views stay as the user arranged them
             self._parameters.inputVolume = volumeNode
+            self._preselecting = False
             if note:
                 self._showNote(note)
             self._doubtfulGuess = volumeNode if doubt_about(volumeNode) else None
@@ -247,6 +251,8 @@ class Panel(VTKObservationMixin):
             if output is None or volume_of(output) is not volumeNode:
                 output = chosen.outputSegmentation = next(iter(results_of(volumeNode)), None)
             self._showNote(doubt_about(volumeNode) if volumeNode is not None else "")
+            if not self._preselecting:
+                show_volume(volumeNode)
         if self.segment.question.isOpen and (changed or output is not self._outputNode):
             self.segment.question.withdraw()
             self.sayNextStep()
@@ -299,7 +305,7 @@ class Panel(VTKObservationMixin):
             self.correct.saveStateForUndo()
         placed = results.place_result(segmentation, run.volumeNode, run.outputNode, overwrite, run.asNew)
         node = placed.outputSegmentationNode
-        self.review.keepUncertainty(node, lambda: segmentation.uncertainty)
+        self.review.keepUncertainty(node, segmentation)
         if self._parameters.inputVolume is not run.volumeNode:
             name = run.volumeNode.GetName()
             self.say(_("The result of '{name}' is in the scene; choose that volume to see it.").format(name=name))

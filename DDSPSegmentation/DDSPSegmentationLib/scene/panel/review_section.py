@@ -34,7 +34,7 @@ class ReviewSection:
     def __init__(self, ui, parameters: Callable):
         self.ui, self._parameters = ui, parameters
         self._node = self._volumeNode = self._beforeNode = None
-        # Of results of this session: segmentation node ID to what the network said and its image.
+        # Of results of this session: segmentation node ID to what the network said and where its images can be read.
         self._uncertainty: dict[str, tuple] = {}
         self._overlay = UncertaintyOverlay()
         self._facts = None
@@ -48,11 +48,11 @@ class ReviewSection:
         ui.beforeButton.connect("toggled(bool)", self._onBeforeToggled)
         self.show(None, None)
 
-    def keepUncertainty(self, node, image: Callable) -> None:
+    def keepUncertainty(self, node, segmentation) -> None:
         """Remember where the uncertainty of a new result can be read, and show no longer that of an earlier one."""
         isThere = slicer.mrmlScene.GetNodeByID
         self._uncertainty = {nodeId: kept for nodeId, kept in self._uncertainty.items() if isThere(nodeId) is not None}
-        self._uncertainty[node.GetID()] = facts_of(node), image
+        self._uncertainty[node.GetID()] = facts_of(node), segmentation
         if node is self._node:
             self._overlay.hide()
 
@@ -60,6 +60,9 @@ class ReviewSection:
         """Review the result of a volume, or nothing."""
         if node is not self._node:
             self.leave()
+            shown = None if self._node is None else self._node.GetDisplayNode()
+            if shown is not None and self._volumeNode is not volumeNode:
+                shown.SetVisibility(False)  # it would lie over another volume
         self._node, self._volumeNode, self._shown = node, volumeNode, None
         self.ui.reviewCollapsibleButton.setVisible(node is not None)
         self._startTour(None if node is None else facts_of(node))
@@ -91,7 +94,7 @@ class ReviewSection:
         facts = facts_of(self._node)
         if facts != self._facts:  # a script put another result into the node
             self._startTour(facts)
-        available = uncertainty_volume_of(self._node) is not None or self._keptImage() is not None
+        available = uncertainty_volume_of(self._node) is not None or self._kept() is not None
         self.ui.uncertaintyCheckBox.text = _("Network's uncertainty") if edited else _("Uncertainty")
         self.ui.uncertaintyCheckBox.enabled = available
         self.ui.uncertaintyCheckBox.toolTip = (
@@ -115,15 +118,15 @@ class ReviewSection:
         there = segments.ContainsRepresentation(slicer.vtkSegmentationConverter.GetClosedSurfaceRepresentationName())
         return there != wanted and (wanted or segments.GetNumberOfSegments() == 1)
 
-    def _keptImage(self) -> Callable | None:
-        facts, image = self._uncertainty.get(self._node.GetID(), (None, None))
-        return image if facts is not None and facts == self._facts else None
+    def _kept(self):
+        facts, segmentation = self._uncertainty.get(self._node.GetID(), (None, None))
+        return segmentation if facts is not None and facts == self._facts else None
 
     def _refreshOverlay(self, wanted: bool, opacity: float) -> None:
         if wanted:
             volumeNode = uncertainty_volume_of(self._node)
             if volumeNode is None:
-                volumeNode = add_uncertainty_volume(self._keptImage()(), self._node, self._volumeNode)
+                volumeNode = add_uncertainty_volume(self._kept().uncertainty, self._node, self._volumeNode)
             self._overlay.show(volumeNode, opacity)
         elif self._overlay.isShown():
             self._overlay.hide()
@@ -139,9 +142,7 @@ class ReviewSection:
             return
         mask = read_segment(self._node, own_segment_id(self._node), self._volumeNode)
         jump_to_slice(self._volumeNode, mask, stop.index)
-        self.ui.tourLabel.text = _("Slice {number}: {label} least certain").format(
-            number=stop.index + 1, label=stop.label
-        )
+        self.ui.tourLabel.text = _("Slice {number} ({label})").format(number=stop.index + 1, label=stop.label)
 
     # ---- before and after a correction
 

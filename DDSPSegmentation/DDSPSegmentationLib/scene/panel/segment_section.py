@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 
@@ -12,13 +13,15 @@ from ...engine.errors import Cancelled, DDSPSegmentationError
 from .. import results
 from ..conversion import image_from_volume_node, lps_from_ras
 from ..locations import location_of, start_placing
-from ..result_nodes import is_edited, volume_of
+from ..result_nodes import is_edited, results_of
 from ..shared_worker import end_shared_worker, shared_worker
 from ..torch_installation import find_missing
 from .question import Question
 
-# How far the bar has come when a phase begins; nearly all of the time is preprocessing.
+# How far the bar has come when a phase begins; nearly all of the time is preprocessing, which tells no fractions, so
+# that within a phase the bar creeps towards its end.
 PHASE_STARTS = {"Starting engine": 0.0, "Loading model": 0.1, "Preprocessing": 0.2, "Segmenting": 0.7, "Measuring": 0.9}
+CREEPING_S = 2.0
 TICK_MS = 200
 
 
@@ -29,6 +32,13 @@ class Run:
         self.volumeNode, self.outputNode, self.overwrite, self.asNew = volumeNode, outputNode, overwrite, asNew
         self.before: tuple = ()
         self.phase, self.fraction, self.started = "Starting engine", 0.0, time.monotonic()
+        self.phaseEnd, self.phaseStarted = min(start for start in PHASE_STARTS.values() if start > 0), self.started
+
+    @property
+    def progress(self) -> float:
+        """How far the bar is, in [0, 1]: what was reported, and what time alone suggests."""
+        crept = 1 - math.exp(-(time.monotonic() - self.phaseStarted) / CREEPING_S)
+        return self.fraction + crept * (self.phaseEnd - self.fraction)
 
 
 class SegmentSection:
@@ -112,7 +122,7 @@ class SegmentSection:
             return
         if missing is not None:
             self._askForTorch(missing)
-        elif output is not None and volume_of(output) is volumeNode and is_edited(output, volumeNode):
+        elif output is not None and output in results_of(volumeNode) and is_edited(output, volumeNode):
             self._askAboutCorrection(output)
         else:
             self._start(output)
@@ -156,6 +166,7 @@ class SegmentSection:
         run = Run(self._parameters().inputVolume, outputNode, overwrite, asNew)
         if self._guard(lambda: self._submit(run)):
             self._run = run
+            self.ui.progressBar.value = 0
             self._clock.start()
             self._showProgress()
         self._onChanged()
@@ -179,8 +190,9 @@ class SegmentSection:
 
     def _onProgress(self, run: Run, phase: str, fraction: float) -> None:
         begin = PHASE_STARTS.get(phase, run.fraction)
-        end = next((start for start in sorted(PHASE_STARTS.values()) if start > begin), 1.0)
-        run.phase, run.fraction = phase, max(run.fraction, begin + fraction * (end - begin))
+        run.phaseEnd = next((start for start in sorted(PHASE_STARTS.values()) if start > begin), 1.0)
+        run.fraction = max(run.progress if phase == run.phase else 0.0, begin + fraction * (run.phaseEnd - begin))
+        run.phase, run.phaseStarted = phase, time.monotonic()
         if run is self._run:
             self._showProgress()
 
@@ -196,7 +208,7 @@ class SegmentSection:
         }
         run = self._run
         self.ui.progressBar.setVisible(True)
-        self.ui.progressBar.value = round(100 * run.fraction)
+        self.ui.progressBar.value = max(self.ui.progressBar.value, round(100 * run.progress))
         values = {
             "phase": words.get(run.phase, run.phase),
             "seconds": time.monotonic() - run.started,
