@@ -17,7 +17,7 @@ import SimpleITK as sitk  # noqa: E402
 
 from DDSPSegmentationLib.scene.headless_host import start  # noqa: E402
 
-WINDOW_SIZE = (1400, 1000)
+WINDOW_SIZE = (1200, 880)
 
 
 def take(folder: Path) -> None:
@@ -55,7 +55,7 @@ def take(folder: Path) -> None:
         person.ui.uncertaintyCheckBox.click()
         person.ui.nextSliceButton.click()
         picture("review")
-        savePicture(renderSlice("Red", (700, 700)), folder / "uncertainty.png")
+        savePicture(renderSlice("Red", (600, 600)), folder / "uncertainty.png")
         person.ui.uncertaintyCheckBox.click()
         person.panel.review.showInViews()
         person.paint()

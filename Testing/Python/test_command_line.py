@@ -392,11 +392,7 @@ def test_full_disk_is_one_line_and_leaves_nothing_half_written(tmp_path, small_m
 # ---- what Slicer reads
 
 
-def test_mask_file_has_name_colour_and_terminology_in_slicer(tmp_path):
-    from DDSPSegmentationLib.scene import headless_host
-
-    host = headless_host.start()
-    host.scene.Clear(1)
+def test_mask_file_has_name_colour_and_terminology_in_slicer(tmp_path, scene):
     import slicer
     import vtk
     from vtk.util.numpy_support import vtk_to_numpy
@@ -409,8 +405,8 @@ def test_mask_file_has_name_colour_and_terminology_in_slicer(tmp_path):
     mask.SetOrigin((-31.0, 12.5, 88.0))
     mask.SetDirection(sitk.Euler3DTransform((0, 0, 0), 0.25, -0.15, 0.4).GetMatrix())
     write_mask(mask, tmp_path / "scan.seg.nrrd")
-    node = host.scene.AddNewNodeByClass("vtkMRMLSegmentationNode")
-    storage = host.scene.AddNewNodeByClass("vtkMRMLSegmentationStorageNode")
+    node = scene.AddNewNodeByClass("vtkMRMLSegmentationNode")
+    storage = scene.AddNewNodeByClass("vtkMRMLSegmentationStorageNode")
     storage.SetFileName(str(tmp_path / "scan.seg.nrrd"))
     assert storage.ReadData(node)
     segmentation = node.GetSegmentation()
@@ -438,7 +434,6 @@ def test_mask_file_has_name_colour_and_terminology_in_slicer(tmp_path):
     whole = np.zeros(mask.GetSize()[::-1], np.uint8)
     whole[tuple(slice(o, o + n) for o, n in zip(offset[::-1], voxels.shape, strict=True))] = voxels
     assert (whole == sitk.GetArrayViewFromImage(mask)).all() and whole.any()
-    host.scene.Clear(1)
 
 
 def test_the_batch_script_gives_the_mask_of_the_command_line(run, tmp_path, small_model):

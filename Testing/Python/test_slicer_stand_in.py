@@ -121,11 +121,12 @@ def test_exception_in_a_slot_ends_the_slot_alone_and_fails_the_test_at_its_end(s
     slicer.app = slicer_window
 
 
-def test_dialogs_wait_for_nobody():
+def test_dialogs_wait_for_nobody(tmp_path):
+    chosen = str(tmp_path / "file.nrrd")
     slicer.app.testing = False
-    dialogs.planned += [qt.QMessageBox.Cancel, "/tmp/file.nrrd"]
+    dialogs.planned += [qt.QMessageBox.Cancel, chosen]
     assert slicer.util.confirmOkCancelDisplay("Really?") is False
-    assert qt.QFileDialog.getSaveFileName(None, "Export") == "/tmp/file.nrrd"
+    assert qt.QFileDialog.getSaveFileName(None, "Export") == chosen
     assert dialogs.shown[0][1] == "Really?" and dialogs.shown[1][0] == "Export"
     with pytest.raises(AssertionError, match="Nobody answers"):
         slicer.util.errorDisplay("It failed")
