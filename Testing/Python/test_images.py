@@ -249,7 +249,7 @@ def test_single_slice_is_named_as_such(tmp_path, suffix, flat):
     sitk.WriteImage(scan()[:, :, 0] if flat else scan()[:, :, :1], path)
     with pytest.raises(InputError) as caught:
         check_image(read_image(path), f"T2{suffix}")
-    assert str(caught.value) == f"Volume 'T2{suffix}' has 1 slice; a 3D acquisition of at least 8 slices is needed."
+    assert caught.value.cause == f"Volume 'T2{suffix}' has 1 slice; a 3D acquisition of at least 8 slices is needed."
 
 
 def test_what_the_file_says_about_the_patient_is_not_carried_on(tmp_path):

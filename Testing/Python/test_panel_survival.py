@@ -323,3 +323,44 @@ def test_importing_the_module_is_quick():
         for _number in range(3)
     ]  # fmt: skip
     assert min(seconds) < 0.3
+
+
+@pytest.mark.parametrize("what", ["input", "output", "location"])
+def test_a_chosen_node_that_is_deleted_is_not_replaced_by_its_neighbor(person, what):
+    volume, neighbor = load_sample(), load_sample("T1 neighbor")
+    person.ui.inputSelector.setCurrentNode(volume)
+    drawn = [slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", name) for name in ("Mine", "Other")]
+    points = [slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsFiducialNode", name) for name in ("P", "Q")]
+    person.ui.outputSelector.setCurrentNode(drawn[0])
+    person.ui.locationSelector.setCurrentNode(points[0])
+    leaving = {"input": volume, "output": drawn[0], "location": points[0]}[what]
+    slicer.mrmlScene.RemoveNode(leaving)
+    selector = {"input": "inputSelector", "output": "outputSelector", "location": "locationSelector"}[what]
+    assert getattr(person.ui, selector).currentNode() is None
+    wait_for(lambda: False, 0.1)
+    # Only what the panel itself would propose may take the place of a scan.
+    assert getattr(person.ui, selector).currentNode() in ([neighbor, None] if what == "input" else [None])
+
+
+def test_lightbox_views_are_reset_before_anything_is_painted(person, t2):
+    view = slicer.app.layoutManager().sliceWidget("Red").mrmlSliceNode()
+    view.SetLayoutGrid(2, 3)
+    person.segment()
+    assert (view.GetLayoutGridRows(), view.GetLayoutGridColumns()) == (1, 1)
+
+
+def test_adding_a_scene_that_knows_nothing_of_the_panel_keeps_what_was_chosen(person, tmp_path):
+    place_result(person)
+    points = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsFiducialNode", "P")
+    person.ui.locationSelector.setCurrentNode(points)
+    volume, node, shown = person.volume, person.result, figures(person)
+    other = slicer.vtkMRMLScene()
+    other.AddNewNodeByClass("vtkMRMLLinearTransformNode", "Move")
+    other.SetURL(str(tmp_path / "other.mrml"))
+    assert other.Commit()
+    slicer.mrmlScene.SetURL(str(tmp_path / "other.mrml"))
+    assert slicer.mrmlScene.Import()
+    slicer.app.processEvents()
+    assert slicer.mrmlScene.GetFirstNodeByName("Move") is not None
+    assert person.volume is volume and person.result is node and figures(person) == shown
+    assert person.ui.locationSelector.currentNode() is points

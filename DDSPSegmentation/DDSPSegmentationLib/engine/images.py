@@ -199,7 +199,8 @@ def _read(path: Path, name: str, suffix: str) -> sitk.Image:
 def _check_structure(name: str, size: tuple[int, ...], components: int, pixel_id: int) -> None:
     if len(size) == 2:
         raise InputError(
-            f"Volume '{name}' has 1 slice; a 3D acquisition of at least {MINIMUM_SLICES} slices is needed."
+            f"Volume '{name}' has 1 slice; a 3D acquisition of at least {MINIMUM_SLICES} slices is needed.",
+            "Choose the whole series.",
         )
     if len(size) != 3:
         raise InputError(
@@ -247,7 +248,8 @@ def _check_extent(image: sitk.Image, name: str) -> None:
     if size[through] < MINIMUM_SLICES:
         count = f"{size[through]} slice{'s' if size[through] > 1 else ''}"
         raise InputError(
-            f"Volume '{name}' has {count}; a 3D acquisition of at least {MINIMUM_SLICES} slices is needed."
+            f"Volume '{name}' has {count}; a 3D acquisition of at least {MINIMUM_SLICES} slices is needed.",
+            "Choose the whole series.",
         )
     if min(size[axis] for axis in in_plane) < MINIMUM_IN_PLANE:
         found = _times([size[axis] for axis in in_plane])

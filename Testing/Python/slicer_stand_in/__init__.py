@@ -20,6 +20,7 @@ from . import (
     parameter_nodes,
     sample_data,
     segment_editor,
+    segment_effects,
     segment_statistics,
 )
 from .application import Application, add_hierarchy_items
@@ -38,7 +39,7 @@ def install() -> None:
     qt = QtModule("qt")
     classes = {
         name: thing
-        for part in (ctk_widgets, mrml_widgets, segment_editor, module_window)
+        for part in (ctk_widgets, mrml_widgets, segment_editor, segment_effects, module_window)
         for name, thing in vars(part).items()
         if name.startswith(("ctk", "qMRML", "qSlicer"))
     }

@@ -110,7 +110,7 @@ class qMRMLNodeComboBox(PythonQtMixin, QtWidgets.QWidget):
             self._watched.add(scene, scene.NodeAddedEvent, added)
             self._watched.add(scene, scene.NodeAboutToBeRemovedEvent, leaving)
             self._watched.add(scene, scene.EndCloseEvent, lambda caller, event: self._refresh())
-            self._watched.add(scene, scene.EndImportEvent, lambda caller, event: self._refresh())
+            self._watched.add(scene, scene.EndImportEvent, lambda caller, event: self._on_import())
         self.setEnabled(scene is not None)
         self._refresh(choose_first=True)
         if scene is not None and self._requested:
@@ -132,10 +132,17 @@ class qMRMLNodeComboBox(PythonQtMixin, QtWidgets.QWidget):
         return of_class and fits and not hidden and node is not self._leaving
 
     def _on_node_added(self, node):
+        if self._scene.IsImporting():  # IDs and references are not valid yet
+            return
         if any(node.IsA(name) for name in self._options["nodeTypes"]):
             self._refresh()
             if node.GetID() in self._ids:
                 self.nodeAdded.emit(node)
+
+    def _on_import(self):
+        """The list is emptied and filled again, which forgets the choice."""
+        self._box.setCurrentIndex(0 if self._options["noneEnabled"] else -1)
+        self._refresh()
 
     def _on_node_leaving(self, node):
         if node.GetID() in self._ids:

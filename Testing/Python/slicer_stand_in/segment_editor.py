@@ -293,6 +293,13 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):
     def removeViewObservations(self):
         self._views_observed = False
 
+    def turnOffLightboxes(self):
+        views = self.mrmlScene().GetNodesByClass("vtkMRMLSliceNode") if slicer.app.layoutManager() is not None else ()
+        grids = [view for view in views if (view.GetLayoutGridRows(), view.GetLayoutGridColumns()) != (1, 1)]
+        for view in grids:
+            view.SetLayoutGrid(1, 1)
+        return bool(grids)
+
     # ---- undo and shortcuts
 
     def saveStateForUndo(self):

@@ -5,10 +5,24 @@ import slicer
 import vtk
 from vtk.util.numpy_support import vtk_to_numpy
 
+from .signals import Signals
+
 EFFECT_NAMES = (
     "Paint", "Draw", "Erase", "Level tracing", "Grow from seeds", "Fill between slices", "Threshold", "Margin",
     "Hollow", "Smoothing", "Scissors", "Islands", "Logical operators", "Mask volume",
 )
+
+
+class qSlicerSegmentEditorEffectFactory(Signals):
+    """Where extensions register effects of their own, after Slicer has started."""
+
+    signals = ("effectRegistered(QString)",)
+    _instance = None
+
+    @classmethod
+    def instance(cls):
+        cls._instance = cls._instance or cls()
+        return cls._instance
 
 
 class Effect:

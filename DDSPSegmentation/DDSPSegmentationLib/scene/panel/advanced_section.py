@@ -11,7 +11,7 @@ from slicer.i18n import tr as _
 
 from ...engine.model import describe_model
 from ...engine.segmentation import MODES
-from ..worker_process import RotatingLog
+from ..worker_process import RotatingLog, descendants, kill_process
 from .settings import read_setting, write_setting
 
 # The exit code tells the outcome: what Slicer prints does not reach its standard output everywhere.
@@ -198,6 +198,8 @@ class AdvancedSection:
         process, self._process = self._process, None
         if process is not None:
             process.blockSignals(True)
+            for pid in descendants(int(process.processId())):  # the program started is a launcher
+                kill_process(pid)
             process.kill()
             process.deleteLater()
         if self._logWindow is not None:

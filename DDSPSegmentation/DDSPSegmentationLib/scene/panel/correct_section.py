@@ -34,6 +34,7 @@ class CorrectSection(VTKObservationMixin):
         self.ui, self._onEdited, self._onBrush, self._say = ui, onEdited, onBrush, say
         self._node = self._volumeNode = self._editorNode = None
         self._brushActive = False
+        self._nodeTags: list[int] = []
         self._settling = qt.QTimer()
         self._settling.setSingleShot(True)
         self._settling.connect("timeout()", onEdited)
@@ -51,6 +52,8 @@ class CorrectSection(VTKObservationMixin):
         self.editor.setMRMLScene(slicer.mrmlScene)
         scene = slicer.mrmlScene  # the editor observes it too, and has to be done first
         self.addObserver(scene, scene.EndBatchProcessEvent, self._onEndBatch, priority=LAST)
+        self._factory = slicer.qSlicerSegmentEditorEffectFactory.instance()
+        self._factory.connect("effectRegistered(QString)", self._onEffectRegistered)
         ui.correctCollapsibleButton.layout().insertWidget(1, self.editor)
         ui.resetButton.connect("clicked(bool)", self._onReset)
         self.show(None, None)
@@ -61,21 +64,27 @@ class CorrectSection(VTKObservationMixin):
             self._settling.stop()
             if not slicer.mrmlScene.IsClosing():
                 self._onEdited()  # or the table of this result would miss its last edit
-        for event in self._editEvents():
-            if self._node is not None and self.hasObserver(self._node, event, self._onSegmentationModified):
-                self.removeObserver(self._node, event, self._onSegmentationModified)
+        self._forgetNode()
         self._node, self._volumeNode = node, volumeNode
         self.ui.correctCollapsibleButton.setVisible(node is not None)
         self.connectEditor()
         if node is None:
             return
         self.editor.setCurrentSegmentID(own_segment_id(node))
-        for event in self._editEvents():
-            self.addObserver(node, event, self._onSegmentationModified)
+        self._nodeTags = [node.AddObserver(event, self._onSegmentationModified) for event in self._editEvents()]
+        self._turnOffLightboxes()
+
+    def _forgetNode(self) -> None:
+        """By tags: the mixin would keep every segmentation that was ever shown in memory."""
+        for tag in self._nodeTags:
+            self._node.RemoveObserver(tag)
+        self._nodeTags = []
 
     def connectEditor(self) -> None:
         """Point the editor at the result; Slicer itself moves it to other nodes, as when a scene was imported."""
         self._selectEditorNode()
+        if slicer.mrmlScene.IsBatchProcessing():
+            return  # the editor takes nothing in; it is asked again at the end
         if self._editorNode.GetSegmentationNode() is not self._node:
             self.editor.setSegmentationNode(self._node)
         if self._node is None:
@@ -107,6 +116,8 @@ class CorrectSection(VTKObservationMixin):
         """The module is shown: shortcuts work, and an editor node that the scene lost is there again."""
         self.editor.installKeyboardShortcuts()
         self.connectEditor()
+        if self._node is not None:
+            self._turnOffLightboxes()
 
     def exit(self) -> None:
         """Another module is shown: no brush is left active, and no shortcut."""
@@ -124,10 +135,19 @@ class CorrectSection(VTKObservationMixin):
 
     def cleanup(self) -> None:
         self._settling.stop()
+        self._factory.disconnect("effectRegistered(QString)", self._onEffectRegistered)
+        self._forgetNode()
         self.removeObservers()
         self.exit()
         self.editor.setMRMLSegmentEditorNode(None)
         self.editor.setMRMLScene(None)
+
+    def _onEffectRegistered(self, name: str = "") -> None:
+        self.editor.updateEffectList()  # extensions register theirs when Slicer has started
+
+    def _turnOffLightboxes(self) -> None:
+        if self.editor.turnOffLightboxes():
+            self._say(_("Views that showed several slices at once were reset; the Segment Editor does not work there."))
 
     def _selectEditorNode(self) -> None:
         editorNode = slicer.mrmlScene.GetSingletonNode(EDITOR_TAG, "vtkMRMLSegmentEditorNode")

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 
 import slicer
+import vtk
 from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
 
@@ -19,10 +20,13 @@ from ..slice_views import show_volume
 from .advanced_section import AdvancedSection
 from .correct_section import CorrectSection
 from .export_section import ExportSection
-from .parameters import KEPT_ON_CLOSE, PanelParameters, connect_widgets
+from .parameters import CHOSEN_NODES, KEPT_ON_CLOSE, PanelParameters, connect_widgets
 from .result_section import ResultSection
 from .review_section import ReviewSection
 from .segment_section import Run, SegmentSection
+
+
+BEFORE_SELECTORS = 10.0  # priority of an observer that is asked before the node selectors
 
 
 class Panel(VTKObservationMixin):
@@ -35,12 +39,15 @@ class Panel(VTKObservationMixin):
     """
 
     def __init__(self, ui, parameterNode: Callable, modulePath: str):
+        import qt
+
         super().__init__()
         self.ui, self._parameterNode = ui, parameterNode
         self._parameters = self._disconnectWidgets = None
         self._volumeNode = self._resultNode = self._outputNode = self._doubtfulGuess = None
         self.isEntered = self._refreshing = self._preselecting = self._sceneIsChanging = False
         self._kept: dict = {}
+        self._chosen: dict = {}
         self.advanced = AdvancedSection(ui, modulePath, lambda: str(shared_worker().logPath), self.say)
         self.segment = SegmentSection(
             ui, lambda: self._parameters, self.advanced.asked, self.guard, self.say, self._place, self._onRunChanged
@@ -49,6 +56,9 @@ class Panel(VTKObservationMixin):
         self.review = ReviewSection(ui, lambda: self._parameters)
         self.correct = CorrectSection(ui, self._onContourSettled, self._onBrush, self.say)
         self.export = ExportSection(ui, self.guard, self.say)
+        self._settling = qt.QTimer()
+        self._settling.setSingleShot(True)
+        self._settling.connect("timeout()", self._onSceneSettled)
         scene = slicer.mrmlScene
         for event, method in (
             (scene.StartCloseEvent, self._onStartClose),
@@ -59,6 +69,8 @@ class Panel(VTKObservationMixin):
             (scene.NodeRemovedEvent, self._onNodesChanged),
         ):
             self.addObserver(scene, event, method)
+        leaving = scene.NodeAboutToBeRemovedEvent
+        self.addObserver(scene, leaving, self._onNodeAboutToBeRemoved, priority=BEFORE_SELECTORS)
         if slicer.app.layoutManager() is not None:
             slicer.app.layoutManager().connect("layoutChanged(int)", self._onLayoutChanged)
         self._connectParameters()
@@ -87,6 +99,7 @@ class Panel(VTKObservationMixin):
 
     def cleanup(self) -> None:
         """The module is unloaded, or Slicer ends."""
+        self._settling.stop()
         self.segment.cleanup()
         end_shared_worker()
         self.removeObservers()
@@ -150,6 +163,7 @@ class Panel(VTKObservationMixin):
             self.say(_("The scene was closed, so the run was ended."))
 
     def _onStartImport(self, caller, event) -> None:
+        self._chosen = {name: getattr(self._parameters, name) for name in CHOSEN_NODES}
         self._sceneIsChanging = True
 
     def _onEndImport(self, caller, event) -> None:
@@ -157,6 +171,9 @@ class Panel(VTKObservationMixin):
         # A wrapper remembers nodes, and the parameter node may have been read before those it refers to.
         self._disconnectParameters()
         self._connectParameters()
+        for name, node in self._chosen.items():  # node selectors forget theirs when a scene is added to the open one
+            if getattr(self._parameters, name) is None and node is not None and node.GetScene() is not None:
+                setattr(self._parameters, name, node)
         self.segment.question.withdraw()
         self._volumeNode, self._outputNode = self._parameters.inputVolume, self._parameters.outputSegmentation
         self._showNote(doubt_about(self._volumeNode) if self._volumeNode is not None else "")
@@ -167,11 +184,17 @@ class Panel(VTKObservationMixin):
         self.sayNextStep()
 
     def _onNodesChanged(self, caller, event) -> None:
-        if self._sceneIsChanging or not self.isEntered:
-            return
-        import qt
+        if self.isEntered and not self._sceneIsChanging:
+            self._settling.start(0)  # a node is filled only after it was added
 
-        qt.QTimer.singleShot(0, self._onSceneSettled)  # a node is filled only after it was added
+    @vtk.calldata_type(vtk.VTK_OBJECT)
+    def _onNodeAboutToBeRemoved(self, caller, event, node) -> None:
+        """Choose none in place of a node that goes: its selector would choose the node beside it."""
+        if self._parameters is None or self._sceneIsChanging:
+            return
+        for name in CHOSEN_NODES:
+            if getattr(self._parameters, name) is node:
+                setattr(self._parameters, name, None)
 
     def _onSceneSettled(self) -> None:
         if self.isEntered and not self._sceneIsChanging and self._parameters is not None:

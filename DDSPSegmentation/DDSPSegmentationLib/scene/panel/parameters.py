@@ -6,6 +6,7 @@ from typing import Annotated
 import slicer
 from slicer.parameterNodeWrapper import WithinRange, parameterNodeWrapper
 
+CHOSEN_NODES = ("inputVolume", "outputSegmentation", "location")
 # Choices that the user keeps when the scene is closed; the nodes go with it.
 KEPT_ON_CLOSE = (
     "threshold",
