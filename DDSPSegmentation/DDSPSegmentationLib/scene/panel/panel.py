@@ -25,7 +25,6 @@ from .result_section import ResultSection
 from .review_section import ReviewSection
 from .segment_section import Run, SegmentSection
 
-
 BEFORE_SELECTORS = 10.0  # priority of an observer that is asked before the node selectors
 
 
