@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
+from pathlib import Path
 
 import slicer
 
+from ..service.folder_lock import process_is_alive
 from .worker_client import WorkerClient
+
+FOLDER = "DDSPSegmentation-{process}-"
 
 _worker: WorkerClient | None = None
 
@@ -15,7 +21,9 @@ def shared_worker() -> WorkerClient:
     """The worker, made at the first call; its process is started by its first request or by ``start()``."""
     global _worker
     if _worker is None:
-        _worker = WorkerClient(slicer.util.tempDirectory(key="DDSPSegmentation"))
+        folder = Path(slicer.util.tempDirectory(key=FOLDER.format(process=os.getpid())))
+        _remove_leftovers(folder.parent)
+        _worker = WorkerClient(folder)
         slicer.app.connect("aboutToQuit()", end_shared_worker)
     return _worker
 
@@ -29,3 +37,12 @@ def end_shared_worker() -> None:
         slicer.app.disconnect("aboutToQuit()", end_shared_worker)
         worker.stop(wait=True)
         shutil.rmtree(worker.logPath.parent, ignore_errors=True)
+
+
+def _remove_leftovers(temporary: Path) -> None:
+    """Delete the scans that a Slicer which crashed left in the temporary folder."""
+    for folder in temporary.glob(FOLDER.format(process="*") + "*"):
+        found = re.match(FOLDER.format(process=r"(\d+)"), folder.name)
+        process = int(found.group(1)) if found else os.getpid()
+        if process != os.getpid() and not process_is_alive(process):
+            shutil.rmtree(folder, ignore_errors=True)
