@@ -161,13 +161,13 @@ def test_the_installation_is_tested_in_a_second_slicer(person, second_slicer):
 def test_a_test_that_fails_says_why(person, second_slicer, warm_worker, body, reason):
     second_slicer(body)
     text = run_test(person)
-    assert text == f"The test failed. {reason}Show Log has what it said."
+    assert text == f"The test failed. {reason}Press Show Log for details."
     assert "Test of the installation:" in warm_worker.logPath.read_text()
 
 
 def test_a_second_slicer_without_pytorch_says_so(person, second_slicer):
     second_slicer("exit 3\n")
-    assert run_test(person).startswith("PyTorch is missing, so that nothing was segmented.")
+    assert run_test(person).startswith("PyTorch is missing, so nothing was segmented.")
 
 
 def test_a_second_slicer_that_does_not_start_is_named(person, monkeypatch):
@@ -197,7 +197,7 @@ def test_the_batch_command_names_a_script_that_exists(person, second_slicer):
     program, options, script, rest, scans, *more = slicer.app.clipboard().text().split('"')[1:]
     assert program == slicer.app.launcherExecutableFilePath and Path(script).is_file()
     assert options == " --no-splash --no-main-window --python-script " and rest == " -- "
-    assert person.status == "The command is in the clipboard; replace SCANS and RESULTS by your folders."
+    assert person.status == "The command is in the clipboard; replace SCANS and RESULTS with your folders."
 
 
 def test_the_log_is_shown_at_its_end(person, warm_worker):
@@ -262,7 +262,7 @@ def test_without_torch_a_click_asks_with_size_and_minutes(person, torch_question
     assert "1 to 15 minutes" in torch_question and "Nothing is sent" in torch_question
     assert (person.ui.firstAnswerButton.text, person.ui.secondAnswerButton.text) == ("Install PyTorch", "Not Now")
     assert person.ui.thirdAnswerButton.isHidden() and installer.calls == []
-    assert person.status == "One thing is missing before the first segmentation."
+    assert person.status == "Answer the question above to continue."
     assert person.ui.segmentButton.text == READY
     with narrow_window(person) as panel:
         assert cut_off(panel) == []
@@ -271,7 +271,7 @@ def test_without_torch_a_click_asks_with_size_and_minutes(person, torch_question
 def test_yes_installs_once_and_says_the_next_step(person, torch_question, installer, ended, monkeypatch):
     def outcome():
         assert not person.ui.segmentButton.enabled and "being installed" in person.ui.segmentButton.toolTip
-        assert person.status.startswith("Installing; Slicer hardly answers") and ended == [1]
+        assert person.status.startswith("Installing. Slicer hardly responds") and ended == [1]
         installed = importlib.metadata.version
         monkeypatch.setattr(importlib.metadata, "version", lambda name: "2.5.1" if name == "torch" else installed(name))
 

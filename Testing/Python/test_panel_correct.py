@@ -163,12 +163,12 @@ def test_figures_follow_many_quick_strokes_with_one_measurement(segmented, monke
 def test_surface_waits_while_a_tool_is_active(segmented):
     assert segmented.has_surface()
     segmented.editor.setActiveEffectByName("Erase")
-    assert not segmented.has_surface() and "3D surface waits" in segmented.status
+    assert not segmented.has_surface() and "3D surface is hidden" in segmented.status
     segmented.stroke()
     segmented.settle()
     assert not segmented.has_surface()
     segmented.editor.setActiveEffect(None)
-    assert segmented.has_surface() and segmented.status.startswith("Check the contour")
+    assert segmented.has_surface() and segmented.status.startswith("Corrected.")
     segmented.ui.surfaceCheckBox.click()
     segmented.editor.setActiveEffectByName("Paint")
     segmented.editor.setActiveEffect(None)
@@ -229,7 +229,7 @@ def test_reset_that_is_not_possible_says_so(segmented):
     edited = segmented.mask()
     segmented.result.SetAttribute("DDSPSegmentation.NetworkMask", None)
     segmented.ui.resetButton.click()
-    assert "not known any more" in segmented.status and (segmented.mask() == edited).all()
+    assert "no longer available" in segmented.status and (segmented.mask() == edited).all()
 
 
 def test_new_result_in_place_of_a_correction_can_be_undone(segmented):

@@ -37,7 +37,7 @@ def cancel_and_check(person, worker, before, files):
     person.ui.segmentButton.click()
     assert wait_for(lambda: not is_running(process), seconds=1.0)
     assert wait_for(lambda: person.ui.segmentButton.text == READY)
-    assert person.status == "Cancelled; nothing was changed. Press Segment Prostate to start again."
+    assert person.status == "Canceled; nothing was changed. Press Segment Prostate to start again."
     assert person.ui.progressBar.isHidden() and not person.shows_result()
     assert node_ids() == before
     assert wait_for(lambda: files_of(worker) <= files, 5.0)
@@ -47,10 +47,10 @@ def test_a_click_while_the_engine_starts_waits_and_can_be_cancelled(person, t2, 
     warm_worker.stop(wait=True)
     before, files = node_ids(), files_of(warm_worker)
     person.start()
-    person.wait_for_phase("Starting engine, ")
+    person.wait_for_phase("Starting engine (")
     cancel_and_check(person, warm_worker, before, files)
     person.start()
-    person.wait_for_phase("Starting engine, ")
+    person.wait_for_phase("Starting engine (")
     assert wait_for(lambda: person.ui.segmentButton.text == READY)
     assert person.mask().any()
 
@@ -170,12 +170,12 @@ def test_again_updates_a_result_that_nobody_corrected(person, t2):
 def test_a_correction_is_not_lost_without_an_answer(person, corrected, t2):
     mine = person.mask(corrected)
     person.start()
-    assert is_asked(person) and person.ui.questionLabel.text.startswith("The contour was corrected.")
-    assert person.status == "Choose what happens to your correction."
+    assert is_asked(person) and person.ui.questionLabel.text.startswith("You corrected this contour.")
+    assert person.status == "Answer the question above."
     assert person.ui.segmentButton.text == READY
     answer(person, "Cancel")
     assert not is_asked(person) and (person.mask(corrected) == mine).all()
-    assert segmentations() == [corrected] and person.status.startswith("Check the contour")
+    assert segmentations() == [corrected] and person.status.startswith("Corrected.")
 
 
 def test_new_puts_the_result_beside_the_correction(person, corrected, t2):

@@ -68,17 +68,17 @@ def test_figures_are_those_of_the_contour(segmented):
 
 def test_psa_density_and_table_follow_psa_and_contour(segmented):
     ui = segmented.ui
-    assert ui.psaDensityLabel.text == "enter the PSA above"
+    assert ui.psaDensityLabel.text == "enter the PSA"
     ui.psaSpinBox.value = 6.5
     before = ml_of(segmented)
-    assert ui.psaDensityLabel.text == f"{6.5 / before:.2f} ng/ml per ml (for reference: 0.15)"
+    assert ui.psaDensityLabel.text == f"{6.5 / before:.3f} ng/ml per ml (reference: 0.15)"
     assert segmented.table()["psa_ng_per_ml"] == 6.5
     segmented.write(eroded(segmented.mask()))
     segmented.settle()
     after = ml_of(segmented)
     assert after < before * 0.8
     assert ui.volumeLabel.text == f"{after:.1f} ml"
-    assert ui.psaDensityLabel.text.startswith(f"{6.5 / after:.2f} ng/ml per ml")
+    assert ui.psaDensityLabel.text.startswith(f"{6.5 / after:.3f} ng/ml per ml")
     row = segmented.table()
     assert row["volume_ml"] == pytest.approx(after, abs=0.01)
     assert row["psa_density"] == pytest.approx(6.5 / after, abs=0.001)
@@ -87,7 +87,7 @@ def test_psa_density_and_table_follow_psa_and_contour(segmented):
     segmented.settle()
     assert ui.volumeLabel.text == "0.0 ml" and ui.psaDensityLabel.text == "none, the contour is empty"
     ui.psaSpinBox.value = 0
-    assert ui.psaDensityLabel.text == "enter the PSA above" and psa_of(segmented.result) == 0
+    assert ui.psaDensityLabel.text == "enter the PSA" and psa_of(segmented.result) == 0
 
 
 def test_what_the_network_said_is_called_so_after_an_edit(segmented):
@@ -95,11 +95,11 @@ def test_what_the_network_said_is_called_so_after_an_edit(segmented):
     assert ui.diceCaptionLabel.text == "Expected Dice:" and ui.uncertaintyCheckBox.text == "Uncertainty"
     segmented.paint()
     segmented.settle()
-    assert ui.diceCaptionLabel.text == "Network's Dice:" and "before your correction" in ui.diceLabel.text
+    assert "of the network's contour" in ui.diceLabel.text
     assert ui.uncertaintyCheckBox.text == "Network's uncertainty"
     ui.copyButton.click()
     assert "corrected by hand" in slicer.app.clipboard().text()
-    assert "before your correction" in slicer.app.clipboard().text()
+    assert "of the network's contour" in slicer.app.clipboard().text()
 
 
 def test_copied_text_has_the_figures_and_no_name(segmented):
@@ -147,7 +147,7 @@ def test_figures_never_stand_beside_another_volume(segmented):
     assert segmented.result is first_result
     assert ui.psaSpinBox.value == 6.5 and ui.volumeLabel.text == f"{half:.1f} ml" and half < full
     assert segmented.table()["volume_ml"] == pytest.approx(half, abs=0.01)
-    assert ui.diceCaptionLabel.text == "Network's Dice:"
+    assert "of the network's contour" in ui.diceLabel.text
 
     # the other volume's segmentation chosen as output
     ui.outputSelector.setCurrentNode(second_result)
@@ -280,7 +280,7 @@ def test_buttons_go_through_the_least_certain_slices(segmented):
     ui = segmented.ui
     order = least_certain_slices(facts_of(segmented.result).slice_doubts)
     assert len(order) > 5
-    assert ui.nextSliceButton.enabled and "Least certain slice first" in ui.nextSliceButton.toolTip
+    assert ui.nextSliceButton.enabled and "First the least certain slice" in ui.nextSliceButton.toolTip
     assert "More certain slice before" not in ui.nextSliceButton.toolTip
     red = slicer.app.layoutManager().sliceWidget("Red").mrmlSliceNode()
 
@@ -408,5 +408,5 @@ def test_before_that_is_not_known_any_more_says_so(segmented):
     assert network_mask(segmented.result, segmented.volume) is None
     segmented.ui.beforeButton.click()
     assert before_nodes() == [] and not segmented.ui.beforeButton.checked
-    assert "not known any more" in segmented.ui.beforeButton.toolTip
+    assert "no longer available" in segmented.ui.beforeButton.toolTip
     assert segmented.result.GetDisplayNode().GetVisibility()

@@ -88,7 +88,7 @@ def test_another_session_goes_on_where_the_first_one_ended(scene, warm_worker, t
         person.settle()
         corrected = person.mask()
         shown, choices, user = figures(person), choices_of_scene(person), choices_of_user(person)
-        assert shown["psaDensityLabel"].startswith("0.1") and "before your correction" in shown["diceLabel"]
+        assert shown["psaDensityLabel"].startswith("0.1") and "of the network's contour" in shown["diceLabel"]
         scene_file, settings = save_scene(tmp_path / "saved"), user_settings()
 
     with a_session(warm_worker, settings) as person:
@@ -102,7 +102,7 @@ def test_another_session_goes_on_where_the_first_one_ended(scene, warm_worker, t
             "location": "P", "threshold": 0.35, "smoothing": 0.8, "contour": True, "fill": True, "surface": False,
             "opacity": 0.25,
         }
-        assert person.status.startswith("Check the contour")
+        assert person.status.startswith("Corrected.")
         assert (person.mask() == corrected).all() and warm_worker.state == "ready"
         person.ui.segmentButton.click()
         assert not person.ui.questionFrame.isHidden()  # the correction is known to be one
@@ -185,7 +185,7 @@ def test_after_the_scene_is_closed_the_panel_is_as_at_first(person, result):
     assert person.ui.questionFrame.isHidden() and person.ui.progressBar.isHidden()
     for section in ("review", "correct"):
         assert getattr(person.ui, f"{section}CollapsibleButton").isHidden()
-    assert set(figures(person).values()) <= {"", "enter the PSA above"}
+    assert set(figures(person).values()) <= {"", "enter the PSA"}
     assert choices_of_scene(person) == kept and not person.ui.uncertaintyCheckBox.checked
     volume = load_sample()
     assert wait_for(lambda: person.volume is volume)

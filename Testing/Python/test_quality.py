@@ -85,10 +85,10 @@ def test_a_plain_good_result_has_no_warning():
         (0.0, [], [], 0.0, "No prostate was found."),
         (40.0, ["superior"], [], 0.9, "touches the superior edge of the scan"),
         (40.0, ["left", "superior"], [], 0.9, "touches the left and superior edge"),
-        (8.0, [], [], 0.9, "volume of 8 ml is outside 10-250 ml"),
-        (315.0, [], [], 0.9, "volume of 315 ml is outside 10-250 ml"),
+        (8.0, [], [], 0.9, "volume of 8 ml is outside the usual 10-250 ml"),
+        (315.0, [], [], 0.9, "volume of 315 ml is outside the usual 10-250 ml"),
         (40.0, [], [0.5, 0.2, 0.01], 0.9, "3 separate parts were found"),
-        (40.0, [], [], 0.71, "expected Dice 0.71"),
+        (40.0, [], [], 0.71, "rates its contour as unreliable"),
     ],
 )
 def test_each_reason_for_doubt_is_one_warning(volume_ml, touches, shares, dice, words):

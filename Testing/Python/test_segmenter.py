@@ -176,7 +176,7 @@ def test_a_point_outside_the_scan_is_refused(segmenter, axis, sign):
 def test_the_side_at_which_the_gland_leaves_the_scan_is_named(segmenter, orientation, side, offset):
     scan, _ = phantom(offset)
     warnings = segmenter.segment(sitk.DICOMOrient(scan, orientation)).warnings
-    assert f"The gland touches the {side} edge of the scan and may be cut." in warnings
+    assert any(warning.startswith(f"The gland touches the {side} edge of the scan;") for warning in warnings)
 
 
 def test_a_second_large_part_is_told_and_left_out(segmenter):

@@ -201,7 +201,7 @@ def test_a_killed_worker_is_one_error_and_the_next_scan_is_right(make_client, mo
     os.kill(client.processId, signal.SIGKILL)
     error = answers.wait()
     assert isinstance(error, WorkerError) and "may have run out of memory" in error.cause
-    assert "Show log in Advanced" in error.next_step and client.state == "off" and files_of(client) == []
+    assert "Show Log under Advanced" in error.next_step and client.state == "off" and files_of(client) == []
     assert_answers_right(client, model, expected)
 
 
@@ -282,7 +282,7 @@ def test_a_worker_that_misbehaves_is_one_clear_error_and_the_next_click_works(ma
     pid, error = client.processId, answers.wait()
     if "type='WorkerError'" not in says:
         assert isinstance(error, WorkerError) and client.state == "off" and gone(pid)
-    assert cause in error.cause and "Show log in Advanced" in error.next_step
+    assert cause in error.cause and "Show Log under Advanced" in error.next_step
     assert wait_for(lambda: files_of(client) == [])
     again.touch()
     client.stop()

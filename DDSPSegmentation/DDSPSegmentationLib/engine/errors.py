@@ -49,5 +49,5 @@ class DatasetError(DDSPSegmentationError):
 class Cancelled(DDSPSegmentationError):
     """The user cancelled."""
 
-    def __init__(self, cause: str = "Cancelled.", next_step: str = ""):
+    def __init__(self, cause: str = "Canceled.", next_step: str = ""):
         super().__init__(cause, next_step)

@@ -117,13 +117,16 @@ def find_warnings(
         return ["No prostate was found. Check that this is an axial T2-weighted scan that shows the prostate."]
     warnings = []
     if touches:
-        warnings.append(f"The gland touches the {' and '.join(touches)} edge of the scan and may be cut.")
+        sides = " and ".join(touches)
+        warnings.append(
+            f"The gland touches the {sides} edge of the scan; part of it may be missing and the volume too small."
+        )
     low, high = PLAUSIBLE_VOLUME_ML
     if not low <= volume_ml <= high:
-        warnings.append(f"The volume of {volume_ml:.0f} ml is outside {low:.0f}-{high:.0f} ml.")
+        warnings.append(f"The volume of {volume_ml:.0f} ml is outside the usual {low:.0f}-{high:.0f} ml.")
     large = sum(share > LARGE_COMPONENT for share in component_shares)
     if large:
         warnings.append(f"{large + 1} separate parts were found; only the largest is kept.")
     if dice < DOUBTFUL_DICE:
-        warnings.append(f"The network is unsure: expected Dice {dice:.2f}.")
+        warnings.append("The network rates its contour as unreliable; check every slice.")
     return warnings

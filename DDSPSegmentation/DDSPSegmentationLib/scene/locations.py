@@ -19,7 +19,7 @@ def location_of(markupsNode: slicer.vtkMRMLMarkupsNode | None) -> tuple[float, f
     if markupsNode.GetNumberOfDefinedControlPoints() == 0:
         raise InputError(
             _("'{name}' has no point yet.").format(name=markupsNode.GetName()),
-            _("Click into the prostate in a slice view, or choose none."),
+            _("Click into the prostate in a slice view, or choose 'Find automatically'."),
         )
     place = [0.0, 0.0, 0.0]
     if isinstance(markupsNode, slicer.vtkMRMLMarkupsROINode):

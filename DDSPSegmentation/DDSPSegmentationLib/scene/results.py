@@ -67,7 +67,7 @@ def check_output_node(node: slicer.vtkMRMLSegmentationNode | None) -> None:
         name = node.GetName() if isinstance(node, slicer.vtkMRMLNode) else str(node)
         raise InputError(
             _("Output '{name}' is not a segmentation of this scene.").format(name=name),
-            _("Choose a segmentation, or none."),
+            _("Choose a segmentation, or 'Create new segmentation'."),
         )
 
 

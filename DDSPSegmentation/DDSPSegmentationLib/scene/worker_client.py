@@ -366,7 +366,7 @@ class WorkerClient:
             self._on_worker_end(
                 WorkerError(
                     cause.format(seconds=f"{self._hello_seconds:g}"),
-                    _("Try again; press Show log in Advanced to see what it is waiting for."),
+                    _("Try again; press Show Log under Advanced to see what it is waiting for."),
                 )
             )
 

@@ -304,11 +304,11 @@ def _environment():
 
 
 def _error_at_end(code: int, crashed: bool, said_hello: bool) -> WorkerError:
-    see_log = _("Try again; if it happens again, press Show log in Advanced and report it.")
+    see_log = _("Try again; if it happens again, press Show Log under Advanced and report it.")
     if crashed and code == _SIGKILL or said_hello and code == _LAUNCHER_SAW_CRASH:
         return WorkerError(
             _("The engine was ended from outside; the computer may have run out of memory."),
-            _("Close other programs and try again; Show log in Advanced may say more."),
+            _("Close other programs and try again; Show Log under Advanced may say more."),
         )
     if crashed:
         return WorkerError(_("The engine crashed (code {code}).").format(code=code), see_log)

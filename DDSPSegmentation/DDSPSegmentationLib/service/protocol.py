@@ -38,7 +38,7 @@ PROTOCOL_VERSION = 1
 PACKAGE_FOLDER = str(Path(__file__).resolve().parents[1])
 REQUEST_KEYS = ("id", "image", "name", "mode", "threshold", "bias_field", "device", "model", "location", "output")
 
-_SEE_LOG = "Segment again; if it happens again, press Show log in Advanced and report it."
+_SEE_LOG = "Segment again; if it happens again, press Show Log under Advanced and report it."
 _FAMILY = {
     name: kind
     for name, kind in vars(errors).items()

@@ -133,10 +133,10 @@ class AdvancedSection:
         if ended and code == PASSED:
             text = _("The installation works: the bundled scan was segmented and checked.")
         elif ended and code == TORCH_MISSING:
-            text = _("PyTorch is missing, so that nothing was segmented. Press Segment Prostate to install it.")
+            text = _("PyTorch is missing, so nothing was segmented. Press Segment Prostate to install it.")
         else:
             reason = next((line.strip() + " " for line in reversed(lines) if "Error" in line), "")
-            text = _("The test failed. {reason}Show Log has what it said.").format(reason=reason)
+            text = _("The test failed. {reason}Press Show Log for details.").format(reason=reason)
         log = "\n".join([_("Test of the installation:"), *lines[-200:], ""])
         RotatingLog(Path(self._logPath())).write(log.encode())
         self._endTest(text)
@@ -171,7 +171,7 @@ class AdvancedSection:
 
     def _onBatch(self, checked: bool = False) -> None:
         slicer.app.clipboard().setText(self.batchCommand())
-        self._say(_("The command is in the clipboard; replace SCANS and RESULTS by your folders."))
+        self._say(_("The command is in the clipboard; replace SCANS and RESULTS with your folders."))
 
     def _onLog(self, checked: bool = False) -> None:
         import qt

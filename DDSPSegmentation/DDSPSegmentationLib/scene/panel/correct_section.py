@@ -187,7 +187,7 @@ class CorrectSection(VTKObservationMixin):
     def _onReset(self, checked: bool = False) -> None:
         mask = network_mask(self._node, self._volumeNode)
         if mask is None or not own_segment_id(self._node):
-            self._say(_("The network's contour is not known any more. Segment again."))
+            self._say(_("The network's contour is no longer available. Segment again."))
             return
         self.saveStateForUndo()
         write_segment(mask, self._node, own_segment_id(self._node), self._volumeNode)

@@ -233,7 +233,7 @@ class Panel(VTKObservationMixin):
             self.say(str(error))
         except Exception as error:
             logging.exception("DDSP Segmentation")
-            self.say(_("Unexpected error: {error}. The application log has the details.").format(error=error))
+            self.say(_("Unexpected error: {error}. View > Error Log has the details.").format(error=error))
         return False
 
     def sayNextStep(self) -> None:
@@ -245,10 +245,14 @@ class Panel(VTKObservationMixin):
             self.say(_("Load an axial T2-weighted scan: drag it into Slicer, or open Sample Data."))
         elif facts is None:
             self.say(_("Press Segment Prostate."))
+        elif self.result.edited:
+            self.say(_("Corrected. Check every slice, then export the contour or save the scene."))
+        elif not self.result.isFound:
+            self.say(_("No prostate was found. Choose another volume, or a point in it under Prostate location."))
         elif facts.warnings:
-            self.say(_("Read the warnings under Result, then check the contour slice by slice and correct it below."))
+            self.say(_("Read the warnings under Result, then check every slice and fix the contour under Correct."))
         else:
-            self.say(_("Check the contour, least certain slices first; correct it below where needed."))
+            self.say(_("Check the contour: Next under Review shows the least certain slices. Fix it under Correct."))
 
     def refresh(self) -> None:
         """Bring every widget in line with parameters, scene and run."""
@@ -297,15 +301,18 @@ class Panel(VTKObservationMixin):
             section.show(node, volumeNode)
 
     def _onContourSettled(self) -> None:
+        wasEdited = self.result.edited
         self.result.measure()
         self.refresh()
+        if self.result.edited != wasEdited and not self.review.surfacePaused:
+            self.sayNextStep()
 
     def _onBrush(self, active: bool) -> None:
         """A surface that follows every stroke would make strokes slow."""
         self.review.surfacePaused = active
         if active:
             self.review.showAfter()
-            self.say(_("Editing; the 3D surface waits until you put the tool down."))
+            self.say(_("Editing. The 3D surface is hidden until the tool is off: press Esc, or click the tool again."))
         elif not self._sceneIsChanging:
             self.sayNextStep()
         self.refresh()

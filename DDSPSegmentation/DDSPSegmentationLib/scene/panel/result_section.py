@@ -47,6 +47,11 @@ class ResultSection:
         self.ui.resultCollapsibleButton.setVisible(node is not None)
         self.measure()
 
+    @property
+    def isFound(self) -> bool:
+        """Whether the contour has a voxel."""
+        return self._measurements is not None and self._measurements.volume_ml > 0
+
     def measure(self) -> None:
         """Measure the contour as it is now and refresh every figure, the table's too."""
         self._measurements, self.edited = None, False
@@ -69,35 +74,35 @@ class ResultSection:
         ui.sizeLabel.text = "" if found is None else _("{lr:.0f} x {ap:.0f} x {cc:.0f} mm (LR x AP x CC)").format(
             lr=found.left_right_mm, ap=found.antero_posterior_mm, cc=found.cranio_caudal_mm
         )
-        ui.ellipsoidLabel.text = "" if found is None else _("{ml:.1f} ml (L x W x H x pi/6)").format(
+        ui.ellipsoidLabel.text = "" if found is None else _("{ml:.1f} ml (LR x AP x CC x pi/6)").format(
             ml=found.ellipsoid_volume_ml
         )
         ui.psaDensityLabel.text = self._densityText()
-        ui.diceCaptionLabel.text = _("Network's Dice:") if self.edited else _("Expected Dice:")
         ui.diceLabel.text = "" if facts is None else self._diceText(facts)
-        ui.warningsLabel.text = "" if facts is None else "\n".join([*facts.warnings, *facts.notices])
-        ui.warningsLabel.setVisible(bool(ui.warningsLabel.text))
+        lines = [] if facts is None else [*facts.warnings, *facts.notices]
+        ui.warningsLabel.text = "\n".join([_("Before your correction:"), *lines] if self.edited and lines else lines)
+        ui.warningsLabel.setVisible(bool(lines))
         ui.detailsLabel.text = "" if facts is None else _("{model}, mode {mode}, {device}, {seconds:.1f} s").format(
             model=facts.model_version, mode=facts.mode, device=facts.device.upper(), seconds=facts.seconds
         )
 
     def _diceText(self, facts) -> str:
+        if self.edited:
+            return _("{dice:.2f}, of the network's contour").format(dice=facts.expected_dice)
         words = {"good": _("good"), "check": _("check"), "doubtful": _("doubtful")}
-        text = _("{dice:.2f} - {word}").format(
-            dice=facts.expected_dice, word=words[verdict(facts.expected_dice, facts.warnings)]
-        )
-        return _("{text} (of the network's result, before your correction)").format(text=text) if self.edited else text
+        word = words[verdict(facts.expected_dice, facts.warnings)]
+        return _("{dice:.2f} - {word}").format(dice=facts.expected_dice, word=word)
 
     def _densityText(self) -> str:
         if self._node is None or self._measurements is None:
             return ""
         psa = psa_of(self._node)
         if not psa:
-            return _("enter the PSA above")
+            return _("enter the PSA")
         density = psa_density(psa, self._measurements.volume_ml)
         if density is None:
             return _("none, the contour is empty")
-        return _("{density:.2f} ng/ml per ml (for reference: {reference:.2f})").format(
+        return _("{density:.3f} ng/ml per ml (reference: {reference:.2f})").format(
             density=density, reference=REFERENCE_PSA_DENSITY
         )
 

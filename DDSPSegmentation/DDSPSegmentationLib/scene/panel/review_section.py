@@ -98,7 +98,8 @@ class ReviewSection:
         self.ui.uncertaintyCheckBox.text = _("Network's uncertainty") if edited else _("Uncertainty")
         self.ui.uncertaintyCheckBox.enabled = available
         self.ui.uncertaintyCheckBox.toolTip = (
-            _("Colors show where the network was unsure when it made its result.") if available
+            _("Colors show where the network was unsure of its contour, from dark (a little) to bright yellow (most).")
+            if available
             else _("The uncertainty was not saved with the scene. Segment again to see it.")
         )
         self.ui.uncertaintySlider.enabled = available and chosen.showUncertainty
@@ -158,13 +159,14 @@ class ReviewSection:
 
     def _onBeforeToggled(self, on: bool) -> None:
         self._removeBefore()
+        self.ui.beforeButton.text = _("Show Your Contour") if on else _("Show Network's Contour")
         if not on:
             return
         mask = None if self._node is None else network_mask(self._node, self._volumeNode)
         if mask is None:
             self.ui.beforeButton.checked = False
             self.ui.beforeButton.enabled = False
-            self.ui.beforeButton.toolTip = _("The network's contour is not known any more. Segment again.")
+            self.ui.beforeButton.toolTip = _("The network's contour is no longer available. Segment again.")
             return
         before = slicer.vtkMRMLSegmentationNode()
         before.SetName(_("Before correction"))

@@ -78,7 +78,7 @@ class SegmentSection:
         if self._installing:
             reason = _("PyTorch is being installed.")
         elif not self.isRunning and self._parameters().inputVolume is None:
-            reason = _("Load an axial T2 volume and choose it above.")
+            reason = _("Choose an axial T2 volume as input volume.")
         button.text = _("Cancel") if self.isRunning else _("Segment Prostate")
         button.enabled = not reason
         button.toolTip = reason or (
@@ -128,11 +128,11 @@ class SegmentSection:
             self._start(output)
 
     def _askAboutCorrection(self, output) -> None:
-        self._say(_("Choose what happens to your correction."))
+        self._say(_("Answer the question above."))
         beside = _("Beside the corrected contour, into a new segmentation.")
         instead = _("In place of the corrected contour; Undo brings it back.")
         self.question.ask(
-            _("The contour was corrected. Where should the new result go?"),
+            _("You corrected this contour. Keep it beside the new result, or replace it?"),
             [
                 (_("New"), beside, lambda: self._start(None, asNew=True)),
                 (_("Replace"), instead, lambda: self._start(output, overwrite=True)),
@@ -144,7 +144,7 @@ class SegmentSection:
         def install() -> None:
             end_shared_worker()  # Windows does not replace files that are in use
             self._installing = True
-            self._say(_("Installing; Slicer hardly answers until it is done."))
+            self._say(_("Installing. Slicer hardly responds until it is done."))
             self._onChanged()
             slicer.app.processEvents()
             said = []
@@ -154,7 +154,7 @@ class SegmentSection:
             if said:
                 self._say(said[0])
 
-        self._say(_("One thing is missing before the first segmentation."))
+        self._say(_("Answer the question above to continue."))
         self.question.ask(
             missing.question,
             [(missing.accept, "", install), (_("Not Now"), "", lambda: self._say(missing.refused))],
@@ -215,7 +215,7 @@ class SegmentSection:
             "name": run.volumeNode.GetName(),
         }
         isShown = self._parameters().inputVolume is run.volumeNode
-        text = _("{phase}, {seconds:.0f} s") if isShown else _("{phase}, {seconds:.0f} s, of '{name}'")
+        text = _("{phase} ({seconds:.0f} s elapsed)") if isShown else _("{phase} of '{name}' ({seconds:.0f} s elapsed)")
         self._say(text.format(**values))
 
     def _onResult(self, run: Run, segmentation) -> None:
@@ -229,7 +229,7 @@ class SegmentSection:
             return
         self._end()
         if isinstance(error, Cancelled):
-            self._say(_("Cancelled; nothing was changed. Press Segment Prostate to start again."))
+            self._say(_("Canceled; nothing was changed. Press Segment Prostate to start again."))
         else:
             self._say(str(error))
         self._onChanged()
