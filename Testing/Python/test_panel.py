@@ -143,7 +143,7 @@ def test_an_empty_point_list_gives_one_message(person, asked):
     person.ui.locationSelector.setCurrentNode(slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsFiducialNode", "P"))
     before = node_ids()
     person.start()
-    assert person.status.startswith("'P' has no point yet. Click into the prostate in a slice view, or choose 'Find auto")
+    assert person.status.startswith("'P' has no point yet. Click into the prostate in a slice view, or choose 'Find")
     assert asked == [] and node_ids() == before
     assert person.ui.segmentButton.text == READY and person.ui.progressBar.isHidden()
 
