@@ -134,7 +134,7 @@ def test_measurements_are_one_typed_row_bound_to_both_nodes(logic):
     assert slicer.util.arrayFromTableColumn(table, "left_right_mm")[0] == 6.0
     assert slicer.util.arrayFromTableColumn(table, "cranio_caudal_mm")[0] == 18.0
     columns = {table.GetColumnName(number) for number in range(table.GetNumberOfColumns())}
-    assert columns == {*result.segmentation.as_row(), "contour", "psa_ng_per_ml", "psa_density"}
+    assert columns == {*result.segmentation.as_row(), "contour", "psa_ng_per_ml", "psa_density", "threshold"}
     assert table.GetTable().GetColumnByName("expected_dice").GetDataTypeAsString() == "double"
     assert table.GetTable().GetColumnByName("warnings").GetValue(0) == "Gland touches the edge."
     assert table.GetNodeReference("DDSPSegmentation.Segmentation") is result.outputSegmentationNode
@@ -265,6 +265,84 @@ def test_left_handed_oblique_volume_gets_its_mask_back(logic):
     volume = new_volume(ijk_to_ras=matrix)
     result = logic.segmentProstate(volume, runner=ThresholdRunner())
     np.testing.assert_array_equal(mask_of(result.outputSegmentationNode, volume), gland_voxels() > 50)
+
+
+def test_contour_of_a_volume_that_was_hardened_alone_is_read_where_it_is(logic):
+    from DDSPSegmentationLib.scene.conversion import read_segment
+    from DDSPSegmentationLib.scene.result_nodes import is_edited, measure
+
+    volume = new_volume()
+    put_under_transform(volume, rigid_matrix(0.0, shift=(40.0, 0.0, 0.0)))
+    node = logic.segmentProstate(volume, runner=ThresholdRunner()).outputSegmentationNode
+    volume.HardenTransform()
+    assert node.GetParentTransformNode() is not None and volume.GetParentTransformNode() is None
+    np.testing.assert_array_equal(read_segment(node, "Prostate", volume), gland_voxels() > 50)
+    assert not is_edited(node, volume)
+    assert measure(node, volume).volume_ml == pytest.approx(720 * 0.75 / 1000)
+
+
+def test_other_segments_stay_where_they_are_when_the_volume_was_moved(logic):
+    volume = new_volume()
+    node = logic.segmentProstate(volume, runner=ThresholdRunner()).outputSegmentationNode
+    node.GetSegmentation().AddEmptySegment("Lesion", "Lesion")
+    transform = put_under_transform(node, rigid_matrix())
+    again = logic.segmentProstate(volume, runner=ThresholdRunner())
+    assert again.outputSegmentationNode is not node and node.GetParentTransformNode() is transform
+
+
+def test_contour_drawn_on_a_finer_grid_counts_as_edited(logic):
+    from DDSPSegmentationLib.scene.result_nodes import is_edited
+
+    volume = new_volume()
+    node = logic.segmentProstate(volume, runner=ThresholdRunner()).outputSegmentationNode
+    fine = new_volume("Fine", gland_voxels().repeat(2, 0).repeat(2, 1).repeat(2, 2))
+    matrix = slicer.util.arrayFromVTKMatrix(ijk_to_ras_of(volume)) @ np.diag([0.5, 0.5, 0.5, 1.0])
+    fine.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(matrix))
+    slicer.util.updateSegmentBinaryLabelmapFromArray(
+        (slicer.util.arrayFromVolume(fine) > 50).astype(np.uint8), node, "Prostate", fine
+    )
+    assert is_edited(node, volume)
+    assert logic.segmentProstate(volume, runner=ThresholdRunner()).outputSegmentationNode is not node
+
+
+def ijk_to_ras_of(volume):
+    found = vtk.vtkMatrix4x4()
+    volume.GetIJKToRASMatrix(found)
+    return found
+
+
+def test_emptied_result_of_another_patient_leaves_neither_psa_nor_table(logic):
+    from DDSPSegmentationLib.scene.result_nodes import psa_of, set_psa
+
+    first, second = new_volume("A"), new_volume("B")
+    result = logic.segmentProstate(first, runner=ThresholdRunner())
+    node = result.outputSegmentationNode
+    set_psa(node, 6.5)
+    node.GetSegmentation().RemoveAllSegments()
+    again = logic.segmentProstate(second, node, runner=ThresholdRunner())
+    assert again.outputSegmentationNode is node and psa_of(node) == 0
+    assert tables() == [again.tableNode]
+
+
+def test_volume_that_was_cropped_since_has_no_result(logic):
+    from DDSPSegmentationLib.scene.result_nodes import results_of
+
+    volume = new_volume()
+    node = logic.segmentProstate(volume, runner=ThresholdRunner()).outputSegmentationNode
+    assert results_of(volume) == [node]
+    slicer.util.updateVolumeFromArray(volume, gland_voxels()[:8])
+    assert results_of(volume) == []
+
+
+def test_contour_that_is_no_labelmap_is_not_written_into(logic):
+    from DDSPSegmentationLib.scene.conversion import write_segment
+
+    volume = new_volume()
+    node = logic.segmentProstate(volume, runner=ThresholdRunner()).outputSegmentationNode
+    node.CreateClosedSurfaceRepresentation()
+    node.SetSourceRepresentationToClosedSurface()
+    with pytest.raises(InputError, match="is not stored as a labelmap"):
+        write_segment(gland_voxels() > 50, node, "Prostate", volume)
 
 
 # ---- segmenting again

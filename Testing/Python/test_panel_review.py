@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import slicer
 import vtk
-from panel_parts import MODULE_FILE, load_sample, load_scene, save_scene, wait_for
+from panel_parts import MODULE_FILE, READY, load_sample, load_scene, save_scene, wait_for
 from slicer_stand_in import enterModule, leaveModule
 
-from DDSPSegmentationLib.scene.result_nodes import facts_of, network_mask, psa_of
+from DDSPSegmentationLib.scene.result_nodes import facts_of, network_mask, psa_of, table_of
 from DDSPSegmentationLib.scene.results import uncertainty_volume_of
 from DDSPSegmentationLib.scene.slice_views import least_certain_slices
 
@@ -410,3 +410,67 @@ def test_before_that_is_not_known_any_more_says_so(segmented):
     assert before_nodes() == [] and not segmented.ui.beforeButton.checked
     assert "no longer available" in segmented.ui.beforeButton.toolTip
     assert segmented.result.GetDisplayNode().GetVisibility()
+
+
+def test_psa_belongs_to_the_patient_and_reaches_every_result_of_the_volume(segmented):
+    first = segmented.result
+    segmented.paint()
+    segmented.settle()
+    segmented.ui.psaSpinBox.value = 4.0
+    segmented.ui.segmentButton.click()
+    segmented.ui.firstAnswerButton.click()  # New
+    assert wait_for(lambda: segmented.ui.segmentButton.text == READY)
+    second = segmented.result
+    assert second is not first and psa_of(second) == 4.0
+    segmented.ui.psaSpinBox.value = 65.0
+    assert psa_of(first) == psa_of(second) == 65.0
+    assert {row_of(node, segmented.volume)["psa_ng_per_ml"] for node in (first, second)} == {65.0}
+
+
+def row_of(node, volume):
+    table = table_of(node, volume).GetTable()
+    return {table.GetColumnName(i): table.GetColumn(i).GetValue(0) for i in range(table.GetNumberOfColumns())}
+
+
+def test_the_result_that_was_looked_at_last_comes_back_with_its_volume(segmented):
+    first = segmented.result
+    copy = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "Backup")
+    copy.Copy(first)
+    copy.SetName("Backup")
+    other = load_sample("Another")
+    segmented.ui.inputSelector.setCurrentNode(other)
+    segmented.ui.inputSelector.setCurrentNode(first.GetNodeReference("DDSPSegmentation.Volume"))
+    work()
+    assert segmented.result is first
+
+
+def test_figures_follow_a_transform_that_scales_the_volume(segmented):
+    before = ml_of(segmented)
+    transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
+    scale = slicer.util.vtkMatrixFromArray(np.diag([1.2, 1.2, 1.2, 1.0]))
+    transform.SetMatrixTransformToParent(scale)
+    segmented.result.SetAndObserveTransformNodeID(transform.GetID())
+    segmented.volume.SetAndObserveTransformNodeID(transform.GetID())
+    segmented.settle()
+    assert segmented.ui.volumeLabel.text == f"{before * 1.2**3:.1f} ml"
+
+
+def test_threshold_other_than_usual_is_named_beside_the_figures(person, t2):
+    person.ui.thresholdSlider.value = 0.7
+    person.segment()
+    assert person.ui.detailsLabel.text.endswith("threshold 0.7")
+
+
+def test_corrected_contour_says_in_every_export_that_somebody_drew_on_it(segmented):
+    def drawn_by():
+        kind = vtk.reference("")
+        segmented.result.GetSegmentation().GetSegment("Prostate").GetTag("DICOM.SegmentAlgorithmType", kind)
+        return str(kind)
+
+    assert drawn_by() == "AUTOMATIC"
+    segmented.paint()
+    segmented.settle()
+    assert drawn_by() == "SEMIAUTOMATIC"
+    segmented.editor.undo()
+    segmented.settle()
+    assert drawn_by() == "AUTOMATIC"

@@ -342,3 +342,17 @@ def test_accented_and_long_paths_work(tmp_path, model):
 def test_a_killed_worker_is_killed_by_that_signal(worker):
     worker.popen.kill()
     assert worker.popen.wait(10) == -signal.SIGKILL
+
+
+
+def test_temporary_scans_and_answers_go_with_a_client_that_is_gone_and_nothing_else(worker, model, tmp_path):
+    own = tmp_path / "patient.mha"
+    write_temporary(phantom()[0], own)
+    worker.segment(phantom()[0], model=model)
+    output, kept = tmp_path / "2", tmp_path / "scan of the user.mha"
+    own.rename(kept)
+    worker.write(protocol.encode_line(protocol.segment_request("2", kept, output, device="cpu", model=model)))
+    assert worker.answer("2")[0]["event"] == "result" and (output / "mask.mha").exists()
+    assert (tmp_path / "1.mha").exists()
+    assert worker.end() == 0
+    assert not (tmp_path / "1.mha").exists() and not output.exists() and kept.exists()

@@ -103,9 +103,18 @@ def write_segment(
 
     Args:
         mask: z,y,x on the volume's grid, 0 outside and 1 inside.
+
+    Raises:
+        InputError: the segmentation is not stored as a labelmap, or a non-linear transform lies between the two.
     """
+    source = segmentation_node.GetSegmentation().GetSourceRepresentationName()
+    if source != slicer.vtkSegmentationConverter.GetBinaryLabelmapRepresentationName():
+        raise InputError(
+            _("'{name}' is not stored as a labelmap.").format(name=segmentation_node.GetName()),
+            _("Make the binary labelmap its source representation in the module Segmentations."),
+        )
     logic = slicer.vtkSlicerSegmentationsModuleLogic
-    labelmap = _oriented_image(np.ascontiguousarray(mask, np.uint8), volume_node)
+    labelmap = _oriented_image(np.ascontiguousarray(mask, np.uint8), volume_node, segmentation_node)
     if not logic.SetBinaryLabelmapToSegment(
         labelmap, segmentation_node, segment_id, logic.MODE_REPLACE, labelmap.GetExtent()
     ):
@@ -116,16 +125,24 @@ def read_segment(
     segmentation_node: slicer.vtkMRMLSegmentationNode,
     segment_id: str,
     volume_node: slicer.vtkMRMLScalarVolumeNode,
+    ignore_transforms: bool = False,
 ) -> np.ndarray:
-    """One segment's voxels on the volume's grid, both in local coordinates.
+    """One segment's voxels on the volume's grid, wherever transforms put the two.
+
+    Args:
+        ignore_transforms: compare the two in their own coordinates, as they were before one of them was moved.
 
     Returns:
         uint8, z,y,x, 0 outside and 1 inside; empty when there is no such segment.
+
+    Raises:
+        InputError: a non-linear transform lies between the two.
     """
     segment = slicer.vtkOrientedImageData()
     on_grid = slicer.vtkOrientedImageData()
     dimensions = volume_node.GetImageData().GetDimensions()
-    grid = _oriented_image(np.zeros(dimensions[::-1], np.uint8), volume_node)
+    moved_with = None if ignore_transforms else segmentation_node
+    grid = _oriented_image(np.zeros(dimensions[::-1], np.uint8), volume_node, moved_with)
     resample = slicer.vtkOrientedImageDataResample.ResampleOrientedImageToReferenceOrientedImage
     is_there = segmentation_node.GetSegmentation().GetSegment(segment_id) is not None  # VTK complains about others
     if not is_there or not segmentation_node.GetBinaryLabelmapRepresentation(segment_id, segment) or segment.IsEmpty():
@@ -186,17 +203,55 @@ def _ijk_to_ras(volume_node: slicer.vtkMRMLScalarVolumeNode) -> np.ndarray:
     return slicer.util.arrayFromVTKMatrix(matrix)
 
 
+def has_voxel_size_of(
+    segmentation_node: slicer.vtkMRMLSegmentationNode,
+    segment_id: str,
+    volume_node: slicer.vtkMRMLScalarVolumeNode,
+) -> bool:
+    """Whether a segment's voxels have the size of the volume's; an empty one has any."""
+    segment = slicer.vtkOrientedImageData()
+    if not segmentation_node.GetBinaryLabelmapRepresentation(segment_id, segment) or segment.IsEmpty():
+        return True
+    own = vtk.vtkMatrix4x4()
+    segment.GetImageToWorldMatrix(own)
+    grid = _grid_matrix(volume_node, None)
+    lengths = [np.linalg.norm(slicer.util.arrayFromVTKMatrix(matrix)[:3, :3], axis=0) for matrix in (own, grid)]
+    return bool(np.allclose(*lengths, rtol=1e-3))
+
+
+def _grid_matrix(
+    volume_node: slicer.vtkMRMLScalarVolumeNode, segmentation_node: slicer.vtkMRMLSegmentationNode | None
+) -> vtk.vtkMatrix4x4:
+    """From the volume's voxels to the segmentation's own coordinates; without one, to the volume's own."""
+    matrix = vtk.vtkMatrix4x4()
+    volume_node.GetIJKToRASMatrix(matrix)
+    if segmentation_node is None:
+        return matrix
+    source, target = volume_node.GetParentTransformNode(), segmentation_node.GetParentTransformNode()
+    if source is target:
+        return matrix
+    between = vtk.vtkMatrix4x4()
+    if not slicer.vtkMRMLTransformNode.GetMatrixTransformBetweenNodes(source, target, between):
+        raise InputError(
+            _("A non-linear transform lies between '{name}' and its volume.").format(name=segmentation_node.GetName()),
+            _("Put both under the same transform, or harden it on both."),
+        )
+    vtk.vtkMatrix4x4.Multiply4x4(between, matrix, matrix)
+    return matrix
+
+
 def _oriented_image(
-    voxels: np.ndarray, volume_node: slicer.vtkMRMLScalarVolumeNode
+    voxels: np.ndarray,
+    volume_node: slicer.vtkMRMLScalarVolumeNode,
+    segmentation_node: slicer.vtkMRMLSegmentationNode | None,
 ) -> slicer.vtkOrientedImageData:
+    """Voxels on the volume's grid, in the coordinates that ``_grid_matrix`` leads to."""
     scalars = numpy_to_vtk(voxels.ravel(), deep=True)
     scalars.SetName("ImageScalars")
     image = slicer.vtkOrientedImageData()
     image.SetDimensions(*voxels.shape[::-1])
     image.GetPointData().SetScalars(scalars)
-    matrix = vtk.vtkMatrix4x4()
-    volume_node.GetIJKToRASMatrix(matrix)
-    image.SetGeometryFromImageToWorldMatrix(matrix)
+    image.SetGeometryFromImageToWorldMatrix(_grid_matrix(volume_node, segmentation_node))
     return image
 
 

@@ -16,11 +16,10 @@ import vtk
 from slicer.i18n import tr as _
 from vtk.util.numpy_support import vtk_to_numpy
 
-from .. import __version__
 from ..engine.errors import InputError, StorageError
 from ..engine.images import write_aside, write_image
 from .conversion import mask_image, read_segment
-from .result_nodes import is_edited, own_segment_id
+from .result_nodes import is_edited, own_segment_id, say_who_drew, volume_of
 
 NEUTRAL_NAME = "prostate"
 # The last bytes of a whole file of each kind; Slicer's writers do not say when the disk was full.
@@ -43,6 +42,7 @@ def export_seg_nrrd(segmentation_node: slicer.vtkMRMLSegmentationNode, path: str
         StorageError: the file cannot be written.
     """
     _check_any_voxels(segmentation_node)
+    _mark(segmentation_node)
 
     def write(aside: Path) -> None:
         storage = slicer.vtkMRMLSegmentationStorageNode()
@@ -193,7 +193,7 @@ def export_dicom_seg(
     if obstacle:
         raise InputError(obstacle)
     _check_any_voxels(segmentation_node)
-    _say_who_drew(segmentation_node, volume_node)
+    _mark(segmentation_node)
     path = _free_name(Path(folder))
 
     def write(aside: Path) -> None:
@@ -225,16 +225,10 @@ def _dicom_seg_plugin() -> type | None:
     return getattr(slicer.modules, "dicomPlugins", {}).get("DICOMSegmentationPlugin")
 
 
-def _say_who_drew(
-    segmentation_node: slicer.vtkMRMLSegmentationNode, volume_node: slicer.vtkMRMLScalarVolumeNode
-) -> None:
-    """Without these tags the plugin calls every segment manual, which is right for those of somebody else."""
-    segment_id = own_segment_id(segmentation_node)
-    if segment_id:
-        segment = segmentation_node.GetSegmentation().GetSegment(segment_id)
-        edited = is_edited(segmentation_node, volume_node)
-        segment.SetTag("DICOM.SegmentAlgorithmType", "SEMIAUTOMATIC" if edited else "AUTOMATIC")
-        segment.SetTag("DICOM.SegmentAlgorithmName", f"DDSPSegmentation {__version__}")
+def _mark(segmentation_node: slicer.vtkMRMLSegmentationNode) -> None:
+    """Say who drew our segment; those of somebody else keep what they say."""
+    if own_segment_id(segmentation_node) and volume_of(segmentation_node) is not None:
+        say_who_drew(segmentation_node, is_edited(segmentation_node, volume_of(segmentation_node)))
 
 
 def _free_name(folder: Path) -> Path:

@@ -17,8 +17,9 @@ import SimpleITK as sitk
 import slicer
 import vtk
 
+from .. import __version__
 from ..engine.segmentation import GlandMeasurements, Segmentation, measure_gland
-from .conversion import mask_image, read_segment
+from .conversion import has_voxel_size_of, mask_image, read_segment
 
 ATTRIBUTE_PREFIX = "DDSPSegmentation."
 # References, unlike node IDs in attributes, follow their node when a scene is appended to another.
@@ -43,6 +44,7 @@ class NetworkFacts:
     mode: str
     bias_field: str
     device: str
+    threshold: float
     seconds: float
 
 
@@ -59,6 +61,7 @@ def write_facts(
     for name, value in (
         ("SegmentID", segment_id),
         ("MaskSHA256", _fingerprint(mask)),
+        ("MaskSize", _size(mask.shape[::-1])),
         ("NetworkMask", _packed(mask)),
         ("NetworkFacts", json.dumps({**facts, "seconds": round(sum(segmentation.seconds.values()), 2)})),
         ("ModelVersion", segmentation.model_version),
@@ -89,17 +92,44 @@ def own_segment_id(node: slicer.vtkMRMLSegmentationNode) -> str:
 
 
 def results_of(volume_node: slicer.vtkMRMLScalarVolumeNode | None) -> list[slicer.vtkMRMLSegmentationNode]:
-    """Every result that was computed on a volume and still has its segment, the latest first."""
-    if volume_node is None:
+    """Every result that was computed on a volume and still has its segment, the latest first.
+
+    A volume that was cropped or resampled in place since has none: their figures are not its own.
+    """
+    if volume_node is None or volume_node.GetImageData() is None:
         return []
-    nodes = reversed(slicer.util.getNodesByClass("vtkMRMLSegmentationNode"))
-    return [node for node in nodes if volume_of(node) is volume_node and own_segment_id(node)]
+    size = _size(volume_node.GetImageData().GetDimensions())
+    return [
+        node
+        for node in reversed(slicer.util.getNodesByClass("vtkMRMLSegmentationNode"))
+        if volume_of(node) is volume_node and own_segment_id(node) and _attribute(node, "MaskSize") in ("", size)
+    ]
 
 
 def is_edited(node: slicer.vtkMRMLSegmentationNode, volume_node: slicer.vtkMRMLScalarVolumeNode) -> bool:
-    """True when the contour that was computed for this volume has other voxels on its grid by now."""
-    now = read_segment(node, own_segment_id(node), volume_node)
-    return _fingerprint(now) != _attribute(node, "MaskSHA256")
+    """True when the contour that was computed for this volume has other voxels by now, or voxels of another size.
+
+    Moving the volume or the contour by a transform is no edit, hardened or not.
+    """
+    segment_id, computed = own_segment_id(node), _attribute(node, "MaskSHA256")
+    if not has_voxel_size_of(node, segment_id, volume_node):
+        return True
+    if _fingerprint(read_segment(node, segment_id, volume_node, ignore_transforms=True)) == computed:
+        return False
+    apart = node.GetParentTransformNode() is not volume_node.GetParentTransformNode()
+    return not (apart and _fingerprint(read_segment(node, segment_id, volume_node)) == computed)
+
+
+def say_who_drew(node: slicer.vtkMRMLSegmentationNode, edited: bool) -> None:
+    """Mark the segment as drawn by the network alone, or by somebody on top of it; every export carries these tags."""
+    segment = node.GetSegmentation().GetSegment(own_segment_id(node))
+    for name, value in (
+        ("DICOM.SegmentAlgorithmType", "SEMIAUTOMATIC" if edited else "AUTOMATIC"),
+        ("DICOM.SegmentAlgorithmName", f"DDSPSegmentation {__version__}"),
+    ):
+        written = vtk.reference("")
+        if segment is not None and not (segment.GetTag(name, written) and str(written) == value):
+            segment.SetTag(name, value)
 
 
 def network_mask(
@@ -155,6 +185,7 @@ def current_row(
             "mode": facts.mode,
             "bias_field": facts.bias_field,
             "device": facts.device,
+            "threshold": facts.threshold,
             "seconds": facts.seconds,
         }
     return row
@@ -197,6 +228,10 @@ def table_of(
 
 def _attribute(node: slicer.vtkMRMLNode, name: str) -> str:
     return node.GetAttribute(ATTRIBUTE_PREFIX + name) or ""
+
+
+def _size(dimensions: tuple[int, ...]) -> str:
+    return " ".join(str(number) for number in dimensions)
 
 
 def _packed(mask: np.ndarray) -> str:

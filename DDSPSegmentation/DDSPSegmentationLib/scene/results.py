@@ -10,7 +10,6 @@ import slicer
 import vtk
 from slicer.i18n import tr as _
 
-from .. import __version__
 from ..engine.errors import InputError
 from ..engine.segmentation import Segmentation
 from ..service.seg_nrrd import SEGMENT_COLOUR, SEGMENT_NAME, TERMINOLOGY
@@ -24,6 +23,7 @@ from .result_nodes import (
     own_segment_id,
     psa_of,
     results_of,
+    say_who_drew,
     set_psa,
     table_of,
     volume_of,
@@ -129,7 +129,10 @@ def place_result(
             node.CreateDefaultDisplayNodes()
             added.append(node.GetDisplayNode())
         segment_id = _write_contour(mask, node, target.segment_id, volume_node)
+        if volume_of(node) not in (None, volume_node):
+            _forget_other_volume(node)
         write_facts(segmentation, segment_id, node, volume_node)
+        say_who_drew(node, edited=False)
         _keep_psa(node, volume_node)
         table_node = table_of(node, volume_node)
         if table_node is None:
@@ -215,10 +218,10 @@ def _belongs_elsewhere(
     node: slicer.vtkMRMLSegmentationNode, volume_node: slicer.vtkMRMLScalarVolumeNode
 ) -> bool:
     source = volume_of(node)
-    if source is not None:
-        return source is not volume_node
-    reference = node.GetNodeReference(node.GetReferenceImageGeometryReferenceRole())
     moved = node.GetParentTransformNode() is not volume_node.GetParentTransformNode()
+    if source is not None:
+        return source is not volume_node or (moved and node.GetSegmentation().GetNumberOfSegments() > 1)
+    reference = node.GetNodeReference(node.GetReferenceImageGeometryReferenceRole())
     return moved or (reference is not None and reference is not volume_node)
 
 
@@ -239,9 +242,6 @@ def _write_contour(
         )
         terminology_tag = slicer.vtkSegment.GetTerminologyEntryTagName()
         segments.GetSegment(segment_id).SetTag(terminology_tag, TERMINOLOGY)
-    segment = segments.GetSegment(segment_id)
-    segment.SetTag("DICOM.SegmentAlgorithmType", "AUTOMATIC")
-    segment.SetTag("DICOM.SegmentAlgorithmName", f"DDSPSegmentation {__version__}")
     write_segment(mask, node, segment_id, volume_node)
     surface = slicer.vtkSegmentationConverter.GetClosedSurfaceRepresentationName()
     if segments.ContainsRepresentation(surface) or (first and _has_views()):
@@ -256,6 +256,14 @@ def _in_scene(node: slicer.vtkMRMLNode) -> bool:
 def _has_views() -> bool:
     application = getattr(slicer, "app", None)
     return application is not None and application.layoutManager() is not None
+
+
+def _forget_other_volume(node: slicer.vtkMRMLSegmentationNode) -> None:
+    """An emptied result of another volume takes a new one in: nothing of the other patient stays with it."""
+    set_psa(node, 0.0)
+    table_node = table_of(node, volume_of(node))
+    if table_node is not None:
+        slicer.mrmlScene.RemoveNode(table_node)
 
 
 def _keep_psa(node: slicer.vtkMRMLSegmentationNode, volume_node: slicer.vtkMRMLScalarVolumeNode) -> None:

@@ -212,6 +212,7 @@ def make_folder(folder: Path) -> None:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        folder.chmod(0o700)  # scans are nobody else's business
     except OSError as error:
         raise StorageError(
             _("The temporary folder '{folder}' cannot be made: {reason}.").format(folder=folder, reason=error.strerror),

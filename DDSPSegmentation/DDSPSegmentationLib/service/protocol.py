@@ -20,7 +20,8 @@ error     id (or null), type (class of the family), cause, next_step
 There is one request, ``segment``: id, image (path), name, mode, threshold, bias_field, device, model, location
 (x, y, z in LPS mm, or null), output (a folder that does not exist yet; the worker makes it and, on failure, removes
 it). Each request is answered by any number of ``progress`` and exactly one ``result`` or ``error``. One request at a
-time: another one meanwhile is answered by ``error`` at once. When its standard input closes the worker ends at once.
+time: another one meanwhile is answered by ``error`` at once. When its standard input closes the worker ends at once,
+and deletes the images and outputs that are named like their request's id: they are temporary, and nobody else will.
 """
 
 from __future__ import annotations

@@ -51,6 +51,7 @@ class Worker:
         self._events = events
         self._requests: queue.SimpleQueue[dict] = queue.SimpleQueue()
         self._busy = threading.Event()
+        self._files: list[Path] = []  # scans and answers that nobody deletes when the client is gone
 
     def run(self) -> int:
         """Serve until standard input closes; returns an exit code only when the engine cannot be used at all."""
@@ -75,6 +76,12 @@ class Worker:
             for line in sys.stdin.buffer:
                 self._take(line)
         finally:
+            # A client that ends its worker kills it first; one that is gone leaves patients' scans to us.
+            for path in self._files:
+                if path.is_dir():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink(missing_ok=True)
             os._exit(0)
 
     def _take(self, line: bytes) -> None:
@@ -89,6 +96,8 @@ class Worker:
         except WorkerError as error:
             self._events.send(error_message(error, request_id))
             return
+        paths = (Path(request["image"]), Path(request["output"]))
+        self._files += [path for path in paths if path.stem == request_id]  # temporary ones alone are named like it
         self._busy.set()
         self._requests.put(request)
 

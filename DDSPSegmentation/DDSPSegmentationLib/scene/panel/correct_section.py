@@ -8,6 +8,7 @@ import slicer
 from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
 
+from ...engine.errors import DDSPSegmentationError
 from ..conversion import write_segment
 from ..result_nodes import network_mask, own_segment_id
 
@@ -172,6 +173,10 @@ class CorrectSection(VTKObservationMixin):
             segmentation.SegmentRemoved,
         )
 
+    def contourChanged(self) -> None:
+        """Have the contour measured once nothing has changed for 300 ms."""
+        self._settling.start(SETTLING_MS)
+
     def _onSegmentationModified(self, caller, event) -> None:
         self._settling.start(SETTLING_MS if own_segment_id(self._node) else 0)
 
@@ -190,4 +195,7 @@ class CorrectSection(VTKObservationMixin):
             self._say(_("The network's contour is no longer available. Segment again."))
             return
         self.saveStateForUndo()
-        write_segment(mask, self._node, own_segment_id(self._node), self._volumeNode)
+        try:
+            write_segment(mask, self._node, own_segment_id(self._node), self._volumeNode)
+        except DDSPSegmentationError as error:
+            self._say(str(error))

@@ -47,6 +47,8 @@ class Panel(VTKObservationMixin):
         self.isEntered = self._refreshing = self._preselecting = self._sceneIsChanging = False
         self._kept: dict = {}
         self._chosen: dict = {}
+        self._lastShown: dict[str, str] = {}  # volume's node ID to that of the result
+        self._volumeTags: list[tuple] = []
         self.advanced = AdvancedSection(ui, modulePath, lambda: str(shared_worker().logPath), self.say)
         self.segment = SegmentSection(
             ui, lambda: self._parameters, self.advanced.asked, self.guard, self.say, self._place, self._onRunChanged
@@ -99,6 +101,7 @@ class Panel(VTKObservationMixin):
     def cleanup(self) -> None:
         """The module is unloaded, or Slicer ends."""
         self._settling.stop()
+        self._watchVolume(None)
         self.segment.cleanup()
         end_shared_worker()
         self.removeObservers()
@@ -145,6 +148,8 @@ class Panel(VTKObservationMixin):
     def _onStartClose(self, caller, event) -> None:
         self._kept = {name: getattr(self._parameters, name) for name in KEPT_ON_CLOSE}
         self._sceneIsChanging = True
+        self._watchVolume(None)
+        self._lastShown.clear()
         self.review.forget()
         self.correct.startClose()
         self._showResult(None)
@@ -273,9 +278,10 @@ class Panel(VTKObservationMixin):
         volumeNode, output = chosen.inputVolume, chosen.outputSegmentation
         changed = volumeNode is not self._volumeNode
         if changed:
+            self._watchVolume(volumeNode)
             self._volumeNode, self._doubtfulGuess = volumeNode, None
             if output is None or volume_of(output) is not volumeNode:
-                output = chosen.outputSegmentation = next(iter(results_of(volumeNode)), None)
+                output = chosen.outputSegmentation = self._latestResult(volumeNode)
             self._showNote(doubt_about(volumeNode) if volumeNode is not None else "")
             if not self._preselecting:
                 show_volume(volumeNode)
@@ -288,6 +294,25 @@ class Panel(VTKObservationMixin):
         if changed or shown is not self._resultNode:
             self.sayNextStep()
 
+    def _latestResult(self, volumeNode):
+        """What was shown of a volume last, or else its latest result."""
+        found = results_of(volumeNode)
+        last = self._lastShown.get(volumeNode.GetID()) if volumeNode is not None else None
+        return next((node for node in found if node.GetID() == last), found[0] if found else None)
+
+    def _watchVolume(self, volumeNode) -> None:
+        """A volume that is cropped, resampled or transformed changes its figures."""
+        for node, tag in self._volumeTags:
+            node.RemoveObserver(tag)
+        self._volumeTags = []
+        if volumeNode is not None:
+            for event in (volumeNode.ImageDataModifiedEvent, volumeNode.TransformModifiedEvent):
+                self._volumeTags.append((volumeNode, volumeNode.AddObserver(event, self._onVolumeModified)))
+
+    def _onVolumeModified(self, caller, event) -> None:
+        if self._resultNode is not None and not self._sceneIsChanging:
+            self.correct.contourChanged()
+
     def _showNote(self, text: str) -> None:
         self.ui.inputNoteLabel.text = text
         self.ui.inputNoteLabel.setVisible(bool(text))
@@ -297,6 +322,8 @@ class Panel(VTKObservationMixin):
             return
         self._resultNode = node
         volumeNode = None if node is None else volume_of(node)
+        if node is not None:
+            self._lastShown[volumeNode.GetID()] = node.GetID()
         for section in (self.correct, self.review, self.result, self.export):
             section.show(node, volumeNode)
 
@@ -329,8 +356,9 @@ class Panel(VTKObservationMixin):
     def _place(self, run: Run, segmentation) -> None:
         """Put a result into the scene, beside the volume that was chosen at the click."""
         results.check_unchanged(run.volumeNode, run.before)
-        overwrite = run.overwrite and run.outputNode is self._resultNode
-        if overwrite:  # and otherwise Undo could not bring the correction back
+        isShown = run.outputNode is not None and run.outputNode is self._resultNode
+        overwrite = run.overwrite and isShown  # or Undo could not bring the correction back
+        if isShown:
             self.correct.saveStateForUndo()
         placed = results.place_result(segmentation, run.volumeNode, run.outputNode, overwrite, run.asNew)
         node = placed.outputSegmentationNode

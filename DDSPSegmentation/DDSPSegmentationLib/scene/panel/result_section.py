@@ -19,11 +19,15 @@ from ..result_nodes import (
     own_segment_id,
     psa_density,
     psa_of,
+    results_of,
+    say_who_drew,
     set_psa,
     table_of,
     write_row,
 )
+from ..undo import unseen_by_undo
 
+USUAL_THRESHOLD = 0.5
 REFERENCE_PSA_DENSITY = 0.15  # ng/ml per ml, the threshold most often named in guidelines
 
 
@@ -57,9 +61,12 @@ class ResultSection:
         self._measurements, self.edited = None, False
         if self._node is not None and own_segment_id(self._node):
             try:
-                self._measurements = measure(self._node, self._volumeNode)
                 self.edited = is_edited(self._node, self._volumeNode)
+                self._measurements = measure(self._node, self._volumeNode)
+                with unseen_by_undo(self._node):
+                    say_who_drew(self._node, self.edited)
             except DDSPSegmentationError as error:
+                self.edited = True  # nobody knows any more what it is
                 self._say(str(error))
         self._fill()
         self._updateTable()
@@ -82,9 +89,16 @@ class ResultSection:
         lines = [] if facts is None else [*facts.warnings, *facts.notices]
         ui.warningsLabel.text = "\n".join([_("Before your correction:"), *lines] if self.edited and lines else lines)
         ui.warningsLabel.setVisible(bool(lines))
-        ui.detailsLabel.text = "" if facts is None else _("{model}, mode {mode}, {device}, {seconds:.1f} s").format(
+        ui.detailsLabel.text = "" if facts is None else self._detailsText(facts)
+
+    @staticmethod
+    def _detailsText(facts) -> str:
+        text = _("{model}, mode {mode}, {device}, {seconds:.1f} s").format(
             model=facts.model_version, mode=facts.mode, device=facts.device.upper(), seconds=facts.seconds
         )
+        if facts.threshold == USUAL_THRESHOLD:
+            return text
+        return _("{text}, threshold {threshold:g}").format(text=text, threshold=facts.threshold)
 
     def _diceText(self, facts) -> str:
         if self.edited:
@@ -108,9 +122,11 @@ class ResultSection:
 
     def _onPsaChanged(self, value: float) -> None:
         if self._node is not None and not self._filling:
-            set_psa(self._node, value)
+            for node in results_of(self._volumeNode):  # it is the patient's, not the contour's
+                set_psa(node, value)
             self.ui.psaDensityLabel.text = self._densityText()
-            self._updateTable()
+            for node in results_of(self._volumeNode):
+                self._updateTable(node)
 
     def text(self) -> str:
         """The figures as lines for a report; no name of the patient or of the volume."""
@@ -133,12 +149,18 @@ class ResultSection:
         slicer.app.clipboard().setText(self.text())
         self._say(_("The figures are in the clipboard."))
 
-    def _updateTable(self) -> None:
-        if self._node is None or self._measurements is None:
+    def _updateTable(self, node=None) -> None:
+        """Bring the table of the result shown, or of another one of its volume, up to date; empty it when unknown."""
+        shown = node is None or node is self._node
+        node = self._node if shown else node
+        tableNode = None if node is None else table_of(node, self._volumeNode)
+        if tableNode is None:
             return
-        tableNode = table_of(self._node, self._volumeNode)
-        if tableNode is not None:
-            write_row(current_row(self._node, self._measurements, self.edited), tableNode)
+        if not shown:
+            row = current_row(node, measure(node, self._volumeNode), is_edited(node, self._volumeNode))
+        else:
+            row = {} if self._measurements is None else current_row(node, self._measurements, self.edited)
+        write_row(row, tableNode)
 
     def _onTable(self, checked: bool = False) -> None:
         if table_of(self._node, self._volumeNode) is None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import slicer
 from slicer.i18n import tr as _
@@ -19,9 +18,9 @@ from ..slice_views import (
     set_surface_smoothing,
     show_volume,
 )
+from ..undo import unseen_by_undo
 
 BEFORE_COLOR = (0.2, 0.8, 1.0)
-FIRST = 1000.0  # priority of an observer that is asked before all others
 
 
 class ReviewSection:
@@ -209,21 +208,3 @@ class ReviewSection:
         self._uncertainty.clear()
         self._beforeNode = self._node = self._volumeNode = None
         self.showAfter()
-
-
-@contextmanager
-def unseen_by_undo(node: slicer.vtkMRMLSegmentationNode) -> Iterator[None]:
-    """Make or remove the surface of a segmentation without an end to what Redo can bring back.
-
-    The Segment Editor takes every change of a segment for an edit, that of its surface too.
-    """
-    segmentation = node.GetSegmentation()
-
-    def stop(caller, event) -> None:
-        segmentation.GetCommand(tag).SetAbortFlag(1)
-
-    tag = segmentation.AddObserver(slicer.vtkSegmentation.SegmentModified, stop, FIRST)
-    try:
-        yield
-    finally:
-        segmentation.RemoveObserver(tag)

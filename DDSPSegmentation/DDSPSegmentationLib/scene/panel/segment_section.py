@@ -111,15 +111,15 @@ class SegmentSection:
     def _onButton(self, checked: bool = False) -> None:
         if self.isRunning:
             shared_worker().cancel()
-            return
+        else:
+            self._guard(self._click)
+
+    def _click(self) -> None:
+        """Ask what has to be asked first, or start."""
         self.question.withdraw()
         chosen = self._parameters()
         output, volumeNode = chosen.outputSegmentation, chosen.inputVolume
-        try:
-            missing = find_missing()
-        except DDSPSegmentationError as error:
-            self._say(str(error))
-            return
+        missing = find_missing()
         if missing is not None:
             self._askForTorch(missing)
         elif output is not None and output in results_of(volumeNode) and is_edited(output, volumeNode):
