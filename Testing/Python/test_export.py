@@ -22,7 +22,6 @@ from DDSPSegmentationLib.engine.errors import InputError, StorageError
 from DDSPSegmentationLib.engine.images import read_image
 from DDSPSegmentationLib.scene.conversion import image_from_volume_node, read_segment, write_segment
 from DDSPSegmentationLib.scene.export import (
-    default_file_name,
     dicom_seg_obstacle,
     export_dicom_seg,
     export_nifti,
@@ -200,12 +199,6 @@ def test_path_with_accents_and_spaces_is_written(tmp_path, name):
     folder.mkdir()
     WRITERS[name](new_segmentation(volume, gland()), volume, str(folder / name))
     assert os.listdir(folder) == [name] and (folder / name).stat().st_size > 100
-
-
-def test_default_name_holds_nothing_of_the_patient():
-    node = new_segmentation(oblique_volume(), gland())
-    assert node.GetName() == "DOE^JANE T2 prostate"
-    assert default_file_name(node, ".seg.nrrd") == "prostate.seg.nrrd"
 
 
 # ---- what cannot be written

@@ -477,15 +477,13 @@ def has_surface(node):
 
 def test_contour_filling_and_surface_are_switched_one_by_one():
     node = new_segmentation("Prostate")
-    apply_display(node, "Prostate", contour=True, fill=False, surface=False, opacity=0.3)
+    apply_display(node, "Prostate", contour=True, fill=False, surface=False)
     display = node.GetDisplayNode()
     assert display.GetSegmentVisibility2DOutline("Prostate") and display.GetVisibility2DOutline()
     assert not display.GetSegmentVisibility2DFill("Prostate") and not display.GetVisibility2DFill()
-    assert display.GetOpacity2DFill() == pytest.approx(0.3)
     assert not has_surface(node)
     apply_display(node, "Prostate", contour=False, fill=True, surface=True)
     assert display.GetVisibility2DFill() and not display.GetVisibility2DOutline() and display.GetVisibility3D()
-    assert display.GetOpacity2DFill() == pytest.approx(0.3)
     assert has_surface(node)
     apply_display(node, "Prostate", contour=False, fill=False, surface=False)
     assert not display.GetVisibility() and not has_surface(node)

@@ -21,17 +21,12 @@ from ..engine.images import write_aside, write_image
 from .conversion import mask_image, read_segment
 from .result_nodes import is_edited, own_segment_id, say_who_drew, volume_of
 
-NEUTRAL_NAME = "prostate"
+NEUTRAL_NAME = "prostate"  # volumes and segmentations may be named like the patient
 # The last bytes of a whole file of each kind; Slicer's writers do not say when the disk was full.
 PICTURE_ENDS = {".png": b"IEND\xaeB`\x82", ".jpg": b"\xff\xd9", ".jpeg": b"\xff\xd9"}
 STL_HEADER = "3D Slicer output. SPACE=LPS"
 STL_HEADER_BYTES = 84
 STL_TRIANGLE_BYTES = 50
-
-
-def default_file_name(segmentation_node: slicer.vtkMRMLSegmentationNode, suffix: str) -> str:
-    """A name to propose for a file; whatever the node is called, it is the same."""
-    return f"{NEUTRAL_NAME}{suffix}"
 
 
 def export_seg_nrrd(segmentation_node: slicer.vtkMRMLSegmentationNode, path: str | os.PathLike) -> None:

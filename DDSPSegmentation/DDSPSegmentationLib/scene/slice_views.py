@@ -209,15 +209,11 @@ def apply_display(
     contour: bool,
     fill: bool,
     surface: bool,
-    opacity: float | None = None,
 ) -> None:
     """Show one segment as contour, filled, as a surface, or not at all; other segments keep their visibility.
 
     The surface is made when it is asked for; a segmentation without other segments loses it when it is not, since
     it would be computed anew at every edit.
-
-    Args:
-        opacity: of the filling, in [0, 1]; as it is when ``None``.
     """
     if segmentation_node.GetDisplayNode() is None:
         segmentation_node.CreateDefaultDisplayNodes()
@@ -239,8 +235,6 @@ def apply_display(
             getattr(display_node, f"SetSegment{part}")(segment_id, wanted)
             if wanted or alone:
                 getattr(display_node, f"Set{part}")(wanted)
-        if opacity is not None:
-            display_node.SetOpacity2DFill(opacity)
 
 
 def set_surface_smoothing(segmentation_node: slicer.vtkMRMLSegmentationNode, factor: float) -> None:

@@ -56,7 +56,7 @@ class ExportSection:
         """Where to write; empty when the user thinks better of it."""
         import qt
 
-        suggestion = os.path.join(qt.QDir.homePath(), export.default_file_name(self._node, suffix))
+        suggestion = os.path.join(qt.QDir.homePath(), export.NEUTRAL_NAME + suffix)
         path = qt.QFileDialog.getSaveFileName(slicer.util.mainWindow(), _("Export"), suggestion, kind)
         if not path or path.lower().endswith(suffix):
             return path
