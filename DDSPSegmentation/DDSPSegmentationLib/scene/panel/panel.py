@@ -46,7 +46,6 @@ class Panel(VTKObservationMixin):
         self._volumeNode = self._resultNode = self._outputNode = self._doubtfulGuess = None
         self.isEntered = self._refreshing = self._preselecting = self._sceneIsChanging = False
         self._kept: dict = {}
-        self._chosen: dict = {}
         self._lastShown: dict[str, str] = {}  # volume's node ID to that of the result
         self._volumeTags: list[tuple] = []
         self.advanced = AdvancedSection(ui, modulePath, lambda: str(shared_worker().logPath), self.say)
@@ -167,17 +166,17 @@ class Panel(VTKObservationMixin):
             self.say(_("The scene was closed, so the run was ended."))
 
     def _onStartImport(self, caller, event) -> None:
-        self._chosen = {name: getattr(self._parameters, name) for name in CHOSEN_NODES}
+        """Node selectors forget what they show when a scene was imported; nothing of that may reach the parameters."""
         self._sceneIsChanging = True
+        self.segment.isImporting = True
+        self._disconnectWidgets()
 
     def _onEndImport(self, caller, event) -> None:
         self._sceneIsChanging = False
         # A wrapper remembers nodes, and the parameter node may have been read before those it refers to.
         self._disconnectParameters()
         self._connectParameters()
-        for name, node in self._chosen.items():  # node selectors forget theirs when a scene is added to the open one
-            if getattr(self._parameters, name) is None and node is not None and node.GetScene() is not None:
-                setattr(self._parameters, name, node)
+        self.segment.isImporting = False
         self.segment.question.withdraw()
         self._volumeNode, self._outputNode = self._parameters.inputVolume, self._parameters.outputSegmentation
         self._showNote(doubt_about(self._volumeNode) if self._volumeNode is not None else "")

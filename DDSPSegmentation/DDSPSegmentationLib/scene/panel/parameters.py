@@ -55,8 +55,8 @@ def connect_widgets(parameters: PanelParameters, ui) -> Callable[[], None]:
     tag = parameters.connectGui(ui)
 
     def disconnect() -> None:
-        parameters.disconnectGui(0 if tag is None else tag)
-        for observer in observers:
-            node.RemoveObserver(observer)
+        parameters.disconnectGui(0 if tag is None else tag)  # a second time does nothing
+        while observers:
+            node.RemoveObserver(observers.pop())
 
     return disconnect

@@ -59,6 +59,7 @@ class SegmentSection:
         self._guard, self._say, self._onDone, self._onChanged = guard, say, onDone, onChanged
         self._run: Run | None = None
         self._installing = False
+        self.isImporting = False
         self.question = Question(ui)
         self._clock = qt.QTimer()
         self._clock.setInterval(TICK_MS)
@@ -103,7 +104,7 @@ class SegmentSection:
 
     def _onLocationChanged(self, node) -> None:
         chosen = self._parameters()
-        if chosen is not None and not slicer.mrmlScene.IsClosing() and not slicer.mrmlScene.IsImporting():
+        if chosen is not None and not slicer.mrmlScene.IsClosing() and not self.isImporting:
             chosen.location = node
 
     # ---- the click
