@@ -269,7 +269,7 @@ def test_an_internal_error_is_one_sentence_with_its_details_in_the_log_alone(sta
     assert process.event()["event"] == "hello"
     answer, _told = process.answer(process.ask(phantom()[0], model=model, mode="paper", name="Doe^Jane"))
     assert answer["type"] == "WorkerError" and answer["cause"] == "The engine failed unexpectedly (KeyError)."
-    assert "Show log" in answer["next_step"]
+    assert "Show Log" in answer["next_step"]
     process.segment(phantom()[0], model=model)
     process.end()
     assert b"Traceback" in process.printed and b"Doe^Jane" not in process.printed
