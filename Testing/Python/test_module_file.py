@@ -2,7 +2,6 @@
 
 import ast
 import hashlib
-import importlib.metadata
 import sys
 import types
 import xml.etree.ElementTree as ElementTree
@@ -76,18 +75,6 @@ def test_sample_is_registered_only_after_startup(module, application, monkeypatc
     assert source["uris"] == path.as_uri()
     assert source["checksums"] == "SHA256:" + hashlib.sha256(path.read_bytes()).hexdigest()
     assert source["nodeNames"] == "ProstateX-0000" and source["category"] == "Segmentation"
-
-
-@pytest.fixture
-def no_torch(monkeypatch):
-    installed = importlib.metadata.version
-
-    def version(name):
-        if name == "torch":
-            raise importlib.metadata.PackageNotFoundError(name)
-        return installed(name)
-
-    monkeypatch.setattr(importlib.metadata, "version", version)
 
 
 def test_installed_torch_is_found(module):

@@ -63,6 +63,24 @@ def acquired_axis(spacing: Sequence[float]) -> int:
     return int(np.argmax(np.round(spacing[::-1], 3)))
 
 
+def network_row(said: Segmentation, seconds: float) -> dict[str, float | str]:
+    """What the network said, as columns of tables and CSV files.
+
+    Args:
+        said: a Segmentation, or whatever kept these attributes of one.
+    """
+    return {
+        "expected_dice": round(said.expected_dice, 3),
+        "warnings": " ".join(said.warnings),
+        "notices": " ".join(said.notices),
+        "model_version": said.model_version,
+        "mode": said.mode,
+        "bias_field": said.bias_field,
+        "device": said.device,
+        "seconds": round(seconds, 2),
+    }
+
+
 @dataclass
 class Segmentation:
     """Everything the engine says about one scan; all images lie on the input's own grid.
@@ -104,14 +122,4 @@ class Segmentation:
 
     def as_row(self) -> dict[str, float | str]:
         """The measurements as one flat row, for tables and CSV files."""
-        return {
-            **self.measurements.as_row(),
-            "expected_dice": round(self.expected_dice, 3),
-            "warnings": " ".join(self.warnings),
-            "notices": " ".join(self.notices),
-            "model_version": self.model_version,
-            "mode": self.mode,
-            "bias_field": self.bias_field,
-            "device": self.device,
-            "seconds": round(sum(self.seconds.values()), 2),
-        }
+        return {**self.measurements.as_row(), **network_row(self, sum(self.seconds.values()))}

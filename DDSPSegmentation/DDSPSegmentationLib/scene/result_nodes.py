@@ -18,7 +18,7 @@ import slicer
 import vtk
 
 from .. import __version__
-from ..engine.segmentation import GlandMeasurements, Segmentation, measure_gland
+from ..engine.segmentation import GlandMeasurements, Segmentation, measure_gland, network_row
 from .conversion import has_voxel_size_of, mask_image, read_segment
 
 ATTRIBUTE_PREFIX = "DDSPSegmentation."
@@ -177,17 +177,7 @@ def current_row(
         "psa_density": round(psa_density(psa, measurements.volume_ml) or 0.0, 3),
     }
     if facts is not None:
-        row |= {
-            "expected_dice": round(facts.expected_dice, 3),
-            "warnings": " ".join(facts.warnings),
-            "notices": " ".join(facts.notices),
-            "model_version": facts.model_version,
-            "mode": facts.mode,
-            "bias_field": facts.bias_field,
-            "device": facts.device,
-            "threshold": facts.threshold,
-            "seconds": facts.seconds,
-        }
+        row |= {**network_row(facts, facts.seconds), "threshold": facts.threshold}
     return row
 
 

@@ -145,7 +145,7 @@ class WorkerClient:
                 files go with it (see ``StoredSegmentation``).
             onError: called with an error of the family, ``Cancelled`` among them.
             onProgress: called with phase and fraction.
-            settings: name, mode, threshold, bias_field, device, model, location, as ``segment`` has them.
+            settings: name, mode, threshold, bias_field, device, model, location, as ``service.runner.Runner`` has them.
 
         Raises:
             WorkerError: another request is under way.
@@ -198,14 +198,8 @@ class WorkerClient:
         self,
         image: sitk.Image,
         *,
-        name: str = "volume",
-        mode: str = "fast",
-        threshold: float = 0.5,
-        bias_field: str | None = None,
-        device: str = "auto",
-        model: Path | str | None = None,
-        location: tuple[float, float, float] | None = None,
         progress: OnProgress | None = None,
+        **settings,
     ) -> Segmentation:
         """Segment and wait for it, for scripts: the signature of ``service.runner.Runner``.
 
@@ -224,17 +218,7 @@ class WorkerClient:
                 self.cancel()
 
         self.submit(
-            image,
-            name=name,
-            mode=mode,
-            threshold=threshold,
-            bias_field=bias_field,
-            device=device,
-            model=model,
-            location=location,
-            onProgress=tell,
-            onResult=outcomes.append,
-            onError=outcomes.append,
+            image, onProgress=tell, onResult=outcomes.append, onError=outcomes.append, **settings
         )
         loop = qt.QEventLoop()
         try:

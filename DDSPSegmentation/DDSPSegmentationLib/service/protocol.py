@@ -37,7 +37,9 @@ from ..engine.errors import DDSPSegmentationError, WorkerError
 
 PROTOCOL_VERSION = 1
 PACKAGE_FOLDER = str(Path(__file__).resolve().parents[1])
-REQUEST_KEYS = ("id", "image", "name", "mode", "threshold", "bias_field", "device", "model", "location", "output")
+# What a runner is asked beside the image, by the same names.
+SETTINGS = ("name", "mode", "threshold", "bias_field", "device", "model", "location")
+REQUEST_KEYS = ("id", "image", *SETTINGS, "output")
 
 _SEE_LOG = "Segment again; if it happens again, press Show Log under Advanced and report it."
 _FAMILY = {

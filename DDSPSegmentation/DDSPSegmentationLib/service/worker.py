@@ -18,7 +18,7 @@ from pathlib import Path
 
 # Nothing here may import torch or ITK: what they print while they load would end up among the events.
 from ..engine.errors import DDSPSegmentationError, StorageError, TorchMissingError, WorkerError
-from .protocol import REQUEST_KEYS, decode_line, encode_line, error_message, hello_message
+from .protocol import REQUEST_KEYS, SETTINGS, decode_line, encode_line, error_message, hello_message
 
 EXIT_CANNOT_START = 3
 EXIT_NOBODY_LISTENS = 4
@@ -141,15 +141,7 @@ class Worker:
             cause = f"The temporary folder '{folder.parent}' cannot be written to: {os.strerror(error.errno)}."
             raise StorageError(cause, "Check it and its disk, then try again.") from error
         segmentation = self._runner.segment(
-            image,
-            name=request["name"],
-            mode=request["mode"],
-            threshold=request["threshold"],
-            bias_field=request["bias_field"],
-            device=request["device"],
-            model=request["model"],
-            location=request["location"],
-            progress=progress,
+            image, progress=progress, **{name: request[name] for name in SETTINGS}
         )
         return save_segmentation(segmentation, folder)
 

@@ -25,6 +25,11 @@ CREEPING_S = 2.0
 TICK_MS = 200
 
 
+def end_of_phase(begin: float) -> float:
+    """How far the bar has come when the phase that began there is over."""
+    return min((start for start in PHASE_STARTS.values() if start > begin), default=1.0)
+
+
 class Run:
     """One click: what was chosen then, whatever the panel shows by now."""
 
@@ -32,7 +37,7 @@ class Run:
         self.volumeNode, self.outputNode, self.overwrite, self.asNew = volumeNode, outputNode, overwrite, asNew
         self.before: tuple = ()
         self.phase, self.fraction, self.started = "Starting engine", 0.0, time.monotonic()
-        self.phaseEnd, self.phaseStarted = min(start for start in PHASE_STARTS.values() if start > 0), self.started
+        self.phaseEnd, self.phaseStarted = end_of_phase(self.fraction), self.started
 
     @property
     def progress(self) -> float:
@@ -191,7 +196,7 @@ class SegmentSection:
 
     def _onProgress(self, run: Run, phase: str, fraction: float) -> None:
         begin = PHASE_STARTS.get(phase, run.fraction)
-        run.phaseEnd = next((start for start in sorted(PHASE_STARTS.values()) if start > begin), 1.0)
+        run.phaseEnd = end_of_phase(begin)
         run.fraction = max(run.progress if phase == run.phase else 0.0, begin + fraction * (run.phaseEnd - begin))
         run.phase, run.phaseStarted = phase, time.monotonic()
         if run is self._run:
