@@ -11,6 +11,7 @@ DOUBTFUL_DICE = 0.85
 GOOD_DICE = 0.87
 LARGE_COMPONENT = 0.05  # of the gland's volume
 LARGE_SLICE = 0.1  # of the gland's largest cross-section
+UNCALIBRATED = "uncalibrated"  # what a version's metrics say of its expected Dice when its parent's map is used
 
 
 def uncertainty_map(probability: np.ndarray, disagreement: np.ndarray) -> np.ndarray:

@@ -17,12 +17,13 @@ from .images import check_image
 from .inference import GlandPredictor, Prediction
 from .model import load_network
 from .preprocessing import BIAS_FIELD_MODES, Grid, PreprocessingSettings, prepare
-from .quality import expected_dice, find_warnings, slice_doubts, soft_dice, uncertainty_map
+from .quality import UNCALIBRATED, expected_dice, find_warnings, slice_doubts, soft_dice, uncertainty_map
 from .segmentation import MODES, Segmentation, acquired_axis, measure_gland
 
 Progress = Callable[[str, float], None]
 NOT_AXIAL = "The slices are not axial; the network was trained on axial scans alone."
 FELL_BACK = "The GPU ran out of memory; the processor is used instead."
+NOT_CALIBRATED = "The expected Dice is not calibrated for this fine-tuned version of the model."
 
 
 class Segmenter:
@@ -109,7 +110,7 @@ class Segmenter:
                     acquired_axis(image.GetSpacing()),
                 ),
                 warnings=warnings,
-                notices=[FELL_BACK] if self._fell_back else [],
+                notices=self._notices(),
                 seconds=clock.seconds,
                 peak_memory_mb=clock.peak_memory_mb,
                 model_version=self.model.version,
@@ -122,6 +123,10 @@ class Segmenter:
             )
         clock.notify("Measuring", 1.0)
         return result
+
+    def _notices(self) -> list[str]:
+        uncalibrated = self.model.metrics.get("expected_dice") == UNCALIBRATED
+        return [NOT_CALIBRATED] * uncalibrated + [FELL_BACK] * self._fell_back
 
     def _settings(self, mode: str, threshold: float, bias_field: str | None) -> PreprocessingSettings:
         if mode not in MODES:

@@ -24,6 +24,9 @@ class TrainingPlan:
         ema_decay: decay of the exponential moving average of the weights that is published; 0 publishes the last.
         gradient_clip: largest gradient norm, 0 for none.
         frozen_batch_norm: batch norm uses its running statistics in training too (fine-tuning on few cases).
+        anchor: after each step the weights go back towards those they started with by this share of the learning
+            rate (L2 towards the old weights, decoupled as AdamW's weight decay is); 0 for none.
+        replay_share: share of the samples that come from the replay cases, when there are any.
         validation_interval: steps between checks on the validation cases.
     """
 
@@ -41,6 +44,8 @@ class TrainingPlan:
     ema_decay: float = 0.995
     gradient_clip: float = 12.0
     frozen_batch_norm: bool = False
+    anchor: float = 0.0
+    replay_share: float = 0.5
     validation_interval: int = 250
     seed: int = 0
     network: NetworkSettings = field(default_factory=NetworkSettings)

@@ -46,6 +46,7 @@ class Trainer:
         folder: log, curve, checkpoint and the published model go here.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``; ``precision``: ``auto``, ``float32`` or ``bfloat16``.
         start_from: weights to begin with instead of the paper's initialisation.
+        replay: prepared cases of the old training that are rehearsed beside the new ones.
         facts: further fields of the published ``ModelDescription``, for instance what a parent version measured.
         checkpoint_minutes: a kill loses at most so much.
     """
@@ -60,15 +61,16 @@ class Trainer:
         device: str = "auto",
         precision: str = "auto",
         start_from: dict[str, Tensor] | None = None,
+        replay: Sequence[PreparedCase] = (),
         facts: dict[str, object] | None = None,
         checkpoint_minutes: float = 3.0,
         progress: Callable[[str], None] = print,
     ):
         if not training:
             raise DatasetError("There are no training cases.", "Name a data set with at least one case.")
-        if {case.name for case in training} & {case.name for case in validation}:
+        if {case.name for case in (*training, *replay)} & {case.name for case in validation}:
             raise DatasetError("A case is in both training and validation.", "Correct the folds.")
-        self.plan, self.training, self.validation = plan, list(training), list(validation)
+        self.plan, self.training, self.validation, self.replay = plan, list(training), list(validation), list(replay)
         self.folder, self.facts = Path(folder), facts or {}
         self.checkpoint_minutes, self.progress = checkpoint_minutes, progress
         self.device = choose_device(device)
@@ -86,6 +88,7 @@ class Trainer:
         self.parallel = DistributedDataParallel(self.network) if self.processes.count > 1 else self.network
         self.optimizer = _optimizer(plan, self.network)
         self.average = {key: value.detach().clone() for key, value in self.network.state_dict().items()}
+        self._start = [parameter.detach().clone() for parameter in self.network.parameters()] if plan.anchor else []
         self.step = 0
         self.log: list[dict[str, float]] = []
         self._stopped_by: int | None = None
@@ -93,11 +96,19 @@ class Trainer:
     # ---- samples
 
     def case_of(self, sample: int) -> PreparedCase:
-        """The case of a sample: every epoch is a fresh order of all cases."""
-        epoch, position = divmod(sample, len(self.training))
-        order = list(range(len(self.training)))
+        """The case of a sample: every epoch is a fresh order of the new cases, and another of the replayed ones."""
+        if not self.replay:
+            return self._in_turn(self.training, sample)
+        replayed = math.floor(sample * self.plan.replay_share)  # of the samples before this one, evenly spread
+        if math.floor((sample + 1) * self.plan.replay_share) > replayed:
+            return self._in_turn(self.replay, replayed)
+        return self._in_turn(self.training, sample - replayed)
+
+    def _in_turn(self, cases: Sequence[PreparedCase], number: int) -> PreparedCase:
+        epoch, position = divmod(number, len(cases))
+        order = list(range(len(cases)))
         random.Random(self.plan.seed * 1_000_003 + epoch).shuffle(order)
-        return self.training[order[position]]
+        return cases[order[position]]
 
     def make_batch(self, step: int, accumulated: int) -> tuple[Tensor, Tensor]:
         """Images and references (batch, 1, z, y, x) of this process for one forward pass."""
@@ -142,6 +153,7 @@ class Trainer:
                 f"Step {self.step + 1} is not finite ({found}).", "Resume the run, or lower the learning rate."
             )
         self.optimizer.step()
+        self._pull_to_start()
         self._update_average()
         self.step += 1
         return total
@@ -160,6 +172,11 @@ class Trainer:
             for module in self.network.modules():
                 if isinstance(module, nn.modules.batchnorm._BatchNorm):
                     module.eval()
+
+    @torch.no_grad()
+    def _pull_to_start(self) -> None:
+        for parameter, start in zip(self.network.parameters(), self._start, strict=False):
+            parameter.lerp_(start, self.plan.learning_rate_at(self.step) * self.plan.anchor)
 
     @torch.no_grad()
     def _update_average(self) -> None:
@@ -233,15 +250,19 @@ class Trainer:
 
         ``None`` when a signal came meanwhile: whoever sent it may not wait.
         """
-        network = self.averaged_network()
         scores = []
         for case in self.validation:
             if self._stopped_by is not None:
                 return None
-            predicted = GlandPredictor(network).predict(case.corrected.astype(np.float32)).probability > 0.5
-            reference = case.label >= 0.5
-            scores.append(2 * (predicted & reference).sum() / max(1, predicted.sum() + reference.sum()))
+            scores.append(self.validate_case(case))
         return float(np.mean(scores))
+
+    def validate_case(self, case: PreparedCase) -> float:
+        """Dice of the averaged weights on one case, on the network's grid."""
+        predictor = GlandPredictor(self.averaged_network())
+        predicted = predictor.predict(case.corrected.astype(np.float32)).probability > 0.5
+        reference = case.label >= 0.5
+        return float(2 * (predicted & reference).sum() / max(1, predicted.sum() + reference.sum()))
 
     def averaged_network(self) -> DDSPConvNet:
         """The network that is published: averaged weights, eval mode, folded, in the precision of the run."""
@@ -258,7 +279,7 @@ class Trainer:
             return
         state = {
             "plan": json.dumps(self.plan.to_dict(), sort_keys=True),
-            "cases": [case.name for case in self.training],
+            "cases": [case.name for case in (*self.training, *self.replay)],
             "processes": self.processes.count,
             "step": self.step,
             "network": self.network.state_dict(),
@@ -302,7 +323,7 @@ class Trainer:
     def _changes_since(self, state: dict) -> list[str]:
         then, now = json.loads(state["plan"]), json.loads(json.dumps(self.plan.to_dict()))
         changes = [text for key in now if key != "steps" for text in _differences(key, then.get(key), now[key])]
-        cases = [case.name for case in self.training]
+        cases = [case.name for case in (*self.training, *self.replay)]
         if state["cases"] != cases:
             apart = sorted(set(state["cases"]) ^ set(cases))
             changes.append(f"training cases: {', '.join(apart[:5]) or 'their order'}")

@@ -1,0 +1,418 @@
+"""Fine-tuning of a model version on a few corrected cases, without losing what it knew.
+
+The old ability is kept in four ways: few steps at a small learning rate, batch norm with the statistics it has, a pull
+towards the old weights (or rehearsal of old cases where there are any), and an average over the steps. How many steps
+are taken is found by cross-validation over the patients of the training cases, and by nothing else.
+
+Importing this needs no torch, so that a panel can tell how long it will take.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import random
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..engine.errors import Cancelled, DatasetError, ModelError, StorageError
+from ..engine.images import write_text
+from ..engine.model import ModelDescription, describe_model, write_description
+from ..engine.quality import UNCALIBRATED
+from .dataset import Case, PreparedCase, prepare_dataset
+
+if TYPE_CHECKING:
+    from .training import Trainer
+
+STATE_FILE = "state.json"
+MODEL_FOLDER = "model"
+SAVE_SECONDS = 30.0
+REPORT_STEPS = 5
+_PREPARING, _FINAL = "Preparing the cases", "Training on all cases"
+_SECONDS_TO_PREPARE = 4.0
+_SECONDS_TO_START = 12.0
+
+
+@dataclass(frozen=True)
+class FineTuningSettings:
+    """What does not depend on the cases; the defaults are those that did best in ``Testing/Benchmarks``.
+
+    Attributes:
+        learning_rate: of AdamW at the start of its fall; ``anchor``: see ``TrainingPlan``; none with replay cases.
+        steps_per_case: longest run, in steps for each training case, within ``least_steps`` and ``most_steps``.
+        stops: shares of the longest run at which the left-out patients are segmented, to choose the length.
+        patience: the shortest length wins whose Dice is within so much of the best.
+        folds: parts of the cross-validation; with as many patients or fewer one patient is left out at a time.
+    """
+
+    learning_rate: float = 3e-4
+    anchor: float = 1.0
+    ema_decay: float = 0.95
+    steps_per_case: int = 12
+    least_steps: int = 36
+    most_steps: int = 240
+    stops: tuple[float, ...] = (1 / 3, 2 / 3, 1.0)
+    patience: float = 0.001
+    folds: int = 5
+    replay_share: float = 0.5
+    seed: int = 0
+
+    def longest_run(self, cases: int) -> int:
+        return min(self.most_steps, max(self.least_steps, self.steps_per_case * cases))
+
+    def all_steps(self, cases: int, patients: int) -> int:
+        """Steps of the cross-validation and the final run together, at most."""
+        folds = min(self.folds, patients) if patients > 1 else 0
+        return (folds + 1) * self.longest_run(cases)
+
+
+@dataclass(frozen=True)
+class FineTuningProgress:
+    """Where a run is.
+
+    Attributes:
+        fraction: of the whole; ``step`` of ``steps``: of the whole, too.
+        loss, dice: of the last steps, and of the patients left out; ``None`` when not measured just now.
+    """
+
+    stage: str
+    fraction: float
+    seconds_left: float
+    step: int
+    steps: int
+    loss: float | None = None
+    dice: float | None = None
+
+
+@dataclass(frozen=True)
+class FineTuned:
+    """What a run leaves.
+
+    Attributes:
+        folder: the model folder; its weights are final.
+        ledger: parent, cases, settings, and for every choice what steered it.
+        cross_validation: ``patients``, ``dice_before`` and ``dice_after`` (means over patients at the chosen length),
+            ``per_case`` {name: [before, after]}, ``steps``, ``left_out`` ("one patient" or "groups of patients");
+            empty with a single patient.
+    """
+
+    folder: Path
+    ledger: dict
+    cross_validation: dict
+
+
+def estimate_seconds(
+    cases: int,
+    patients: int,
+    replay: int = 0,
+    seconds_per_step: float | None = None,
+    settings: FineTuningSettings | None = None,
+) -> float:
+    """How long a run will take, before it starts; from the number of processor cores when no speed was measured."""
+    if seconds_per_step is None:
+        seconds_per_step = 2.4 / min(8, os.cpu_count() or 1)
+    steps = (settings or FineTuningSettings()).all_steps(cases, patients)
+    return _SECONDS_TO_START + (cases + replay) * _SECONDS_TO_PREPARE + steps * seconds_per_step
+
+
+class FineTuner:
+    """Fine-tunes one model version; a run that was killed goes on where its folder says.
+
+    Args:
+        model: folder of the version to start from.
+        cases: training cases; those of one patient never part. Nothing else steers the run.
+        folder: for prepared scans, checkpoints and the new model; whoever named it deletes it.
+        replay: cases of the old training to rehearse.
+        progress: called with a FineTuningProgress after every few steps.
+        pause: called between steps; it may wait, and may raise Cancelled, after which the run can be resumed.
+
+    Raises:
+        DatasetError: no cases, or one that cannot be read; ModelError: the version, or another run's folder.
+    """
+
+    def __init__(
+        self,
+        model: Path | str,
+        cases: Sequence[Case],
+        folder: Path | str,
+        *,
+        replay: Sequence[Case] = (),
+        device: str = "auto",
+        progress: Callable[[FineTuningProgress], None] | None = None,
+        pause: Callable[[], None] | None = None,
+        settings: FineTuningSettings | None = None,
+    ):
+        if not cases:
+            raise DatasetError("There are no training cases.", "Accept some corrected cases first.")
+        both = {case.name for case in cases} & {case.name for case in replay}
+        if both:
+            raise DatasetError(f"Case '{min(both)}' is both new and replayed.", "Take it out of the replay folder.")
+        self.model, self.folder, self.device = Path(model), Path(folder), device
+        self.cases, self.replay_cases = list(cases), list(replay)
+        self.settings = settings or FineTuningSettings()
+        self._progress = progress or (lambda told: None)
+        self._pause = pause or (lambda: None)
+        self._done = 0
+        self._seconds_per_step = 2.4 / min(8, os.cpu_count() or 1)
+
+    def run(self) -> FineTuned:
+        """Prepare the cases, choose the length, train on all cases, write the model."""
+        from ..engine.model import load_network
+        from ..engine.preprocessing import PreprocessingSettings
+
+        network, parent = load_network(self.model)
+        self._claim_folder(parent)
+        self._start = {key: value.clone() for key, value in network.state_dict().items()}
+        self._network_settings = network.settings
+        self._preprocessing = PreprocessingSettings.from_dict(parent.preprocessing)
+        groups = self._groups()
+        self._steps = (len(groups) + 1) * self._longest
+        self._tell(_PREPARING)
+        self._prepared = {case.name: case for case in self._prepare(self.cases)}
+        self._replay = self._prepare(self.replay_cases)
+        scores = {}
+        for number, names in enumerate(groups):
+            scores |= self._score_left_out(number, len(groups), names)
+        length, cross_validation = self._choose_length(scores)
+        model = self._train_on_all(length)
+        ledger = self._ledger(parent, length, scores, cross_validation)
+        self._describe(model, parent, length)
+        return FineTuned(model, ledger, cross_validation)
+
+    # ---- cases
+
+    @property
+    def _longest(self) -> int:
+        return self.settings.longest_run(len(self.cases))
+
+    def _groups(self) -> list[list[str]]:
+        """Names of the cases that are left out together: one patient, or several when there are many."""
+        patients = sorted({case.patient for case in self.cases})
+        if len(patients) < 2:
+            return []
+        random.Random(self.settings.seed).shuffle(patients)
+        count = min(self.settings.folds, len(patients))
+        fold_of = {patient: number % count for number, patient in enumerate(patients)}
+        return [[case.name for case in self.cases if fold_of[case.patient] == fold] for fold in range(count)]
+
+    def _prepare(self, cases: Sequence[Case]) -> list[PreparedCase]:
+        prepared = []
+        for case in cases:
+            self._pause()
+            prepared += prepare_dataset([case], self._preprocessing, self.folder / "prepared", lambda text: None)
+            self._tell(_PREPARING)
+        return prepared
+
+    def _claim_folder(self, parent: ModelDescription) -> None:
+        """The folder is new, or was used by this very run."""
+        ours = {
+            "model": parent.sha256,
+            "cases": [case.name for case in self.cases],
+            "replay": [case.name for case in self.replay_cases],
+            "settings": json.loads(json.dumps(asdict(self.settings))),
+        }
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            text = (self.folder / STATE_FILE).read_text(encoding="utf-8")
+        except FileNotFoundError:
+            write_text(json.dumps(ours, indent=2), self.folder / STATE_FILE)
+            return
+        except OSError as error:
+            cause = f"The folder '{self.folder.name}' cannot be used ({error.strerror})."
+            raise StorageError(cause, "Choose a folder you may write to.") from error
+        if text != json.dumps(ours, indent=2):
+            cause = f"The run in '{self.folder.name}' has another model, other cases or other settings."
+            raise ModelError(cause, "Discard that run, then start again.")
+
+    # ---- training
+
+    def _trainer(self, training: list[PreparedCase], validation: list[PreparedCase], steps: int, name: str) -> Trainer:
+        from .plans import TrainingPlan
+        from .training import CHECKPOINT_FILE, Trainer
+
+        settings = self.settings
+        plan = TrainingPlan(
+            "fine-tuning",
+            steps=steps,
+            learning_rate=settings.learning_rate,
+            weight_decay=0.0,
+            decay_share=0.6,
+            ema_decay=settings.ema_decay,
+            frozen_batch_norm=True,
+            anchor=0.0 if self._replay else settings.anchor,
+            replay_share=settings.replay_share,
+            seed=settings.seed,
+            network=self._network_settings,
+            preprocessing=self._preprocessing,
+        )
+        trainer = Trainer(
+            plan,
+            training,
+            validation,
+            self.folder / name,
+            device=self.device,
+            start_from=self._start,
+            replay=self._replay,
+            progress=lambda text: None,
+        )
+        if (trainer.folder / CHECKPOINT_FILE).is_file():
+            trainer.load_checkpoint()
+        return trainer
+
+    def _train(self, trainer: Trainer, until: int, stage: str, before: int) -> None:
+        """Train up to a step; a kill loses at most ``SAVE_SECONDS``, a cancel nothing."""
+        saved, losses = time.monotonic(), []
+        while trainer.step < until:
+            try:
+                self._pause()
+            except Cancelled:
+                trainer.save_checkpoint()
+                raise
+            started = time.monotonic()
+            losses.append(trainer.train_step())
+            seconds = time.monotonic() - started
+            self._seconds_per_step += (seconds - self._seconds_per_step) * (0.5 if trainer.step <= 4 else 0.1)
+            self._done = before + trainer.step
+            if trainer.step % REPORT_STEPS == 0 or trainer.step == until:
+                self._tell(stage, loss=sum(losses) / len(losses))
+                losses = []
+            if time.monotonic() - saved > SAVE_SECONDS:
+                trainer.save_checkpoint()
+                saved = time.monotonic()
+
+    def _score_left_out(self, number: int, count: int, names: list[str]) -> dict[str, list[float]]:
+        """Dice of each left-out case before training and at each stop of a run on the others."""
+        path = self.folder / f"left-out-{number + 1}.json"
+        before = number * self._longest
+        stage = f"Cross-validation {number + 1} of {count}"
+        scores = _read_scores(path, names, len(self.settings.stops) + 1)
+        if scores is None:
+            others = [case for name, case in self._prepared.items() if name not in names]
+            left_out = [self._prepared[name] for name in names]
+            trainer = self._trainer(others, left_out, self._longest, path.stem)
+            partial = self.folder / f"{path.stem}-so-far.json"
+            columns = _read_columns(partial)
+            for position, share in enumerate((0.0, *self.settings.stops)):
+                until = max(1, round(share * self._longest)) if share else 0
+                if len(columns) > position and trainer.step >= until:
+                    continue
+                self._train(trainer, until, stage, before)
+                columns = [*columns[:position], [trainer.validate_case(case) for case in left_out]]
+                trainer.save_checkpoint()
+                write_text(json.dumps(columns), partial)
+                self._tell(stage, dice=sum(columns[-1]) / len(names))
+            scores = {name: [column[row] for column in columns] for row, name in enumerate(names)}
+            write_text(json.dumps(scores), path)
+        self._done = before + self._longest
+        return scores
+
+    def _choose_length(self, scores: dict[str, list[float]]) -> tuple[int, dict]:
+        """The shortest length that is about the best for left-out patients, prolonged as there are more cases now."""
+        stops = self.settings.stops
+        if not scores:
+            return max(1, round(stops[len(stops) // 2] * self._longest)), {}
+        means = _patient_means(scores, {case.name: case.patient for case in self.cases})
+        best = max(means[1:])
+        chosen = next(number for number, mean in enumerate(means) if number and mean >= best - self.settings.patience)
+        groups = len(self._groups())
+        lengths = [max(1, round(stop * self._longest)) for stop in stops]
+        length = lengths[chosen - 1]
+        patients = len({case.patient for case in self.cases})
+        return length, {
+            "patients": patients,
+            "left_out": "one patient" if groups == patients else "groups of patients",
+            "dice_before": means[0],
+            "dice_after": means[chosen],
+            "dice_at_stops": dict(zip(map(str, lengths), means[1:], strict=True)),
+            "per_case": {name: [values[0], values[chosen]] for name, values in scores.items()},
+            "steps": length,
+        }
+
+    def _train_on_all(self, length: int) -> Path:
+        trainer = self._trainer(list(self._prepared.values()), [], length, "final")
+        before = self._steps - self._longest
+        self._train(trainer, length, _FINAL, before)
+        trainer.save_checkpoint()
+        self._done = self._steps
+        self._tell(_FINAL)
+        return trainer.folder / MODEL_FOLDER
+
+    # ---- what is told
+
+    def _describe(self, folder: Path, parent: ModelDescription, length: int) -> None:
+        """Say in model.json where the version comes from; its expected Dice is the parent's and not checked yet."""
+        seen = {*parent.training.get("cases", []), *parent.training.get("parent_cases", [])}
+        training = {
+            "plan": "fine-tuning",
+            "parent": parent.version,
+            "steps": length,
+            "cases": [case.name for case in self.cases],
+            "replay": [case.name for case in self.replay_cases],
+            "parent_cases": sorted(seen),
+        }
+        described = replace(
+            describe_model(folder),
+            training=training,
+            calibration=parent.calibration,
+            metrics={"expected_dice": UNCALIBRATED},
+            licence=parent.licence,
+        )
+        write_description(folder, described)
+
+    def _ledger(self, parent: ModelDescription, length: int, scores: dict, cross_validation: dict) -> dict:
+        how = f"cross-validation, {cross_validation['left_out']} left out at a time" if scores else "fixed: one patient"
+        rehearsed = [case.name for case in self.replay_cases]
+        return {
+            "parent": {"version": parent.version, "sha256": parent.sha256},
+            "training": [{"case": case.name, "patient": case.patient} for case in self.cases],
+            "replay": rehearsed,
+            "settings": asdict(self.settings),
+            "choices": [
+                {
+                    "choice": "learning rate, pull to the old weights, averaging, longest run",
+                    "how": "fixed before; the longest run follows from the number of cases",
+                    "steered_by": [],
+                },
+                {"choice": "steps", "value": length, "how": how, "steered_by": sorted(scores)},
+                {
+                    "choice": "how the old ability is kept",
+                    "value": "rehearsal" if rehearsed else "pull to the old weights",
+                    "how": "rehearsal when there are replay cases",
+                    "steered_by": [],
+                },
+            ],
+            "cross_validation": cross_validation,
+        }
+
+    def _tell(self, stage: str, loss: float | None = None, dice: float | None = None) -> None:
+        left = (self._steps - self._done) * self._seconds_per_step
+        done = self._done / self._steps
+        self._progress(FineTuningProgress(stage, done, left, self._done, self._steps, loss, dice))
+
+
+def _patient_means(scores: dict[str, list[float]], patient_of: dict[str, str]) -> list[float]:
+    """Mean over patients of the mean over their cases, for each stop."""
+    by_patient: dict[str, list[list[float]]] = {}
+    for name, values in scores.items():
+        by_patient.setdefault(patient_of[name], []).append(values)
+    rows = [[math.fsum(column) / len(column) for column in zip(*cases, strict=True)] for cases in by_patient.values()]
+    return [math.fsum(column) / len(column) for column in zip(*rows, strict=True)]
+
+
+def _read_scores(path: Path, names: list[str], count: int) -> dict[str, list[float]] | None:
+    with suppress(OSError, ValueError, TypeError, AttributeError):
+        scores = json.loads(path.read_text(encoding="utf-8"))
+        if list(scores) == names and all(len(values) == count for values in scores.values()):
+            return scores
+    return None
+
+
+def _read_columns(path: Path) -> list[list[float]]:
+    with suppress(OSError, ValueError):
+        return json.loads(path.read_text(encoding="utf-8"))
+    return []

@@ -1,0 +1,1 @@
+"""Corrected cases and model versions on disk."""

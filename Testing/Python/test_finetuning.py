@@ -1,0 +1,203 @@
+"""Fine-tuning on a few cases: what steers it, what it keeps, and that it survives being stopped."""
+
+import json
+
+import pytest
+import torch
+from learning_parts import toy_plan, toy_scan, write_images_and_labels
+
+from DDSPSegmentationLib.engine.errors import Cancelled, DatasetError, ModelError
+from DDSPSegmentationLib.engine.model import describe_model, load_network, save_model
+from DDSPSegmentationLib.engine.network import DDSPConvNet
+from DDSPSegmentationLib.engine.preprocessing import PreprocessingSettings
+from DDSPSegmentationLib.engine.segmenter import NOT_CALIBRATED, Segmenter
+from DDSPSegmentationLib.learning.dataset import Case, read_dataset
+from DDSPSegmentationLib.learning.finetuning import (
+    FineTuner,
+    FineTuningProgress,
+    FineTuningSettings,
+    estimate_seconds,
+)
+
+QUICK = FineTuningSettings(learning_rate=3e-3, steps_per_case=2, least_steps=6, most_steps=6, folds=3)
+
+
+@pytest.fixture(scope="module")
+def parent(tmp_path_factory):
+    """A version with a tiny network that knows nothing yet."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("models") / "parent"
+    network = DDSPConvNet(toy_plan().network)
+    facts = {"training": {"cases": ["old-1"], "parent_cases": ["older-1"]}, "licence": "research"}
+    save_model(folder, network, PreprocessingSettings().to_dict(), **facts)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def cases(tmp_path_factory):
+    """Four cases of three patients."""
+    folder = write_images_and_labels(tmp_path_factory.mktemp("cases"), ["a1", "a2", "b1", "c1"])
+    return [Case(c.name, c.image_path, c.label_path, patient=c.name[0]) for c in read_dataset(folder)]
+
+
+def tune(parent, cases, folder, **options):
+    return FineTuner(parent, cases, folder, device="cpu", settings=QUICK, **options).run()
+
+
+@pytest.fixture(scope="module")
+def tuned(parent, cases, tmp_path_factory):
+    """A run that nobody disturbed, and its folder."""
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    return tune(parent, cases, folder), folder
+
+
+def weights_of(folder):
+    return load_network(folder)[0].state_dict()
+
+
+def same(one, other):
+    return all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_the_new_version_says_where_it_comes_from(parent, cases, tuned):
+    described = describe_model(tuned[0].folder)
+    assert described.training["parent"] == "parent"
+    assert described.training["cases"] == ["a1", "a2", "b1", "c1"]
+    assert described.training["parent_cases"] == ["old-1", "older-1"]
+    assert described.licence == "research"
+    assert not same(weights_of(parent), weights_of(tuned[0].folder))
+
+
+def test_its_expected_dice_is_marked_as_not_calibrated(parent, tuned):
+    scan, _ = toy_scan()
+    assert NOT_CALIBRATED in Segmenter(tuned[0].folder, "cpu").segment(scan).notices
+    assert NOT_CALIBRATED not in Segmenter(parent, "cpu").segment(scan).notices
+
+
+def test_cases_of_a_patient_are_left_out_together(tuned):
+    result, folder = tuned
+    left_out = [set(json.loads(path.read_text())) for path in sorted(folder.glob("left-out-?.json"))]
+    assert sorted(map(sorted, left_out)) == [["a1", "a2"], ["b1"], ["c1"]]
+    for number, names in enumerate(left_out, 1):
+        state = torch.load(folder / f"left-out-{number}" / "checkpoint.pt", weights_only=True)
+        assert set(state["cases"]) == {"a1", "a2", "b1", "c1"} - names
+    assert result.cross_validation["left_out"] == "one patient"
+    assert set(result.cross_validation["per_case"]) == {"a1", "a2", "b1", "c1"}
+
+
+def test_only_training_cases_steer_a_choice(tuned):
+    for choice in tuned[0].ledger["choices"]:
+        assert set(choice["steered_by"]) <= {"a1", "a2", "b1", "c1"}
+    length = next(choice for choice in tuned[0].ledger["choices"] if choice["choice"] == "steps")
+    assert length["steered_by"] == ["a1", "a2", "b1", "c1"]
+    assert length["value"] == describe_model(tuned[0].folder).training["steps"] in (2, 4, 6)
+
+
+def test_the_shortest_length_that_is_about_the_best_is_taken(parent, cases, tmp_path):
+    tuner = FineTuner(parent, cases, tmp_path, settings=QUICK)
+    rising = {name: [0.5, 0.6, 0.7, 0.8] for name in ("a1", "a2", "b1", "c1")}
+    assert tuner._choose_length(rising)[0] == 6
+    flat = {name: [0.5, 0.7995, 0.8, 0.8] for name in ("a1", "a2", "b1", "c1")}
+    assert tuner._choose_length(flat)[0] == 2
+    by_patient = {"a1": [0, 0.9, 0, 0], "a2": [0, 0.9, 0, 0], "b1": [0, 0.1, 0.6, 0], "c1": [0, 0.1, 0.6, 0]}
+    assert tuner._choose_length(by_patient)[0] == 4  # two cases of one patient count as one
+
+
+def test_batch_norm_keeps_its_statistics(parent, tuned):
+    before, after = weights_of(parent), weights_of(tuned[0].folder)
+    statistics = [key for key in before if "running_" in key]
+    assert statistics and all(torch.equal(before[key], after[key]) for key in statistics)
+
+
+def test_the_old_version_is_not_touched(parent, cases, tmp_path):
+    before = (parent / "weights.pt").read_bytes(), (parent / "model.json").read_bytes()
+    tune(parent, cases[2:], tmp_path)
+    assert before == ((parent / "weights.pt").read_bytes(), (parent / "model.json").read_bytes())
+
+
+@pytest.mark.parametrize("stop", [3, 8, 17, 24])
+def test_a_run_that_was_canceled_goes_on_to_the_very_same_weights(parent, cases, tuned, tmp_path, stop):
+    calls = 0
+
+    def pause():
+        nonlocal calls
+        calls += 1
+        if calls == stop:
+            raise Cancelled()
+
+    with pytest.raises(Cancelled):
+        tune(parent, cases, tmp_path / "run", pause=pause)
+    again = tune(parent, cases, tmp_path / "run")
+    assert same(weights_of(again.folder), weights_of(tuned[0].folder))
+    assert again.ledger == tuned[0].ledger
+
+
+def test_a_finished_run_is_not_done_again(parent, cases, tuned):
+    told = []
+    again = tune(parent, cases, tuned[1], progress=told.append)
+    assert again.ledger == tuned[0].ledger
+    assert not any(progress.loss for progress in told)
+
+
+def test_the_folder_of_another_run_is_refused(parent, cases, tuned):
+    with pytest.raises(ModelError, match="other cases"):
+        tune(parent, cases[:2], tuned[1])
+
+
+def test_progress_goes_up_to_the_end_and_shows_loss_and_dice(parent, cases, tmp_path):
+    told: list[FineTuningProgress] = []
+    tune(parent, cases, tmp_path, progress=told.append)
+    fractions = [progress.fraction for progress in told]
+    assert fractions == sorted(fractions) and fractions[0] == 0 and fractions[-1] == 1
+    assert any(progress.loss for progress in told) and any(progress.dice is not None for progress in told)
+    assert all(progress.seconds_left >= 0 for progress in told) and told[-1].seconds_left == 0
+
+
+def test_one_patient_alone_is_trained_on_without_cross_validation(parent, cases, tmp_path):
+    result = tune(parent, cases[:2], tmp_path)
+    assert result.cross_validation == {}
+    assert describe_model(result.folder).training["steps"] == 4
+
+
+def test_replayed_cases_take_their_share_of_the_samples(parent, cases, tmp_path):
+    from learning_parts import toy_cases, toy_trainer
+
+    new, old = toy_cases(2), toy_cases(3, first=10)
+    trainer = toy_trainer(tmp_path, toy_plan(replay_share=0.25), new, replay=old)
+    names = [trainer.case_of(sample).name for sample in range(48)]
+    assert sum(name in {case.name for case in old} for name in names) == 12
+    assert {name: names.count(name) for name in {case.name for case in old}} == dict.fromkeys(
+        (case.name for case in old), 4
+    )
+    result = tune(parent, cases[:3], tmp_path / "run", replay=cases[3:])
+    assert describe_model(result.folder).training["replay"] == ["c1"]
+    assert result.ledger["choices"][2]["value"] == "rehearsal"
+
+
+def test_a_case_cannot_be_new_and_replayed(parent, cases, tmp_path):
+    with pytest.raises(DatasetError, match="both new and replayed"):
+        FineTuner(parent, cases, tmp_path, replay=cases[:1])
+
+
+def test_the_anchor_holds_the_weights_near_those_they_started_with(tmp_path):
+    from learning_parts import toy_trainer
+
+    def distance(anchor):
+        start = DDSPConvNet(toy_plan().network).state_dict() if not starts else starts[0]
+        starts.append(start)
+        plan = toy_plan(anchor=anchor, steps=8, learning_rate=1e-2, weight_decay=0.0, frozen_batch_norm=True)
+        trainer = toy_trainer(tmp_path / str(anchor), plan, start_from=start)
+        for _ in range(8):
+            trainer.train_step()
+        names = [name for name, _ in trainer.network.named_parameters()]
+        state = trainer.network.state_dict()
+        return sum(float((state[name] - start[name]).pow(2).sum()) for name in names)
+
+    starts = []
+    assert distance(50.0) < 0.7 * distance(0.0)
+
+
+def test_the_estimate_grows_with_the_cases_and_stays_within_ten_minutes_for_five():
+    five = estimate_seconds(5, 5, seconds_per_step=1.2)
+    assert estimate_seconds(3, 3, seconds_per_step=1.2) < five < 600
+    assert estimate_seconds(5, 5, replay=20, seconds_per_step=1.2) > five
