@@ -19,7 +19,7 @@ from DDSPSegmentationLib.learning.finetuning import (
     estimate_seconds,
 )
 
-QUICK = FineTuningSettings(learning_rate=3e-3, steps_per_case=2, least_steps=6, most_steps=6, folds=3)
+QUICK = FineTuningSettings(learning_rate=3e-3, accumulation=1, steps_per_case=2, least_steps=6, most_steps=6, folds=3)
 
 
 @pytest.fixture(scope="module")
@@ -197,7 +197,23 @@ def test_the_anchor_holds_the_weights_near_those_they_started_with(tmp_path):
     assert distance(50.0) < 0.7 * distance(0.0)
 
 
+def test_the_published_weights_lie_between_the_old_and_the_trained_ones(tmp_path):
+    from learning_parts import toy_trainer
+
+    start = DDSPConvNet(toy_plan().network).state_dict()
+    options = {"steps": 2, "learning_rate": 1e-2, "frozen_batch_norm": True}
+    published = {}
+    for share in (1.0, 0.25):
+        trainer = toy_trainer(tmp_path / str(share), toy_plan(new_share=share, **options), start_from=start)
+        trainer.run()
+        published[share] = weights_of(trainer.folder / "model")
+    name = "head1.weight"
+    expected = start[name] + 0.25 * (published[1.0][name] - start[name])
+    assert not torch.equal(published[1.0][name], start[name])
+    assert torch.allclose(published[0.25][name], expected, atol=1e-3)
+
+
 def test_the_estimate_grows_with_the_cases_and_stays_within_ten_minutes_for_five():
-    five = estimate_seconds(5, 5, seconds_per_step=1.2)
-    assert estimate_seconds(3, 3, seconds_per_step=1.2) < five < 600
-    assert estimate_seconds(5, 5, replay=20, seconds_per_step=1.2) > five
+    five = estimate_seconds(5, 5, seconds_per_step=3.6)
+    assert estimate_seconds(3, 3, seconds_per_step=3.6) < five < 600
+    assert estimate_seconds(5, 5, replay=20, seconds_per_step=3.6) > five

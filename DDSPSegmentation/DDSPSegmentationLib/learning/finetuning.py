@@ -1,8 +1,9 @@
 """Fine-tuning of a model version on a few corrected cases, without losing what it knew.
 
-The old ability is kept in four ways: few steps at a small learning rate, batch norm with the statistics it has, a pull
-towards the old weights (or rehearsal of old cases where there are any), and an average over the steps. How many steps
-are taken is found by cross-validation over the patients of the training cases, and by nothing else.
+The old ability is kept in four ways: few steps along averaged gradients, batch norm with the statistics it has, a pull
+towards the old weights (or rehearsal of old cases where there are any), and new weights half way between the old and
+the trained ones. How many steps are taken is found by cross-validation over the patients of the training cases, and by
+nothing else.
 
 Importing this needs no torch, so that a panel can tell how long it will take.
 """
@@ -32,10 +33,11 @@ if TYPE_CHECKING:
 STATE_FILE = "state.json"
 MODEL_FOLDER = "model"
 SAVE_SECONDS = 30.0
-REPORT_STEPS = 5
+REPORT_STEPS = 2
 _PREPARING, _FINAL = "Preparing the cases", "Training on all cases"
 _SECONDS_TO_PREPARE = 4.0
 _SECONDS_TO_START = 12.0
+_CORE_SECONDS = 2.4  # of a batch on one core
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,9 @@ class FineTuningSettings:
     """What does not depend on the cases; the defaults are those that did best in ``Testing/Benchmarks``.
 
     Attributes:
-        learning_rate: of AdamW at the start of its fall; ``anchor``: see ``TrainingPlan``; none with replay cases.
+        learning_rate: of AdamW at the start of its fall.
+        anchor, new_share: see ``TrainingPlan``; with replay cases there is no anchor.
+        accumulation: batches for each step; few steps along sure gradients beat many along noisy ones.
         steps_per_case: longest run, in steps for each training case, within ``least_steps`` and ``most_steps``.
         stops: shares of the longest run at which the left-out patients are segmented, to choose the length.
         patience: the shortest length wins whose Dice is within so much of the best.
@@ -51,11 +55,13 @@ class FineTuningSettings:
     """
 
     learning_rate: float = 3e-4
-    anchor: float = 1.0
+    anchor: float = 30.0
+    new_share: float = 0.5
     ema_decay: float = 0.95
-    steps_per_case: int = 12
-    least_steps: int = 36
-    most_steps: int = 240
+    accumulation: int = 3
+    steps_per_case: int = 4
+    least_steps: int = 12
+    most_steps: int = 80
     stops: tuple[float, ...] = (1 / 3, 2 / 3, 1.0)
     patience: float = 0.001
     folds: int = 5
@@ -114,10 +120,14 @@ def estimate_seconds(
     settings: FineTuningSettings | None = None,
 ) -> float:
     """How long a run will take, before it starts; from the number of processor cores when no speed was measured."""
-    if seconds_per_step is None:
-        seconds_per_step = 2.4 / min(8, os.cpu_count() or 1)
-    steps = (settings or FineTuningSettings()).all_steps(cases, patients)
-    return _SECONDS_TO_START + (cases + replay) * _SECONDS_TO_PREPARE + steps * seconds_per_step
+    settings = settings or FineTuningSettings()
+    seconds = _expected_step(settings) if seconds_per_step is None else seconds_per_step
+    return _SECONDS_TO_START + (cases + replay) * _SECONDS_TO_PREPARE + settings.all_steps(cases, patients) * seconds
+
+
+def _expected_step(settings: FineTuningSettings) -> float:
+    """Seconds a step takes on this machine's processor, before one was measured."""
+    return settings.accumulation * _CORE_SECONDS / min(8, os.cpu_count() or 1)
 
 
 class FineTuner:
@@ -158,7 +168,7 @@ class FineTuner:
         self._progress = progress or (lambda told: None)
         self._pause = pause or (lambda: None)
         self._done = 0
-        self._seconds_per_step = 2.4 / min(8, os.cpu_count() or 1)
+        self._seconds_per_step = _expected_step(self.settings)
 
     def run(self) -> FineTuned:
         """Prepare the cases, choose the length, train on all cases, write the model."""
@@ -244,6 +254,8 @@ class FineTuner:
             decay_share=0.6,
             ema_decay=settings.ema_decay,
             frozen_batch_norm=True,
+            accumulation=settings.accumulation,
+            new_share=settings.new_share,
             anchor=0.0 if self._replay else settings.anchor,
             replay_share=settings.replay_share,
             seed=settings.seed,
@@ -374,7 +386,7 @@ class FineTuner:
             "settings": asdict(self.settings),
             "choices": [
                 {
-                    "choice": "learning rate, pull to the old weights, averaging, longest run",
+                    "choice": "learning rate, pull to the old weights, share of the new ones, longest run",
                     "how": "fixed before; the longest run follows from the number of cases",
                     "steered_by": [],
                 },

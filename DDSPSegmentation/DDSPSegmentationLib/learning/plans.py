@@ -26,6 +26,8 @@ class TrainingPlan:
         frozen_batch_norm: batch norm uses its running statistics in training too (fine-tuning on few cases).
         anchor: after each step the weights go back towards those they started with by this share of the learning
             rate (L2 towards the old weights, decoupled as AdamW's weight decay is); 0 for none.
+        new_share: the published weights lie so far on the way from those it started with to the trained ones; below
+            1 it keeps more of the old ability (Wortsman et al. 2022, arXiv:2109.01903).
         replay_share: share of the samples that come from the replay cases, when there are any.
         validation_interval: steps between checks on the validation cases.
     """
@@ -45,6 +47,7 @@ class TrainingPlan:
     gradient_clip: float = 12.0
     frozen_batch_norm: bool = False
     anchor: float = 0.0
+    new_share: float = 1.0
     replay_share: float = 0.5
     validation_interval: int = 250
     seed: int = 0

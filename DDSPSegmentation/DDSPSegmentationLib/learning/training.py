@@ -88,7 +88,7 @@ class Trainer:
         self.parallel = DistributedDataParallel(self.network) if self.processes.count > 1 else self.network
         self.optimizer = _optimizer(plan, self.network)
         self.average = {key: value.detach().clone() for key, value in self.network.state_dict().items()}
-        self._start = [parameter.detach().clone() for parameter in self.network.parameters()] if plan.anchor else []
+        self._start = {key: value.clone() for key, value in self.average.items()}
         self.step = 0
         self.log: list[dict[str, float]] = []
         self._stopped_by: int | None = None
@@ -175,8 +175,9 @@ class Trainer:
 
     @torch.no_grad()
     def _pull_to_start(self) -> None:
-        for parameter, start in zip(self.network.parameters(), self._start, strict=False):
-            parameter.lerp_(start, self.plan.learning_rate_at(self.step) * self.plan.anchor)
+        if self.plan.anchor:
+            for name, parameter in self.network.named_parameters():
+                parameter.lerp_(self._start[name], self.plan.learning_rate_at(self.step) * self.plan.anchor)
 
     @torch.no_grad()
     def _update_average(self) -> None:
@@ -266,10 +267,18 @@ class Trainer:
 
     def averaged_network(self) -> DDSPConvNet:
         """The network that is published: averaged weights, eval mode, folded, in the precision of the run."""
-        network = DDSPConvNet(self.plan.network)
-        network.load_state_dict(self.average)
+        network = self._published_network()
         dtype = torch.bfloat16 if self.precision == "bfloat16" else torch.float32
         return network.eval().fold_batch_norm().to(self.device, dtype, memory_format=torch.channels_last_3d)
+
+    def _published_network(self) -> DDSPConvNet:
+        weights = {
+            key: self._start[key].lerp(value, self.plan.new_share) if value.is_floating_point() else value
+            for key, value in self.average.items()
+        }
+        network = DDSPConvNet(self.plan.network)
+        network.load_state_dict(weights)
+        return network
 
     # ---- files
 
@@ -331,8 +340,7 @@ class Trainer:
 
     def publish(self, folder: Path) -> None:
         """Save the averaged weights as a model version."""
-        network = DDSPConvNet(self.plan.network)
-        network.load_state_dict(self.average)
+        network = self._published_network()
         training = {
             "plan": self.plan.name,
             "steps": self.step,
