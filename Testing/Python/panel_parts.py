@@ -143,6 +143,49 @@ class Person:
     def has_surface(self):
         return self.result.GetSegmentation().ContainsRepresentation("Closed surface")
 
+    # ---- cases
+
+    def accept(self, note=None):
+        """The large button at the end of Correct; returns what the status line says then."""
+        if note is not None:
+            self.ui.noteLineEdit.text = note
+        self.ui.acceptButton.click()
+        return self.status
+
+    def open_learn(self):
+        self.ui.learnCollapsibleButton.collapsed = False
+
+    def cases(self):
+        """The rows of the table of cases, top down: (number, date, state, split, Dice before, note)."""
+        table = self.ui.casesTable
+        items = [[table.item(row, column) for column in range(table.columnCount)] for row in range(table.rowCount)]
+        return [tuple(item.text() for item in row) for row in items]
+
+    def choose_cases(self, *numbers):
+        """Select the rows of these cases, and no others."""
+        table = self.ui.casesTable
+        for row in range(table.rowCount):
+            for column in range(table.columnCount):
+                table.item(row, column).setSelected(int(table.item(row, 0).text()) in numbers)
+
+
+def add_result(seed=0, name="T2", expected_dice=0.9, radii=(4, 8, 8)):
+    """A small scan in the scene with what a network that is right makes of it, at once: (volume, segmentation)."""
+    from learning_parts import toy_scan
+    from scene_parts import ThresholdRunner
+
+    from DDSPSegmentationLib.scene.conversion import add_volume_node
+    from DDSPSegmentationLib.scene.results import place_result
+
+    image, mask = toy_scan(seed, radii=radii)
+    volume = add_volume_node(image, name)
+    segmentation = ThresholdRunner().segment(
+        mask * 100, name=name, mode="fast", threshold=0.5, bias_field=None, device="cpu", model=None, location=None,
+        progress=None,
+    )  # fmt: skip
+    segmentation.expected_dice = expected_dice
+    return volume, place_result(segmentation, volume).outputSegmentationNode
+
 
 @contextlib.contextmanager
 def a_session(worker, settings=None, hasLayout=True):

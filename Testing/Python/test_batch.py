@@ -17,9 +17,9 @@ import SimpleITK as sitk
 
 from DDSPSegmentationLib.engine import errors
 from DDSPSegmentationLib.engine.segmentation import Segmentation, measure_gland
+from DDSPSegmentationLib.library.folder_lock import LOCK_NAME, FolderLock
 from DDSPSegmentationLib.service.batch import BatchSettings, run_batch
 from DDSPSegmentationLib.service.batch_record import without_folders
-from DDSPSegmentationLib.service.folder_lock import LOCK_NAME, FolderLock
 from DDSPSegmentationLib.service.inputs import Skipped
 from DDSPSegmentationLib.service.seg_nrrd import write_mask
 

@@ -12,6 +12,9 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from DDSPSegmentationLib.engine.model import BUILTIN_MODEL as BUILTIN
+from DDSPSegmentationLib.engine.model import describe_model
+from DDSPSegmentationLib.library.model_registry import ModelRegistry
 from DDSPSegmentationLib.service.command_line import main
 from DDSPSegmentationLib.service.seg_nrrd import write_mask
 
@@ -124,6 +127,14 @@ def test_importing_the_command_line_does_not_import_torch():
         ["train", "--dataset", "d", "--output", "o", "--fold", "first"],
         ["train", "--dataset", "d", "--output", "o", "--fold", "0", "--steps", "-3"],
         ["train", "--dataset", "d", "--output", "o", "--fold", "0", "--minutes", "0"],
+        ["models", "paint"],
+        ["models", "activate"],
+        ["models", "export", "v1"],
+        ["models", "list", "--models", ""],
+        ["cases", "import"],
+        ["cases", "--cases"],
+        ["finetune", "--device", "tpu"],
+        ["finetune", "v1"],
         ["evaluate", "--output", "o"],
         ["evaluate", "--predictions", "p", "--output", "o"],
         ["evaluate", "--predictions", "p", "--references", "r", "--dataset", "d", "--output", "o"],
@@ -604,3 +615,127 @@ def test_built_in_model_segments_the_sample_scan(run, tmp_path):
 def test_info_shows_the_built_in_model(run):
     code, out, err = run("info")
     assert (code, err) == (0, "") and "(built-in)" in out and "receptive field" in out.lower()
+
+
+# ---- model versions
+
+
+@pytest.fixture
+def second(home, small_model):
+    """A version 'second' in the home folder's registry, no more than a candidate."""
+    registry = ModelRegistry()
+    assert home in registry.folder.parents
+    return registry.publish(small_model, "second", {"comparison.json": b'{"verdict": "worse"}'})
+
+
+def model_of(folder):
+    """Name and SHA-256 of the model that a batch's record names."""
+    record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    return record["model_version"], record["model_sha256"]
+
+
+def test_the_active_version_segments_unless_another_is_named(run, tmp_path, second):
+    scan = write_scan(tmp_path / "in" / "scan.nrrd")
+    assert run("models", "activate", "second")[0] == 0
+    for number, (words, version) in enumerate((((), "second"), (("--model", BUILTIN), BUILTIN))):
+        output = tmp_path / f"out{number}"
+        code, _, err = run("segment", scan, "--output", output, *words, model=None)
+        assert (code, err) == (0, "")
+        assert model_of(output) == (version, describe_model(ModelRegistry().version(version).folder).sha256)
+
+
+def test_a_scan_is_segmented_again_when_another_version_became_active(run, tmp_path, second):
+    words = ("segment", write_scan(tmp_path / "in" / "scan.nrrd"), "--output", tmp_path / "out")
+    assert "1 segmented, 0 unchanged" in run(*words, model=None)[1]
+    run("models", "activate", "second")
+    assert "1 segmented, 0 unchanged" in run(*words, model=None)[1]
+    assert "0 segmented, 1 unchanged" in run(*words, "--model", second.folder, model=None)[1]
+
+
+def test_a_damaged_active_version_stops_a_batch_before_its_first_scan(run, tmp_path, second):
+    scan = write_scan(tmp_path / "in" / "scan.nrrd")
+    run("models", "activate", "second")
+    (second.folder / "weights.pt").write_bytes(b"x")
+    for words in (("segment", scan, "--output", tmp_path / "out"), ("info",)):
+        code, _, err = run(*words, model=None)
+        assert_one_clear_line(code, err, tmp_path)
+        assert code == 2 and "active model 'second' cannot be used" in err and "Roll back" in err
+    assert not (tmp_path / "out").exists()
+    code, out, _ = run("info", "--model", "ddsp-prostate-1")
+    assert code == 0 and "active version: none (The active model 'second'" in out
+    assert "No version is active: The active model 'second'" in run("models")[1]
+    assert run("models", "roll-back")[:2] == (0, "'ddsp-prostate-1' is active again.\n")
+
+
+@pytest.mark.parametrize("program", ["segment", "evaluate", "train", "info"])
+def test_an_unknown_version_is_named_with_those_that_there_are(run, dataset, tmp_path, second, program):
+    words = {
+        "segment": (dataset / "images", "--output", tmp_path / "out", "--model"),
+        "evaluate": ("--dataset", dataset, "--output", tmp_path / "out", "--model"),
+        "train": ("--dataset", dataset, "--output", tmp_path / "out", "--fold", "all", "--start-from"),
+        "info": ("--model",),
+    }[program]
+    code, _, err = run(program, *words, "third", model=None)
+    assert_one_clear_line(code, err, tmp_path)
+    assert code == 2 and "no model version 'third'" in err and "'ddsp-prostate-1', 'second'" in err
+
+
+def test_training_starts_from_and_evaluation_judges_a_version_by_its_name(run, dataset, tmp_path, second):
+    words = ("train", "--dataset", dataset, "--output", tmp_path / "run", "--fold", "all", "--device", "cpu")
+    assert run(*words, "--steps", "1", "--start-from", "second")[0] == 0
+    description = json.loads((tmp_path / "run" / "model" / "model.json").read_text())
+    assert description["training"]["parent"] == "second" and description["network"]["widths"] == [2, 4, 4]
+    code, _, err = run("evaluate", "--dataset", dataset, "--model", "second", "--output", tmp_path / "out")
+    assert (code, err) == (0, "")
+
+
+def test_info_says_which_version_is_active(run, second, small_model):
+    assert "active version: ddsp-prostate-1" in run("info")[1]
+    run("models", "activate", "second")
+    out = run("info")[1]
+    assert "model: second (active), SHA-256 " in out and "active version: second" in out
+    out = run("info", "--model", small_model)[1]
+    assert "model: small (given)" in out and "active version: second" in out
+
+
+def test_models_lists_activates_and_rolls_back(run, second):
+    code, out, err = run("models")
+    assert (code, err) == (0, "") and run("models", "list")[1] == out
+    assert out.startswith("* ddsp-prostate-1: ") and "\n  second: " in out and "worse" in out
+    code, out, _ = run("models", "activate", "second")
+    assert code == 0 and "says 'worse'" in out and "'second' is active." in out
+    assert "* second: " in run("models")[1] and "Rolling back activates 'ddsp-prostate-1'." in run("models")[1]
+    code, _, err = run("models", "delete", "second")
+    assert_one_clear_line(code, err)
+    assert code == 2 and "active version" in err
+    assert run("models", "roll-back")[0] == 0
+    code, _, err = run("models", "roll-back")
+    assert_one_clear_line(code, err)
+    assert run("models", "delete", "second")[0] == 0 and "second" not in run("models")[1]
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_a_version_goes_from_one_models_folder_to_another_as_one_file(run, tmp_path, second, before):
+    path, other = tmp_path / "second.zip", ("--models", tmp_path / "other")
+    assert run("models", "export", "second", path)[0] == 0
+    code, out, _ = run("models", *(other if before else ()), "import", path, *(() if before else other))
+    assert code == 0 and "'models activate second'" in out
+    assert "  second: " in run("models", *other)[1] and (tmp_path / "other" / "versions" / "second").is_dir()
+    path.write_bytes(path.read_bytes()[:-50])
+    code, _, err = run("models", "import", path)
+    assert_one_clear_line(code, err, tmp_path)
+    assert code == 2 and "second.zip" in err
+
+
+def test_a_damaged_version_is_listed_with_the_reason(run, second):
+    (second.folder / "weights.pt").unlink()
+    code, out, err = run("models")
+    assert (code, err) == (0, "") and "second: cannot be used. 'weights.pt' of model 'second' is missing." in out
+
+
+def test_the_batch_script_takes_the_active_version(run, tmp_path, second):
+    scan = write_scan(tmp_path / "in" / "scan.nrrd")
+    run("models", "activate", "second")
+    done = run_process(SCRIPT, scan, "--output", tmp_path / "script")
+    assert done.returncode == 0, done.stderr
+    assert model_of(tmp_path / "script") == ("second", second.description.sha256)

@@ -12,14 +12,10 @@ from DDSPSegmentationLib.engine.network import DDSPConvNet
 from DDSPSegmentationLib.engine.preprocessing import PreprocessingSettings
 from DDSPSegmentationLib.engine.segmenter import NOT_CALIBRATED, Segmenter
 from DDSPSegmentationLib.learning.dataset import Case, read_dataset
-from DDSPSegmentationLib.learning.finetuning import (
-    FineTuner,
-    FineTuningProgress,
-    FineTuningSettings,
-    estimate_seconds,
-)
+from DDSPSegmentationLib.learning.finetuning import FineTuner, FineTuningProgress
+from DDSPSegmentationLib.learning.finetuning_settings import FineTuningSettings, estimate_seconds
 
-QUICK = FineTuningSettings(learning_rate=3e-3, accumulation=1, steps_per_case=2, least_steps=6, most_steps=6, folds=3)
+QUICK = FineTuningSettings(learning_rate=3e-3, steps_per_case=2, least_steps=6, most_steps=6, folds=3)
 
 
 @pytest.fixture(scope="module")
@@ -214,6 +210,6 @@ def test_the_published_weights_lie_between_the_old_and_the_trained_ones(tmp_path
 
 
 def test_the_estimate_grows_with_the_cases_and_stays_within_ten_minutes_for_five():
-    five = estimate_seconds(5, 5, seconds_per_step=3.6)
-    assert estimate_seconds(3, 3, seconds_per_step=3.6) < five < 600
-    assert estimate_seconds(5, 5, replay=20, seconds_per_step=3.6) > five
+    five = estimate_seconds(5, 5, seconds_per_step=1.2)
+    assert estimate_seconds(3, 3, seconds_per_step=1.2) < five < 600
+    assert estimate_seconds(5, 5, replay=20, seconds_per_step=1.2) > five

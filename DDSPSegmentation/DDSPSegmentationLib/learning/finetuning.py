@@ -1,18 +1,15 @@
 """Fine-tuning of a model version on a few corrected cases, without losing what it knew.
 
-The old ability is kept in four ways: few steps along averaged gradients, batch norm with the statistics it has, a pull
+The old ability is kept in four ways: few steps, batch norm with the statistics it has, a pull
 towards the old weights (or rehearsal of old cases where there are any), and new weights half way between the old and
 the trained ones. How many steps are taken is found by cross-validation over the patients of the training cases, and by
 nothing else.
-
-Importing this needs no torch, so that a panel can tell how long it will take.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import os
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -26,6 +23,7 @@ from ..engine.images import write_text
 from ..engine.model import ModelDescription, describe_model, write_description
 from ..engine.quality import UNCALIBRATED
 from .dataset import Case, PreparedCase, prepare_dataset
+from .finetuning_settings import FineTuningSettings, expected_step_seconds
 
 if TYPE_CHECKING:
     from .training import Trainer
@@ -33,48 +31,8 @@ if TYPE_CHECKING:
 STATE_FILE = "state.json"
 MODEL_FOLDER = "model"
 SAVE_SECONDS = 30.0
-REPORT_STEPS = 2
+REPORT_STEPS = 5
 _PREPARING, _FINAL = "Preparing the cases", "Training on all cases"
-_SECONDS_TO_PREPARE = 4.0
-_SECONDS_TO_START = 12.0
-_CORE_SECONDS = 2.4  # of a batch on one core
-
-
-@dataclass(frozen=True)
-class FineTuningSettings:
-    """What does not depend on the cases; the defaults are those that did best in ``Testing/Benchmarks``.
-
-    Attributes:
-        learning_rate: of AdamW at the start of its fall.
-        anchor, new_share: see ``TrainingPlan``; with replay cases there is no anchor.
-        accumulation: batches for each step; few steps along sure gradients beat many along noisy ones.
-        steps_per_case: longest run, in steps for each training case, within ``least_steps`` and ``most_steps``.
-        stops: shares of the longest run at which the left-out patients are segmented, to choose the length.
-        patience: the shortest length wins whose Dice is within so much of the best.
-        folds: parts of the cross-validation; with as many patients or fewer one patient is left out at a time.
-    """
-
-    learning_rate: float = 3e-4
-    anchor: float = 30.0
-    new_share: float = 0.5
-    ema_decay: float = 0.95
-    accumulation: int = 3
-    steps_per_case: int = 4
-    least_steps: int = 12
-    most_steps: int = 80
-    stops: tuple[float, ...] = (1 / 3, 2 / 3, 1.0)
-    patience: float = 0.001
-    folds: int = 5
-    replay_share: float = 0.5
-    seed: int = 0
-
-    def longest_run(self, cases: int) -> int:
-        return min(self.most_steps, max(self.least_steps, self.steps_per_case * cases))
-
-    def all_steps(self, cases: int, patients: int) -> int:
-        """Steps of the cross-validation and the final run together, at most."""
-        folds = min(self.folds, patients) if patients > 1 else 0
-        return (folds + 1) * self.longest_run(cases)
 
 
 @dataclass(frozen=True)
@@ -110,24 +68,6 @@ class FineTuned:
     folder: Path
     ledger: dict
     cross_validation: dict
-
-
-def estimate_seconds(
-    cases: int,
-    patients: int,
-    replay: int = 0,
-    seconds_per_step: float | None = None,
-    settings: FineTuningSettings | None = None,
-) -> float:
-    """How long a run will take, before it starts; from the number of processor cores when no speed was measured."""
-    settings = settings or FineTuningSettings()
-    seconds = _expected_step(settings) if seconds_per_step is None else seconds_per_step
-    return _SECONDS_TO_START + (cases + replay) * _SECONDS_TO_PREPARE + settings.all_steps(cases, patients) * seconds
-
-
-def _expected_step(settings: FineTuningSettings) -> float:
-    """Seconds a step takes on this machine's processor, before one was measured."""
-    return settings.accumulation * _CORE_SECONDS / min(8, os.cpu_count() or 1)
 
 
 class FineTuner:
@@ -168,7 +108,7 @@ class FineTuner:
         self._progress = progress or (lambda told: None)
         self._pause = pause or (lambda: None)
         self._done = 0
-        self._seconds_per_step = _expected_step(self.settings)
+        self._seconds_per_step = expected_step_seconds()
 
     def run(self) -> FineTuned:
         """Prepare the cases, choose the length, train on all cases, write the model."""
@@ -241,20 +181,19 @@ class FineTuner:
 
     # ---- training
 
-    def _trainer(self, training: list[PreparedCase], validation: list[PreparedCase], steps: int, name: str) -> Trainer:
+    def _trainer(self, training: list[PreparedCase], validation: list[PreparedCase], name: str) -> Trainer:
         from .plans import TrainingPlan
         from .training import CHECKPOINT_FILE, Trainer
 
         settings = self.settings
         plan = TrainingPlan(
             "fine-tuning",
-            steps=steps,
+            steps=self._longest,
             learning_rate=settings.learning_rate,
             weight_decay=0.0,
             decay_share=0.6,
             ema_decay=settings.ema_decay,
             frozen_batch_norm=True,
-            accumulation=settings.accumulation,
             new_share=settings.new_share,
             anchor=0.0 if self._replay else settings.anchor,
             replay_share=settings.replay_share,
@@ -306,7 +245,7 @@ class FineTuner:
         if scores is None:
             others = [case for name, case in self._prepared.items() if name not in names]
             left_out = [self._prepared[name] for name in names]
-            trainer = self._trainer(others, left_out, self._longest, path.stem)
+            trainer = self._trainer(others, left_out, path.stem)
             partial = self.folder / f"{path.stem}-so-far.json"
             columns = _read_columns(partial)
             for position, share in enumerate((0.0, *self.settings.stops)):
@@ -346,7 +285,8 @@ class FineTuner:
         }
 
     def _train_on_all(self, length: int) -> Path:
-        trainer = self._trainer(list(self._prepared.values()), [], length, "final")
+        # The learning rate falls as it did in the cross-validation, whose run went on beyond this length.
+        trainer = self._trainer(list(self._prepared.values()), [], "final")
         before = self._steps - self._longest
         self._train(trainer, length, _FINAL, before)
         trainer.save_checkpoint()

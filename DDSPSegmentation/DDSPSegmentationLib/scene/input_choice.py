@@ -16,6 +16,7 @@ from slicer.i18n import tr as _
 
 from ..engine.preprocessing import Grid, PreprocessingSettings
 from .conversion import RAS_TO_LPS
+from .dicom_tags import first_image_tag
 from .result_nodes import VOLUME_ROLE
 
 SERIES_DESCRIPTION = "0008,103e"
@@ -132,7 +133,7 @@ def _first_without_doubt(
 
 
 def _says_t2(volume_node: slicer.vtkMRMLScalarVolumeNode) -> bool:
-    names = (volume_node.GetName() or "", _tag(volume_node, SERIES_DESCRIPTION))
+    names = (volume_node.GetName() or "", first_image_tag(volume_node, SERIES_DESCRIPTION))
     return any(_T2.search(_in_words(name)) for name in names)
 
 
@@ -176,26 +177,15 @@ def _kind_of_geometry(volume_node: slicer.vtkMRMLScalarVolumeNode) -> str:
 
 
 def _kind_of_tags(volume_node: slicer.vtkMRMLScalarVolumeNode) -> str:
-    modality = _tag(volume_node, MODALITY).upper()
+    modality = first_image_tag(volume_node, MODALITY).upper()
     if modality and modality != "MR":
         return "not MR"
-    kind = _kind_named(_tag(volume_node, SERIES_DESCRIPTION)) or _kind_named(_tag(volume_node, IMAGE_TYPE))
+    told = (first_image_tag(volume_node, tag) for tag in (SERIES_DESCRIPTION, IMAGE_TYPE))
+    kind = next(filter(None, map(_kind_named, told)), "")
     if kind:
         return kind
-    echo_planar = "EP" in _tag(volume_node, SCANNING_SEQUENCE).upper()
-    return "diffusion" if echo_planar or _number(_tag(volume_node, DIFFUSION_B_VALUE)) > 0 else ""
-
-
-def _tag(volume_node: slicer.vtkMRMLScalarVolumeNode, tag: str) -> str:
-    """A DICOM tag of the volume's first image, empty where the database does not know or cannot be asked."""
-    uids = (volume_node.GetAttribute("DICOM.instanceUIDs") or "").split()
-    database = getattr(slicer, "dicomDatabase", None)
-    if not uids or database is None:
-        return ""
-    try:
-        return str(database.instanceValue(uids[0], tag) or "").strip() if database.isOpen else ""
-    except Exception:  # a database that fails in whatever way must not stand between a user and a scan
-        return ""
+    echo_planar = "EP" in first_image_tag(volume_node, SCANNING_SEQUENCE).upper()
+    return "diffusion" if echo_planar or _number(first_image_tag(volume_node, DIFFUSION_B_VALUE)) > 0 else ""
 
 
 def _number(text: str) -> float:

@@ -57,17 +57,38 @@ def write_facts(
     """Note on a segmentation node how its segment was made and from which volume."""
     mask = sitk.GetArrayViewFromImage(segmentation.mask)
     facts = {name: getattr(segmentation, name) for name in NetworkFacts.__dataclass_fields__ if name != "seconds"}
+    write_origin(mask, segment_id, node, volume_node, segmentation.model_version, segmentation.model_sha256)
+    for name, value in (
+        ("NetworkFacts", json.dumps({**facts, "seconds": round(sum(segmentation.seconds.values()), 2)})),
+        ("Mode", segmentation.mode),
+        ("Threshold", f"{segmentation.threshold:g}"),
+    ):
+        node.SetAttribute(ATTRIBUTE_PREFIX + name, value)
+
+
+def write_origin(
+    mask: np.ndarray | None,
+    segment_id: str,
+    node: slicer.vtkMRMLSegmentationNode,
+    volume_node: slicer.vtkMRMLScalarVolumeNode,
+    model_version: str,
+    model_sha256: str,
+) -> None:
+    """Note on a segmentation node which volume its segment belongs to and what the network's own contour was.
+
+    Args:
+        mask: the network's contour (z,y,x) on the volume's grid; ``None`` where no network drew one.
+    """
+    if volume_of(node) is not volume_node:
+        forget_case(node)
     node.SetNodeReferenceID(VOLUME_ROLE, volume_node.GetID())
     for name, value in (
         ("SegmentID", segment_id),
-        ("MaskSHA256", _fingerprint(mask)),
-        ("MaskSize", _size(mask.shape[::-1])),
-        ("NetworkMask", _packed(mask)),
-        ("NetworkFacts", json.dumps({**facts, "seconds": round(sum(segmentation.seconds.values()), 2)})),
-        ("ModelVersion", segmentation.model_version),
-        ("ModelSHA256", segmentation.model_sha256),
-        ("Mode", segmentation.mode),
-        ("Threshold", f"{segmentation.threshold:g}"),
+        ("MaskSHA256", None if mask is None else _fingerprint(mask)),
+        ("MaskSize", _size(volume_node.GetImageData().GetDimensions())),
+        ("NetworkMask", None if mask is None else _packed(mask)),
+        ("ModelVersion", model_version),
+        ("ModelSHA256", model_sha256),
     ):
         node.SetAttribute(ATTRIBUTE_PREFIX + name, value)
 
@@ -148,6 +169,45 @@ def network_mask(
 def measure(node: slicer.vtkMRMLSegmentationNode, volume_node: slicer.vtkMRMLScalarVolumeNode) -> GlandMeasurements:
     """Volume in ml and diameters in mm of the contour as it is now."""
     return measure_gland(mask_image(read_segment(node, own_segment_id(node), volume_node), volume_node))
+
+
+def model_of(node: slicer.vtkMRMLSegmentationNode) -> tuple[str, str]:
+    """Version and SHA-256 of the model that drew the network's contour; empty where none did."""
+    return _attribute(node, "ModelVersion"), _attribute(node, "ModelSHA256")
+
+
+def note_case(node: slicer.vtkMRMLSegmentationNode, case_id: str, mask: np.ndarray) -> None:
+    """Note on a result which case of the library holds it, and the contour (z,y,x) that was stored."""
+    node.SetAttribute(ATTRIBUTE_PREFIX + "CaseID", case_id)
+    node.SetAttribute(ATTRIBUTE_PREFIX + "CaseMaskSHA256", _fingerprint(mask))
+
+
+def forget_case(node: slicer.vtkMRMLSegmentationNode) -> None:
+    """A result is no longer, or not yet, a case of the library."""
+    for name in ("CaseID", "CaseMaskSHA256", "CaseNote"):
+        node.RemoveAttribute(ATTRIBUTE_PREFIX + name)
+
+
+def case_of(node: slicer.vtkMRMLSegmentationNode) -> str:
+    """ID of the case that holds a result, empty when none does; it begins with the ID of its library."""
+    return _attribute(node, "CaseID")
+
+
+def case_note_of(node: slicer.vtkMRMLSegmentationNode) -> str:
+    """What the user wrote about the case that a result is or may become."""
+    return _attribute(node, "CaseNote")
+
+
+def set_case_note(node: slicer.vtkMRMLSegmentationNode, text: str) -> None:
+    """Keep what the user wrote about a case with its result; an empty text removes it."""
+    node.SetAttribute(ATTRIBUTE_PREFIX + "CaseNote", text or None)
+
+
+def differs_from_case(
+    node: slicer.vtkMRMLSegmentationNode, volume_node: slicer.vtkMRMLScalarVolumeNode
+) -> bool:
+    """Whether the contour is another one by now than the one that was stored as a case."""
+    return _fingerprint(read_segment(node, own_segment_id(node), volume_node)) != _attribute(node, "CaseMaskSHA256")
 
 
 def psa_of(node: slicer.vtkMRMLSegmentationNode) -> float:

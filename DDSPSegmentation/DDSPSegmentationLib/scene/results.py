@@ -28,6 +28,7 @@ from .result_nodes import (
     table_of,
     volume_of,
     write_facts,
+    write_origin,
     write_row,
 )
 
@@ -149,6 +150,36 @@ def place_result(
     if earlier is not None:  # it belonged to the result that was here before
         slicer.mrmlScene.RemoveNode(earlier)
     return ProstateResult(node, table_node, segmentation, target.reason.format(kept=target.kept, new=node.GetName()))
+
+
+def place_contour(
+    mask: np.ndarray,
+    network_mask: np.ndarray | None,
+    volume_node: slicer.vtkMRMLScalarVolumeNode,
+    model_version: str,
+    model_sha256: str,
+) -> slicer.vtkMRMLSegmentationNode:
+    """A contour that was stored earlier as a new result of a volume.
+
+    Args:
+        mask: z,y,x on the volume's grid.
+        network_mask: what the network had drawn, for Reset; ``None`` when it is not known.
+
+    Returns:
+        The segmentation; what the network had said about its contour is not known any more.
+    """
+    name = slicer.mrmlScene.GenerateUniqueName(f"{volume_node.GetName()} prostate")
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", name)
+    try:
+        node.CreateDefaultDisplayNodes()
+        segment_id = _write_contour(mask, node, "", volume_node)
+        write_origin(network_mask, segment_id, node, volume_node, model_version, model_sha256)
+        say_who_drew(node, is_edited(node, volume_node))
+        _place_beside(volume_node, node)
+    except Exception:
+        slicer.mrmlScene.RemoveNode(node)
+        raise
+    return node
 
 
 def add_uncertainty_volume(

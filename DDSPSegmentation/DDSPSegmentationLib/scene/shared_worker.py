@@ -9,7 +9,7 @@ from pathlib import Path
 
 import slicer
 
-from ..service.folder_lock import process_is_alive
+from ..library.folder_lock import process_is_alive
 from .worker_client import WorkerClient
 
 FOLDER = "DDSPSegmentation-{process}-"

@@ -221,6 +221,11 @@ def make_folder(folder: Path) -> None:
 
 
 def worker_command() -> list[str]:
+    """Program and arguments of the worker. Raises WorkerError, see ``python_program``."""
+    return [python_program(), "-m", "DDSPSegmentationLib.service.worker"]
+
+
+def python_program() -> str:
     """PythonSlicer inside Slicer, where sys.executable need not be a Python; elsewhere this Python.
 
     Raises:
@@ -237,7 +242,7 @@ def worker_command() -> list[str]:
                 _("PythonSlicer, which runs the engine, is missing from '{home}'.").format(home=home),
                 _("Install Slicer again."),
             )
-    return [program, "-m", "DDSPSegmentationLib.service.worker"]
+    return program
 
 
 def kill_process(pid: int) -> None:

@@ -24,7 +24,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def command_parser() -> Parser:
-    """Arguments of ``ddsp-segmentation``; ``command`` is segment, train, evaluate or info."""
+    """Arguments of ``ddsp-segmentation``; ``command`` is the first word."""
     parser = Parser(prog="ddsp-segmentation", description=f"Prostate segmentation of T2-weighted MRI. {_RESEARCH}")
     parser.add_argument("--version", action="version", version=f"DDSPSegmentation {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
@@ -32,8 +32,12 @@ def command_parser() -> Parser:
     add_segment_arguments(segment)
     _add_train_arguments(commands.add_parser("train", help="train a model on scans with expert masks"))
     _add_evaluate_arguments(commands.add_parser("evaluate", help="compare masks, or a model, with expert masks"))
-    info = commands.add_parser("info", help="show versions, devices and the model")
-    info.add_argument("--model", metavar="FOLDER", help="a model version (default: the built-in one)")
+    _add_model(commands.add_parser("info", help="show versions, devices and the model"))
+    _add_models_arguments(commands.add_parser("models", help="list, activate, roll back and hand on model versions"))
+    _add_cases_arguments(commands.add_parser("cases", help="list, import and export corrected cases"))
+    _add_finetune_arguments(
+        commands.add_parser("finetune", help="train the active version on corrected cases and compare the two")
+    )
     return parser
 
 
@@ -53,7 +57,7 @@ def add_segment_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--mode", choices=MODES, default="fast", help="default: fast")
     _add_device(parser)
-    parser.add_argument("--model", metavar="FOLDER", help="a model version (default: the built-in one)")
+    _add_model(parser)
     parser.add_argument("--format", choices=tuple(MASK_SUFFIXES), default="seg.nrrd", help="of the masks")
     parser.add_argument("--threshold", type=_probability, default=0.5, help="probability of the contour (default: 0.5)")
     _add_bias_field(parser)
@@ -70,7 +74,7 @@ def _add_train_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--minutes", type=_positive, help="stop after so long with a checkpoint")
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --output")
     _add_device(parser)
-    parser.add_argument("--start-from", metavar="MODEL", help="begin with the weights of this model folder")
+    parser.add_argument("--start-from", metavar="VERSION", help="begin with the weights of this model (name or folder)")
     parser.add_argument("--licence", default="", metavar="TEXT", help="terms of the weights, kept in model.json")
     parser.add_argument("--cache", metavar="FOLDER", help="prepared scans (default: OUTPUT/cache)")
 
@@ -80,7 +84,7 @@ def _add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--references", metavar="FOLDER", help="expert masks")
     parser.add_argument("--dataset", metavar="FOLDER", help="scans with expert masks, to judge a model")
     parser.add_argument("--fold", type=int, help="only the validation cases of this fold")
-    parser.add_argument("--model", metavar="FOLDER", help="a model version (default: the built-in one)")
+    _add_model(parser)
     parser.add_argument("--mode", choices=MODES, default="fast", help="default: fast")
     _add_bias_field(parser)
     _add_device(parser)
@@ -88,6 +92,59 @@ def _add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output", required=True, type=_folder, metavar="FOLDER", help="tables, plots and pictures go here"
     )
+
+
+def _add_models_arguments(parser: argparse.ArgumentParser) -> None:
+    _add_folder(parser, "--models", "the model versions", None)
+    actions = parser.add_subparsers(dest="action", metavar="[ACTION]", parser_class=Parser)
+    for name, words, help_text in (
+        ("list", (), "show the versions, the active one with a star (default)"),
+        ("activate", ("name",), "segment with this version from now on"),
+        ("roll-back", (), "activate the version before the active one"),
+        ("delete", ("name",), "remove a version that is not active"),
+        ("export", ("name", "file"), "write a version into one .zip"),
+        ("import", ("file",), "add a version from such a .zip"),
+    ):
+        action = actions.add_parser(name, help=help_text)
+        for word in words:
+            action.add_argument(word, metavar=word.upper())
+        _add_folder(action, "--models", "the model versions", argparse.SUPPRESS)
+
+
+def _add_cases_arguments(parser: argparse.ArgumentParser) -> None:
+    _add_folder(parser, "--cases", "the corrected cases", None)
+    actions = parser.add_subparsers(dest="action", metavar="[ACTION]", parser_class=Parser)
+    for name, help_text in (
+        ("list", "show the cases (default)"),
+        ("import", "add the scans with masks of a folder"),
+        ("export", "write the cases into a folder in the nnU-Net layout"),
+    ):
+        action = actions.add_parser(name, help=help_text)
+        if name != "list":
+            action.add_argument("folder", metavar="FOLDER", type=_folder)
+        _add_folder(action, "--cases", "the corrected cases", argparse.SUPPRESS)
+
+
+def _add_finetune_arguments(parser: argparse.ArgumentParser) -> None:
+    _add_folder(parser, "--cases", "the corrected cases", None)
+    _add_folder(parser, "--models", "the model versions", None)
+    parser.add_argument(
+        "--replay", type=_folder, metavar="FOLDER", help="scans with expert masks to keep the old ability with"
+    )
+    _add_device(parser)
+    parser.add_argument("--resume", action="store_true", help="go on with the run that was interrupted")
+
+
+def _add_folder(parser: argparse.ArgumentParser, option: str, what: str, default: str | None) -> None:
+    """An option that may stand before or after the action: there it must not overwrite what stood before."""
+    place = f"~/DDSPSegmentation/{option[2:].capitalize()}"
+    help_text = f"where {what} are (default: {place})"
+    parser.add_argument(option, type=_folder, default=default, metavar="FOLDER", help=help_text)
+
+
+def _add_model(parser: argparse.ArgumentParser) -> None:
+    help_text = "a model version, its name or a folder (default: the active version)"
+    parser.add_argument("--model", metavar="VERSION", help=help_text)
 
 
 def _add_bias_field(parser: argparse.ArgumentParser) -> None:

@@ -20,8 +20,8 @@ from ..engine.errors import Cancelled, DDSPSegmentationError, ModelError, Storag
 from ..engine.images import write_text
 from ..engine.pictures import PROSTATE_COLOUR, contour_picture, thumbnail
 from ..engine.segmentation import Segmentation
+from ..library.folder_lock import FolderInUseError, FolderLock
 from .batch_record import BatchRecord, error_text, known_sha256, log_unexpected, without_folders
-from .folder_lock import FolderInUseError, FolderLock
 from .report import write_report
 
 if TYPE_CHECKING:

@@ -19,7 +19,8 @@ from ..engine.errors import (
     ModelError,
     TorchMissingError,
 )
-from ..engine.model import ModelDescription, builtin_model_folder, describe_model
+from ..engine.model import ModelDescription, describe_model
+from ..library.model_registry import ModelRegistry, resolve_model
 from .arguments import command_parser
 from .batch import EXIT_SOME_FAILED, EXIT_TORCH_MISSING, EXIT_USAGE, BatchSettings, SegmentCase, run_batch
 from .batch_record import error_text
@@ -79,6 +80,7 @@ def segment_inputs(
         make_segment_case: called once the arguments are known to be good.
     """
     require_torch()
+    chosen.model = str(resolve_model(chosen.model))  # one version for all scans, whatever is activated meanwhile
     description = describe_model(chosen.model)
     _check_device(chosen.device)
     output = Path(chosen.output)
@@ -168,7 +170,7 @@ def train(chosen: argparse.Namespace) -> int:
     changes: dict[str, object] = {"steps": chosen.steps} if chosen.steps else {}
     start_from, facts = None, {"licence": chosen.licence}
     if chosen.start_from:  # its architecture and preprocessing belong to the weights; what it measured stays on record
-        network, parent = load_network(chosen.start_from)
+        network, parent = load_network(resolve_model(chosen.start_from))
         start_from = network.state_dict()
         changes |= {"network": network.settings, "preprocessing": PreprocessingSettings.from_dict(parent.preprocessing)}
         seen = _seen_by(parent)
@@ -235,10 +237,11 @@ def _evaluate_model(chosen: argparse.Namespace, apart: dict[str, str]):
     from ..learning.dataset import read_dataset, select_fold, split_folds
     from ..learning.evaluation import evaluate_model
 
+    model = resolve_model(chosen.model)
     cases = read_dataset(chosen.dataset)
     if chosen.fold is not None:
         cases = select_fold(cases, split_folds(cases, chosen.dataset), chosen.fold)[1]
-    known = _seen_by(load_network(chosen.model)[1])
+    known = _seen_by(load_network(model)[1])
     seen = sum(case.name in known for case in cases)
     if seen:
         say(f"Note: the model was trained on {seen} of these {len(cases)} cases; their Dice flatters it.")
@@ -252,7 +255,7 @@ def _evaluate_model(chosen: argparse.Namespace, apart: dict[str, str]):
             threshold=0.5,
             bias_field=chosen.bias_field,
             device=chosen.device,
-            model=chosen.model,
+            model=model,
             location=None,
             progress=None,
         )
@@ -271,9 +274,12 @@ def info(chosen: argparse.Namespace) -> int:
     torch_there = _installed("torch") != _MISSING
     if torch_there:
         say(f"devices: {', '.join(_devices())}")
-    folder = Path(chosen.model) if chosen.model else builtin_model_folder()
+    registry = ModelRegistry()
+    folder = resolve_model(chosen.model, registry)
     description = describe_model(folder)
-    say(f"model: {description.version} ({'given' if chosen.model else 'built-in'}), SHA-256 {description.sha256}")
+    origin = "given" if chosen.model else "built-in" if registry.active().builtin else "active"
+    say(f"model: {description.version} ({origin}), SHA-256 {description.sha256}")
+    say(f"active version: {_active_version(registry)}")
     for title, facts in (("training", description.training), ("measured", description.metrics)):
         for key, value in facts.items():
             say(f"  {title}, {key}: {f'{len(value)} listed' if isinstance(value, (list, tuple)) else value}")
@@ -284,6 +290,13 @@ def info(chosen: argparse.Namespace) -> int:
 
         say(str(summarize(NetworkSettings.from_dict(description.network))))
     return 0
+
+
+def _active_version(registry: ModelRegistry) -> str:
+    try:
+        return registry.active().name
+    except ModelError as error:
+        return f"none ({error})"
 
 
 _MISSING = "not installed"
@@ -317,7 +330,33 @@ def _complain(line: str, exit_code: int) -> int:
     return exit_code
 
 
-_COMMANDS = {"segment": segment, "train": train, "evaluate": evaluate, "info": info}
+def _models(chosen: argparse.Namespace) -> int:
+    from .model_commands import models
+
+    return models(chosen)
+
+
+def _finetune(chosen: argparse.Namespace) -> int:
+    from .retraining_commands import finetune
+
+    return finetune(chosen)
+
+
+def _cases(chosen: argparse.Namespace) -> int:
+    from .retraining_commands import cases
+
+    return cases(chosen)
+
+
+_COMMANDS = {
+    "segment": segment,
+    "train": train,
+    "evaluate": evaluate,
+    "info": info,
+    "models": _models,
+    "finetune": _finetune,
+    "cases": _cases,
+}
 
 
 if __name__ == "__main__":

@@ -9,7 +9,36 @@ ARROW_SIZE = 8
 HEADER_MARGIN = 6
 
 
-class ctkCollapsibleButton(PythonQtMixin, QtWidgets.QAbstractButton):
+class _HidesChildren:
+    """Of a widget that shows its children only while it is checked; the class adds what changes in its own size."""
+
+    def _show_children(self):
+        for child in QtCore.QObject.children(self):
+            if isinstance(child, QtWidgets.QWidget):
+                self._force_visibility(child)
+
+    def _force_visibility(self, child):
+        """Show or hide a child for the section's sake; what the panel asked of it is kept apart."""
+        self._forcing = True
+        QtWidgets.QWidget.setVisible(child, self.isChecked() and self._wanted.get(id(child), True))
+        child.setAttribute(QtCore.Qt.WA_WState_ExplicitShowHide, False)
+        self._forcing = False
+
+    def childEvent(self, event):
+        if event.added() and isinstance(event.child(), QtWidgets.QWidget):
+            event.child().installEventFilter(self)
+        super().childEvent(event)
+
+    def eventFilter(self, child, event):
+        shown = {QtCore.QEvent.ShowToParent: True, QtCore.QEvent.HideToParent: False}.get(event.type())
+        if shown is not None and not self.__dict__.get("_forcing", True):
+            self._wanted[id(child)] = shown
+            if shown and not self.isChecked():
+                self._force_visibility(child)
+        return False
+
+
+class ctkCollapsibleButton(_HidesChildren, PythonQtMixin, QtWidgets.QAbstractButton):
     """A section with a header; collapsed, it shows the header alone."""
 
     contentsCollapsed = QtCore.Signal(bool)
@@ -32,32 +61,10 @@ class ctkCollapsibleButton(PythonQtMixin, QtWidgets.QAbstractButton):
         return self.fontMetrics().height() + 2 * HEADER_MARGIN
 
     def _on_toggled(self, shown):
-        for child in QtCore.QObject.children(self):
-            if isinstance(child, QtWidgets.QWidget):
-                self._force_visibility(child)
+        self._show_children()
         self.setMaximumHeight(16777215 if shown else self._header_height())
         self.updateGeometry()
         self.contentsCollapsed.emit(not shown)
-
-    def _force_visibility(self, child):
-        """Show or hide a child for the section's sake; what the panel asked of it is kept apart."""
-        self._forcing = True
-        QtWidgets.QWidget.setVisible(child, self.isChecked() and self._wanted.get(id(child), True))
-        child.setAttribute(QtCore.Qt.WA_WState_ExplicitShowHide, False)
-        self._forcing = False
-
-    def childEvent(self, event):
-        if event.added() and isinstance(event.child(), QtWidgets.QWidget):
-            event.child().installEventFilter(self)
-        super().childEvent(event)
-
-    def eventFilter(self, child, event):
-        shown = {QtCore.QEvent.ShowToParent: True, QtCore.QEvent.HideToParent: False}.get(event.type())
-        if shown is not None and not self.__dict__.get("_forcing", True):
-            self._wanted[id(child)] = shown
-            if shown and not self.isChecked():
-                self._force_visibility(child)
-        return False
 
     def sizeHint(self):
         header = QtCore.QSize(self.fontMetrics().horizontalAdvance(QtWidgets.QAbstractButton.text(self)) + 40,
@@ -97,6 +104,29 @@ class ctkCollapsibleButton(PythonQtMixin, QtWidgets.QAbstractButton):
 
     collapsed = QtCore.Property(bool, lambda self: not self.isChecked(), setCollapsed)
     flat = QtCore.Property(bool, lambda self: True, lambda self, flat: None)
+
+
+class ctkCollapsibleGroupBox(_HidesChildren, PythonQtMixin, QtWidgets.QGroupBox):
+    """A group box with a header that opens and closes it."""
+
+    def __init__(self, title=None, parent=None):
+        if not isinstance(title, str):
+            title, parent = "", title or parent
+        super().__init__(title, parent)
+        self._forcing = False
+        self._wanted = {}
+        self.setCheckable(True)
+        self.setChecked(True)
+        self.toggled.connect(self._on_toggled)
+
+    def _on_toggled(self, shown):
+        self._show_children()
+        self.setMaximumHeight(16777215 if shown else self.fontMetrics().height() + 2 * HEADER_MARGIN)
+
+    def setCollapsed(self, collapsed):
+        self.setChecked(not collapsed)
+
+    collapsed = QtCore.Property(bool, lambda self: not self.isChecked(), setCollapsed)
 
 
 def _of_box(name, kind):

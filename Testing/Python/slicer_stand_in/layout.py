@@ -1,4 +1,4 @@
-"""slicer.app.layoutManager(): real slice and 3D view nodes and logics of a conventional layout, without windows."""
+"""slicer.app.layoutManager(): real nodes and logics of the views of a conventional layout, without windows."""
 
 import slicer
 import vtk
@@ -21,6 +21,9 @@ class LayoutManager(Signals):
         self._layoutLogic.SetMRMLScene(scene)
         self._sliceLogics, self._viewLogics = vtk.vtkCollection(), vtk.vtkCollection()
         self._sliceWidgets, self._threeDWidgets = {}, []
+        self._layoutNode = self._layoutLogic.GetLayoutNode()
+        self._shownLayout = self.layout
+        self._tag = self._layoutNode.AddObserver("ModifiedEvent", self._on_layout_node)
         self.setLayout(slicer.vtkMRMLLayoutNode.SlicerLayoutConventionalView)
         views = self._layoutLogic.GetViewNodes()
         for number in range(views.GetNumberOfItems()):
@@ -56,6 +59,7 @@ class LayoutManager(Signals):
                 for gone in (node, composite):
                     if gone is not None and gone.GetScene() is not None:
                         scene.RemoveNode(gone)
+        self._layoutNode.RemoveObserver(self._tag)
         self._application.SetSliceLogics(None)
         self._application.SetViewLogics(None)
         self._layoutLogic.SetMRMLScene(None)
@@ -72,7 +76,12 @@ class LayoutManager(Signals):
 
     def setLayout(self, number):
         self._layoutLogic.GetLayoutNode().SetViewArrangement(number)
-        self.raiseSignal("layoutChanged(int)", number)
+
+    def _on_layout_node(self, caller, event):
+        """Module logics change the layout through its node."""
+        if self.layout != self._shownLayout:
+            self._shownLayout = self.layout
+            self.raiseSignal("layoutChanged(int)", self.layout)
 
     def layoutLogic(self):
         return self._layoutLogic
@@ -93,7 +102,20 @@ class LayoutManager(Signals):
     def threeDWidget(self, index):
         return self._threeDWidgets[index] if index < len(self._threeDWidgets) else None
 
-    tableViewCount = plotViewCount = 0
+    tableViewCount = 0
+
+    @property
+    def plotViewCount(self):
+        return len(self._plot_nodes())
+
+    def plotWidget(self, index):
+        nodes = self._plot_nodes()
+        return PlotWidget(nodes[index]) if index < len(nodes) else None
+
+    def _plot_nodes(self):
+        views = self._layoutLogic.GetViewNodes()
+        nodes = [views.GetItemAsObject(number) for number in range(views.GetNumberOfItems())]
+        return [node for node in nodes if node.IsA("vtkMRMLPlotViewNode")]
 
     def viewport(self):
         return slicer.util.mainWindow().centralWidget()
@@ -166,3 +188,13 @@ class ThreeDWidget:
 
     def forceRender(self):
         pass
+
+
+class PlotWidget:
+    """One plot view: its node."""
+
+    def __init__(self, node):
+        self._node = node
+
+    def mrmlPlotViewNode(self):
+        return self._node

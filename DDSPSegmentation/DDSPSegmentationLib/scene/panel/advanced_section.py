@@ -9,8 +9,10 @@ from pathlib import Path
 import slicer
 from slicer.i18n import tr as _
 
+from ...engine.errors import DDSPSegmentationError
 from ...engine.model import describe_model
 from ...engine.segmentation import MODES
+from ...library.model_registry import ModelRegistry
 from ..worker_process import RotatingLog, descendants, kill_process
 from .settings import read_setting, write_setting
 
@@ -37,17 +39,20 @@ class AdvancedSection:
         modulePath: of the module file.
         logPath: called for the path of the engine's log.
         say: puts a sentence into the panel's status line.
+        registry: called for the versions of the network on this computer.
     """
 
-    def __init__(self, ui, modulePath: str, logPath: Callable[[], str], say: Callable[[str], None]):
+    def __init__(self, ui, modulePath: str, logPath: Callable[[], str], say: Callable[[str], None],
+                 registry: Callable[[], ModelRegistry]):  # fmt: skip
         self.ui, self._modulePath, self._logPath, self._say = ui, Path(modulePath), logPath, say
+        self._registry = registry
         self._process = self._logWindow = None
         labels = {"fast": _("Fast"), "accurate": _("Accurate"), "paper": _("Paper")}
         for mode in MODES:
             ui.modeComboBox.addItem(labels[mode], mode)
         self._select(ui.modeComboBox, read_setting("mode", "fast"))
         self.showDevices(None)
-        ui.modelComboBox.addItem(_("{version} (built in)").format(version=describe_model().version), "")
+        ui.modelComboBox.addItem(_("{version} (built in)").format(version=describe_model().version))
         ui.biasFieldCheckBox.checked = read_setting("biasField", "on") == "on"
         ui.modeComboBox.connect("currentIndexChanged(int)", self._onModeChanged)
         ui.deviceComboBox.connect("currentIndexChanged(int)", self._onDeviceChanged)
@@ -58,14 +63,33 @@ class AdvancedSection:
         ui.testLabel.setVisible(False)
 
     def asked(self) -> dict:
-        """What the section asks of the next run, as arguments of a runner."""
-        ui = self.ui
+        """What the section asks of the next run, as arguments of a runner.
+
+        Raises:
+            ModelError: the active version of the network cannot be used.
+        """
         return {
-            "mode": ui.modeComboBox.itemData(ui.modeComboBox.currentIndex),
-            "device": ui.deviceComboBox.itemData(ui.deviceComboBox.currentIndex),
-            "model": ui.modelComboBox.itemData(ui.modelComboBox.currentIndex) or None,
-            "bias_field": None if ui.biasFieldCheckBox.checked else "off",
+            "mode": self._chosen(self.ui.modeComboBox),
+            "device": self._chosen(self.ui.deviceComboBox),
+            "model": self._modelFolder(),
+            "bias_field": None if self.ui.biasFieldCheckBox.checked else "off",
         }
+
+    def _modelFolder(self) -> str | None:
+        """Where the active version is, checked file by file; ``None`` for the built-in one."""
+        version = self._registry().active()
+        return None if version.builtin else str(version.folder)
+
+    def showModel(self) -> None:
+        """Name the version that the next run uses."""
+        try:
+            version = self._registry().active()
+            text = _("{version} (built in)") if version.builtin else "{version}"
+            text, tip = text.format(version=version.name), _("Version of the network; choose another one under Models.")
+        except DDSPSegmentationError as error:
+            text, tip = _("not usable"), str(error)
+        self.ui.modelComboBox.setItemText(0, text)
+        self.ui.modelComboBox.toolTip = tip
 
     def showDevices(self, hello: dict | None) -> None:
         """List the devices that the engine found; before it has started, those that are everywhere."""
@@ -82,14 +106,18 @@ class AdvancedSection:
         combo.blockSignals(wasBlocked)
 
     @staticmethod
+    def _chosen(combo) -> str:
+        return combo.itemData(combo.currentIndex)
+
+    @staticmethod
     def _select(combo, value: str) -> None:
         combo.currentIndex = next((i for i in range(combo.count) if combo.itemData(i) == value), 0)
 
     def _onModeChanged(self, index: int) -> None:
-        write_setting("mode", self.asked()["mode"])
+        write_setting("mode", self._chosen(self.ui.modeComboBox))
 
     def _onDeviceChanged(self, index: int) -> None:
-        write_setting("device", self.asked()["device"])
+        write_setting("device", self._chosen(self.ui.deviceComboBox))
 
     def _onBiasFieldToggled(self, on: bool) -> None:
         write_setting("biasField", "on" if on else "off")

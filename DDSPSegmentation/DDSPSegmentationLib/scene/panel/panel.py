@@ -14,12 +14,14 @@ from ...engine.errors import DDSPSegmentationError, TorchMissingError
 from ...service.runner import require_torch
 from .. import results
 from ..input_choice import doubt_about, preferred_volume
-from ..result_nodes import facts_of, results_of, volume_of
+from ..result_nodes import results_of, volume_of
 from ..shared_worker import end_shared_worker, shared_worker
 from ..slice_views import show_volume
 from .advanced_section import AdvancedSection
 from .correct_section import CorrectSection
 from .export_section import ExportSection
+from .learn_section import LearnSection, model_registry
+from .next_step import next_step
 from .parameters import CHOSEN_NODES, KEPT_ON_CLOSE, PanelParameters, connect_widgets
 from .result_section import ResultSection
 from .review_section import ReviewSection
@@ -48,7 +50,7 @@ class Panel(VTKObservationMixin):
         self._kept: dict = {}
         self._lastShown: dict[str, str] = {}  # volume's node ID to that of the result
         self._volumeTags: list[tuple] = []
-        self.advanced = AdvancedSection(ui, modulePath, lambda: str(shared_worker().logPath), self.say)
+        self.advanced = AdvancedSection(ui, modulePath, lambda: str(shared_worker().logPath), self.say, model_registry)
         self.segment = SegmentSection(
             ui, lambda: self._parameters, self.advanced.asked, self.guard, self.say, self._place, self._onRunChanged
         )
@@ -56,6 +58,9 @@ class Panel(VTKObservationMixin):
         self.review = ReviewSection(ui, lambda: self._parameters)
         self.correct = CorrectSection(ui, self._onContourSettled, self._onBrush, self.say)
         self.export = ExportSection(ui, self.guard, self.say)
+        self.learn = LearnSection(
+            ui, self.guard, self.say, self.segment.question.ask, self._onReopened, self.advanced.showModel
+        )
         self._settling = qt.QTimer()
         self._settling.setSingleShot(True)
         self._settling.connect("timeout()", self._onSceneSettled)
@@ -86,6 +91,8 @@ class Panel(VTKObservationMixin):
         self._connectParameters()
         self.correct.enter()
         self.export.refresh()  # the DICOM database may be open by now
+        self.advanced.showModel()
+        self.learn.enter()
         self._preselect()
         self.refresh()
         if not slicer.app.testingEnabled() and self._torchIsInstalled():
@@ -95,6 +102,7 @@ class Panel(VTKObservationMixin):
         """Another module is shown; a run goes on."""
         self.isEntered = False
         self.correct.exit()
+        self.learn.exit()
         self.review.showAfter()
 
     def cleanup(self) -> None:
@@ -109,6 +117,7 @@ class Panel(VTKObservationMixin):
         self._disconnectParameters()
         self.review.leave()
         self.correct.cleanup()
+        self.learn.cleanup()
         self.advanced.cleanup()
 
     @staticmethod
@@ -159,6 +168,7 @@ class Panel(VTKObservationMixin):
         for name, value in self._kept.items():
             setattr(self._parameters, name, value)
         wasRunning = self.segment.abandon()
+        self.learn.retrain.yieldTo(False)
         self.correct.connectEditor()
         self.refresh()
         self.sayNextStep()
@@ -242,21 +252,8 @@ class Panel(VTKObservationMixin):
 
     def sayNextStep(self) -> None:
         """Say what to do next while nothing runs."""
-        if self.segment.isRunning:
-            return
-        facts = None if self._resultNode is None else facts_of(self._resultNode)
-        if self._parameters.inputVolume is None:
-            self.say(_("Load an axial T2-weighted scan: drag it into Slicer, or open Sample Data."))
-        elif facts is None:
-            self.say(_("Press Segment Prostate."))
-        elif self.result.edited:
-            self.say(_("Corrected. Check every slice, then export the contour or save the scene."))
-        elif not self.result.isFound:
-            self.say(_("No prostate was found. Choose another volume, or a point in it under Prostate location."))
-        elif facts.warnings:
-            self.say(_("Read the warnings under Result, then check every slice and fix the contour under Correct."))
-        else:
-            self.say(_("Check the contour: Next under Review shows the least certain slices. Fix it under Correct."))
+        if not self.segment.isRunning:
+            self.say(next_step(self._parameters.inputVolume, self._resultNode, self.result))
 
     def refresh(self) -> None:
         """Bring every widget in line with parameters, scene and run."""
@@ -325,10 +322,12 @@ class Panel(VTKObservationMixin):
             self._lastShown[volumeNode.GetID()] = node.GetID()
         for section in (self.correct, self.review, self.result, self.export):
             section.show(node, volumeNode)
+        self.learn.showResult(node, volumeNode)
 
     def _onContourSettled(self) -> None:
         wasEdited = self.result.edited
         self.result.measure()
+        self.learn.accept.changed()
         self.refresh()
         if self.result.edited != wasEdited and not self.review.surfacePaused:
             self.sayNextStep()
@@ -348,6 +347,7 @@ class Panel(VTKObservationMixin):
     def _onRunChanged(self, isIdle: bool = False) -> None:
         if self.segment.isRunning:
             self._listenToWorker()  # it may be another one since something was installed
+        self.learn.retrain.yieldTo(self.segment.isRunning)
         self.refresh()
         if isIdle:
             self.sayNextStep()
@@ -375,6 +375,13 @@ class Panel(VTKObservationMixin):
         self.sayNextStep()
         if placed.message:
             self.say(f"{placed.message} {self.ui.statusLabel.text}")
+
+    # ---- cases
+
+    def _onReopened(self, volumeNode, node) -> None:
+        """Show a case that came back into the scene."""
+        self._parameters.inputVolume, self._parameters.outputSegmentation = volumeNode, node
+        self.review.showInViews()
 
     def _listenToWorker(self) -> None:
         shared_worker().onStateChanged = self._onWorkerStateChanged

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+QUESTION_HEIGHT = 150  # pixels above the status line that a question may take
+
 
 class Question:
     """One question at a time; it goes away with its answer, or when another one is asked."""
@@ -34,6 +36,15 @@ class Question:
             if number < len(answers):
                 button.text, button.toolTip = answers[number][:2]
         self.ui.questionFrame.setVisible(True)
+        self._bringIntoView()
+
+    def _bringIntoView(self) -> None:
+        """Whoever clicked far below would not see it; the frame itself has no place yet, the line below it has."""
+        area = self.ui.questionFrame.parent()
+        while area is not None and not area.inherits("QScrollArea"):
+            area = area.parent()
+        if area is not None:
+            area.ensureWidgetVisible(self.ui.statusLabel, 0, QUESTION_HEIGHT)
 
     def withdraw(self) -> None:
         """Take the question away unanswered."""

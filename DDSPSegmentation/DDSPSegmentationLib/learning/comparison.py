@@ -1,0 +1,217 @@
+"""Old model version against new: both segment the same unseen cases, and what they disagree about is written down."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import SimpleITK as sitk
+
+from ..engine.errors import DatasetError, InputError, StorageError
+from ..engine.images import read_image, write_aside, write_text
+from ..engine.metrics import compare_masks
+from ..engine.model import describe_model
+from ..engine.pictures import PROSTATE_COLOUR, REFERENCE_COLOUR, Colour, contour_picture
+from .comparison_figures import TIE, ComparedCase, Comparison, Figures
+from .comparison_report import REPORT_FILE, Picture, comparison_page
+from .comparison_verdict import Evidence, judge
+from .dataset import Case
+
+if TYPE_CHECKING:
+    from ..engine.segmentation import Segmentation
+
+COMPARISON_FILE = "comparison.json"
+OLD_COLOUR: Colour = (240, 100, 220)
+SHOWN_WORST, SHOWN_LOSERS, SHOWN_SLICES = 2, 2, 6
+_GAP_PIXELS = 24
+
+Progress = Callable[[str, float], None]
+
+
+@dataclass(frozen=True)
+class _Masks:
+    """What a picture needs of a case beside the scan itself."""
+
+    case: Case
+    figures: ComparedCase
+    old: sitk.Image
+    new: sitk.Image
+
+
+def sample_scan() -> Path:
+    """The scan that comes with the extension; no version is ever trained on it."""
+    return Path(__file__).resolve().parents[2] / "Resources" / "SampleData" / "ProstateX-0000.nrrd"
+
+
+def compare_versions(
+    old: Path,
+    new: Path,
+    hold_out: Sequence[Case],
+    output: Path,
+    *,
+    old_masks: frozenset[str] = frozenset(),
+    forgetting: Sequence[Case] = (),
+    forgetting_name: str = "",
+    sample: Path | None = None,
+    cross_validation: Mapping | None = None,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> Comparison:
+    """Compare two model versions on cases neither was trained on; see ``comparison_verdict`` for what follows from it.
+
+    Both segment every scan on its native grid, in mode fast. Writes worst-*.png (the old version's contour on the
+    left, the new one's on the right, the reference in both), comparison.html, and comparison.json last.
+
+    Args:
+        old, new: model folders.
+        hold_out: cases that steered nothing; those of one patient count as one.
+        output: folder, made when missing; files of an earlier comparison in it are replaced.
+        old_masks: names of cases whose mask was corrected from the old version's.
+        forgetting: cases of what the old version was good at; may share cases with the hold-out.
+        forgetting_name: what they are, such as "replay folder".
+        sample: scan on which the two versions should agree; None is the bundled one.
+        cross_validation: what the fine-tuning measured on its own training cases.
+        progress: called with (phase, fraction); raising Cancelled in it ends the work.
+
+    Raises:
+        ModelError, DeviceError: a version or the device cannot be used; StorageError; Cancelled.
+        A case that cannot be read or segmented is named in the comparison and stands against the new version.
+    """
+    output = Path(output)
+    _make_folder(output)
+    cases = list(dict.fromkeys([*hold_out, *forgetting]))
+    notify = progress or (lambda phase, fraction: None)
+    notify("Loading both versions", 0.0)
+    versions = _BothVersions(old, new, device, notify, len(cases) + 1)
+    found: dict[Case, ComparedCase] = {}
+    shown: list[_Masks] = []
+    for number, case in enumerate(cases, start=1):
+        phase = f"Comparing the versions, case {number} of {len(cases)}"
+        try:
+            image, reference = case.load_image(), case.load_mask()
+            before, after = versions.segment(image, case.name, phase)
+            figures = _figures(before, reference), _figures(after, reference)
+            found[case] = ComparedCase(case.name, case.patient, case.centre, *figures)
+        except (InputError, DatasetError) as error:
+            found[case] = ComparedCase(case.name, case.patient, case.centre, error=str(error))
+            continue
+        if case in hold_out:
+            shown = _worth_showing([*shown, _Masks(case, found[case], before.mask, after.mask)])
+    evidence = Evidence(
+        old=describe_model(old),
+        new=describe_model(new),
+        hold_out=[found[case] for case in hold_out],
+        forgetting=[found[case] for case in forgetting],
+        forgetting_name=forgetting_name,
+        agreement=_agreement(versions, sample_scan() if sample is None else Path(sample)),
+        old_masks=frozenset(old_masks),
+        cross_validation=cross_validation,
+    )
+    comparison = judge(evidence)
+    _write(comparison, shown, output)
+    notify("Compared", 1.0)
+    return comparison
+
+
+class _BothVersions:
+    """Both versions loaded; ``scans`` is how many they will segment, for the progress."""
+
+    def __init__(self, old: Path, new: Path, device: str, notify: Progress, scans: int):
+        from ..engine.segmenter import Segmenter
+
+        self._segmenters = Segmenter(old, device), Segmenter(new, device)
+        self._notify, self._steps, self._done = notify, 2 * scans, 0
+
+    def segment(self, image: sitk.Image, name: str, phase: str) -> list[Segmentation]:
+        """What the old version says, then what the new one says."""
+        answers = []
+        for segmenter in self._segmenters:
+            # The engine's own steps are passed on, so that a cancellation need not wait for the end of a scan.
+            answers.append(segmenter.segment(image, name=name, progress=lambda *_: self._tell(phase)))
+            self._done += 1
+        return answers
+
+    def _tell(self, phase: str) -> None:
+        self._notify(phase, self._done / self._steps)
+
+
+def _figures(segmentation: Segmentation, reference: sitk.Image) -> Figures:
+    expected = int(np.count_nonzero(sitk.GetArrayViewFromImage(reference)))
+    if not expected:
+        raise DatasetError("The reference mask is empty.", "Correct the case, or take it out.")
+    whole = compare_masks(segmentation.mask, reference)["whole"]
+    predicted = int(np.count_nonzero(sitk.GetArrayViewFromImage(segmentation.mask)))
+    return Figures(
+        dice=whole.dsc,
+        abd_mm=_finite(whole.abd_mm),
+        hd95_mm=_finite(whole.hd95_mm),
+        volume_error_percent=100 * (predicted / expected - 1),
+        expected_dice=_finite(segmentation.expected_dice),
+    )
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
+def _agreement(versions: _BothVersions, sample: Path) -> float | None:
+    """Dice of the new mask with the old one; 0 where the new one is empty, even if the old one is empty too."""
+    try:
+        image = read_image(sample)
+        before, after = versions.segment(image, sample.name, "Comparing the versions on the sample scan")
+    except InputError:
+        return None
+    is_empty = not sitk.GetArrayViewFromImage(after.mask).any()
+    return 0.0 if is_empty else compare_masks(after.mask, before.mask)["whole"].dsc
+
+
+def _worth_showing(candidates: Sequence[_Masks]) -> list[_Masks]:
+    """The lowest Dice of the new version first, then its largest losses against the old one, no case twice."""
+    worst = sorted(candidates, key=lambda masks: masks.figures.new.dice)[:SHOWN_WORST]
+    losers = [masks for masks in candidates if masks.figures.gain < -TIE]
+    losers = sorted(losers, key=lambda masks: masks.figures.gain)[:SHOWN_LOSERS]
+    return [*worst, *(masks for masks in losers if masks not in worst)]
+
+
+def _write(comparison: Comparison, shown: Sequence[_Masks], folder: Path) -> None:
+    for name in (COMPARISON_FILE, REPORT_FILE):
+        (folder / name).unlink(missing_ok=True)
+    for earlier in folder.glob("worst-[0-9]-*.png"):
+        earlier.unlink(missing_ok=True)
+    pictures = []
+    for rank, masks in enumerate(shown, start=1):
+        path = folder / f"worst-{rank}-{re.sub(r'[^A-Za-z0-9.-]', '_', masks.case.name)[:40]}.png"
+        _draw_side_by_side(masks, path)
+        pictures.append(Picture(path, masks.figures))
+    colours = {"old version": OLD_COLOUR, "new version": PROSTATE_COLOUR, "reference": REFERENCE_COLOUR}
+    write_text(comparison_page(comparison, pictures, colours), folder / REPORT_FILE)
+    write_text(json.dumps(comparison.to_dict(), indent=1, allow_nan=False) + "\n", folder / COMPARISON_FILE)
+
+
+def _draw_side_by_side(masks: _Masks, path: Path) -> None:
+    image, reference = masks.case.load_image(), masks.case.load_mask()
+    halves = []
+    with tempfile.TemporaryDirectory() as folder:
+        for name, mask, colour in (("old", masks.old, OLD_COLOUR), ("new", masks.new, PROSTATE_COLOUR)):
+            half = Path(folder, f"{name}.png")
+            contour_picture(image, [(reference, REFERENCE_COLOUR), (mask, colour)], half, SHOWN_SLICES)
+            halves.append(sitk.GetArrayFromImage(sitk.ReadImage(str(half))))
+    gap = np.full((halves[0].shape[0], _GAP_PIXELS, 3), 128, np.uint8)
+    joined = sitk.GetImageFromArray(np.concatenate((halves[0], gap, halves[1]), axis=1), isVector=True)
+    write_aside(path, ".png", lambda aside: sitk.WriteImage(joined, str(aside)))
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(
+            f"The folder '{folder.name}' cannot be made: {error.strerror}.", "Choose another output folder."
+        ) from error

@@ -1,0 +1,65 @@
+"""Which version is active, and which ones were before: one small file that is replaced by one rename."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..engine.errors import ModelError
+from ..engine.images import write_text
+from ..engine.model import builtin_model_folder
+from .model_version import flush_folder, is_plain_name
+
+ACTIVE_FILE = "active.json"
+ROLL_BACK = "Roll back or activate another version."
+
+_SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class ActiveVersion:
+    """Names of the active version and of those before it, oldest first."""
+
+    name: str
+    previous: tuple[str, ...] = ()
+
+
+def read_active(folder: Path) -> ActiveVersion:
+    """What the models folder says; the built-in version when nothing was ever activated there.
+
+    Raises:
+        ModelError: the file cannot be read or understood.
+    """
+    try:
+        text = (folder / ACTIVE_FILE).read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return ActiveVersion(builtin_model_folder().name)
+    except OSError as error:
+        cause = f"{ACTIVE_FILE} in the models folder cannot be read ({error.strerror})."
+        raise ModelError(cause, "Check its drive and that you may read it.") from error
+    try:
+        values = json.loads(text)
+        schema, active, previous = values["schema_version"], values["active"], values["previous"]
+        if schema == _SCHEMA_VERSION and is_plain_name(active) and all(map(is_plain_name, previous)):
+            return ActiveVersion(active, tuple(previous))
+        reason = "it is of another schema version or holds no names"
+    except (ValueError, KeyError, TypeError, RecursionError):
+        reason = "it is damaged"
+    raise ModelError(f"Which version is active cannot be told: {ACTIVE_FILE} is of no use ({reason}).", ROLL_BACK)
+
+
+def read_active_to_leave(folder: Path) -> ActiveVersion:
+    """``read_active`` for those who replace it: a file that is of no use names nothing."""
+    try:
+        return read_active(folder)
+    except ModelError:
+        return ActiveVersion("")
+
+
+def write_active(folder: Path, name: str, previous: Sequence[str]) -> None:
+    """Raises StorageError."""
+    values = {"schema_version": _SCHEMA_VERSION, "active": name, "previous": list(previous)}
+    write_text(json.dumps(values, indent=2) + "\n", folder / ACTIVE_FILE)
+    flush_folder(folder)

@@ -1,0 +1,149 @@
+"""The door of the case library: what is refused and what is worth a second look, before a case is stored."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import SimpleITK as sitk
+
+from ..engine.errors import DatasetError, InputError
+from ..engine.images import check_image
+from ..engine.metrics import describe_grid
+
+POSSIBLE_VOLUME_ML = (5.0, 500.0)
+USUAL_VOLUME_ML = (10.0, 300.0)
+SECOND_GLAND = 0.1  # of the largest part's volume
+# Of 40 PROMISE12 cases from four centres none lies farther off the middle than 8, 21 and 16 mm.
+USUAL_OFFSET_MM = {"left-right": 12.0, "antero-posterior": 30.0, "cranio-caudal": 25.0}
+LITTLE_IN_COMMON = 0.5
+NAME = "of this case"
+
+
+def check_case(
+    image: sitk.Image, mask: sitk.Image, prediction: sitk.Image | None = None
+) -> tuple[sitk.Image, sitk.Image | None, float | None, list[str]]:
+    """Refuse what must never be trained on, and say what the radiologist should look at again.
+
+    Args:
+        image: the T2 scan.
+        mask: any value but 0 is prostate (zones are merged); on the scan's grid within half a voxel.
+        prediction: the network's mask on the same grid.
+
+    Returns:
+        mask and prediction as 0 and 1 (uint8) exactly on the scan's grid, the Dice between them (None without a
+        prediction), and warnings.
+
+    Raises:
+        DatasetError: not an MR scan of the prostate, another geometry, an empty mask, several glands or an
+            implausible volume.
+    """
+    try:
+        check_image(image, NAME)
+    except InputError as error:
+        raise DatasetError(error.cause, error.next_step) from error
+    mask = on_grid(mask, image, "mask")
+    warnings = check_mask(mask)
+    if prediction is None:
+        return mask, None, None, warnings
+    prediction = on_grid(prediction, image, "prediction")
+    dice = dice_of(mask, prediction)
+    if dice < LITTLE_IN_COMMON and sitk.GetArrayViewFromImage(prediction).any():
+        warnings.append(
+            f"The correction has little in common with the network's contour (Dice {dice:.2f}). "
+            "Check that it was not shifted or flipped and belongs to this scan."
+        )
+    return mask, prediction, dice, warnings
+
+
+def check_mask(mask: sitk.Image) -> list[str]:
+    """Warnings about a binary mask.
+
+    Raises:
+        DatasetError: it is empty, has several large parts, or a volume no prostate has.
+    """
+    inside = sitk.GetArrayViewFromImage(mask) != 0
+    if not inside.any():
+        raise DatasetError("The mask is empty.", "Draw the prostate first.")
+    parts = sitk.ConnectedComponent(mask, True)
+    voxel_ml = math.prod(mask.GetSpacing()) / 1000
+    volumes = np.sort(np.bincount(sitk.GetArrayViewFromImage(parts).ravel())[1:])[::-1] * voxel_ml
+    shown = " and ".join(f"{volume:.1f}" for volume in volumes[:2])
+    if volumes.size > 1 and volumes[1] > SECOND_GLAND * volumes[0]:
+        raise DatasetError(
+            f"The mask has {volumes.size} separate parts, the two largest of {shown} ml; a gland is one part.",
+            "Join them or remove what is not prostate (Islands in the Segment Editor).",
+        )
+    total = float(volumes.sum())
+    if not POSSIBLE_VOLUME_ML[0] <= total <= POSSIBLE_VOLUME_ML[1]:
+        raise DatasetError(
+            f"The mask has a volume of {total:.1f} ml; a prostate has {POSSIBLE_VOLUME_ML[0]:.0f} to "
+            f"{POSSIBLE_VOLUME_ML[1]:.0f} ml.",
+            "Draw the whole prostate and check the scan's voxel spacing.",
+        )
+    warnings = []
+    if volumes.size > 1:
+        count = f"{volumes.size - 1} speck{'s' if volumes.size > 2 else ''}"
+        warnings.append(
+            f"The mask has {count} apart from the gland, the largest of {volumes[1]:.2f} ml. "
+            "Remove what is not prostate (Islands in the Segment Editor)."
+        )
+    if not USUAL_VOLUME_ML[0] <= total <= USUAL_VOLUME_ML[1]:
+        warnings.append(
+            f"The volume of {total:.0f} ml is outside the usual {USUAL_VOLUME_ML[0]:.0f}-{USUAL_VOLUME_ML[1]:.0f} ml."
+        )
+    edges = [np.take(inside, index, axis).any() for axis in range(3) for index in (0, -1)]
+    if any(edges):
+        warnings.append("The mask touches the edge of the scan; part of the gland may be missing.")
+    return warnings + _far_off(mask, inside)
+
+
+def on_grid(mask: sitk.Image, image: sitk.Image, what: str) -> sitk.Image:
+    """The mask as 0 and 1 with the very geometry of the scan, from which it may differ by half a voxel.
+
+    Raises:
+        DatasetError: it lies on another grid.
+    """
+    redraw = "Draw it on this scan, or resample it to the scan's grid."
+    if mask.GetDimension() != 3 or mask.GetNumberOfComponentsPerPixel() != 1:
+        raise DatasetError(f"The {what} is not a 3D image with one value in each voxel.", redraw)
+    if mask.GetSize() != image.GetSize() or _largest_shift(mask, image) > min(image.GetSpacing()) / 2:
+        raise DatasetError(
+            f"The {what} lies on another grid ({describe_grid(mask)}) than the scan ({describe_grid(image)}).", redraw
+        )
+    binary = sitk.GetImageFromArray((sitk.GetArrayViewFromImage(mask) > 0).astype(np.uint8))
+    binary.CopyInformation(image)
+    return binary
+
+
+def dice_of(one: sitk.Image, other: sitk.Image) -> float:
+    """Dice of two binary masks on one grid; 1 when both are empty."""
+    first, second = (sitk.GetArrayViewFromImage(mask) != 0 for mask in (one, other))
+    total = int(first.sum()) + int(second.sum())
+    return 2 * int((first & second).sum()) / total if total else 1.0
+
+
+def _largest_shift(one: sitk.Image, other: sitk.Image) -> float:
+    """In mm, of any corner; NaN counts as infinitely far."""
+    corners = itertools.product(*((0, size - 1) for size in one.GetSize()))
+    shifts = [math.dist(*(grid.TransformIndexToPhysicalPoint(corner) for grid in (one, other))) for corner in corners]
+    return max(shift if math.isfinite(shift) else math.inf for shift in shifts)
+
+
+def _far_off(mask: sitk.Image, inside: np.ndarray) -> list[str]:
+    """A gland far from the middle of the scan: the scan is planned on the gland, so this is rare."""
+    code = sitk.DICOMOrientImageFilter.GetOrientationFromDirectionCosines(mask.GetDirection())
+    named = {"R": "left-right", "L": "left-right", "A": "antero-posterior", "P": "antero-posterior"}
+    warnings = []
+    for axis, (letter, step, size) in enumerate(zip(code, mask.GetSpacing(), mask.GetSize(), strict=True)):
+        others = tuple(other for other in range(3) if other != 2 - axis)
+        profile = inside.sum(axis=others, dtype=np.float64)
+        offset = abs(float((profile * np.arange(size)).sum() / profile.sum()) - (size - 1) / 2) * step
+        direction = named.get(letter, "cranio-caudal")
+        if offset > USUAL_OFFSET_MM[direction]:
+            warnings.append(
+                f"The gland lies {offset:.0f} mm off the middle of the scan ({direction}), which is unusual. "
+                "Check that the mask was not shifted or flipped."
+            )
+    return warnings

@@ -1,0 +1,332 @@
+"""The folder of a case library: which file is the truth, what is derived from it, and how a kill is mended."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import SimpleITK as sitk
+
+from ..engine.errors import DatasetError, StorageError
+from ..engine.images import file_sha256, write_aside, write_image, write_text
+from .case_records import CASE_FILE, HOLD_OUT, TRAINING, StoredCase, image_folder, label_folder, read_case
+from .folder_lock import FolderLock
+
+LOCK_NAME = "library.lock"
+WAIT_SECONDS = 10.0
+WHAT = "case library"
+UNFINISHED = "unfinished.json"
+FOLDS = 5
+_SPLITS = (TRAINING, HOLD_OUT)
+_SHARING_SECONDS = 2.0
+_ID = re.compile(r"[0-9a-f]{4}-\d{4,}")
+
+
+class CaseFiles:
+    """Moves and derives files; ``case.json`` in ``cases/<id>`` is what makes a case or a revision valid.
+
+    A writer names the case in ``unfinished.json`` before it touches any of its files. Whoever finds that file
+    settles the case: what is committed is completed, what is not is removed.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    @property
+    def unfinished(self) -> Path:
+        return self.folder / UNFINISHED
+
+    def record(self, case_id: str) -> Path:
+        return self.folder / "cases" / case_id
+
+    def trashed_record(self, case_id: str) -> Path:
+        return self.folder / "trash" / case_id
+
+    def make_folder(self) -> None:
+        """Make the folder of a new library; refuse one that holds a data set of another program.
+
+        Raises:
+            StorageError: it cannot be made. DatasetError: it is somebody else's.
+        """
+        known = self.folder / "patients.json"
+        if not known.exists():
+            if any(self.folder.glob(f"cases/*/{CASE_FILE}")):
+                raise DatasetError(
+                    f"patients.json of case library '{self.folder.name}' is missing: nobody knows which patients are "
+                    "held out.",
+                    "Restore it from a backup, or import the cases into a new folder.",
+                )
+            if (self.folder / "dataset.json").exists() or any(self.folder.glob("imagesTr/*")):
+                raise DatasetError(
+                    f"Folder '{self.folder.name}' holds a data set of another program.",
+                    "Choose an empty folder and import that data set into it.",
+                )
+        self.make(self.folder)
+
+    def make(self, folder: Path) -> None:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StorageError(
+                f"Folder '{folder.name}' cannot be made ({error.strerror}).", "Choose a folder you may write to."
+            ) from error
+
+    def lock(self, waiting: bool = True) -> FolderLock:
+        return FolderLock(self.folder, LOCK_NAME, WAIT_SECONDS if waiting else 0.0, WHAT)
+
+    # ---- reading
+
+    def ids(self) -> list[str]:
+        """Of every case by number, damaged ones and one that is being written too."""
+        return self._ids("cases")
+
+    def trashed(self) -> list[str]:
+        return self._ids("trash")
+
+    def _ids(self, folder: str) -> list[str]:
+        try:
+            with os.scandir(self.folder / folder) as found:
+                names = [entry.name for entry in found if _ID.fullmatch(entry.name)]
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise StorageError(
+                f"Case library '{self.folder.name}' cannot be read ({error.strerror}).",
+                "Check the connection to its drive and that you may read it.",
+            ) from error
+        return sorted(names, key=lambda name: int(name[5:]))
+
+    def read(self, case_id: str) -> StoredCase | None:
+        """A committed case whose files are there; None when there is none (any more).
+
+        Raises:
+            DatasetError: damaged. StorageError: it cannot be read.
+        """
+        for attempt in range(3):
+            text = self._case_text(case_id)
+            if text is None:
+                return None
+            case = read_case(text, case_id, self.folder)
+            wanted = (case.image_path, case.mask_path, case.prediction_path)
+            missing = [path.name for path in wanted if path is not None and not path.exists()]
+            if not missing:
+                return case
+            time.sleep(0.02 * attempt)  # a writer may have changed the case since its text was read
+        raise DatasetError(f"Case {case_id} lacks '{missing[0]}'.", "Restore the file from a backup or delete it.")
+
+    def is_torn(self, case_id: str) -> bool:
+        """Whether the folder of a case is there without its case.json although nobody is writing it."""
+        return (
+            not self.unfinished.exists()
+            and self.record(case_id).exists()
+            and not (self.record(case_id) / CASE_FILE).exists()
+        )
+
+    def _case_text(self, case_id: str) -> str | None:
+        try:
+            return shared(lambda: (self.record(case_id) / CASE_FILE).read_text(encoding="utf-8"))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except ValueError:
+            return ""
+        except OSError as error:
+            raise StorageError(
+                f"Case {case_id} cannot be read ({error.strerror}).", "Check that you may read the library's files."
+            ) from error
+
+    # ---- writing, under the lock
+
+    @contextmanager
+    def changing(self, *case_ids: str) -> Iterator[None]:
+        """Name the cases, let the block work on their files, then settle them, also when it fails."""
+        shared(lambda: write_text(json.dumps({"cases": case_ids}), self.unfinished))
+        try:
+            yield
+        finally:
+            with suppress(StorageError, DatasetError):  # settled by the next reader or writer instead
+                self.mend()
+
+    def mend(self) -> None:
+        """Settle what a writer left unfinished; nothing to do is the rule."""
+        for leftover in self.folder.glob(".emptied-*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+        for leftover in self.folder.glob(".ddsp-*"):
+            with suppress(OSError):
+                _unlink(leftover)
+        if not self.unfinished.exists():
+            return
+        try:
+            case_ids = json.loads(self.unfinished.read_text(encoding="utf-8"))["cases"]
+        except (OSError, ValueError, KeyError) as error:
+            raise StorageError(f"'{UNFINISHED}' of the case library cannot be read.", "Check the drive.") from error
+        try:
+            for pattern in ("images*/.ddsp-*", "labels*/.ddsp-*", "cases/*/.ddsp-*", "trash/*/.ddsp-*"):
+                for leftover in self.folder.glob(pattern):
+                    _unlink(leftover)
+            for case_id in filter(_ID.fullmatch, case_ids):
+                with suppress(DatasetError):  # a damaged case is left as it is, and named to whoever lists the cases
+                    self._settle(case_id)
+            self._describe()
+            _unlink(self.unfinished)
+        except OSError as error:
+            raise StorageError(
+                f"Case library '{self.folder.name}' cannot be brought up to date ({error.strerror}).",
+                "Check that you may write to it.",
+            ) from error
+
+    def write_mask(self, mask: sitk.Image, path: Path) -> str:
+        """SHA-256 of the file written."""
+        shared(lambda: write_image(mask, path))
+        return file_sha256(path)
+
+    def commit(self, case: StoredCase, lock: FolderLock) -> None:
+        text = case.to_json()
+        lock.confirm()
+        shared(lambda: write_text(text, case.record_folder / CASE_FILE))
+
+    def derive_label(self, case: StoredCase) -> None:
+        """Bring the copy that other tools read up to the newest revision."""
+        path, truth = case.label_path, case.mask_path
+        with suppress(OSError):
+            if path.stat().st_size == truth.stat().st_size and file_sha256(path) == case.current.mask_sha256:
+                return
+        self.make(path.parent)
+        shared(lambda: write_aside(path, ".mha", lambda aside: shutil.copyfile(truth, aside)))
+
+    def take_out(self, case_id: str) -> None:
+        """Into the trash, by one rename."""
+        self.make(self.folder / "trash")
+        self._move(self.record(case_id), self.trashed_record(case_id))
+
+    def read_trashed(self, case_id: str) -> StoredCase:
+        """Raises DatasetError when it is not there or damaged."""
+        try:
+            text = (self.trashed_record(case_id) / CASE_FILE).read_text(encoding="utf-8")
+        except (OSError, ValueError) as error:
+            raise DatasetError(f"Case {case_id} is not in the trash.", "The trash may have been emptied.") from error
+        return read_case(text, case_id, self.folder)
+
+    def put_back(self, case: StoredCase, lock: FolderLock) -> None:
+        """Out of the trash, by one rename when image and label are in their places."""
+        record = self.trashed_record(case.id)
+        self.make(case.image_path.parent)
+        self.make(case.label_path.parent)
+        mask = record / case.mask_path.name
+        shared(lambda: write_aside(case.label_path, ".mha", lambda aside: shutil.copyfile(mask, aside)))
+        self._move(record / "image.mha", case.image_path)
+        self.make(self.folder / "cases")
+        lock.confirm()
+        self._move(record, case.record_folder)
+
+    def empty_trash(self) -> None:
+        trash = self.folder / "trash"
+        if not trash.exists():
+            return
+        aside = self.folder / f".emptied-{secrets.token_hex(6)}"
+        self._move(trash, aside)
+        shutil.rmtree(aside, ignore_errors=True)
+
+    def _settle(self, case_id: str) -> None:
+        text, record = self._case_text(case_id), self.record(case_id)
+        if text is not None:
+            case = read_case(text, case_id, self.folder)
+            self._sweep_revisions(case)
+            self.derive_label(case)
+            return
+        trashed = self.trashed_record(case_id)
+        for split in _SPLITS:
+            image = self.folder / image_folder(split) / f"{case_id}_0000.mha"
+            if image.exists():
+                if trashed.exists():
+                    self._move(image, trashed / "image.mha")
+                else:
+                    _unlink(image)
+            _unlink(self.folder / label_folder(split) / f"{case_id}.mha")
+        if record.exists():
+            shutil.rmtree(record)
+
+    def _sweep_revisions(self, case: StoredCase) -> None:
+        """Masks of no revision: one that was taken back goes into the trash, one that never came to be is deleted."""
+        kept = {revision.number for revision in case.revisions}
+        for path in [*case.record_folder.glob("mask-*.mha"), *case.record_folder.glob("prediction-*.mha")]:
+            number = int(path.stem.rpartition("-")[2])
+            if number >= case.next_revision:
+                _unlink(path)
+            elif number not in kept:
+                trash = self.folder / "trash" / f"{case.id}-revision-{number}"
+                self.make(trash)
+                self._move(path, trash / path.name)
+
+    def _move(self, source: Path, target: Path) -> None:
+        try:
+            shared(lambda: os.rename(source, target))
+        except OSError as error:
+            raise StorageError(
+                f"'{source.name}' of the case library cannot be moved ({error.strerror}).",
+                "Close the program that has it open and check that you may write to the library.",
+            ) from error
+
+    def _describe(self) -> None:
+        """dataset.json and the folds by patient, as nnU-Net reads them."""
+        cases = []
+        for case_id in self.ids():
+            text = self._case_text(case_id)
+            with suppress(DatasetError):
+                cases += [] if text is None else [read_case(text, case_id, self.folder)]
+        shared(lambda: describe(self.folder, cases))
+
+
+def describe(folder: Path, cases: Sequence[StoredCase]) -> None:
+    """Write dataset.json, and splits_final.json with five folds of the training cases that no patient straddles.
+
+    Raises:
+        StorageError: they cannot be written.
+    """
+    training = [case for case in cases if case.split == TRAINING]
+    about = {
+        "name": "Prostate",
+        "channel_names": {"0": "T2"},
+        "labels": {"background": 0, "prostate": 1},
+        "numTraining": len(training),
+        "numTest": len(cases) - len(training),
+        "file_ending": ".mha",
+        "overwrite_image_reader_writer": "SimpleITKIO",
+    }
+    patients = list(dict.fromkeys(case.patient for case in training))
+    count = min(FOLDS, len(patients))
+    fold_of = {patient: position % count for position, patient in enumerate(patients)}
+    folds = [
+        {
+            "train": [case.id for case in training if fold_of[case.patient] != fold],
+            "val": [case.id for case in training if fold_of[case.patient] == fold],
+        }
+        for fold in range(count)
+    ]
+    for name, values in (("splits_final.json", folds), ("dataset.json", about)):
+        write_text(json.dumps(values, indent=2) + "\n", folder / name)
+
+
+def shared(action: Callable):
+    """Do it; on Windows try again for a while where another process has the file open at this moment."""
+    give_up = time.monotonic() + (_SHARING_SECONDS if sys.platform == "win32" else 0)
+    while True:
+        try:
+            return action()
+        except (PermissionError, StorageError) as error:
+            refused = isinstance(error, PermissionError) or isinstance(error.__cause__, PermissionError)
+            if not refused or time.monotonic() >= give_up:
+                raise
+            time.sleep(0.05)
+
+
+def _unlink(path: Path) -> None:
+    with suppress(FileNotFoundError):
+        shared(path.unlink)

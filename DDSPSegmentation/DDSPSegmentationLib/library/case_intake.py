@@ -1,0 +1,82 @@
+"""A scan and its mask on their way into the case library: checked, and hashed so that they are known again."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import SimpleITK as sitk
+
+from ..engine.images import read_mask
+from .case_checks import check_case
+from .case_records import StoredCase
+from .near_copies import ScanTexture
+from .patients import Patients
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """A mask that has passed the door, with what is recorded about it."""
+
+    mask: sitk.Image
+    prediction: sitk.Image | None
+    dice: float | None
+    state: str
+    model_version: str
+    model_sha256: str
+    note: str
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Scan:
+    """A scan with what its bringer says about it; ``CaseLibrary.add`` explains the words."""
+
+    image: sitk.Image
+    patient_key: str = ""
+    label: str = ""
+    scanner: str = ""
+    source_name: str = ""
+
+    @cached_property
+    def texture(self) -> ScanTexture:
+        return ScanTexture(self.image)
+
+    def content(self, patients: Patients) -> str:
+        """A salted hash of size, spacing and values, whatever type the values are kept in."""
+        return patients.pseudonym("image", self._digest)
+
+    @cached_property
+    def _digest(self) -> bytes:
+        voxels = np.ascontiguousarray(sitk.GetArrayViewFromImage(self.image), dtype="<f4")
+        grid = repr((self.image.GetSize(), [round(step, 2) for step in self.image.GetSpacing()]))
+        return hashlib.sha256(grid.encode() + hashlib.sha256(voxels).digest()).digest()
+
+    def plain_image(self) -> sitk.Image:
+        """A copy without names, dates and whatever else a reader put into its dictionary."""
+        plain = sitk.GetImageFromArray(sitk.GetArrayViewFromImage(self.image))
+        plain.CopyInformation(self.image)
+        return plain
+
+
+def accept(
+    image: sitk.Image,
+    mask: sitk.Image,
+    prediction: sitk.Image | None,
+    state: str,
+    model_version: str = "",
+    model_sha256: str = "",
+    note: str = "",
+) -> Accepted:
+    """Let a mask through the door, see ``check_case``. Raises DatasetError."""
+    mask, prediction, dice, warnings = check_case(image, mask, prediction)
+    dice = None if dice is None else round(dice, 4)
+    return Accepted(mask, prediction, dice, state, model_version, model_sha256, note, tuple(warnings))
+
+
+def same_mask(case: StoredCase, mask: sitk.Image) -> bool:
+    """Whether the newest mask of a case has the same voxels."""
+    newest = read_mask(case.mask_path)
+    return np.array_equal(sitk.GetArrayViewFromImage(newest) != 0, sitk.GetArrayViewFromImage(mask) != 0)

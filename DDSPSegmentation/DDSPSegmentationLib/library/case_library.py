@@ -1,0 +1,399 @@
+"""The library of corrected cases: every accepted mask with its scan, its history and its patient's split, on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+
+import SimpleITK as sitk
+
+from ..engine.errors import DatasetError, DDSPSegmentationError, StorageError
+from ..engine.images import read_image, read_mask, write_image
+from .case_checks import on_grid
+from .case_files import CaseFiles, shared
+from .case_intake import Accepted, Scan, accept, same_mask
+from .case_records import HOLD_OUT, TRAINING, Revision, StoredCase
+from .case_transfer import ImportReport, export_cases, find_pairs, load_pair
+from .folder_lock import FolderInUseError, FolderLock
+from .patients import KnownImage, Patients, read_patients
+
+__all__ = ["HOLD_OUT", "TRAINING", "CaseLibrary", "ImportReport", "Revision", "Stored", "StoredCase"]
+
+_STATES = {True: "corrected", False: "unedited"}
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What was stored: the case as it is now, what to look at again, and whether the case is new."""
+
+    case: StoredCase
+    warnings: tuple[str, ...]
+    is_new: bool
+
+
+class CaseLibrary:
+    """Cases in a folder that nnU-Net and others can train on as it is.
+
+    Scans and newest masks lie in ``imagesTr`` and ``labelsTr`` (training) and ``imagesTs`` and ``labelsTs``
+    (hold-out); every revision stays in ``cases/<id>``. A case, a revision, a deletion is there or it is not, also when
+    the process is killed: what was left half done is completed or removed by whoever opens the library next. Writers
+    take turns, readers need not wait for them. A patient's split is drawn once and kept for ever, also when the
+    patient's cases are deleted and come back.
+
+    Args:
+        folder: made by the first write.
+
+    Every method may raise StorageError (disk full, no permission); those that write FolderInUseError too, when
+    another process holds the library for longer than a few seconds.
+    """
+
+    def __init__(self, folder: Path | str):
+        self.folder = Path(folder)
+        self._files = CaseFiles(self.folder)
+
+    # ---- reading
+
+    def cases(self) -> list[StoredCase]:
+        """Every case, by number; a damaged one is left out, see ``problems``."""
+        return self._read()[0]
+
+    def problems(self) -> list[str]:
+        """One sentence for every damaged case."""
+        return self._read()[1]
+
+    def case(self, case_id: str) -> StoredCase:
+        """One case.
+
+        Raises:
+            DatasetError: it is damaged, or there is none of this id.
+        """
+        self._mend_if_free()
+        return self._committed(case_id)
+
+    def split_counts(self) -> dict[str, int]:
+        """Cases in "training" and "hold-out", and patients in "training patients" and "hold-out patients"."""
+        cases = self.cases()
+        counts = {split: sum(case.split == split for case in cases) for split in (TRAINING, HOLD_OUT)}
+        patients = {split: len({case.patient for case in cases if case.split == split}) for split in counts}
+        return {**counts, **{f"{split} patients": count for split, count in patients.items()}}
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Nobody writes to the library during the block, this process included."""
+        with self._writing():
+            yield
+
+    # ---- storing
+
+    def add(
+        self,
+        image: sitk.Image,
+        mask: sitk.Image,
+        *,
+        prediction: sitk.Image | None = None,
+        model_version: str = "",
+        model_sha256: str = "",
+        edited: bool = True,
+        note: str = "",
+        label: str = "",
+        patient_key: str = "",
+        scanner: str = "",
+        source_name: str = "",
+        seen: Collection[str] = frozenset(),
+    ) -> Stored:
+        """Store a scan with its accepted mask; a scan that is stored already gets a new revision of its case.
+
+        Args:
+            image, mask, prediction: see ``check_case``.
+            model_version, model_sha256: what made the prediction.
+            edited: whether a person changed the prediction.
+            note: the radiologist's own words; label: a person's own name for the case. Both stay in this folder.
+            patient_key: what tells patients apart, for instance the DICOM PatientID; only a salted hash of it is
+                kept. Without it the scan itself stands for the patient.
+            source_name: the case's name where it was imported from.
+            seen: names of cases that a model version was trained on; a case of such a name goes to training.
+
+        Raises:
+            DatasetError: refused at the door (see ``check_case``), or a case that some model was trained on although
+                its patient is held out.
+        """
+        accepted = accept(image, mask, prediction, _STATES[bool(edited)], model_version, model_sha256, note)
+        return self._add(Scan(image, patient_key, label, scanner, source_name), accepted, seen)
+
+    def revise(
+        self,
+        case_id: str,
+        mask: sitk.Image,
+        *,
+        prediction: sitk.Image | None = None,
+        model_version: str = "",
+        model_sha256: str = "",
+        edited: bool = True,
+        note: str = "",
+    ) -> Stored:
+        """Store another mask of a stored case as its newest revision.
+
+        Raises:
+            DatasetError: no such case, or refused at the door.
+        """
+        image = read_image(self.case(case_id).image_path)
+        accepted = accept(image, mask, prediction, _STATES[bool(edited)], model_version, model_sha256, note)
+        with self._writing() as lock:
+            return self._revise(self._committed(case_id), accepted, lock)
+
+    def undo(self, stored: Stored) -> None:
+        """Take back what was stored, the revision or the new case, into the trash.
+
+        A revision that somebody has added since stays, and the case with it.
+
+        Raises:
+            DatasetError: it was taken back or deleted already.
+        """
+        number = stored.case.current.number
+        with self._writing() as lock:
+            case = self._committed(stored.case.id)
+            if number not in {revision.number for revision in case.revisions}:
+                raise DatasetError(f"Revision {number} of case {case.id} was taken back already.", "Nothing is to do.")
+            rest = case.without_revision(number)
+            with self._files.changing(case.id):
+                if rest.revisions:
+                    self._files.commit(rest, lock)
+                else:
+                    self._files.take_out(case.id)
+
+    def delete(self, case_id: str) -> None:
+        """Move a case, a damaged one too, with its history into the trash. Its patient's split stays known.
+
+        Raises:
+            DatasetError: no such case.
+        """
+        with self._writing():
+            if case_id not in self._files.ids():
+                raise self._unknown(case_id)
+            with self._files.changing(case_id):
+                self._files.take_out(case_id)
+
+    def trashed(self) -> list[str]:
+        """Ids of the deleted cases that ``restore`` brings back."""
+        return self._files.trashed()
+
+    def restore(self, case_id: str) -> StoredCase:
+        """Bring a deleted case back with its history.
+
+        Raises:
+            DatasetError: it is not in the trash, or its scan has been stored again since.
+        """
+        with self._writing() as lock:
+            case, patients = self._files.read_trashed(case_id), self._patients()
+            twin = self._stored_as(patients.images.get(case.content))
+            if twin is not None:
+                raise DatasetError(
+                    f"The scan of case {case_id} has been stored again as case {twin.id}.", "Delete that one first."
+                )
+            with self._files.changing(case_id):
+                if case.content in patients.images:
+                    patients.images[case.content].case = case_id
+                    self._save(patients, lock)
+                self._files.put_back(case, lock)
+            return self._committed(case_id)
+
+    def empty_trash(self) -> None:
+        """Delete for good what is in the trash: deleted cases and revisions that were taken back."""
+        with self._writing():
+            self._files.empty_trash()
+
+    # ---- many at once
+
+    def import_folder(
+        self,
+        folder: Path | str,
+        progress: Callable[[int, int, str], None] | None = None,
+        seen: Collection[str] = frozenset(),
+    ) -> ImportReport:
+        """Store the cases of a folder, see ``find_pairs``. One that cannot be stored does not stop the others.
+
+        A case that is stored already with this very mask is not stored again.
+
+        Args:
+            progress: called before each case with its index, their number and its name; may raise Cancelled.
+            seen: as in ``add``.
+
+        Raises:
+            DatasetError: the folder has no cases.
+        """
+        pairs = find_pairs(Path(folder))
+        stored, failed, warnings = [], {}, []
+        for number, pair in enumerate(pairs):
+            name = pair.case.name
+            if progress is not None:
+                progress(number, len(pairs), name)
+            if pair.reason:
+                failed[name] = pair.reason
+                continue
+            try:
+                image, mask = load_pair(pair)
+                accepted = accept(image, mask, None, "imported")
+                scan = Scan(image, pair.patient, scanner=pair.case.centre, source_name=name)
+                result = self._add(scan, accepted, seen, again=False)
+            except (StorageError, FolderInUseError):
+                raise
+            except DDSPSegmentationError as error:
+                failed[name] = str(error)
+                continue
+            if result is not None:
+                stored.append(result)
+                warnings += [f"{name}: {warning}" for warning in result.warnings]
+            else:
+                warnings.append(f"{name}: It is stored already with this very mask.")
+        return ImportReport(tuple(stored), failed, tuple(warnings))
+
+    def export(self, folder: Path | str, progress: Callable[[int, int, str], None] | None = None) -> int:
+        """Copy scans and newest masks into a new or empty folder as an nnU-Net data set; the number of cases.
+
+        No note, no label, no salt, no history and nothing about patients goes along, except that no patient
+        straddles the folds of splits_final.json.
+        """
+        return export_cases(self.cases(), Path(folder), progress or (lambda *_: None))
+
+    # ---- inside
+
+    def _read(self) -> tuple[list[StoredCase], list[str]]:
+        self._mend_if_free()
+        cases, problems = [], []
+        for case_id in self._files.ids():
+            try:
+                case = self._files.read(case_id)
+                if case is not None:
+                    cases.append(case)
+                elif self._files.is_torn(case_id):
+                    problems.append(f"Case {case_id} has no case.json. Restore the file from a backup or delete it.")
+            except (DatasetError, StorageError) as error:
+                problems.append(str(error))
+        return cases, problems
+
+    def _mend_if_free(self) -> None:
+        """What a killed process left behind is settled by readers too, unless a writer is at work."""
+        if self._files.unfinished.exists():
+            with suppress(FolderInUseError, StorageError), self._files.lock(waiting=False):
+                self._files.mend()
+
+    @contextmanager
+    def _writing(self) -> Iterator[FolderLock]:
+        self._files.make_folder()
+        with self._files.lock() as lock:
+            self._files.mend()
+            yield lock
+
+    def _committed(self, case_id: str) -> StoredCase:
+        case = self._files.read(case_id) if case_id in self._files.ids() else None
+        if case is None:
+            raise self._unknown(case_id)
+        return case
+
+    def _unknown(self, case_id: str) -> DatasetError:
+        return DatasetError(f"Case library '{self.folder.name}' has no case {case_id}.", "It may have been deleted.")
+
+    def _patients(self) -> Patients:
+        return read_patients(self.folder / "patients.json", self.folder / "salt")
+
+    def _save(self, patients: Patients, lock: FolderLock) -> None:
+        lock.confirm()
+        shared(lambda: patients.save(self.folder / "patients.json"))
+
+    def _stored_as(self, known: KnownImage | None) -> StoredCase | None:
+        return None if known is None or known.case not in self._files.ids() else self._files.read(known.case)
+
+    def _add(self, scan: Scan, accepted: Accepted, seen: Collection[str], again: bool = True) -> Stored | None:
+        """None when ``again`` is False and the case is stored with this very mask."""
+        with self._writing() as lock:
+            patients = self._patients()
+            case = self._stored_as(patients.images.get(scan.content(patients)))
+            if case is None:
+                return self._add_new(patients, scan, accepted, seen, lock)
+            if not again and same_mask(case, accepted.mask):
+                return None
+            warnings = patients.recognize(scan.patient_key, case.patient)
+            if case.split == HOLD_OUT and scan.source_name in seen:
+                warnings.append(
+                    "A model version was trained on this case, but it is held out: comparisons favor that version."
+                )
+            return self._revise(case, accepted, lock, patients, tuple(warnings))
+
+    def _add_new(
+        self, patients: Patients, scan: Scan, accepted: Accepted, seen: Collection[str], lock: FolderLock
+    ) -> Stored:
+        patient, warnings = self._patient(patients, scan)
+        if scan.source_name in seen:
+            if patients.splits.get(patient) == HOLD_OUT:
+                raise DatasetError(
+                    "A model version was trained on this case, but its patient is held out.",
+                    "It is not stored, so that comparisons stay fair.",
+                )
+            patients.force_training(patient)
+            warnings.append("A model version was trained on this case, so it belongs to training.")
+        case = self._new_case(patients, patient, scan)
+        with self._files.changing(case.id):
+            self._save(patients, lock)
+            self._files.make(case.record_folder)
+            case = self._write_revision(case, accepted)
+            self._files.derive_label(case)
+            self._files.make(case.image_path.parent)
+            shared(lambda: write_image(scan.plain_image(), case.image_path))
+            self._files.commit(case, lock)
+        return Stored(case, (*accepted.warnings, *warnings), True)
+
+    def _patient(self, patients: Patients, scan: Scan) -> tuple[str, list[str]]:
+        """Whose scan it is: that of the same scan, of a near-copy, of the key, else somebody new."""
+        known = patients.images.get(scan.content(patients))
+        if known is not None:
+            return known.patient, patients.recognize(scan.patient_key, known.patient)
+        twin = patients.near_copy(scan.texture)
+        if twin is not None:
+            there = twin.case if twin.case in self._files.ids() else f"{twin.case}, which was deleted"
+            warning = f"The scan looks like a copy of case {there}; it counts as the same patient."
+            return twin.patient, [warning, *patients.recognize(scan.patient_key, twin.patient)]
+        if scan.patient_key:
+            return patients.patient_of(patients.pseudonym("patient", scan.patient_key)), []
+        return patients.pseudonym("scan", scan.content(patients)), []
+
+    def _new_case(self, patients: Patients, patient: str, scan: Scan) -> StoredCase:
+        """Takes a number and draws the split; both are saved before the case becomes valid."""
+        taken = {*self._files.ids(), *self._files.trashed()}
+        while (case_id := f"{patients.library}-{patients.next_number:04d}") in taken:
+            patients.next_number += 1  # patients.json came from an older backup
+        content, split = scan.content(patients), patients.split_of(patient)
+        about = {"label": scan.label, "scanner": scan.scanner, "source_name": scan.source_name, "content": content}
+        case = StoredCase(case_id, patients.next_number, patient, split, **about, revisions=(), folder=self.folder)
+        patients.next_number += 1
+        patients.images[content] = KnownImage(patient, case_id, scan.texture.fingerprint(patients.salt))
+        return case
+
+    def _revise(
+        self,
+        case: StoredCase,
+        accepted: Accepted,
+        lock: FolderLock,
+        patients: Patients | None = None,
+        warnings: tuple[str, ...] = (),
+    ) -> Stored:
+        place = read_mask(case.mask_path)
+        prediction = None if accepted.prediction is None else on_grid(accepted.prediction, place, "prediction")
+        accepted = replace(accepted, mask=on_grid(accepted.mask, place, "mask"), prediction=prediction)
+        with self._files.changing(case.id):
+            if patients is not None:
+                self._save(patients, lock)
+            case = self._write_revision(case, accepted)
+            self._files.commit(case, lock)
+        return Stored(case, (*accepted.warnings, *warnings), False)
+
+    def _write_revision(self, case: StoredCase, accepted: Accepted) -> StoredCase:
+        number = case.next_revision
+        sha256 = self._files.write_mask(accepted.mask, case.mask_path_of(number))
+        if accepted.prediction is not None:
+            self._files.write_mask(accepted.prediction, case.prediction_path_of(number))
+        date = datetime.now().astimezone().isoformat(timespec="seconds")
+        said = (accepted.state, accepted.model_version, accepted.model_sha256, accepted.dice, accepted.note)
+        return case.with_revision(Revision(number, date, *said, sha256), accepted.prediction is not None)

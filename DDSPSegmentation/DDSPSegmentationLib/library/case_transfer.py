@@ -1,0 +1,159 @@
+"""Cases in from a folder of scans and masks, and out as a data set for nnU-Net."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import SimpleITK as sitk
+
+from ..engine.errors import DatasetError, StorageError
+from ..engine.images import image_suffix, write_aside
+from ..learning.dataset import Case, read_dataset
+from .case_files import describe
+from .case_records import StoredCase
+
+MASK_ENDINGS = ("_segmentation", "_mask", "_label", "_seg", "-label")
+_STRUCTURED = ("imagesTr", "images")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A scan with its mask in a folder to import.
+
+    Attributes:
+        patient: what the folder's index calls the patient; "" where it does not.
+        reason: why it cannot be imported; "" when it can.
+    """
+
+    case: Case
+    patient: str = ""
+    reason: str = ""
+
+
+def find_pairs(folder: Path) -> list[Pair]:
+    """The scans of a folder with their masks: the layouts of ``read_dataset``, else loose pairs at any depth.
+
+    A loose pair is ``X.nrrd`` (or another image type) beside ``X_segmentation``, ``X_mask``, ``X_label``, ``X_seg``,
+    ``X-label`` or ``X.seg.nrrd``, each of any image type.
+
+    Raises:
+        DatasetError: there is nothing to import, or scans of a known layout have no mask.
+    """
+    if not folder.is_dir():
+        raise DatasetError(f"Folder '{folder.name}' does not exist.", "Name the folder that holds scans and masks.")
+    known = any((folder / part).is_dir() for part in _STRUCTURED)
+    if known or next(folder.rglob("*_segmentation.mhd"), None) is not None:
+        cases = read_dataset(folder)
+        return [Pair(case, "" if case.patient == case.name else case.patient) for case in cases]
+    pairs = list(_loose_pairs(folder))
+    if not any(not pair.reason for pair in pairs):
+        raise DatasetError(
+            f"Folder '{folder.name}' has no scans with masks.",
+            "Expected scans X.nrrd beside masks X_mask.nrrd or X.seg.nrrd, PROMISE12's files, images/ with labels/, "
+            "or imagesTr/ with labelsTr/.",
+        )
+    return pairs
+
+
+def _loose_pairs(folder: Path) -> Iterator[Pair]:
+    scans: dict[tuple[Path, str], Path] = {}
+    masks: dict[tuple[Path, str], Path] = {}
+    for path in sorted(folder.rglob("*")):
+        suffix = image_suffix(path)
+        if suffix is None or not path.is_file() or any(part[0] == "." for part in path.relative_to(folder).parts):
+            continue
+        stem = path.name[: -len(suffix)]
+        scan = _scan_of(stem)
+        (scans if scan is None else masks).setdefault((path.parent, scan or stem), path)
+    for (parent, stem), scan in scans.items():
+        name = "/".join((*parent.relative_to(folder).parts, stem))
+        mask = masks.get((parent, stem))
+        yield Pair(Case(name, scan, mask or scan), reason="" if mask else "It has no mask beside it.")
+
+
+def _scan_of(stem: str) -> str | None:
+    """Name of the scan that a mask's name points to; None for a scan."""
+    bare = stem[:-4] if stem.lower().endswith(".seg") else stem
+    ending = next((ending for ending in MASK_ENDINGS if bare.lower().endswith(ending) and bare.lower() != ending), "")
+    bare = bare[: len(bare) - len(ending)]
+    return None if bare == stem else bare
+
+
+def load_pair(pair: Pair) -> tuple[sitk.Image, sitk.Image]:
+    """Scan and mask; a mask that covers a part of the scan's own voxels, as Slicer saves it, is completed.
+
+    Raises:
+        InputError, DatasetError: one of them cannot be read.
+    """
+    image, mask = pair.case.load_image(), pair.case.load_mask()
+    if mask.GetSize() != image.GetSize() and _is_part_of(mask, image):
+        mask = sitk.Resample(mask, image, sitk.Transform(), sitk.sitkNearestNeighbor, 0)
+    return image, mask
+
+
+def _is_part_of(mask: sitk.Image, image: sitk.Image) -> bool:
+    first = image.TransformPhysicalPointToContinuousIndex(mask.GetOrigin())
+    last = image.TransformPhysicalPointToContinuousIndex(
+        mask.TransformIndexToPhysicalPoint([count - 1 for count in mask.GetSize()])
+    )
+    places = zip(first, last, mask.GetSize(), image.GetSize(), strict=True)
+    return all(
+        abs(start - round(start)) < 0.1 and abs(end - start - (count - 1)) < 0.1 and start > -0.5 and end < size - 0.5
+        for start, end, count, size in places
+    )
+
+
+def export_cases(cases: Sequence[StoredCase], folder: Path, progress: Callable[[int, int, str], None]) -> int:
+    """Copy scans and newest masks as an nnU-Net data set; nothing else of the library goes along.
+
+    Args:
+        folder: new or empty.
+        progress: called before each case with its index, their number and its id.
+
+    Raises:
+        StorageError: it cannot be written, or holds files already.
+    """
+    try:
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise StorageError(f"Folder '{folder.name}' is not empty.", "Choose a new or an empty folder.")
+        for part in ("imagesTr", "labelsTr", "imagesTs", "labelsTs"):
+            (folder / part).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(
+            f"Folder '{folder.name}' cannot be made ({error.strerror}).", "Choose a folder you may write to."
+        ) from error
+    exported = []
+    for number, case in enumerate(cases):
+        progress(number, len(cases), case.id)
+        try:
+            for source, target in ((case.mask_path, case.label_path), (case.image_path, case.image_path)):
+                _copy(source, folder / target.relative_to(case.folder))
+        except StorageError:
+            if case.image_path.exists() and case.mask_path.exists():
+                raise
+            continue  # deleted by another process meanwhile
+        exported.append(case)
+    describe(folder, exported)
+    return len(exported)
+
+
+def _copy(source: Path, target: Path) -> None:
+    write_aside(target, target.suffix, lambda aside: shutil.copyfile(source, aside))
+
+
+@dataclass(frozen=True)
+class ImportReport:
+    """What became of the cases of a folder.
+
+    Attributes:
+        stored: one ``Stored`` for each case or revision that is new in the library.
+        failed: reason by name of the case in its folder.
+        warnings: sentences that start with the case's name.
+    """
+
+    stored: tuple
+    failed: dict[str, str]
+    warnings: tuple[str, ...]

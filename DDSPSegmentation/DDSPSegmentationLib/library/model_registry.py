@@ -1,0 +1,398 @@
+"""The model versions of a user on disk: publish, compare, activate, roll back, hand on.
+
+A version is a folder that appears by one rename; which one is active is one small file that is replaced by one rename.
+What a kill leaves behind carries a name that no reader looks at, and the next writer removes it under the lock.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+
+from ..engine.errors import ModelError, StorageError
+from ..engine.images import file_sha256
+from ..engine.model import (
+    DESCRIPTION_FILE,
+    REINSTALL,
+    WEIGHTS_FILE,
+    builtin_model_folder,
+    describe_model,
+    write_description,
+)
+from .active_version import ROLL_BACK, read_active, read_active_to_leave, write_active
+from .folder_lock import FolderLock
+from .model_archive import EXPORT_AGAIN, read_archive, write_archive
+from .model_version import (
+    REPAIR,
+    WAITING,
+    ModelVersion,
+    builtin_version,
+    by_date,
+    check_files,
+    flush_folder,
+    is_builtin,
+    is_plain_name,
+    is_version_file,
+    put_waiting_in_place,
+    read_contents,
+    read_manifest,
+    read_version,
+    same_version,
+    sound_version,
+    write_flushed,
+    write_manifest,
+)
+from .user_folder import default_models_folder
+from .weights_check import check_weights, check_weights_elsewhere
+
+LOCK_FILE = "registry.lock"
+
+_ASIDE, _DELETED, _HALF_WRITTEN = ".aside-", ".deleted-", ".ddsp-"
+_WAIT_SECONDS = 5.0
+_OTHER_NAME = "Choose another name of letters, digits, '.', '-' and '_'."
+
+
+class ModelRegistry:
+    """Versions in a folder that several processes, also of several hosts, may share; reading needs no lock.
+
+    Args:
+        folder: made by the first write; ``None`` is the user's own.
+        python: Python that tries weights in a process of its own; empty: this process does, and loads torch.
+    """
+
+    def __init__(self, folder: Path | str | None = None, python: str = ""):
+        self.folder = default_models_folder() if folder is None else Path(folder)
+        self._versions = self.folder / "versions"
+        self._python = python
+
+    @property
+    def runs_folder(self) -> Path:
+        return self.folder / "runs"
+
+    # ---- reading
+
+    def versions(self) -> list[ModelVersion]:
+        """The built-in version, then the user's by date; damaged ones with their ``problem``."""
+        found = sorted(map(read_version, self._folders()), key=by_date)
+        return [builtin_version(), *(version for version in found if not version.problem or version.folder.exists())]
+
+    def version(self, name: str) -> ModelVersion:
+        """One version, damaged or not.
+
+        Raises:
+            ModelError: there is none of this name.
+        """
+        return builtin_version() if is_builtin(name) else read_version(self._folder_of(name))
+
+    def active(self) -> ModelVersion:
+        """The version that new scans are segmented with; the built-in one when none was activated.
+
+        Raises:
+            ModelError: the active version is missing or damaged; nothing takes its place silently.
+        """
+        while True:
+            name = read_active(self.folder).name
+            try:
+                return self._usable(name)
+            except ModelError as error:
+                if read_active(self.folder).name == name:  # else another was activated in this very moment
+                    raise ModelError(f"The active model '{name}' cannot be used. {error.cause}", ROLL_BACK) from error
+
+    def previous(self) -> str:
+        """Name of the version that ``roll_back`` would activate, empty when there is none."""
+        state = read_active_to_leave(self.folder)
+        found = self._go_back(state.name, state.previous)
+        return found[0].name if found else ""
+
+    def checked_folder(self, name: str | None = None) -> Path:
+        """Folder of a version whose every file is as published, for the engine.
+
+        Args:
+            name: ``None`` is the active version.
+
+        Raises:
+            ModelError: unknown, damaged, foreign, tampered with or of a newer schema.
+        """
+        return (self.active() if name is None else self._usable(name)).folder
+
+    def seen_cases(self) -> frozenset[str]:
+        """Cases that any version, or a parent of one, was trained on."""
+        lists = [
+            version.description.training.get(key, [])
+            for version in self.versions()
+            if version.description
+            for key in ("cases", "parent_cases")
+        ]
+        return frozenset(name for names in lists for name in names)
+
+    # ---- writing
+
+    def publish(self, folder: Path, name: str, files: Mapping[str, bytes | Path]) -> ModelVersion:
+        """Copy a model folder with further files into the registry as a candidate; whole or not at all.
+
+        Args:
+            folder: model.json and weights.pt (and texts .md); the copy's description carries the new name.
+            name: of the new version.
+            files: contents or files to copy by name, for instance ledger.json.
+
+        Returns:
+            The version; the one that is there already when name, description and weights are the same.
+
+        Raises:
+            ModelError: the folder is no whole model, or the name is taken by another one.
+            StorageError, FolderInUseError: it cannot be written.
+        """
+        folder = Path(folder)
+        description = replace(describe_model(folder), version=name)
+        texts = {path.name: path for path in folder.glob("*.md")}
+        contents = read_contents({**texts, **files, WEIGHTS_FILE: folder / WEIGHTS_FILE})
+        return self._put(name, contents, check_files, lambda staged: write_description(staged, description))
+
+    def attach(self, name: str, files: Mapping[str, bytes | Path]) -> ModelVersion:
+        """Add files such as comparison.json to a version, or replace them; all of them or none.
+
+        Raises:
+            ModelError: unknown, built-in or damaged version, or a file that would replace the model itself.
+            StorageError, FolderInUseError: they cannot be written.
+        """
+        for file in files:
+            if not is_version_file(file) or file.lower() in (DESCRIPTION_FILE, WEIGHTS_FILE):
+                raise ModelError(f"'{file}' cannot be added to model '{name}'.", "Give it another name.")
+        if is_builtin(name):
+            raise ModelError(f"The built-in version '{name}' cannot be changed.", "Publish a version of your own.")
+        contents = read_contents(files)
+        with self._writing() as lock:
+            folder = self._usable(name).folder
+            try:
+                checksums = read_manifest(folder)
+                for file, content in contents.items():
+                    checksums[file] = write_flushed(content, folder / f"{WAITING}{file}")
+                lock.confirm()
+                write_manifest(folder, checksums)
+            finally:
+                put_waiting_in_place(folder)
+                flush_folder(folder)
+        return self.version(name)
+
+    def activate(self, name: str) -> ModelVersion:
+        """Segment with this version from now on, after its weights were really read.
+
+        Raises:
+            ModelError: unknown, damaged, foreign, tampered with or of a newer schema; the active version stays.
+            StorageError, FolderInUseError: it cannot be written.
+        """
+        self.version(name)
+        with self._writing() as lock:
+            version = self._usable(name)
+            self._try_weights(version.folder)
+            state = read_active_to_leave(self.folder)
+            if state.name != version.name:
+                lock.confirm()
+                write_active(self.folder, version.name, [*state.previous, *filter(None, [state.name])])
+        return version
+
+    def roll_back(self) -> ModelVersion:
+        """Activate the version before the active one, passing over what was deleted or is damaged since.
+
+        Raises:
+            ModelError: the built-in version is active and nothing came before it.
+            StorageError, FolderInUseError: it cannot be written.
+        """
+        with self._writing() as lock:
+            state = read_active_to_leave(self.folder)
+            previous: Sequence[str] = state.previous
+            while found := self._go_back(state.name, previous):
+                version, previous = found
+                try:
+                    self._try_weights(version.folder)
+                except ModelError:
+                    if version.builtin:
+                        raise
+                    continue
+                lock.confirm()
+                write_active(self.folder, version.name, previous)
+                return version
+        raise ModelError("There is no earlier version to go back to.", "Activate a version by its name.")
+
+    def delete(self, name: str) -> None:
+        """Remove a version; rolling back then goes to the one before it.
+
+        Raises:
+            ModelError: unknown, built-in or active.
+            StorageError, FolderInUseError: it cannot be written.
+        """
+        if is_builtin(name):
+            raise ModelError(f"The built-in version '{name}' cannot be deleted.", "Delete versions of your own only.")
+        self._folder_of(name)
+        with self._writing() as lock:
+            folder, state = self._folder_of(name), read_active(self.folder)
+            if state.name == name:
+                cause = f"Model '{name}' is the active version and cannot be deleted."
+                raise ModelError(cause, "Roll back or activate another version first.")
+            lock.confirm()
+            if name in state.previous:
+                write_active(self.folder, state.name, [other for other in state.previous if other != name])
+            if folder.is_symlink():
+                folder.unlink()
+                return
+            away = Path(tempfile.mkdtemp(prefix=_DELETED, dir=self._versions))
+            os.replace(folder, away / name)
+            flush_folder(self._versions)
+            shutil.rmtree(away, ignore_errors=True)
+
+    def export(self, name: str, path: Path | str) -> None:
+        """Write a version into one .zip with its checksums, without pictures of scans.
+
+        Raises:
+            ModelError: unknown, built-in or damaged version. StorageError: the file cannot be written.
+        """
+        if is_builtin(name):
+            cause = f"The built-in version '{name}' comes with every installation and need not be exported."
+            raise ModelError(cause, "Export a version of your own.")
+        write_archive(self._folder_of(name), Path(path))
+
+    def import_file(self, path: Path | str) -> ModelVersion:
+        """Add a version that ``export`` wrote, here or elsewhere, as a candidate; its weights are really read.
+
+        Returns:
+            The version; the one that is there already when it is the same.
+
+        Raises:
+            ModelError: damaged, foreign, tampered with, of a newer schema, or its name is taken by another one.
+            StorageError, FolderInUseError: it cannot be written.
+        """
+        try:
+            name, contents = read_archive(Path(path))
+            return self._put(name, contents, self._check_all)
+        except ModelError as error:
+            advice = EXPORT_AGAIN if error.next_step in (REPAIR, REINSTALL) else error.next_step
+            raise ModelError(error.cause, advice) from error
+
+    # ---- parts
+
+    def _folders(self) -> list[Path]:
+        """Folders of versions; what begins with a dot is none, or not yet, or no more."""
+        try:
+            entries = sorted(self._versions.iterdir())
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        except OSError as error:
+            cause = f"The models folder '{self.folder.name}' cannot be read ({error.strerror})."
+            raise ModelError(cause, "Check its drive and that you may read it.") from error
+        return [path for path in entries if not path.name.startswith(".") and path.is_dir()]
+
+    def _folder_of(self, name: str) -> Path:
+        """Folder of a version of the user's own. Raises ModelError."""
+        folders = {folder.name: folder for folder in self._folders()}
+        if name not in folders:
+            known = ", ".join(f"'{known}'" for known in (builtin_model_folder().name, *folders))
+            raise ModelError(f"There is no model version '{name}'.", f"Choose one of {known}.")
+        return folders[name]
+
+    def _usable(self, name: str) -> ModelVersion:
+        """A version without a problem. Raises ModelError."""
+        if not is_builtin(name):
+            return sound_version(self._folder_of(name))
+        if (version := builtin_version()).problem:
+            raise ModelError(version.problem)
+        return version
+
+    def _check_all(self, folder: Path) -> None:
+        check_files(folder)
+        self._try_weights(folder)
+
+    def _try_weights(self, folder: Path) -> None:
+        if self._python:
+            check_weights_elsewhere(self._python, folder)
+        else:
+            check_weights(folder)
+
+    def _go_back(self, active: str, previous: Sequence[str]) -> tuple[ModelVersion, list[str]] | None:
+        """The version before the active one that can be used, and what came before that; at last the built-in one."""
+        rest = list(previous)
+        while rest:
+            name = rest.pop()
+            with suppress(ModelError):
+                if name != active:
+                    return self._usable(name), rest
+        return None if is_builtin(active) else (builtin_version(), [])
+
+    @contextmanager
+    def _writing(self) -> Iterator[FolderLock]:
+        try:
+            self._versions.mkdir(parents=True, exist_ok=True)
+            with FolderLock(self.folder, LOCK_FILE, _WAIT_SECONDS, "models folder") as lock:
+                self._sweep()
+                yield lock
+        except OSError as error:
+            cause = f"The models folder '{self.folder.name}' cannot be written ({error.strerror or error})."
+            raise StorageError(cause, "Free space or choose a folder you may write to.") from error
+
+    def _sweep(self) -> None:
+        """Finish or remove what a writer left that was ended in the middle."""
+        for path in self._versions.iterdir():
+            if path.name.startswith((_ASIDE, _DELETED)):
+                shutil.rmtree(path, ignore_errors=True)
+        own = [folder for folder in self._folders() if not folder.is_symlink()]
+        for folder in (self.folder, *own):
+            for path in folder.glob(f"{_HALF_WRITTEN}*"):
+                path.unlink(missing_ok=True)
+        for folder in own:
+            put_waiting_in_place(folder)
+
+    def _put(
+        self,
+        name: str,
+        contents: Mapping[str, bytes],
+        check: Callable[[Path], object],
+        complete: Callable[[Path], None] = lambda staged: None,
+    ) -> ModelVersion:
+        """Fill a folder aside, check it there, flush it to the disk, then rename it into place."""
+        strange = next((file for file in contents if not is_version_file(file)), None)
+        if strange is not None:
+            raise ModelError(f"A file of a model version cannot be called '{strange}'.", _OTHER_NAME)
+        if not is_plain_name(name) or is_builtin(name):
+            reason = "; that is the built-in one" if is_builtin(name) else ""
+            raise ModelError(f"A model version cannot be called '{name}'{reason}.", _OTHER_NAME)
+        with self._writing() as lock:
+            aside = Path(tempfile.mkdtemp(prefix=_ASIDE, dir=self._versions))
+            try:
+                staged = aside / name
+                staged.mkdir()
+                for file, content in contents.items():
+                    write_flushed(content, staged / file)
+                complete(staged)
+                write_manifest(staged, {path.name: file_sha256(path) for path in sorted(staged.iterdir())})
+                check(staged)
+                taken = next((path for path in self._folders() if path.name.lower() == name.lower()), None)
+                if taken is not None:
+                    return same_version(taken, staged)
+                flush_folder(staged)
+                lock.confirm()
+                os.replace(staged, self._versions / name)
+                flush_folder(self._versions)
+            finally:
+                shutil.rmtree(aside, ignore_errors=True)
+        return self.version(name)
+
+
+def resolve_model(text: str | None, registry: ModelRegistry | None = None) -> Path:
+    """Folder of the model that a person means.
+
+    Args:
+        text: a folder or a version's name; ``None`` is the active version.
+
+    Raises:
+        ModelError: there is no such version, or it cannot be used.
+    """
+    registry = registry or ModelRegistry()
+    if text is None:
+        return registry.checked_folder()
+    if Path(text).is_dir() or not is_plain_name(text):
+        return Path(text)
+    return registry.checked_folder(text)

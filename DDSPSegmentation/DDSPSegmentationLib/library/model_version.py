@@ -1,0 +1,321 @@
+"""A model version's folder: which files it may hold, their checksums, and what it says about itself.
+
+``manifest.json`` names the SHA-256 of every file and is the commit point: what it does not name is refused, and a file
+that waits beside its place (``.attach-...``, left by a kill between commit and rename) counts as in its place.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..engine.errors import ModelError
+from ..engine.images import file_sha256, write_text
+from ..engine.model import (
+    BUILTIN_MODEL,
+    DESCRIPTION_FILE,
+    WEIGHTS_FILE,
+    ModelDescription,
+    builtin_model_folder,
+    describe_model,
+)
+
+MANIFEST_FILE = "manifest.json"
+LEDGER_FILE = "ledger.json"
+COMPARISON_FILE = "comparison.json"
+WAITING = ".attach-"
+REPAIR = "Choose another version; this one can be deleted and imported again."
+UPDATE = "Update the extension, or choose another version."
+
+_FORMAT = "ddsp-segmentation-model"
+_SCHEMA_VERSION = 1
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_SUFFIXES = (".json", ".md", ".html", ".png", ".svg", ".csv")
+_OF_WINDOWS = {"con", "prn", "aux", "nul", *(f"{port}{number}" for port in ("com", "lpt") for number in range(1, 10))}
+_LEFT_BY_FILE_BROWSERS = ("thumbs.db", "desktop.ini")
+
+
+@dataclass(frozen=True)
+class ModelVersion:
+    """One version as a list shows it.
+
+    Attributes:
+        folder: its files; ``builtin``: ships with the extension.
+        description: model.json, ``None`` when it cannot be read.
+        problem: why it cannot be used, empty for a version that can.
+        comparison, ledger: comparison.json and ledger.json, empty without.
+    """
+
+    name: str
+    folder: Path
+    builtin: bool = False
+    description: ModelDescription | None = None
+    problem: str = ""
+    comparison: dict = field(default_factory=dict)
+    ledger: dict = field(default_factory=dict)
+
+
+def is_plain_name(name: object) -> bool:
+    """Whether a version or a file may be called so on every system, without leaving its folder."""
+    return (
+        isinstance(name, str)
+        and _PLAIN_NAME.fullmatch(name) is not None
+        and not name.endswith(".")
+        and name.split(".")[0].lower() not in _OF_WINDOWS
+    )
+
+
+def is_version_file(name: object) -> bool:
+    """Whether a version's folder may hold a file of this name besides its manifest."""
+    known = name == WEIGHTS_FILE or (isinstance(name, str) and name.endswith(_SUFFIXES))
+    return known and is_plain_name(name) and name.lower() != MANIFEST_FILE
+
+
+def is_builtin(name: str) -> bool:
+    return name.casefold() == BUILTIN_MODEL.casefold()
+
+
+def manifest_text(name: str, checksums: dict[str, str]) -> str:
+    values = {"format": _FORMAT, "schema_version": _SCHEMA_VERSION, "name": name, "files": checksums}
+    return json.dumps(values, indent=2) + "\n"
+
+
+def parse_manifest(text: bytes, name: str) -> tuple[str, dict[str, str]]:
+    """Version and SHA-256 of each file from a manifest.
+
+    Args:
+        name: what a message calls the version.
+
+    Raises:
+        ModelError: damaged, foreign, of a newer schema, or without description and weights.
+    """
+    try:
+        values = json.loads(text)
+        if values["format"] != _FORMAT:
+            raise ValueError(f"format '{values['format']}'")
+        schema = values["schema_version"]
+        if schema != _SCHEMA_VERSION:
+            raise ModelError(
+                f"Model '{name}' has a {MANIFEST_FILE} of schema version {schema}; this version reads "
+                f"{_SCHEMA_VERSION}.",
+                UPDATE,
+            )
+        version, checksums = values["name"], dict(values["files"])
+        strange = [file for file in checksums if not is_version_file(file)]
+        if strange or not is_plain_name(version):
+            raise ValueError(f"the name {json.dumps(strange[0] if strange else version)[:80]}")
+        missing = {DESCRIPTION_FILE, WEIGHTS_FILE} - set(checksums)
+        if missing:
+            raise ValueError(f"no {min(missing)}")
+        return version, checksums
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        reason = f"no {error}" if isinstance(error, KeyError) else error
+        raise ModelError(f"Model '{name}' has a damaged or foreign {MANIFEST_FILE} ({reason}).", REPAIR) from error
+
+
+def read_manifest(folder: Path) -> dict[str, str]:
+    """SHA-256 of each file of a version's folder. Raises ModelError."""
+    try:
+        text = (folder / MANIFEST_FILE).read_bytes()
+    except FileNotFoundError as error:
+        cause = f"Model '{folder.name}' has no {MANIFEST_FILE}, so nothing says whether it is whole."
+        raise ModelError(cause, REPAIR) from error
+    except OSError as error:
+        cause = f"{MANIFEST_FILE} of model '{folder.name}' cannot be read ({error.strerror})."
+        raise ModelError(cause, "Check that you may read it.") from error
+    name, checksums = parse_manifest(text, folder.name)
+    if name != folder.name:
+        cause = f"Model '{name}' lies in a folder of another name ('{folder.name}')."
+        raise ModelError(cause, f"Call the folder '{name}' again.")
+    return checksums
+
+
+def write_manifest(folder: Path, checksums: dict[str, str]) -> None:
+    """Replace a version's manifest atomically: from then on these files are the version."""
+    write_text(manifest_text(folder.name, checksums), folder / MANIFEST_FILE)
+
+
+def content_of(folder: Path, name: str, sha256: str) -> bytes | None:
+    """A file of the manifest, in its place or waiting beside it; ``None`` when neither is that file. Raises OSError."""
+    for place in (name, f"{WAITING}{name}", name):  # once more: a writer may put it in its place just now
+        path = folder / place
+        with suppress(FileNotFoundError):
+            if path.is_file() and not path.is_symlink():
+                content = path.read_bytes()
+                if hashlib.sha256(content).hexdigest() == sha256:
+                    return content
+    return None
+
+
+def check_files(folder: Path) -> dict[str, str]:
+    """Refuse a version's folder unless every file is the one that was published; gives their checksums.
+
+    Whether the weights fit the description is up to ``engine.model.load_network``.
+
+    Raises:
+        ModelError: the first thing that is missing, changed, added, foreign or of a newer schema.
+    """
+    name = folder.name
+    if folder.is_symlink():
+        raise ModelError(f"Model '{name}' is a link to another folder.", "Copy the folder itself.")
+    while True:
+        checksums = read_manifest(folder)
+        try:
+            _check_against(folder, checksums)
+            break
+        except ModelError:
+            if read_manifest(folder) == checksums:  # else somebody added files in this very moment
+                raise
+    description = _sound_description(folder)
+    if description.version != name:
+        cause = f"Model '{name}' calls itself '{description.version}' in its {DESCRIPTION_FILE}."
+        raise ModelError(cause, REPAIR)
+    if description.sha256 != checksums[WEIGHTS_FILE]:
+        raise ModelError(f"The weights of model '{name}' are not those of its {DESCRIPTION_FILE}.", REPAIR)
+    return checksums
+
+
+def _check_against(folder: Path, checksums: dict[str, str]) -> None:
+    name = folder.name
+    try:
+        for file, sha256 in checksums.items():
+            path = folder / file
+            if path.is_symlink():
+                raise ModelError(f"'{file}' of model '{name}' is a link, not a file.", REPAIR)
+            if content_of(folder, file, sha256) is None:
+                state = "is damaged or was changed" if path.exists() else "is missing"
+                raise ModelError(f"'{file}' of model '{name}' {state}.", REPAIR)
+        for file in sorted(os.listdir(folder)):
+            hidden = file.startswith(".") or file.lower() in _LEFT_BY_FILE_BROWSERS
+            if not hidden and file not in (*checksums, MANIFEST_FILE):
+                raise ModelError(f"Model '{name}' holds '{file}', which does not belong to it.", "Take the file out.")
+    except OSError as error:
+        raise ModelError(f"Model '{name}' cannot be read ({error.strerror}).", "Check that you may read it.") from error
+
+
+def sound_version(folder: Path) -> ModelVersion:
+    """A version of the registry that is whole. Raises ModelError."""
+    checksums = check_files(folder)
+    tables = [_read_json(folder, name, checksums) for name in (COMPARISON_FILE, LEDGER_FILE)]
+    return ModelVersion(folder.name, folder, False, _sound_description(folder), "", *tables)
+
+
+def read_version(folder: Path) -> ModelVersion:
+    """A version of the registry; what is wrong with it is in ``problem``, nothing is raised."""
+    try:
+        return sound_version(folder)
+    except ModelError as error:
+        return ModelVersion(folder.name, folder, False, _description(folder), str(error))
+
+
+def builtin_version() -> ModelVersion:
+    """The version that ships with the extension; the engine checks its weights when it loads them."""
+    folder = builtin_model_folder()
+    try:
+        return ModelVersion(folder.name, folder, True, describe_model(folder))
+    except ModelError as error:
+        return ModelVersion(folder.name, folder, True, problem=str(error))
+
+
+def _sound_description(folder: Path) -> ModelDescription:
+    """model.json with every field of the type that its readers count on. Raises ModelError."""
+    try:
+        description = describe_model(folder)
+    except RecursionError as error:
+        raise ModelError(f"Model '{folder.name}' has a damaged {DESCRIPTION_FILE} (nested).", REPAIR) from error
+    texts = (description.version, description.sha256, description.licence, description.date)
+    tables = (description.network, description.preprocessing, description.calibration, description.training)
+    sound = all(isinstance(text, str) for text in texts) and isinstance(description.metrics, dict)
+    sound = sound and all(isinstance(table, dict) for table in tables)
+    if sound:
+        lists = [description.training.get(key, []) for key in ("cases", "parent_cases")]
+        sound = all(isinstance(names, list) and all(isinstance(name, str) for name in names) for names in lists)
+    if not sound:
+        raise ModelError(f"Model '{folder.name}' has a damaged {DESCRIPTION_FILE} (a field of another type).", REPAIR)
+    return description
+
+
+def _description(folder: Path) -> ModelDescription | None:
+    try:
+        return _sound_description(folder)
+    except ModelError:
+        return None
+
+
+def _read_json(folder: Path, name: str, checksums: dict[str, str]) -> dict:
+    """A table that other parts show; the version works without it."""
+    try:
+        content = content_of(folder, name, checksums[name]) if name in checksums else None
+        values = json.loads(content or b"{}")
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return values if isinstance(values, dict) else {}
+
+
+def write_flushed(content: bytes, path: Path) -> str:
+    """Write a file through to the disk; gives its SHA-256. Raises OSError."""
+    with open(path, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    return hashlib.sha256(content).hexdigest()
+
+
+def flush_folder(folder: Path) -> None:
+    """Renames reach the disk with the folder; Windows has no such call. Raises OSError."""
+    if os.name != "nt":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def put_waiting_in_place(folder: Path) -> None:
+    """Files that the manifest names go to their place; others are of an attempt that never became valid."""
+    waiting = list(folder.glob(f"{WAITING}*"))
+    if not waiting:
+        return
+    try:
+        checksums = read_manifest(folder)
+    except ModelError:
+        return
+    for path in waiting:
+        name = path.name.removeprefix(WAITING)
+        with suppress(OSError):  # a file that is open elsewhere: the next writer does it
+            if file_sha256(path) == checksums.get(name):
+                os.replace(path, folder / name)
+            else:
+                path.unlink()
+
+
+def by_date(version: ModelVersion) -> tuple:
+    """By day, then by name with its numbers as numbers."""
+    parts = re.split(r"(\d+)", version.name)
+    date = version.description.date if version.description else ""
+    return date, [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
+
+
+def read_contents(files: Mapping[str, bytes | Path]) -> dict[str, bytes]:
+    """Everything is read before anything is written."""
+    try:
+        return {name: file if isinstance(file, bytes) else Path(file).read_bytes() for name, file in files.items()}
+    except OSError as error:
+        cause = f"'{Path(error.filename or '').name}' of the model cannot be read ({error.strerror})."
+        raise ModelError(cause, "Make the model again.") from error
+
+
+def same_version(there: Path, staged: Path) -> ModelVersion:
+    """The version that is there, when it holds the same model. Raises ModelError."""
+    with suppress(ModelError):
+        ours, theirs = check_files(there), check_files(staged)
+        if there.name == staged.name and all(ours[file] == theirs[file] for file in (DESCRIPTION_FILE, WEIGHTS_FILE)):
+            return read_version(there)
+    cause = f"Another model version is called '{there.name}' already."
+    raise ModelError(cause, "Give it another name, or delete the other one first.")

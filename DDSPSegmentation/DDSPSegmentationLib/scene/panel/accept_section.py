@@ -1,0 +1,141 @@
+"""The end of the panel's section Correct: one large button that stores the contour as a case to learn from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from slicer.i18n import tr as _
+
+from ...engine.errors import DDSPSegmentationError
+from ...library.case_library import TRAINING, CaseLibrary, Stored
+from ...library.model_registry import ModelRegistry
+from ..case_exchange import accept, case_number, cases_until_retraining, take_back
+from ..result_nodes import case_note_of, case_of, differs_from_case, set_case_note
+
+
+@dataclass
+class _Accepted:
+    """What Undo takes back."""
+
+    library: CaseLibrary
+    node: object
+    stored: Stored
+
+
+class AcceptSection:
+    """Accepts the result of the panel, corrected or as it is.
+
+    Args:
+        guard: runs a function and shows its error, if any, in the status line; returns whether it went well.
+        say: puts a sentence into the status line.
+        library, registry: called for the user's cases and models.
+        onChanged: called when the library holds something else.
+    """
+
+    def __init__(self, ui, guard: Callable, say: Callable[[str], None], library: Callable[[], CaseLibrary],
+                 registry: Callable[[], ModelRegistry], onChanged: Callable[[], None]):  # fmt: skip
+        self.ui, self._guard, self._say = ui, guard, say
+        self._library, self._registry, self._onChanged = library, registry, onChanged
+        self._node = self._volumeNode = None
+        self._last: _Accepted | None = None
+        self._filling = False
+        self._said = ""
+        ui.noteLineEdit.connect("textChanged(QString)", self._onNote)
+        ui.acceptButton.connect("clicked(bool)", self._onAccept)
+        ui.undoAcceptButton.connect("clicked(bool)", self._onUndo)
+        self.show(None, None)
+
+    def show(self, node, volumeNode) -> None:
+        """Offer the result of a volume, or nothing."""
+        self._node, self._volumeNode, self._said = node, volumeNode, ""
+        if self._last is not None and self._last.node.GetScene() is None:
+            self._last = None
+        self._filling = True
+        self.ui.noteLineEdit.text = "" if node is None else case_note_of(node)
+        self._filling = False
+        self.refresh()
+
+    def changed(self) -> None:
+        """The contour or its case is another one: what was said last is out of date."""
+        self._said = ""
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Say which case the contour is, and whether it changed since."""
+        ui, node = self.ui, self._node
+        text = self._said or ("" if node is None else self._state())
+        ui.acceptedLabel.text = text
+        ui.acceptedLabel.setVisible(bool(text))
+        ui.undoAcceptButton.setVisible(self._canTakeBack())
+        ui.acceptButton.toolTip = _(
+            "Stores the scan and the contour as a case that the network can learn from, corrected or not, "
+            "on this computer: {folder}"
+        ).format(folder=self._library().folder)
+
+    def _canTakeBack(self) -> bool:
+        last = self._last
+        return last is not None and last.node is self._node and case_of(last.node) == last.stored.case.id
+
+    def _state(self) -> str:
+        case = case_of(self._node)
+        if not case:
+            return ""
+        try:
+            changed = differs_from_case(self._node, self._volumeNode)
+        except DDSPSegmentationError:
+            changed = True  # nobody knows any more what it is
+        words = _("Case {number}, changed since it was stored.") if changed else _("Case {number}, stored as shown.")
+        return words.format(number=case_number(case))
+
+    def _onNote(self, text: str) -> None:
+        if self._node is not None and not self._filling:
+            set_case_note(self._node, text)
+
+    def _onAccept(self, checked: bool = False) -> None:
+        self._do(self._accept)
+
+    def _do(self, action: Callable[[], str]) -> None:
+        """Do something to the library and say how it went, in the status line and beside the button."""
+        said = []
+        if self._guard(lambda: said.append(action())):
+            self._onChanged()
+            self._say(said[0])
+        self._said = self.ui.statusLabel.text
+        self.refresh()
+
+    def _accept(self) -> str:
+        library = self._library()
+        stored = accept(library, self._node, self._volumeNode)
+        self._last = _Accepted(library, self._node, stored)
+        return " ".join([self._sentence(stored), *stored.warnings, self._outlook(library)])
+
+    @staticmethod
+    def _sentence(stored: Stored) -> str:
+        case = stored.case
+        split = _("training") if case.split == TRAINING else _("hold-out")
+        if stored.is_new:
+            return _("Stored as case {number} ({split}).").format(number=case.number, split=split)
+        return _("Stored again: revision {revision} of case {number} ({split}).").format(
+            revision=case.current.number, number=case.number, split=split
+        )
+
+    def _outlook(self, library: CaseLibrary) -> str:
+        missing = cases_until_retraining(library, self._registry())
+        if missing:
+            return _("{count} more before retraining pays.").format(count=missing)
+        return _("Retraining pays now: see Learn.")
+
+    def _onUndo(self, checked: bool = False) -> None:
+        if self._canTakeBack():
+            self._do(self._takeBack)
+
+    def _takeBack(self) -> str:
+        last = self._last
+        take_back(last.library, last.node, last.stored)
+        self._last = None
+        words = (
+            _("Case {number} was taken back; it is in the trash of the library.") if last.stored.is_new
+            else _("Case {number} is again as it was before.")
+        )
+        return words.format(number=last.stored.case.number)

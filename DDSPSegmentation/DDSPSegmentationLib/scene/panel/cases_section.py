@@ -1,0 +1,324 @@
+"""The panel's section Learn > Cases: what the library holds, and what can be done with it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+import slicer
+from slicer.i18n import tr as _
+
+from ...engine.errors import Cancelled
+from ...library.case_library import HOLD_OUT, TRAINING, CaseLibrary, StoredCase
+from ...library.model_registry import ModelRegistry
+from ..case_exchange import case_number, cases_to_accept_next, reopen, results_that_are
+from ..result_nodes import forget_case
+from .settings import write_setting
+
+REASONS_SHOWN = 5
+NEXT_CASES_SHOWN = 5
+
+
+class CasesSection:
+    """Shows the library as a table; everything it does to the library ends with a sentence in the status line.
+
+    Args:
+        guard: runs a function and shows its error, if any, in the status line; returns whether it went well.
+        say: puts a sentence into the status line.
+        ask: puts a question with up to three answers into the panel.
+        library, registry: called for the user's cases and models.
+        onReopened: called with the volume and the segmentation that a case became in the scene.
+        onChanged: called when the library holds something else, or is another one.
+    """
+
+    def __init__(self, ui, guard: Callable, say: Callable[[str], None], ask: Callable,
+                 library: Callable[[], CaseLibrary], registry: Callable[[], ModelRegistry],
+                 onReopened: Callable, onChanged: Callable[[], None]):  # fmt: skip
+        import qt
+
+        self.ui, self._guard, self._say, self._ask = ui, guard, say, ask
+        self._library, self._registry = library, registry
+        self._onReopened, self._onChanged = onReopened, onChanged
+        self._cases: dict[str, StoredCase] = {}
+        self._trashed: list[str] = []
+        self._problems: list[str] = []
+        self._said = ""
+        self._busyButton = None
+        self._isCanceled = self._isOver = False
+        self._tips = {name: getattr(ui, name).toolTip for name in self._needs()}
+        table = ui.casesTable
+        titles = (_("Case"), _("Date"), _("State"), _("Split"), _("Dice before"), _("Note"))
+        table.setColumnCount(len(titles))
+        table.setHorizontalHeaderLabels(list(titles))
+        table.horizontalHeader().setStretchLastSection(True)
+        table.verticalHeader().setVisible(False)
+        table.sortByColumn(0, qt.Qt.AscendingOrder)
+        table.connect("itemSelectionChanged()", self._refreshButtons)
+        table.connect("cellDoubleClicked(int,int)", lambda row, column: self._onReopen())
+        for name, method in (
+            ("reopenCaseButton", self._onReopen),
+            ("deleteCaseButton", self._onDelete),
+            ("restoreCaseButton", self._onRestore),
+            ("emptyTrashButton", self._onEmptyTrash),
+            ("casesFolderButton", self._onFolder),
+        ):
+            getattr(ui, name).connect("clicked(bool)", method)
+        ui.importCasesButton.connect("clicked(bool)", self._onImport)
+        ui.exportCasesButton.connect("clicked(bool)", self._onExport)
+        self._fill()
+        self.showNext()
+
+    # ---- what is shown
+
+    def refresh(self) -> None:
+        """Read the library again and show it."""
+        library = self._library()
+        self._cases, self._trashed, problems = {}, [], []
+
+        def read() -> None:
+            self._cases = {case.id: case for case in library.cases()}
+            self._trashed = library.trashed()
+            problems.extend(library.problems())
+
+        self._said = "" if self._guard(read) else self.ui.statusLabel.text
+        self._problems = problems
+        self._fill()
+        self._showSummary()
+        self.showNext()
+
+    def cleanup(self) -> None:
+        """The widgets go; an import that is under way ends with the case it is at."""
+        self._isOver = True
+
+    def _showSummary(self) -> None:
+        self.ui.casesLabel.text = "\n".join(filter(None, [self._summary(), *self._problems, self._said]))
+
+    def _summary(self) -> str:
+        if not self._cases:
+            return _("No cases yet. Accept a contour, or import a folder.")
+        cases = self._cases.values()
+        return _("{cases} cases of {patients} patients: {training} training, {holdOut} hold-out").format(
+            cases=len(cases),
+            patients=len({case.patient for case in cases}),
+            training=sum(case.split == TRAINING for case in cases),
+            holdOut=sum(case.split == HOLD_OUT for case in cases),
+        )
+
+    def _fill(self) -> None:
+        table, chosen = self.ui.casesTable, self._chosen() + self._chosen(deleted=True)
+        wasBlocked = table.blockSignals(True)
+        table.setSortingEnabled(False)  # or rows would move while they are filled
+        rows = [(case.id, self._values(case)) for case in self._cases.values()]
+        rows += [(case, (case_number(case), None, _("deleted"), None, None, None)) for case in self._trashed]
+        table.setRowCount(len(rows))
+        for row, (case, values) in enumerate(rows):
+            self._fillRow(row, case, values, case in chosen)
+        table.setSortingEnabled(True)
+        table.resizeColumnsToContents()
+        table.blockSignals(wasBlocked)
+        self._refreshButtons()
+
+    @staticmethod
+    def _values(case: StoredCase) -> tuple:
+        """What the columns say of a case; ``None`` where there is nothing to say."""
+        states = {"corrected": _("corrected"), "unedited": _("unedited"), "imported": _("imported")}
+        splits = {TRAINING: _("training"), HOLD_OUT: _("hold-out")}
+        revision = case.current
+        note = " - ".join(text for text in (case.label or case.source_name, revision.note) if text)
+        dice = None if revision.dice is None else round(revision.dice, 3)
+        day, state = revision.date[:10], states.get(revision.state, revision.state)
+        return case.number, day, state, splits.get(case.split, case.split), dice, note
+
+    def _fillRow(self, row: int, case: str, values: tuple, chosen: bool) -> None:
+        import qt
+
+        for column, value in enumerate(values):
+            item = qt.QTableWidgetItem()
+            if value is not None:
+                item.setData(qt.Qt.DisplayRole, value)  # numbers stay numbers, so that they sort as such
+            if column == 0:
+                item.setData(qt.Qt.UserRole, case)
+                item.setToolTip(case)
+            self.ui.casesTable.setItem(row, column, item)
+            item.setSelected(chosen)
+
+    def showNext(self) -> None:
+        """Name the open volumes whose correction would teach the network most."""
+        ranked = cases_to_accept_next()[:NEXT_CASES_SHOWN]
+        lines = [
+            _("{name}: expected Dice {dice:.2f}").format(name=volumeNode.GetName(), dice=dice)
+            for volumeNode, dice in ranked
+        ]
+        self.ui.nextCasesLabel.text = "\n".join([_("Open volumes that would help most next:"), *lines])
+        self.ui.nextCasesLabel.setVisible(bool(lines))
+
+    def _chosen(self, deleted: bool = False) -> list[str]:
+        """IDs of the cases whose rows are selected: those that are there, or those in the trash."""
+        import qt
+
+        table = self.ui.casesTable
+        items = [table.item(row, 0) for row in range(table.rowCount)]
+        chosen = [item.data(qt.Qt.UserRole) for item in items if item is not None and item.isSelected()]
+        return [case for case in chosen if case in (self._trashed if deleted else self._cases)]
+
+    def _needs(self) -> dict[str, str]:
+        """What a button lacks before it can do anything; empty texts where it lacks nothing."""
+        chosen, deleted = self._chosen(), self._chosen(deleted=True)
+        return {
+            "reopenCaseButton": "" if len(chosen) == 1 else _("Choose one case in the table."),
+            "deleteCaseButton": "" if chosen else _("Choose the cases to delete in the table."),
+            "restoreCaseButton": "" if deleted else _("Choose deleted cases in the table."),
+            "emptyTrashButton": "" if self._trashed else _("The trash of the library is empty."),
+            "importCasesButton": "",
+            "exportCasesButton": "" if self._cases else _("There are no cases yet."),
+            "casesFolderButton": "",
+        }
+
+    def _refreshButtons(self) -> None:
+        where = _("Where the cases are: {folder}").format(folder=self._library().folder)
+        for name, lacking in self._needs().items():
+            button = getattr(self.ui, name)
+            if self._busyButton is not None:
+                lacking = "" if button is self._busyButton else _("Cases are being copied.")
+            button.enabled = not lacking
+            button.toolTip = lacking or (where if name == "casesFolderButton" else self._tips[name])
+
+    # ---- one case
+
+    def _do(self, action: Callable[[], str]) -> None:
+        """Do something to the library and say what it said; the table follows whether it went well or not."""
+        said = []
+        if not self._guard(lambda: said.append(action())):
+            said.append(self.ui.statusLabel.text)
+        self._onChanged()
+        self._tell(said[0])
+
+    def _tell(self, text: str) -> None:
+        """Say something in the status line, and here: the line may be out of sight."""
+        self._say(text)
+        self._said = text
+        self._showSummary()
+
+    def _onReopen(self, checked: bool = False) -> None:
+        chosen = self._chosen()
+        if len(chosen) != 1:
+            return
+        opened = []
+        if self._guard(lambda: opened.extend(reopen(self._library().case(chosen[0])))):
+            self._onReopened(*opened)
+            words = _("Case {number} is open. Fix it under Correct, then press Accept to store it again.")
+            self._tell(words.format(number=case_number(chosen[0])))
+
+    def _onDelete(self, checked: bool = False) -> None:
+        chosen = self._chosen()
+        self._say(_("Answer the question above."))
+        text = (
+            _("Delete case {number}?").format(number=case_number(chosen[0])) if len(chosen) == 1
+            else _("Delete {count} cases?").format(count=len(chosen))
+        )
+        self._ask(
+            text,
+            [
+                (_("Keep"), _("Keep everything as it is."), lambda: self._tell(_("Nothing was deleted."))),
+                (_("Delete"), _("Into the trash of the library; Restore brings it back."),
+                 lambda: self._do(lambda: self._delete(chosen))),
+            ],
+        )  # fmt: skip
+
+    def _delete(self, chosen: list[str]) -> str:
+        library = self._library()
+        for case in chosen:
+            library.delete(case)
+            for node in results_that_are(case):
+                forget_case(node)
+        return _("Deleted: {numbers}.").format(numbers=_numbers(chosen))
+
+    def _onRestore(self, checked: bool = False) -> None:
+        chosen = self._chosen(deleted=True)
+        self._do(lambda: self._restore(chosen))
+
+    def _restore(self, chosen: list[str]) -> str:
+        for case in chosen:
+            self._library().restore(case)
+        return _("Back again: {numbers}.").format(numbers=_numbers(chosen))
+
+    def _onEmptyTrash(self, checked: bool = False) -> None:
+        self._say(_("Answer the question above."))
+        self._ask(
+            _("Remove {count} deleted cases from the disk for good?").format(count=len(self._trashed)),
+            [
+                (_("Keep"), _("Keep everything as it is."), lambda: self._tell(_("Nothing was removed."))),
+                (_("Remove"), _("They cannot be brought back."), lambda: self._do(self._emptyTrash)),
+            ],
+        )
+
+    def _emptyTrash(self) -> str:
+        self._library().empty_trash()
+        return _("The trash is empty.")
+
+    # ---- the whole library
+
+    def askForFolder(self, title: str) -> str:
+        """A folder that the user chooses; empty when the user thinks better of it."""
+        import qt
+
+        return qt.QFileDialog.getExistingDirectory(slicer.util.mainWindow(), title)
+
+    def _copy(self, button, title: str, action: Callable[[str], str]) -> None:
+        """Do something that takes as long as there are cases; a second click on its button ends it."""
+        if self._busyButton is not None:
+            self._isCanceled = True
+            return
+        folder = self.askForFolder(title)
+        if not folder:
+            return
+        text, self._busyButton, self._isCanceled = button.text, button, False
+        button.text = _("Cancel")
+        self._refreshButtons()
+        said = []
+        wentWell = self._guard(lambda: said.append(action(folder)))
+        if self._isOver:
+            return
+        self._busyButton, button.text = None, text
+        if self._isCanceled and not wentWell:
+            said.append(_("Canceled; the cases that were copied until then stay."))
+        self._onChanged()
+        self._tell(said[0] if said else self.ui.statusLabel.text)
+
+    def _showProgress(self, index: int, count: int, name: str) -> None:
+        self._tell(_("Case {number} of {count}: {name}").format(number=index + 1, count=count, name=name))
+        slicer.app.processEvents()
+        if self._isCanceled or self._isOver:
+            raise Cancelled
+
+    def _onImport(self, checked: bool = False) -> None:
+        self._copy(self.ui.importCasesButton, _("Folder of scans and masks"), self._import)
+
+    def _import(self, folder: str) -> str:
+        seen = self._registry().seen_cases()
+        report = self._library().import_folder(folder, progress=self._showProgress, seen=seen)
+        lines = [_("{count} cases imported.").format(count=len(report.stored))]
+        if report.failed:
+            lines.append(_("{count} refused:").format(count=len(report.failed)))
+        reasons = [f"{name}: {reason}" for name, reason in report.failed.items()] + list(report.warnings)
+        lines += reasons[:REASONS_SHOWN]
+        if len(reasons) > REASONS_SHOWN:
+            lines.append(_("and {count} more").format(count=len(reasons) - REASONS_SHOWN))
+        return "\n".join(lines)
+
+    def _onExport(self, checked: bool = False) -> None:
+        self._copy(self.ui.exportCasesButton, _("Folder for the dataset"), self._export)
+
+    def _export(self, folder: str) -> str:
+        count = self._library().export(folder, progress=self._showProgress)
+        return _("{count} cases written into {folder}").format(count=count, folder=folder)
+
+    def _onFolder(self, checked: bool = False) -> None:
+        folder = self.askForFolder(_("Folder for the cases"))
+        if folder:
+            write_setting("casesFolder", os.path.normpath(folder))
+            self._do(lambda: _("The cases are in {folder}").format(folder=folder))
+
+
+def _numbers(cases: list[str]) -> str:
+    return ", ".join(str(case_number(case)) for case in cases)

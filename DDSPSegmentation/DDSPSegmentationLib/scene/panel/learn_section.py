@@ -1,0 +1,96 @@
+"""The panel's section Learn: the case library, retraining, and the versions of the network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ...library.case_library import CaseLibrary
+from ...library.model_registry import ModelRegistry
+from ...library.user_folder import default_cases_folder, default_models_folder
+from ..worker_process import python_program
+from .accept_section import AcceptSection
+from .cases_section import CasesSection
+from .models_section import ModelsSection
+from .retrain_section import RetrainSection
+from .settings import read_setting
+
+
+def case_library() -> CaseLibrary:
+    """The library that the user chose."""
+    return CaseLibrary(read_setting("casesFolder", str(default_cases_folder())))
+
+
+def model_registry() -> ModelRegistry:
+    """The versions of the network that the user has; PyTorch never loads into Slicer to try one.
+
+    Raises:
+        WorkerError: this Slicer has no Python for other processes.
+    """
+    return ModelRegistry(read_setting("modelsFolder", str(default_models_folder())), python_program())
+
+
+class LearnSection:
+    """Wires Accept, Cases, Retrain and Models; only what is open reads the disk.
+
+    Args:
+        guard: runs a function and shows its error, if any, in the status line; returns whether it went well.
+        say: puts a sentence into the status line.
+        ask: puts a question with up to three answers into the panel.
+        onReopened: called with the volume and the segmentation that a case became in the scene.
+        onActivated: called when another version of the network is the active one.
+    """
+
+    def __init__(self, ui, guard: Callable, say: Callable[[str], None], ask: Callable,
+                 onReopened: Callable, onActivated: Callable[[], None]):  # fmt: skip
+        self.ui, self._onActivated = ui, onActivated
+        self.accept = AcceptSection(ui, guard, say, case_library, model_registry, self.refresh)
+        self.cases = CasesSection(ui, guard, say, ask, case_library, model_registry, onReopened, self._onCasesChanged)
+        self.retrain = RetrainSection(ui, guard, say, case_library, model_registry, self._onPublished)
+        self.models = ModelsSection(ui, guard, say, ask, model_registry, self._onVersionActivated)
+        ui.learnCollapsibleButton.connect("contentsCollapsed(bool)", self._onCollapsed)
+
+    @property
+    def isOpen(self) -> bool:
+        return not self.ui.learnCollapsibleButton.collapsed
+
+    def refresh(self) -> None:
+        """Show cases and versions as they are on the disk now, if anybody looks."""
+        if self.isOpen:
+            self.cases.refresh()
+            self.retrain.refresh()
+            self.models.refresh()
+
+    def showResult(self, node, volumeNode) -> None:
+        """Offer the result of a volume to be accepted, or nothing."""
+        self.accept.show(node, volumeNode)
+        if self.isOpen:
+            self.cases.showNext()
+
+    def enter(self) -> None:
+        """The module is shown; the library may have changed meanwhile."""
+        self.retrain.enter()
+        self.refresh()
+
+    def exit(self) -> None:
+        self.retrain.exit()
+
+    def cleanup(self) -> None:
+        self.cases.cleanup()
+        self.retrain.cleanup()
+        self.models.cleanup()
+
+    def _onCollapsed(self, collapsed: bool) -> None:
+        if not collapsed:
+            self.refresh()
+
+    def _onCasesChanged(self) -> None:
+        self.refresh()
+        self.accept.changed()
+
+    def _onPublished(self, version) -> None:
+        self.refresh()
+        self.models.show(version)
+
+    def _onVersionActivated(self) -> None:
+        self.refresh()
+        self._onActivated()

@@ -1,0 +1,287 @@
+"""The panel's section Models: the versions of the network, and which of them segments."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+
+import slicer
+from slicer.i18n import tr as _
+
+from ...engine.errors import DDSPSegmentationError
+from ...library.model_registry import ModelRegistry, ModelVersion
+
+REPORT = "comparison.html"
+SUFFIX = ".zip"
+
+
+class ModelsSection:
+    """A table of versions and what can be done with the chosen one; nothing here activates a version by itself.
+
+    Args:
+        guard: runs a function and shows its error, if any, in the status line.
+        say: puts a sentence into the panel's status line.
+        ask: puts a question with buttons into the panel.
+        registry: called for the versions on disk.
+        onActivated: called when another version segments from now on.
+    """
+
+    def __init__(self, ui, guard: Callable, say: Callable[[str], None], ask: Callable,
+                 registry: Callable[[], ModelRegistry], onActivated: Callable[[], None]):  # fmt: skip
+        self.ui, self._guard, self._say, self._ask = ui, guard, say, ask
+        self._registry, self._onActivated = registry, onActivated
+        self._versions: list[ModelVersion] = []
+        self._active = self._activeProblem = self._previous = ""
+        self._filling = False
+        self._buttons = {
+            ui.activateModelButton: self._onActivate,
+            ui.showComparisonButton: self._onShowComparison,
+            ui.deleteModelButton: self._onDelete,
+            ui.exportModelButton: self._onExport,
+        }
+        self._tips = {button: button.toolTip for button in self._buttons}
+        for button, method in self._buttons.items():
+            button.connect("clicked(bool)", partial(self._onVersionButton, method))
+        ui.rollBackButton.connect("clicked(bool)", self._onRollBack)
+        ui.importModelButton.connect("clicked(bool)", self._onImport)
+        table = ui.modelsTable
+        titles = [_("Version"), _("Date"), _("Parent"), _("Cases"), _("Hold-out Dice"), _("State")]
+        table.setColumnCount(len(titles))
+        table.setHorizontalHeaderLabels(titles)
+        table.verticalHeader().setVisible(False)
+        table.connect("itemSelectionChanged()", self._onSelectionChanged)
+        self._refreshButtons()
+
+    def refresh(self) -> None:
+        """Read the versions again; the chosen one stays chosen."""
+        self._guard(self._read)
+
+    def cleanup(self) -> None:
+        self.ui.modelsTable.disconnect("itemSelectionChanged()", self._onSelectionChanged)
+
+    def show(self, version: ModelVersion) -> None:
+        """Choose a version, such as the candidate that was just made, and show what its comparison says."""
+        self.refresh()
+        self._select(version.name)
+
+    # ---- the table
+
+    def _read(self) -> None:
+        registry = self._registry()
+        chosen = self._chosen()
+        self._versions, self._previous = registry.versions(), ""
+        try:
+            self._active, self._activeProblem = registry.active().name, ""
+        except DDSPSegmentationError as error:
+            self._active, self._activeProblem = "", str(error)
+        with suppress(DDSPSegmentationError):
+            self._previous = registry.previous()
+        self._fill()
+        self._select(chosen.name if chosen is not None else self._active)
+
+    def _fill(self) -> None:
+        import qt
+
+        table = self.ui.modelsTable
+        self._filling = True
+        table.setRowCount(len(self._versions))
+        for row, version in enumerate(self._versions):
+            texts = self._texts(version)
+            for column, text in enumerate(texts):
+                item = qt.QTableWidgetItem(text)
+                item.setToolTip(version.problem or text)
+                table.setItem(row, column, item)
+        table.resizeColumnsToContents()
+        self._filling = False
+
+    def _texts(self, version: ModelVersion) -> list[str]:
+        description = version.description
+        if description is None:
+            return [version.name, "", "", "", "", self._state(version)]
+        training = description.training
+        return [
+            version.name,
+            description.date[:16].replace("T", " "),
+            "" if version.builtin else str(training.get("parent", "")),
+            str(len(training.get("cases", []))),
+            _diceText(version.comparison),
+            self._state(version),
+        ]
+
+    def _state(self, version: ModelVersion) -> str:
+        state = _("built in") if version.builtin else _("candidate")
+        if version.problem:
+            state = _("damaged")
+        if version.name != self._active:
+            return state
+        return _("active") if not version.builtin else _("active, {state}").format(state=state)
+
+    def _chosen(self) -> ModelVersion | None:
+        row = self.ui.modelsTable.currentRow()
+        return self._versions[row] if 0 <= row < len(self._versions) else None
+
+    def _select(self, name: str) -> None:
+        row = next((row for row, version in enumerate(self._versions) if version.name == name), -1)
+        if row >= 0:
+            self.ui.modelsTable.setCurrentCell(row, 0)
+        self._refreshButtons()
+
+    def _onSelectionChanged(self) -> None:
+        if not self._filling:
+            self._refreshButtons()
+
+    def _refreshButtons(self) -> None:
+        ui, version = self.ui, self._chosen()
+        reasons = dict.fromkeys(self._buttons, "" if version is not None else _("Choose a version in the table."))
+        if version is not None:
+            isActive = version.name == self._active
+            if version.problem:
+                reasons[ui.activateModelButton] = reasons[ui.exportModelButton] = version.problem
+            elif isActive:
+                reasons[ui.activateModelButton] = _("This version is active already.")
+            if version.builtin:
+                reasons[ui.deleteModelButton] = _("The built-in version stays.")
+                reasons[ui.exportModelButton] = _("The built-in version is everywhere already.")
+            elif isActive:
+                reasons[ui.deleteModelButton] = _("This version is active. Activate another one, or roll back, first.")
+            if not (version.folder / REPORT).is_file():
+                reasons[ui.showComparisonButton] = _("There is no comparison of this version.")
+        for button, reason in reasons.items():
+            button.enabled = not reason
+            button.toolTip = reason or self._tips[button]
+        previous = self._previous
+        ui.rollBackButton.enabled = bool(previous)
+        ui.rollBackButton.toolTip = (
+            _("Go back to {name}.").format(name=previous) if previous else _("No other version was active before.")
+        )
+        ui.comparisonLabel.text = self._aboutChosen(version)
+
+    def _aboutChosen(self, version: ModelVersion | None) -> str:
+        lines = [self._activeProblem] if self._activeProblem else []
+        if version is not None and version.problem:
+            lines.append(version.problem)
+        elif version is not None:
+            lines += version.comparison.get("sentences", [])
+        return "\n".join(lines)
+
+    # ---- activate, roll back
+
+    def _onVersionButton(self, method: Callable[[ModelVersion], None], checked: bool = False) -> None:
+        version = self._chosen()
+        if version is not None:
+            method(version)
+
+    def _onActivate(self, version: ModelVersion) -> None:
+        comparison = version.comparison
+        if version.builtin or comparison.get("recommendation") == "activate":
+            self._activate(version)
+            return
+        reason = " ".join(comparison.get("sentences", [])) or _("It was not compared with the version before.")
+        current = self._active or _("the old version")
+        self._ask(
+            _("Activate {name}? {reason}").format(name=version.name, reason=reason),
+            [
+                (
+                    _("Keep {name}").format(name=current),
+                    _("Nothing changes; the other version stays a candidate."),
+                    lambda: self._say(_("{name} stays active.").format(name=current)),
+                ),
+                (
+                    _("Activate Anyway"),
+                    _("{name} segments from now on; Roll Back undoes it.").format(name=version.name),
+                    lambda: self._activate(version),
+                ),
+            ],
+        )
+        self._say(_("Answer the question above."))
+
+    def _activate(self, version: ModelVersion) -> None:
+        if self._tried(lambda: self._registry().activate(version.name)):
+            self._changed(version.name)
+
+    def _onRollBack(self, checked: bool = False) -> None:
+        rolledBack: list[ModelVersion] = []
+        if self._tried(lambda: rolledBack.append(self._registry().roll_back())):
+            self._changed(rolledBack[0].name)
+
+    def _tried(self, action: Callable[[], object]) -> bool:
+        """Do what reads weights in another process, which takes seconds; returns whether it went well."""
+        self._say(_("Trying the weights..."))
+        with slicer.util.WaitCursor():
+            return self._guard(action)
+
+    def _changed(self, name: str) -> None:
+        self.refresh()
+        self._select(name)
+        self._onActivated()
+        self._say(_("{name} segments from now on.").format(name=name))
+
+    # ---- delete, import, export, comparison
+
+    def _onDelete(self, version: ModelVersion) -> None:
+        self._ask(
+            _("Delete version {name} from the disk? This cannot be undone.").format(name=version.name),
+            [
+                (_("Keep"), _("Nothing changes."), lambda: self._say(_("{name} stays.").format(name=version.name))),
+                (_("Delete"), "", lambda: self._delete(version)),
+            ],
+        )
+        self._say(_("Answer the question above."))
+
+    def _delete(self, version: ModelVersion) -> None:
+        if self._guard(lambda: self._registry().delete(version.name)):
+            self.refresh()
+            self._select(self._active)
+            self._say(_("{name} was deleted.").format(name=version.name))
+
+    def _onImport(self, checked: bool = False) -> None:
+        path = self.askForFileToImport()
+        imported: list[ModelVersion] = []
+        if path and self._tried(lambda: imported.append(self._registry().import_file(path))):
+            self.show(imported[0])
+            self._say(_("{name} is here as a candidate; Activate makes it segment.").format(name=imported[0].name))
+
+    def _onExport(self, version: ModelVersion) -> None:
+        path = self.askForFileToExport(version.name + SUFFIX)
+        if path and self._guard(lambda: self._registry().export(version.name, path)):
+            self._say(_("Written: {path}").format(path=path))
+
+    def askForFileToImport(self) -> str:
+        """Which file to read; empty when the user thinks better of it."""
+        import qt
+
+        kind = _("Exported version (*.zip)")
+        return qt.QFileDialog.getOpenFileName(
+            slicer.util.mainWindow(), _("Import a Version"), qt.QDir.homePath(), kind
+        )
+
+    def askForFileToExport(self, name: str) -> str:
+        """Where to write; empty when the user thinks better of it."""
+        import qt
+
+        suggestion = os.path.join(qt.QDir.homePath(), name)
+        kind = _("Exported version (*.zip)")
+        path = qt.QFileDialog.getSaveFileName(slicer.util.mainWindow(), _("Export a Version"), suggestion, kind)
+        if not path or path.lower().endswith(SUFFIX):
+            return path
+        path += SUFFIX
+        if os.path.exists(path):  # the dialog asked about another name
+            self._say(_("{path} exists already; choose it in the list of files to replace it.").format(path=path))
+            return ""
+        return path
+
+    def _onShowComparison(self, version: ModelVersion) -> None:
+        import qt
+
+        url = qt.QUrl.fromLocalFile(str(version.folder / REPORT))
+        if not qt.QDesktopServices.openUrl(url):
+            self._say(_("No program opens the report: {path}").format(path=version.folder / REPORT))
+
+
+def _diceText(comparison: dict) -> str:
+    """Mean Dice on the hold-out patients, of the version before and of this one; empty without hold-out patients."""
+    summary = comparison.get("hold_out_summary") or {}
+    old, new = ((summary.get(which) or {}).get("dice") for which in ("old", "new"))
+    return "" if old is None or new is None else f"{old:.3f} -> {new:.3f}"

@@ -1,0 +1,271 @@
+"""The retraining that this Slicer runs: a process of its own, followed through the files of its run folder."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+import slicer
+from slicer.i18n import tr as _
+
+from ..engine.errors import Cancelled, DDSPSegmentationError, WorkerError
+from ..engine.images import write_text
+from ..library.model_registry import ModelRegistry
+from ..library.model_version import ModelVersion
+from ..library.user_folder import default_cases_folder, default_models_folder
+from ..service.process_identity import process_birth
+from ..service.retraining import make_job, retrain
+from ..service.retraining_process import (
+    cancel_retraining,
+    discard_run,
+    pause_retraining,
+    start_retraining_process,
+    unfinished_runs,
+)
+from ..service.retraining_run import CURVE_FILE, LOG_FILE
+from ..service.retraining_status import (
+    DISCARDED,
+    DONE,
+    FAILED,
+    INTERRUPTED,
+    PAUSED,
+    RUNNING,
+    RunStatus,
+    StatusWriter,
+    read_curve,
+    read_status,
+)
+from .worker_process import python_program
+
+OWNER_FILE = "slicer.json"  # in the run folder: which Slicer it belongs to
+POLL_MS = 500
+AT_WORK = (RUNNING, PAUSED)
+
+Point = tuple[int, float | None, float | None]
+
+
+class RetrainingClient:
+    """Starts one retraining at a time, looks how it stands, and ends it; nothing here waits for it.
+
+    The process ends by itself soon after this Slicer. After the module was reloaded ``find`` takes up what goes on.
+    """
+
+    def __init__(self):
+        self._folder: Path | None = None
+        self._process = None
+        self._isCanceling = self._isPaused = False
+        self._points: list[Point] = []
+        self._curveRead: tuple = ()
+
+    @property
+    def isRunning(self) -> bool:
+        """Whether there is a run to look at; ``look`` tells when it is over."""
+        return self._folder is not None
+
+    @property
+    def isCanceling(self) -> bool:
+        return self._isCanceling
+
+    def find(self, modelsFolder: Path) -> list[RunStatus]:
+        """Take up the run of this Slicer that goes on; returns the others that are at work, interrupted or failed."""
+        others = []
+        for status in unfinished_runs(modelsFolder):
+            if self._folder is None and status.state in AT_WORK and _isOurs(status.folder):
+                self._follow(status.folder, None)
+            if status.folder != self._folder:
+                others.append(status)
+        return others
+
+    def start(self, casesFolder: Path, modelsFolder: Path, replayFolder: str, device: str) -> None:
+        """Freeze what is trained on, and start.
+
+        Raises:
+            DDSPSegmentationError: what stands in its way, see ``service.retraining.make_job``.
+        """
+        program = python_program()
+        self._launch(make_job(casesFolder, modelsFolder, replayFolder, device), program)
+
+    def resume(self, folder: Path) -> None:
+        """Go on with a run that was interrupted or failed. Raises like ``start``."""
+        self._launch(Path(folder), python_program())
+
+    def look(self) -> RunStatus:
+        """How the run stands now; one that is over is let go of.
+
+        Raises:
+            DDSPSegmentationError: a run that is to be canceled cannot be deleted.
+        """
+        status = read_status(self._folder)
+        if self._process is not None and not status.pid and status.state in (*AT_WORK, INTERRUPTED):
+            # It has not said a word yet: whether its program runs is known better here.
+            code = self._process.poll()
+            status = replace(status, state=RUNNING) if code is None else self._endedSilently(code)
+        if self._isCanceling and status.state != DONE:
+            if status.state in AT_WORK and not status.pid:
+                return status  # it says in a moment who it is
+            folder = self._letGo()
+            cancel_retraining(folder)
+            return replace(status, state=DISCARDED)
+        if status.state not in AT_WORK:
+            self.points()
+            folder = self._letGo()
+            if status.state == DONE:
+                with suppress(DDSPSegmentationError):
+                    discard_run(folder)
+        return status
+
+    def cancel(self, wait: bool = False) -> None:
+        """End the run and delete what it made so far; ``look`` does so as soon as its process has said who it is.
+
+        Args:
+            wait: do it now, which may take seconds. Raises like ``look`` then.
+        """
+        self._isCanceling = True
+        if wait and self._folder is not None:
+            cancel_retraining(self._letGo())
+
+    def yieldTo(self, busy: bool) -> None:
+        """Let the run wait while something else needs the processor, also one that is started meanwhile.
+
+        Raises:
+            StorageError: the run folder cannot be written.
+        """
+        changed, self._isPaused = busy != self._isPaused, busy
+        if changed and self._folder is not None:
+            pause_retraining(self._folder, busy)
+
+    def points(self) -> list[Point]:
+        """Step, loss and Dice of the run, or of the last one; see ``service.retraining_status.read_curve``."""
+        if self._folder is not None:
+            with suppress(OSError):
+                found = (self._folder / CURVE_FILE).stat()
+                if (found.st_mtime_ns, found.st_size) != self._curveRead:
+                    self._curveRead = found.st_mtime_ns, found.st_size
+                    self._points = read_curve(self._folder)
+        return self._points
+
+    def _endedSilently(self, code: int) -> RunStatus:
+        """Say it in its place, or it would count as starting for a while."""
+        cause = _("The retraining's program ended while it was starting (exit code {code}).").format(code=code)
+        step = _("Resume it; if it ends again, report what {log} in {folder} says.")
+        step = step.format(log=LOG_FILE, folder=self._folder)
+        StatusWriter(self._folder, pid=0).end(FAILED, message=cause, next_step=step)
+        return read_status(self._folder)
+
+    def _launch(self, folder: Path, program: str) -> None:
+        owner = {"pid": os.getpid(), "birth": process_birth(os.getpid())}
+        write_text(json.dumps(owner), folder / OWNER_FILE)
+        self._follow(folder, start_retraining_process(folder, [program]))
+
+    def _follow(self, folder: Path, process) -> None:
+        self._folder, self._process, self._isCanceling = folder, process, False
+        self._points, self._curveRead = [], ()
+        with suppress(DDSPSegmentationError):
+            pause_retraining(folder, self._isPaused)
+
+    def _letGo(self) -> Path:
+        folder, self._folder, self._process, self._isCanceling = self._folder, None, None, False
+        return folder
+
+
+def _isOurs(folder: Path) -> bool:
+    with suppress(OSError, ValueError):
+        owner = json.loads((folder / OWNER_FILE).read_text(encoding="utf-8"))
+        return owner == {"pid": os.getpid(), "birth": process_birth(os.getpid())}
+    return False
+
+
+def fine_tune(
+    cases_folder: Path | str | None = None,
+    models_folder: Path | str | None = None,
+    replay_folder: Path | str = "",
+    device: str = "auto",
+    progress: Callable[[str, float], None] | None = None,
+) -> ModelVersion:
+    """Retrain the active version on the library's training cases and wait for it; the candidate is not activated.
+
+    In a Slicer with a window the work is done by a process of its own; views are drawn meanwhile, clicks and keys wait.
+
+    Args:
+        cases_folder, models_folder: ``None`` is the user's own.
+        replay_folder: images with masks of an earlier training, to rehearse; '' for none.
+        progress: called with (stage, fraction of the whole); whatever it raises ends the work, deletes what it made so
+            far, and is raised.
+
+    Returns:
+        The candidate with its comparison.
+
+    Raises:
+        DDSPSegmentationError: what stands in its way, or went wrong; a run that failed can be resumed.
+    """
+    folders = Path(cases_folder or default_cases_folder()), Path(models_folder or default_models_folder())
+    if getattr(slicer, "app", None) is None or slicer.util.mainWindow() is None:
+        return _fine_tune_here(make_job(*folders, replay_folder, device), progress)
+    client = RetrainingClient()
+    client.start(*folders, str(replay_folder), device)
+    status = _wait(client, progress)
+    if status.state == DONE:
+        return ModelRegistry(folders[1]).version(status.version)
+    if status.state == DISCARDED:
+        raise Cancelled()
+    raise WorkerError(
+        status.message or _("The retraining ended unexpectedly."),
+        status.next_step or _("Resume it under Learn, or discard it there."),
+    )
+
+
+def _fine_tune_here(run_folder: Path, progress: Callable[[str, float], None] | None) -> ModelVersion:
+    raised = []
+
+    def tell(told) -> None:
+        try:
+            if progress is not None:
+                progress(told.stage, told.fraction)
+        except BaseException as error:
+            raised.append(error)
+            raise
+
+    try:
+        return retrain(run_folder, tell)
+    except BaseException:
+        if raised:
+            discard_run(run_folder)
+        raise
+
+
+def _wait(client: RetrainingClient, progress: Callable[[str, float], None] | None) -> RunStatus:
+    """Follow a run in an event loop until it is over."""
+    import qt
+
+    outcomes, raised = [], []
+
+    def look() -> None:
+        try:
+            status = client.look()
+            if status.state not in AT_WORK:
+                outcomes.append(status)
+            elif progress is not None:
+                progress(status.stage, status.fraction)
+        except BaseException as error:  # Qt would swallow it
+            raised.append(error)
+
+    loop, timer = qt.QEventLoop(), qt.QTimer()
+    timer.setInterval(POLL_MS)
+    timer.connect("timeout()", look)
+    timer.start()
+    try:
+        while not outcomes and not raised:
+            loop.processEvents(qt.QEventLoop.ExcludeUserInputEvents | qt.QEventLoop.WaitForMoreEvents)
+        if raised:
+            raise raised[0]
+    except BaseException:
+        with suppress(DDSPSegmentationError):
+            client.cancel(wait=True)
+        raise
+    finally:
+        timer.stop()
+    return outcomes[0]

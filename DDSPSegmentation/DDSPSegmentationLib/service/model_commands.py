@@ -1,0 +1,65 @@
+"""``ddsp-segmentation models``: the versions in the shell, with the same rules as in the panel."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from ..engine.errors import ModelError
+from ..library.model_registry import ModelRegistry
+from ..library.model_version import ModelVersion
+from .command_line import say
+
+_UNWELCOME = ("worse", "forgotten", "drifted")
+
+
+def models(chosen: argparse.Namespace) -> int:
+    """List, activate, roll back, delete, export or import; refusals are raised with their reason."""
+    registry = ModelRegistry(chosen.models)
+    action = chosen.action or "list"
+    if action == "list":
+        _list(registry)
+    elif action == "activate":
+        version = registry.activate(chosen.name)
+        verdict = version.comparison.get("verdict")
+        if verdict in _UNWELCOME:
+            say(f"Note: its comparison with the old version says '{verdict}'.")
+        say(f"'{version.name}' is active. 'models roll-back' takes this back.")
+    elif action == "roll-back":
+        say(f"'{registry.roll_back().name}' is active again.")
+    elif action == "delete":
+        registry.delete(chosen.name)
+        say(f"'{chosen.name}' is deleted.")
+    elif action == "export":
+        registry.export(chosen.name, Path(chosen.file))
+        say(f"'{chosen.name}' is in {chosen.file}")
+    else:
+        version = registry.import_file(Path(chosen.file))
+        say(f"'{version.name}' is imported. It is used after 'models activate {version.name}'.")
+    return 0
+
+
+def _list(registry: ModelRegistry) -> None:
+    reason = ""
+    try:
+        active = registry.active().name
+    except ModelError as error:
+        active, reason = "", str(error)
+    for version in registry.versions():
+        say(f"{'*' if version.name == active else ' '} {version.name}: {_facts(version)}")
+    previous = registry.previous()
+    if reason:
+        say(f"No version is active: {reason}")
+    if previous:
+        say(f"Rolling back activates '{previous}'.")
+
+
+def _facts(version: ModelVersion) -> str:
+    """One line: date, origin, cases, and how it compared with its parent."""
+    if version.problem or version.description is None:
+        return f"cannot be used. {version.problem}"
+    training = version.description.training
+    origin = "built-in" if version.builtin else f"from {training.get('parent', 'elsewhere')}"
+    facts = [version.description.date, origin, f"{len(training.get('cases', []))} training cases"]
+    facts.append(str(version.comparison.get("verdict", "")))
+    return ", ".join(filter(None, facts))

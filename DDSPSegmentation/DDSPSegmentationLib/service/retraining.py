@@ -1,0 +1,226 @@
+"""Retraining on the library's training cases: fine-tune, publish a candidate, compare it with the old version.
+
+A run lives in its own folder and goes on from there after any kill: the job is frozen first, the candidate's weights
+are fixed and published next, and only then are the hold-out cases read, once, by the comparison.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..engine.errors import DatasetError, DDSPSegmentationError, StorageError
+from ..learning.dataset import read_dataset
+from ..learning.finetuning_settings import estimate_seconds
+from ..library.case_library import CaseLibrary
+from ..library.case_records import HOLD_OUT, TRAINING
+from ..library.folder_lock import FolderLock
+from ..library.model_registry import ModelRegistry
+from ..library.model_version import ModelVersion
+from .retraining_job import (
+    JOB_FILE,
+    FrozenCase,
+    RetrainingJob,
+)
+from .retraining_run import SECONDS_TO_COMPARE, RetrainingProgress, RetrainingRun
+from .runner import require_torch
+
+if TYPE_CHECKING:
+    from ..learning.finetuning_settings import FineTuningSettings
+
+LEAST_CASES = 3
+LEAST_HOLD_OUT_PATIENTS = 3
+RETRAINING_LOCK = "retraining.lock"
+_SECONDS_PER_STEP_ON_GPU = 0.15
+
+
+@dataclass(frozen=True)
+class RetrainingPlan:
+    """What a retraining would do, before it starts.
+
+    Attributes:
+        parent: version that it starts from; '' when there is no usable one.
+        training, hold_out: cases; ``replay``: scans in the replay folder.
+        seconds: estimate of the whole on this machine's processor.
+        obstacles: why it cannot start, each with what to do; ``notes``: what the comparison will not be able to say.
+    """
+
+    parent: str
+    training: int
+    training_patients: int
+    hold_out: int
+    hold_out_patients: int
+    replay: int
+    seconds: float
+    obstacles: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def plan_retraining(
+    cases_folder: Path | str, models_folder: Path | str, replay_folder: Path | str = "", device: str = "auto"
+) -> RetrainingPlan:
+    """What a retraining would do; loads neither torch nor a scan, and never raises for what stands in its way."""
+    return _plan(cases_folder, models_folder, replay_folder, device)[0]
+
+
+def _plan(
+    cases_folder: Path | str, models_folder: Path | str, replay_folder: Path | str, device: str
+) -> tuple[RetrainingPlan, list[DDSPSegmentationError]]:
+    obstacles: list[DDSPSegmentationError] = []
+
+    def tried(question: Callable, otherwise: object):
+        try:
+            return question()
+        except DDSPSegmentationError as error:
+            obstacles.append(error)
+            return otherwise
+
+    tried(require_torch, "")
+    parent = tried(lambda: ModelRegistry(models_folder).active().name, "")
+    cases = tried(CaseLibrary(cases_folder).cases, [])
+    training = [case for case in cases if case.split == TRAINING]
+    hold_out = [case for case in cases if case.split == HOLD_OUT]
+    patients, held_out = ({case.patient for case in part} for part in (training, hold_out))
+    replay = len(tried(lambda: read_dataset(replay_folder), [])) if replay_folder else 0
+    if len(training) < LEAST_CASES:
+        obstacles.append(_too_few(len(training)))
+    seconds = _estimate(len(training), len(patients), len(hold_out), replay, device)
+    plan = RetrainingPlan(
+        parent,
+        len(training),
+        len(patients),
+        len(hold_out),
+        len(held_out),
+        replay,
+        seconds,
+        tuple(str(error) for error in obstacles),
+        tuple(_notes(len(held_out), bool(replay_folder))),
+    )
+    return plan, obstacles
+
+
+def _too_few(count: int) -> DatasetError:
+    missing = LEAST_CASES - count
+    return DatasetError(
+        f"The case library has {count} training case{'' if count == 1 else 's'}; retraining needs {LEAST_CASES}.",
+        f"Accept {missing} more case{'' if missing == 1 else 's'} (about one in five goes to the hold-out).",
+    )
+
+
+def _notes(hold_out_patients: int, replay: bool) -> list[str]:
+    notes = []
+    if hold_out_patients < LEAST_HOLD_OUT_PATIENTS:
+        notes.append(
+            f"There are {hold_out_patients} hold-out patients; below {LEAST_HOLD_OUT_PATIENTS} the comparison cannot "
+            "say whether the new version is better."
+        )
+    if not replay:
+        notes.append(
+            "No replay folder: whether old ability is lost is measured on hold-out cases of other scanners, if any, "
+            "else only as drift on the bundled scan."
+        )
+    return notes
+
+
+def _estimate(cases: int, patients: int, hold_out: int, replay: int, device: str) -> float:
+    rehearsing = round(replay * 2 / 3)
+    seconds_per_step = _SECONDS_PER_STEP_ON_GPU if device in ("cuda", "mps") else None
+    compared = hold_out + (replay - rehearsing) + 1
+    training = estimate_seconds(cases, patients, rehearsing, seconds_per_step) if cases else 0.0
+    return training + compared * SECONDS_TO_COMPARE
+
+
+# ---- the job
+
+
+def make_job(
+    cases_folder: Path | str, models_folder: Path | str, replay_folder: Path | str = "", device: str = "auto"
+) -> Path:
+    """Freeze what a retraining works on, and make its run folder.
+
+    Raises:
+        DatasetError: fewer than three training cases, or a replay folder without cases; ModelError: the active
+            version is damaged; TorchMissingError; FolderInUseError: another retraining or a writer of the library is
+            at work; StorageError.
+    """
+    obstacles = _plan(cases_folder, models_folder, replay_folder, device)[1]
+    if obstacles:
+        raise obstacles[0]
+    registry, library = ModelRegistry(models_folder), CaseLibrary(cases_folder)
+    runs = registry.runs_folder
+    _make_folder(runs)
+    with FolderLock(runs, name=RETRAINING_LOCK, what="runs folder"):
+        _sweep(runs)
+        parent = registry.active()
+        with library.locked():
+            cases = tuple(FrozenCase.of(case, library.folder) for case in library.cases())
+        job = RetrainingJob(
+            token=secrets.token_hex(8),
+            made=time.strftime("%Y-%m-%d %H:%M:%S"),
+            cases_folder=str(Path(cases_folder).resolve()),
+            models_folder=str(Path(models_folder).resolve()),
+            replay_folder=str(Path(replay_folder).resolve()) if replay_folder else "",
+            device=device,
+            parent=parent.name,
+            parent_sha256=parent.description.sha256,
+            cases=cases,
+        )
+        if len(job.training) < LEAST_CASES:
+            raise _too_few(len(job.training))
+        run_folder = runs / f"run-{time.strftime('%Y-%m-%d-%H%M%S')}-{job.token[:4]}"
+        aside = runs / f".{run_folder.name}"
+        _make_folder(aside)
+        job.write(aside)
+        os.replace(aside, run_folder)
+    return run_folder
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        cause = f"The folder '{folder.name}' cannot be made ({error.strerror})."
+        raise StorageError(cause, "Check its disk, or choose another models folder.") from error
+
+
+def _sweep(runs: Path) -> None:
+    """Delete what runs that are over have left; called while none is at work."""
+    for folder in runs.iterdir():
+        if folder.is_dir() and (folder.name.startswith(".") or not (folder / JOB_FILE).is_file()):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+# ---- the run
+
+
+def retrain(
+    run_folder: Path | str,
+    progress: Callable[[RetrainingProgress], None] | None = None,
+    pause: Callable[[], None] | None = None,
+    settings: FineTuningSettings | None = None,
+) -> ModelVersion:
+    """Do a job, or go on with it: fine-tune, publish the candidate, compare it, attach the comparison.
+
+    Args:
+        run_folder: see ``make_job``; its prepared scans, checkpoints and job are deleted at the end.
+        progress: called every few steps; ``pause``: called between steps, may wait and may raise Cancelled.
+
+    Returns:
+        The candidate; it is not activated.
+
+    Raises:
+        DatasetError, ModelError, DeviceError, TorchMissingError, StorageError, FolderInUseError, Cancelled: the run
+            can be resumed unless the next step says otherwise.
+    """
+    require_torch()
+    run_folder = Path(run_folder)
+    job = RetrainingJob.read(run_folder)
+    runs = ModelRegistry(job.models_folder).runs_folder
+    with FolderLock(runs, name=RETRAINING_LOCK, what="runs folder"):
+        return RetrainingRun(run_folder, job, progress, pause, settings).run()

@@ -1,0 +1,249 @@
+"""What one retraining works on, frozen before it starts: its training cases, its hold-out cases, its replay cases."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePosixPath
+
+from ..engine.errors import DatasetError, DDSPSegmentationError
+from ..engine.images import file_sha256, write_text
+from ..learning.dataset import Case, read_dataset
+from ..library.case_intake import Scan
+from ..library.case_library import CaseLibrary
+from ..library.case_records import HOLD_OUT, TRAINING, StoredCase
+from ..library.patients import read_patients
+
+JOB_FILE = "job.json"
+REPLAY_FILE = "replay.json"
+JOB_SCHEMA = 1
+REPLAY_FOLDER, OTHER_SCANNERS = "replay folder", "hold-out cases of other scanners"
+START_AGAIN = "Discard this run and start again."
+
+
+@dataclass(frozen=True)
+class FrozenCase:
+    """One case of the library as it was when the job was made.
+
+    Attributes:
+        image, mask: files of this very revision, relative to the library's folder.
+        model_version: version whose mask was corrected or accepted, or ''.
+    """
+
+    id: str
+    revision: int
+    mask_sha256: str
+    patient: str
+    split: str
+    scanner: str
+    source_name: str
+    model_version: str
+    image: str
+    mask: str
+
+    @classmethod
+    def of(cls, case: StoredCase, library: Path) -> FrozenCase:
+        current = case.current
+        places = [path.relative_to(library).as_posix() for path in (case.image_path, case.mask_path)]
+        return cls(
+            case.id,
+            current.number,
+            current.mask_sha256,
+            case.patient,
+            case.split,
+            case.scanner,
+            case.source_name,
+            current.model_version,
+            *places,
+        )
+
+    def in_ledger(self) -> dict:
+        return {
+            "case": self.id,
+            "revision": self.revision,
+            "mask_sha256": self.mask_sha256,
+            "patient": self.patient,
+        }
+
+
+@dataclass(frozen=True)
+class RetrainingJob:
+    """What a retraining does; nothing of it changes once it is made.
+
+    Attributes:
+        token: tells this run from every other.
+        parent, parent_sha256: the version it starts from, and the SHA-256 of its weights.
+        cases: training and hold-out cases of the library.
+    """
+
+    token: str
+    made: str
+    cases_folder: str
+    models_folder: str
+    replay_folder: str
+    device: str
+    parent: str
+    parent_sha256: str
+    cases: tuple[FrozenCase, ...]
+
+    @property
+    def training(self) -> list[FrozenCase]:
+        return [case for case in self.cases if case.split == TRAINING]
+
+    @property
+    def hold_out(self) -> list[FrozenCase]:
+        return [case for case in self.cases if case.split == HOLD_OUT]
+
+    def of_other_scanners(self, hold_out: Sequence[FrozenCase]) -> list[FrozenCase]:
+        """Those of scanners that no training case is from; none while the scanner of a training case is unknown."""
+        known = {case.scanner for case in self.training}
+        return [case for case in hold_out if case.scanner and "" not in known and case.scanner not in known]
+
+    def case(self, frozen: FrozenCase) -> Case:
+        folder = Path(self.cases_folder)
+        return Case(frozen.id, folder / frozen.image, folder / frozen.mask, patient=frozen.patient)
+
+    def write(self, run_folder: Path) -> None:
+        text = json.dumps({"schema_version": JOB_SCHEMA, **asdict(self)}, indent=2)
+        write_text(text + "\n", run_folder / JOB_FILE)
+
+    @classmethod
+    def read(cls, run_folder: Path | str) -> RetrainingJob:
+        """Read a run folder's job.
+
+        Raises:
+            DatasetError: there is none, or it is damaged or of a newer version.
+        """
+        path = Path(run_folder) / JOB_FILE
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+            schema = values.pop("schema_version")
+            if schema == JOB_SCHEMA:
+                cases = tuple(FrozenCase(**case) for case in values.pop("cases"))
+                return cls(cases=cases, **values)
+        except FileNotFoundError:
+            raise DatasetError("This retraining is not there any more.", "Start a new one.") from None
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise DatasetError(f"The retraining's {JOB_FILE} cannot be read.", START_AGAIN) from error
+        raise DatasetError(
+            f"The retraining's {JOB_FILE} has schema version {schema}; this version reads {JOB_SCHEMA}.",
+            "Update the extension, or discard this run and start again.",
+        )
+
+
+def check_training_cases(job: RetrainingJob, library: CaseLibrary) -> None:
+    """Make sure that nothing of the hold-out gets into the training, and that the cases are what they were.
+
+    Raises:
+        DatasetError: a training case belongs to a hold-out patient, is gone, or was changed behind our back.
+    """
+    held_out = {case.patient for case in job.hold_out}
+    held_out |= {case.patient for case in library.cases() if case.split == HOLD_OUT}
+    for case in job.training:
+        folders = {PurePosixPath(place).parts[0] for place in (case.image, case.mask)}
+        if case.patient in held_out or folders & {"imagesTs", "labelsTs"}:
+            raise DatasetError(
+                f"Training case '{case.id}' is of a hold-out patient; nothing was trained.",
+                f"{START_AGAIN} The case library's {TRAINING} and {HOLD_OUT} cases were mixed up.",
+            )
+        stored = job.case(case)
+        try:
+            same = stored.image_path.is_file() and file_sha256(stored.label_path) == case.mask_sha256
+        except OSError:
+            same = False
+        if not same:
+            raise DatasetError(
+                f"Training case '{case.id}' was deleted or changed since this retraining was started.", START_AGAIN
+            )
+
+
+@dataclass(frozen=True)
+class ReplayCases:
+    """Cases of the replay folder: some rehearse, others measure forgetting, none does both.
+
+    Attributes:
+        left_out: names of the others, and why.
+    """
+
+    rehearse: tuple[Case, ...] = ()
+    measure: tuple[Case, ...] = ()
+    left_out: dict[str, str] | None = None
+
+
+def split_replay(
+    job: RetrainingJob, run_folder: Path, library: CaseLibrary, pause: Callable[[], None] = lambda: None
+) -> ReplayCases:
+    """Part the replay folder by patient: two thirds rehearse, one third measures forgetting; the same every time.
+
+    A patient of whom the case library had a scan or a near-copy of one is left out: a hold-out case must not rehearse,
+    and a training case does not show what was forgotten. The library's memory of its scans decides that, no scan of
+    it is opened. The outcome is written into the run folder, and read from there ever after.
+
+    Raises:
+        DatasetError: the folder is gone or not as expected.
+    """
+    if not job.replay_folder:
+        return ReplayCases()
+    cases = read_dataset(job.replay_folder)
+    decided = _read_decided(run_folder / REPLAY_FILE)
+    if decided is None:
+        decided = _decide(cases, library, pause)
+        write_text(json.dumps(decided, indent=2) + "\n", run_folder / REPLAY_FILE)
+    by_name = {case.name: case for case in cases}
+    missing = sorted({*decided["rehearse"], *decided["measure"]} - set(by_name))
+    if missing:
+        cause = f"{len(missing)} cases are no longer in the replay folder."
+        raise DatasetError(cause, f"Put them back, or discard this run and start again ({missing[0]}).")
+    return ReplayCases(
+        tuple(by_name[name] for name in decided["rehearse"]),
+        tuple(by_name[name] for name in decided["measure"]),
+        decided["left_out"],
+    )
+
+
+def _read_decided(path: Path) -> dict | None:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def _decide(cases: Sequence[Case], library: CaseLibrary, pause: Callable[[], None]) -> dict:
+    memory = read_patients(library.folder / "patients.json", library.folder / "salt")
+    known_names = {case.source_name for case in library.cases()}
+    known_patients, left_out = set(), {}
+    for case in cases:
+        pause()
+        try:
+            case.load_mask()
+            scan = Scan(case.load_image())
+        except DDSPSegmentationError as error:
+            left_out[case.name] = error.cause
+            continue
+        if case.name in known_names or scan.content(memory) in memory.images or memory.near_copy(scan.texture):
+            known_patients.add(case.patient)
+    for case in cases:
+        if case.patient in known_patients:
+            left_out[case.name] = "The case library has a scan of this patient."
+    kept = [case for case in cases if case.name not in left_out]
+    measuring = measuring_patients(case.patient for case in kept)
+    return {
+        "rehearse": [case.name for case in kept if case.patient not in measuring],
+        "measure": [case.name for case in kept if case.patient in measuring],
+        "left_out": left_out,
+    }
+
+
+def measuring_patients(patients: Iterable[str]) -> set[str]:
+    """About a third of the patients, who measure forgetting; whether one is among them depends on him alone.
+
+    Only where all or none would be, one patient changes sides; a single patient rehearses.
+    """
+    ranks = {patient: int(hashlib.sha256(patient.encode()).hexdigest(), 16) for patient in set(patients)}
+    order = sorted(ranks, key=lambda patient: (ranks[patient] % 3, ranks[patient]))
+    measuring = {patient for patient in order if ranks[patient] % 3 == 0}
+    if len(order) < 2:
+        return set()
+    return (measuring or set(order[:1])) - (set(order[-1:]) if len(measuring) == len(order) else set())

@@ -1,0 +1,337 @@
+"""A retraining as a process of its own: ``python -m DDSPSegmentationLib.service.retraining_process RUN_FOLDER``.
+
+It is tied to nobody by pipes: it writes how it stands into its run folder, waits between two steps while the file
+``pause`` is there, and ends by itself when its run folder or the process it works for is gone. Whatever ended it, the
+run goes on from its folder when it is started again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import faulthandler
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..engine.errors import Cancelled, DDSPSegmentationError, DeviceError, StorageError, TorchMissingError, WorkerError
+from ..library.folder_lock import FolderInUseError, FolderLock
+from ..library.model_registry import ModelRegistry
+from .process_identity import end_process, lower_priority, process_birth
+from .protocol import PACKAGE_FOLDER
+from .retraining import RETRAINING_LOCK, retrain
+from .retraining_job import JOB_FILE, RetrainingJob
+from .retraining_run import CANDIDATE_FILE, LOG_FILE, RetrainingProgress
+from .retraining_status import (
+    DISCARDED,
+    DONE,
+    FAILED,
+    INTERRUPTED,
+    PAUSED,
+    RUNNING,
+    RunStatus,
+    StatusWriter,
+    is_at_work,
+    read_status,
+    read_values,
+)
+from .runner import INSTALL_TORCH, require_torch
+
+if TYPE_CHECKING:
+    from ..library.model_version import ModelVersion
+
+PAUSE_FILE = "pause"
+EXIT_FAILED = 70  # never 1: a launcher says 1 for a process that was killed
+EXIT_STOPPED = 71
+EXIT_NOT_NEEDED = 72
+
+_CANCEL_SECONDS = 10.0
+_LOOK_SECONDS = 0.5
+_OUT_OF_MEMORY = ("memoryerror", "out of memory", "not enough memory", "allocate memory", "bad allocation", "bad_alloc")
+
+
+def start_retraining_process(
+    run_folder: Path | str, command: Sequence[str] | None = None, parent: int | None = None
+) -> subprocess.Popen:
+    """Start a run, or go on with it, in the background; see ``read_status`` for what becomes of it.
+
+    Args:
+        command: the Python to run, with its first arguments; this one by default.
+        parent: process id; the run ends soon after that process. This process by default.
+
+    Raises:
+        FolderInUseError: a process is at work on the run. DatasetError: there is no such run. StorageError,
+            WorkerError: it cannot be started.
+    """
+    folder = Path(run_folder).resolve()
+    if is_at_work(read_values(folder)):
+        raise FolderInUseError(f"The retraining '{folder.name}' is at work already.", "Wait for it, or cancel it.")
+    RetrainingJob.read(folder)
+    pause_retraining(folder, False)
+    status = StatusWriter(folder, pid=0)
+    words = ["-m", "DDSPSegmentationLib.service.retraining_process", str(folder)]
+    words += ["--parent-process", str(os.getpid() if parent is None else parent)]
+    try:
+        with open(folder / LOG_FILE, "ab") as log:
+            return subprocess.Popen(
+                [*(command or [sys.executable]), *words],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=folder.parent,
+                env=_environment(),
+                **_DETACHED,
+            )
+    except OSError as error:
+        failed = WorkerError(
+            f"The retraining's process could not be started ({error.strerror or error}).",
+            "Install Slicer again if its Python is missing; else try again.",
+        )
+        status.end(FAILED, message=failed.cause, next_step=failed.next_step)
+        raise failed from error
+
+
+# No console window on Windows; elsewhere Ctrl-C in a terminal is for the program that started it.
+_DETACHED: dict = (
+    {"creationflags": subprocess.CREATE_NO_WINDOW} if sys.platform == "win32" else {"start_new_session": True}
+)
+
+
+def _environment() -> dict[str, str]:
+    """Ours, with this very package in front, and nothing written into the installed folder."""
+    folders = [str(Path(PACKAGE_FOLDER).parent), os.environ.get("PYTHONPATH", "")]
+    path = os.pathsep.join(filter(None, folders))
+    return {**os.environ, "PYTHONPATH": path, "PYTHONUTF8": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+def unfinished_runs(models_folder: Path | str) -> list[RunStatus]:
+    """Runs that are at work, were interrupted or failed, oldest first."""
+    runs = ModelRegistry(models_folder).runs_folder
+    try:
+        folders = sorted(path for path in runs.iterdir() if not path.name.startswith("."))
+    except OSError:
+        return []
+    found = [read_status(folder) for folder in folders if (folder / JOB_FILE).is_file()]
+    return [status for status in found if status.state not in (DONE, DISCARDED)]
+
+
+def pause_retraining(run_folder: Path | str, paused: bool) -> None:
+    """Make a run wait between two steps, or let it go on.
+
+    Raises:
+        StorageError: the run folder cannot be written.
+    """
+    path = Path(run_folder) / PAUSE_FILE
+    try:
+        if paused:
+            path.touch()
+        else:
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        raise StorageError(f"'{path.name}' cannot be written ({error.strerror}).", "Cancel the retraining.") from error
+
+
+def cancel_retraining(run_folder: Path | str) -> None:
+    """End the process of a run, if it is still the very same, and discard the run.
+
+    Raises:
+        ValueError: its status names process 1 or the like. FolderInUseError: another computer is at work on it.
+        StorageError: the folder cannot be deleted.
+    """
+    folder = Path(run_folder)
+    give_up = time.monotonic() + _CANCEL_SECONDS
+    while True:
+        values = read_values(folder)
+        if is_at_work(values) and values["pid"]:
+            end_process(values["pid"], values["birth"])
+            while process_birth(values["pid"]) == values["birth"] and time.monotonic() < give_up:
+                time.sleep(0.02)
+        try:
+            return discard_run(folder)
+        except FolderInUseError:  # a process that has just started says in a moment who it is
+            if values.get("pid") or time.monotonic() > give_up:
+                raise
+            time.sleep(0.1)
+
+
+def discard_run(run_folder: Path | str) -> None:
+    """Delete a run that is not at work, and its candidate if that was never compared.
+
+    Raises:
+        FolderInUseError: a retraining is at work in this models folder. StorageError: it cannot be deleted.
+    """
+    folder = Path(run_folder)
+    if not folder.is_dir():
+        return
+    with FolderLock(folder.parent, name=RETRAINING_LOCK, what="runs folder"):
+        _delete_candidate(folder)
+        aside = folder.with_name(f".discarded-{folder.name}")
+        try:
+            os.replace(folder, aside)
+        except OSError as error:
+            cause = f"The run '{folder.name}' cannot be deleted ({error.strerror})."
+            raise StorageError(cause, "Close the programs that have its files open, then try again.") from error
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _delete_candidate(folder: Path) -> None:
+    """A version that was published and not compared goes with its run; the active one stays."""
+    try:
+        job = RetrainingJob.read(folder)
+        name = json.loads((folder / CANDIDATE_FILE).read_text(encoding="utf-8"))["version"]
+        registry = ModelRegistry(job.models_folder)
+        version = registry.version(name)
+        if version.ledger.get("run") == job.token and not version.comparison:
+            registry.delete(name)
+    except (DDSPSegmentationError, OSError, ValueError, KeyError, TypeError):
+        return
+
+
+# ---- the process itself
+
+
+class ReportedRun:
+    """A retraining in this process that keeps its status up to date, and can be paused and stopped from outside.
+
+    Args:
+        parent: id of the process that it works for; ``None`` works for nobody.
+        told: called with every progress as well.
+    """
+
+    def __init__(
+        self, run_folder: Path, parent: int | None = None, told: Callable[[RetrainingProgress], None] | None = None
+    ):
+        self._folder, self._told = run_folder, told or (lambda progress: None)
+        self._parent = parent, "" if parent is None else process_birth(parent)
+        self._stopped = threading.Event()
+        self._ended = threading.Event()
+
+    def run(self) -> ModelVersion:
+        """Retrain; whatever is raised is in the status, too.
+
+        Raises:
+            FolderInUseError: another process is at work on this run; its status stays as it is. Cancelled: stopped.
+        """
+        values = read_values(self._folder)
+        if is_at_work(values) and values["pid"] not in (0, os.getpid()):
+            cause = f"The retraining '{self._folder.name}' is at work in process {values['pid']}."
+            raise FolderInUseError(cause, "Wait for it, or cancel it.")
+        self._status = StatusWriter(self._folder)
+        threading.Thread(target=self._watch, daemon=True).start()
+        try:
+            _load_torch()
+            version = retrain(self._folder, self._tell, self._pause)
+        except (Cancelled, KeyboardInterrupt):
+            self._status.end(INTERRUPTED)
+            raise
+        except BaseException as error:
+            explained = explain(error)
+            self._status.end(FAILED, message=explained.cause, next_step=explained.next_step)
+            raise
+        finally:
+            self._ended.set()
+        self._status.end(DONE, version=version.name)
+        return version
+
+    def stop(self, *_signal: object) -> None:
+        """End between two steps, with a checkpoint."""
+        self._stopped.set()
+
+    def _tell(self, progress: RetrainingProgress) -> None:
+        self._status.tell(progress)
+        self._told(progress)
+
+    def _pause(self) -> None:
+        if (self._folder / PAUSE_FILE).exists():
+            self._status.set_state(PAUSED)
+            while (self._folder / PAUSE_FILE).exists() and not self._stopped.wait(0.1):
+                pass
+            self._status.set_state(RUNNING)
+        if self._stopped.is_set():
+            raise Cancelled()
+
+    def _watch(self) -> None:
+        parent, birth = self._parent
+        while not self._ended.wait(_LOOK_SECONDS):
+            if not self._folder.is_dir() or (parent is not None and (not birth or process_birth(parent) != birth)):
+                os._exit(EXIT_NOT_NEEDED)
+            self._status.beat()
+
+
+def _load_torch() -> None:
+    """Load PyTorch and let it use the cores there are.
+
+    Raises:
+        TorchMissingError: it is missing, too old, or does not load.
+    """
+    version = require_torch()
+    try:
+        from ..engine.devices import set_threads
+    except Exception as error:
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise TorchMissingError(f"PyTorch {version} cannot be loaded: {reason}.", INSTALL_TORCH) from error
+    set_threads()
+
+
+def explain(error: BaseException) -> DDSPSegmentationError:
+    """Cause and next step of whatever ended a run, without the path or name of any scan."""
+    if isinstance(error, DDSPSegmentationError):
+        return error
+    text = f"{type(error).__name__} {error}".lower()
+    if isinstance(error, MemoryError) or any(words in text for words in _OUT_OF_MEMORY):
+        what = "The GPU" if "cuda" in text or "mps" in text else "The computer"
+        step = "Close other programs, then resume; or start again with the device CPU."
+        return DeviceError(f"{what} ran out of memory.", step)
+    if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "no space left" in text:
+        return StorageError("The disk is full.", "Free some space, then resume the retraining.")
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+    return WorkerError(
+        f"The retraining ended unexpectedly ({type(error).__name__}{place}).",
+        f"Resume it; if it fails again, report what {LOG_FILE} in its folder says.",
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Do one run; returns the exit code, 0 only when its candidate was published and compared."""
+    parser = argparse.ArgumentParser(description="Do a retraining, or go on with it.")
+    parser.add_argument("run_folder", type=Path)
+    parser.add_argument("--parent-process", type=int, metavar="PID", help="end soon after this process")
+    chosen = parser.parse_args(arguments)
+    faulthandler.enable()
+    lower_priority()
+    run = ReportedRun(chosen.run_folder, chosen.parent_process)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, run.stop)
+    try:
+        run.run()
+    except Cancelled:
+        return EXIT_STOPPED
+    except BaseException as error:
+        _print_details(error)
+        return EXIT_FAILED
+    return 0
+
+
+def _print_details(error: BaseException) -> None:
+    """What happened, for the log: no message of a stranger, which may name a scan and with it a patient."""
+    words = f"{error.cause}\n" if isinstance(error, DDSPSegmentationError) else ""
+    if not words or error.__cause__ is not None:
+        trace = error.__cause__ or error
+        words += f"{''.join(traceback.format_tb(trace.__traceback__))}{type(trace).__name__}\n"
+    print(words, end="", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    code = main()
+    sys.stdout.flush()
+    os._exit(code)  # nothing to tidy up, and no thread may hold the process back

@@ -1,0 +1,281 @@
+"""One retraining from its job to the compared candidate; each step is skipped when an earlier process has done it.
+
+The weights are fixed, named and published first. Only then are the hold-out cases opened, by the comparison.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .. import __version__
+from ..engine.errors import ModelError
+from ..engine.images import write_text
+from ..engine.model import ModelDescription, describe_model, write_description
+from ..learning.comparison import compare_versions
+from ..learning.dataset import Case
+from ..learning.finetuning import FineTuner, FineTuningProgress
+from ..learning.finetuning_settings import estimate_seconds
+from ..library.case_library import CaseLibrary
+from ..library.model_registry import ModelRegistry
+from ..library.model_version import LEDGER_FILE, ModelVersion
+from .retraining_job import (
+    JOB_FILE,
+    OTHER_SCANNERS,
+    REPLAY_FOLDER,
+    START_AGAIN,
+    FrozenCase,
+    ReplayCases,
+    RetrainingJob,
+    check_training_cases,
+    split_replay,
+)
+
+if TYPE_CHECKING:
+    from ..learning.finetuning import FineTuned
+    from ..learning.finetuning_settings import FineTuningSettings
+
+LEDGER_SCHEMA = 1
+CANDIDATE_FILE = "candidate.json"
+STATUS_FILE, CURVE_FILE, LOG_FILE = "status.json", "curve.csv", "retraining.log"
+SECONDS_TO_COMPARE = 8.0  # a case by two versions on two cores
+
+_TRAINING_FOLDER, _COMPARISON_FOLDER = "training", "comparison"
+
+
+@dataclass(frozen=True)
+class RetrainingProgress:
+    """Where a retraining is: ``fraction`` of the whole; loss and Dice when they were measured just now."""
+
+    stage: str
+    fraction: float
+    seconds_left: float
+    step: int = 0
+    steps: int = 0
+    loss: float | None = None
+    dice: float | None = None
+
+
+class RetrainingRun:
+    """See ``retraining.retrain``, which makes sure that there is but one at a time."""
+
+    def __init__(
+        self,
+        folder: Path,
+        job: RetrainingJob,
+        progress: Callable[[RetrainingProgress], None] | None,
+        pause: Callable[[], None] | None,
+        settings: FineTuningSettings | None,
+    ):
+        self.folder, self.job, self.settings = folder, job, settings
+        self.library, self.registry = CaseLibrary(job.cases_folder), ModelRegistry(job.models_folder)
+        self._progress = progress or (lambda told: None)
+        self._pause = pause or (lambda: None)
+        training, hold_out = job.training, job.hold_out
+        self._seconds_to_train = estimate_seconds(len(training), len({case.patient for case in training}))
+        self._seconds_to_compare = (len(hold_out) + 1) * SECONDS_TO_COMPARE
+        self._training_share = self._seconds_to_train / (self._seconds_to_train + self._seconds_to_compare)
+
+    def run(self) -> ModelVersion:
+        candidate = self._candidate()
+        if candidate is None:
+            candidate = self._fix_candidate(self._fine_tune())
+        version = self._published(candidate)
+        if not version.comparison:
+            version = self._compare(version, candidate)
+        self._tell("Done", 1.0, 0.0)
+        _clear(self.folder)
+        return version
+
+    # ---- training
+
+    def _fine_tune(self) -> tuple[FineTuned, ReplayCases]:
+        """Train on the job's training cases; nothing of a hold-out case is opened."""
+        job = self.job
+        self._tell("Checking the cases", 0.0, self._seconds_to_train + self._seconds_to_compare)
+        check_training_cases(job, self.library)
+        parent = self._parent_folder()
+        replay = split_replay(job, self.folder, self.library, self._pause)
+        tuner = FineTuner(
+            parent,
+            [job.case(case) for case in job.training],
+            self.folder / _TRAINING_FOLDER,
+            replay=replay.rehearse,
+            device=job.device,
+            progress=self._tell_training,
+            pause=self._pause,
+            settings=self.settings,
+        )
+        return tuner.run(), replay
+
+    def _parent_folder(self) -> Path:
+        folder = self.registry.checked_folder(self.job.parent)
+        if describe_model(folder).sha256 != self.job.parent_sha256:
+            raise ModelError(f"Version '{self.job.parent}' is not the one this retraining started from.", START_AGAIN)
+        return folder
+
+    # ---- the candidate
+
+    def _candidate(self) -> dict | None:
+        with suppress(OSError, ValueError):
+            return json.loads((self.folder / CANDIDATE_FILE).read_text(encoding="utf-8"))
+        return None
+
+    def _write_candidate(self, candidate: dict) -> None:
+        write_text(json.dumps(candidate, indent=2) + "\n", self.folder / CANDIDATE_FILE)
+
+    def _fix_candidate(self, trained: tuple[FineTuned, ReplayCases]) -> dict:
+        """Name the candidate by its weights, which from now on do not change."""
+        tuned, replay = trained
+        sha256 = describe_model(tuned.folder).sha256
+        candidate = {
+            "version": self._free_name(sha256),
+            "folder": tuned.folder.relative_to(self.folder).as_posix(),
+            "ledger": self._ledger(tuned, replay, sha256),
+            "cross_validation": tuned.cross_validation,
+        }
+        self._write_candidate(candidate)
+        return candidate
+
+    def _free_name(self, sha256: str) -> str:
+        taken = {version.name for version in self.registry.versions()}
+        names = (f"tuned-{time.strftime('%Y-%m-%d')}-{sha256[:length]}" for length in range(4, len(sha256)))
+        return next(name for name in names if name not in taken)
+
+    def _ledger(self, tuned: FineTuned, replay: ReplayCases, sha256: str) -> dict:
+        """What was trained on, what steered each choice, and what was not touched."""
+        job = self.job
+        return {
+            **tuned.ledger,
+            "schema_version": LEDGER_SCHEMA,
+            "run": job.token,
+            "started": job.made,
+            "package_version": __version__,
+            "weights_sha256": sha256,
+            "training": [case.in_ledger() for case in job.training],
+            "replay": [case.name for case in replay.rehearse],
+            "forgetting": [case.name for case in replay.measure],
+            "replay_left_out": replay.left_out,
+            "hold_out": [{**case.in_ledger(), "first_read": None} for case in job.hold_out],
+        }
+
+    def _published(self, candidate: dict) -> ModelVersion:
+        """The candidate among the versions; published now, unless an earlier process has done so."""
+        name = candidate["version"]
+        for version in self.registry.versions():
+            if version.name == name and version.ledger.get("run") == self.job.token:
+                return version
+        self._tell("Publishing the candidate", self._training_share, self._seconds_to_compare)
+        folder = self.folder / candidate["folder"]
+        described = describe_model(folder)
+        parent = self.registry.version(self.job.parent).description
+        # Rehearsed cases were seen, too: whoever is trained from here on must not be tested on them.
+        training = {**described.training, "parent_cases": sorted(_seen_by(parent))}
+        write_description(folder, replace(described, version=name, training=training))
+        return self.registry.publish(folder, name, {LEDGER_FILE: _json_bytes(candidate["ledger"])})
+
+    # ---- the comparison
+
+    def _compare(self, version: ModelVersion, candidate: dict) -> ModelVersion:
+        """Read the hold-out cases, whose time of reading is written down first, and attach what came of it."""
+        job, ledger = self.job, candidate["ledger"]
+        new_folder = self.registry.checked_folder(version.name)
+        if describe_model(new_folder).sha256 != ledger["weights_sha256"]:
+            raise ModelError(f"The weights of version '{version.name}' are not those of this retraining.", START_AGAIN)
+        hold_out = [case for case in job.hold_out if self._is_unseen_and_there(case)]
+        compared, now = {case.id for case in hold_out}, time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        for case in ledger["hold_out"]:
+            if case["case"] in compared:
+                case["first_read"] = case["first_read"] or now
+        self._write_candidate(candidate)
+        self.registry.attach(version.name, {LEDGER_FILE: _json_bytes(ledger)})
+        forgetting, forgetting_name = self._forgetting(hold_out)
+        output = self.folder / _COMPARISON_FOLDER
+        shutil.rmtree(output, ignore_errors=True)
+        compare_versions(
+            self._parent_folder(),
+            new_folder,
+            [job.case(case) for case in hold_out],
+            output,
+            old_masks=frozenset(case.id for case in hold_out if case.model_version == job.parent),
+            forgetting=forgetting,
+            forgetting_name=forgetting_name,
+            cross_validation=candidate["cross_validation"],
+            device=job.device,
+            progress=self._tell_comparison,
+        )
+        return self.registry.attach(version.name, {path.name: path for path in sorted(output.iterdir())})
+
+    def _is_unseen_and_there(self, case: FrozenCase) -> bool:
+        """A case that was deleted meanwhile is not compared, nor one that the old version was trained on elsewhere."""
+        seen = _seen_by(self.registry.version(self.job.parent).description)
+        stored = self.job.case(case)
+        there = stored.image_path.is_file() and stored.label_path.is_file()
+        return there and not {case.id, case.source_name} & seen
+
+    def _forgetting(self, hold_out: list[FrozenCase]) -> tuple[list[Case], str]:
+        replay = split_replay(self.job, self.folder, self.library, self._pause).measure
+        if replay:
+            return list(replay), REPLAY_FOLDER
+        elsewhere = self.job.of_other_scanners(hold_out)
+        return [self.job.case(case) for case in elsewhere], OTHER_SCANNERS if elsewhere else ""
+
+    # ---- what is told
+
+    def _tell(self, stage: str, fraction: float, seconds_left: float) -> None:
+        self._progress(RetrainingProgress(stage, fraction, seconds_left))
+
+    def _tell_training(self, told: FineTuningProgress) -> None:
+        self._progress(
+            RetrainingProgress(
+                told.stage,
+                told.fraction * self._training_share,
+                told.seconds_left + self._seconds_to_compare,
+                told.step,
+                told.steps,
+                told.loss,
+                told.dice,
+            )
+        )
+
+    def _tell_comparison(self, phase: str, fraction: float) -> None:
+        """Tell, and wait or stop where asked to: between two cases as between two steps."""
+        self._pause()
+        share = self._training_share
+        self._tell(phase, share + (1 - share) * fraction, self._seconds_to_compare * (1 - fraction))
+
+
+def _seen_by(version: ModelDescription) -> set[str]:
+    """Cases that a version or those before it were trained on or rehearsed."""
+    return {name for key in ("cases", "parent_cases", "replay") for name in version.training.get(key, [])}
+
+
+def _json_bytes(values: dict) -> bytes:
+    return (json.dumps(values, indent=2) + "\n").encode()
+
+
+def _clear(run_folder: Path) -> None:
+    """Delete a finished run but for what its watcher still reads; the job is the last but one."""
+    last = (JOB_FILE, CANDIDATE_FILE)
+    for path in list(run_folder.iterdir()):
+        if path.name not in (*last, STATUS_FILE, CURVE_FILE, LOG_FILE):
+            remove(path)
+    for name in last:
+        remove(run_folder / name)
+    with suppress(OSError):
+        run_folder.rmdir()
+
+
+def remove(path: Path) -> None:
+    """Delete a file or folder, as far as the system lets us."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink()

@@ -1,0 +1,304 @@
+"""Wrong masks in the training: does the comparison keep the version that was made from them? One command.
+
+    python Testing/Benchmarks/poisoned.py PROMISE12 --model BASE --output FOLDER [--centre RUNMC]
+
+PROMISE12 is a folder with images/, labels/ and index.csv (centres); BASE is a model that was not trained on the centre,
+for instance base/model of new_centre.py. Four cases of the centre are trained on with wrong masks, all others of the
+centre are the hold-out, with right ones:
+
+* shifted: every mask 15 mm to the patient's left;
+* upside-down: flipped cranio-caudally within its scan, on the four glands farthest off the middle in that direction;
+* mirrored: flipped about the scan's midline, on the four glands farthest off it;
+* swapped: two of the four cases have each other's mask.
+
+Controls with right masks on the same cases must not be called worse. Then everything is wrong, the hold-out too, so
+that no comparison on it can tell: what says the door of the case library, given the base model's own contour as the
+prediction, and what says the drift on the bundled scan? --folds and --steps make the cross-validation and the training
+shorter than the panel's (two folds and 48 steps: about three minutes a variant on two processor cores).
+
+A run that was stopped goes on where it was. Figures: results.json in OUTPUT/<centre>-<folds>x<steps>, and the table
+that is printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(REPOSITORY / "DDSPSegmentation"))
+
+import numpy as np  # noqa: E402
+import SimpleITK as sitk  # noqa: E402
+
+from DDSPSegmentationLib.engine.devices import set_threads  # noqa: E402
+from DDSPSegmentationLib.engine.errors import DatasetError  # noqa: E402
+from DDSPSegmentationLib.engine.images import read_mask, write_image, write_text  # noqa: E402
+from DDSPSegmentationLib.engine.segmenter import Segmenter  # noqa: E402
+from DDSPSegmentationLib.learning.calibration import dice  # noqa: E402
+from DDSPSegmentationLib.learning.comparison import compare_versions  # noqa: E402
+from DDSPSegmentationLib.learning.dataset import Case, read_dataset  # noqa: E402
+from DDSPSegmentationLib.learning.finetuning import FineTuner  # noqa: E402
+from DDSPSegmentationLib.learning.finetuning_settings import FineTuningSettings  # noqa: E402
+from DDSPSegmentationLib.library.case_library import CaseLibrary  # noqa: E402
+
+TRAINED_ON, LEAST_HOLD_OUT = 4, 6
+SHIFT_MM = 15.0
+LEFT_RIGHT, CRANIO_CAUDAL = 2, 0  # axes of an axial scan's array (z, y, x)
+ALARMS = ("worse", "forgotten", "drifted")
+EVERYTHING = "everything "
+
+Masks = dict[str, sitk.Image]
+
+
+# ---- wrong masks
+
+
+def shifted(masks: Masks) -> Masks:
+    """Every mask 15 mm along the scan's rows, which is to the patient's left in an axial scan."""
+    moved = {}
+    for name, mask in masks.items():
+        along = np.array(mask.GetDirection()).reshape(3, 3)[:, 0]
+        transform = sitk.TranslationTransform(3, (-SHIFT_MM * along).tolist())
+        moved[name] = sitk.Resample(mask, mask, transform, sitk.sitkNearestNeighbor)
+    return moved
+
+
+def upside_down(masks: Masks) -> Masks:
+    return {name: _flipped(mask, CRANIO_CAUDAL) for name, mask in masks.items()}
+
+
+def mirrored(masks: Masks) -> Masks:
+    return {name: _flipped(mask, LEFT_RIGHT) for name, mask in masks.items()}
+
+
+def _flipped(mask: sitk.Image, axis: int) -> sitk.Image:
+    flipped = sitk.GetImageFromArray(np.ascontiguousarray(np.flip(sitk.GetArrayViewFromImage(mask), axis)))
+    flipped.CopyInformation(mask)
+    return flipped
+
+
+def two_swapped(masks: Masks) -> Masks:
+    """The first two get each other's mask."""
+    first, second = sorted(masks)[:2]
+    return masks | all_swapped({name: masks[name] for name in (first, second)})
+
+
+def all_swapped(masks: Masks) -> Masks:
+    """Every case gets its neighbor's mask, laid middle on middle where the scans differ in size."""
+    names = sorted(masks)
+    order = {name: names[place ^ 1] if place ^ 1 < len(names) else names[0] for place, name in enumerate(names)}
+    return {name: _laid_on(masks[other], masks[name]) for name, other in order.items()}
+
+
+def _laid_on(mask: sitk.Image, grid: sitk.Image) -> sitk.Image:
+    laid = sitk.Image(mask)
+    laid.SetDirection(grid.GetDirection())
+    step = np.subtract(_middle(grid), _middle(laid))
+    laid.SetOrigin((np.array(laid.GetOrigin()) + step).tolist())
+    return sitk.Resample(laid, grid, sitk.Transform(), sitk.sitkNearestNeighbor)
+
+
+def _middle(image: sitk.Image) -> tuple[float, ...]:
+    return image.TransformContinuousIndexToPhysicalPoint([(size - 1) / 2 for size in image.GetSize()])
+
+
+def unchanged(masks: Masks) -> Masks:
+    return dict(masks)
+
+
+@dataclass(frozen=True)
+class Poison:
+    """What is done to the training masks and to all masks at once; along which axis the glands lie off the middle."""
+
+    training: Callable[[Masks], Masks]
+    everything: Callable[[Masks], Masks] | None
+    axis: int = LEFT_RIGHT
+
+
+VARIANTS = {
+    "clean": Poison(unchanged, None),
+    "clean, as for upside-down": Poison(unchanged, None, CRANIO_CAUDAL),
+    "shifted": Poison(shifted, shifted),
+    "upside-down": Poison(upside_down, upside_down, CRANIO_CAUDAL),
+    "mirrored": Poison(mirrored, mirrored),
+    "swapped": Poison(two_swapped, all_swapped),
+}
+
+
+# ---- one variant
+
+
+class Benchmark:
+    """All variants at one centre; each result is kept as soon as it is there."""
+
+    def __init__(self, base: Path, cases: list[Case], folder: Path, settings: FineTuningSettings):
+        self.base, self.cases, self.folder, self.settings = base, cases, folder, settings
+        self._file = folder / "results.json"
+        self.results = {"settings": {"folds": settings.folds, "steps": settings.most_steps}, "variants": {}, "door": {}}
+        if self._file.is_file():
+            self.results = json.loads(self._file.read_text(encoding="utf-8"))
+
+    def run(self, names: list[str]) -> None:
+        for name in names:
+            if name not in self.results["variants"]:
+                print(f"{name} ...", flush=True)
+                self._keep("variants", name, self._compared(name))
+            if VARIANTS[name].everything and EVERYTHING + name not in self.results["variants"]:
+                self._keep("variants", EVERYTHING + name, self._compared(name, everything=True))
+        for name in names:
+            if name not in self.results["door"] and not (name.startswith("clean") and "clean" in self.results["door"]):
+                self._keep("door", name, self._door(VARIANTS[name].everything or unchanged))
+
+    def _keep(self, part: str, name: str, result: dict) -> None:
+        self.results[part][name] = result
+        write_text(json.dumps(self.results, indent=2) + "\n", self._file)
+
+    def _compared(self, name: str, everything: bool = False) -> dict:
+        """Train on four cases with this poison and compare; poison the hold-out, too, if everything is to be wrong."""
+        poison, started = VARIANTS[name], time.monotonic()
+        chosen = sorted(self.cases, key=lambda case: -off_the_middle(case.load_mask(), poison.axis))[:TRAINED_ON]
+        chosen.sort(key=lambda case: case.name)
+        hold_out = [case for case in self.cases if case not in chosen]
+        place = self.folder / name.replace(", ", "-").replace(" ", "-")
+        training, label_dice = self._with_masks(chosen, poison.training, place / "labels")
+        tuned = FineTuner(self.base, training, place / "run", progress=show_progress, settings=self.settings).run()
+        if everything:
+            hold_out, label_dice = self._with_masks(hold_out, poison.everything, place / "hold-out labels")
+        output = place / ("comparison of everything" if everything else "comparison")
+        found = compare_versions(self.base, tuned.folder, hold_out, output, cross_validation=tuned.cross_validation)
+        return {
+            "training": [case.name for case in chosen],
+            "hold_out": [case.name for case in hold_out],
+            "label_dice": label_dice,
+            "minutes": (time.monotonic() - started) / 60,
+            "steps": tuned.cross_validation["steps"],
+            "verdict": found.verdict,
+            "recommendation": found.recommendation,
+            "gain": found.hold_out_summary.gain,
+            "agreement": found.agreement,
+            "sentences": list(found.sentences),
+        }
+
+    def _with_masks(
+        self, cases: list[Case], poison: Callable[[Masks], Masks], folder: Path
+    ) -> tuple[list[Case], dict[str, float]]:
+        """The cases with other masks, and the Dice of each with the right one."""
+        right = {case.name: case.load_mask() for case in cases}
+        wrong = poison(right)
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, mask in wrong.items():
+            if not (folder / f"{name}.mha").is_file():
+                write_image(mask, folder / f"{name}.mha")
+        with_masks = [replace(case, label_path=folder / f"{case.name}.mha") for case in cases]
+        return with_masks, {name: dice(wrong[name], right[name]) for name in right}
+
+    # ---- the door
+
+    def _door(self, poison: Callable[[Masks], Masks]) -> dict:
+        """What the case library says when all cases of the centre come with such masks."""
+        place = self.folder / "door"
+        shutil.rmtree(place, ignore_errors=True)
+        library, said = CaseLibrary(place), {}
+        masks = poison({case.name: case.load_mask() for case in self.cases})
+        for case in self.cases:
+            try:
+                given = {"prediction": self._prediction(case), "patient_key": case.patient}
+                said[case.name] = list(library.add(case.load_image(), masks[case.name], **given).warnings)
+            except DatasetError as error:
+                said[case.name] = [f"Refused: {error}"]
+        shutil.rmtree(place)
+        return said
+
+    def _prediction(self, case: Case) -> sitk.Image:
+        path = self.folder / "predictions" / f"{case.name}.mha"
+        if not path.is_file():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_image(Segmenter(self.base).segment(case.load_image(), name=case.name).mask, path)
+        return read_mask(path)
+
+
+def off_the_middle(mask: sitk.Image, axis: int) -> float:
+    """Distance in mm of a gland's center from the middle of its scan along one axis of the array (z, y, x)."""
+    inside = sitk.GetArrayViewFromImage(mask) != 0
+    center = float(np.nonzero(inside)[axis].mean())
+    return abs(center - (inside.shape[axis] - 1) / 2) * mask.GetSpacing()[2 - axis]
+
+
+def show_progress(told) -> None:
+    if told.step % 20 == 0:
+        print(f"  {told.stage}: {told.step}/{told.steps}, {told.seconds_left:.0f} s left", flush=True)
+
+
+def is_caught(result: dict) -> bool:
+    return result["verdict"] in ALARMS and result["recommendation"] == "keep"
+
+
+def report(results: dict) -> str:
+    lines = [f"{'variant':28s}{'masks':>8s}{'gain':>8s}{'drift':>8s}  verdict, recommendation"]
+    for name, result in results["variants"].items():
+        right = np.mean(list(result["label_dice"].values()))
+        agreement = np.nan if result["agreement"] is None else result["agreement"]
+        figures = f"{right:8.3f}{result['gain']:+8.3f}{agreement:8.3f}"
+        lines.append(f"{name:28s}{figures}  {result['verdict']}, {result['recommendation']}")
+    lines.append("(masks: Dice of the wrong masks with the right ones; drift: agreement on the bundled scan)")
+    for name, said in results["door"].items():
+        flagged = [case for case, words in said.items() if words]
+        refused = [case for case, words in said.items() if words and words[0].startswith("Refused")]
+        lines.append(f"at the door, all {name}: {len(flagged)} of {len(said)} flagged, {len(refused)} of them refused")
+    poisoned = {name: result for name, result in results["variants"].items() if not name.startswith("clean")}
+    partly = {name: result for name, result in poisoned.items() if not name.startswith(EVERYTHING)}
+    caught = sum(map(is_caught, partly.values()))
+    kept = sum(result["recommendation"] == "keep" for result in poisoned.values())
+    lines.append(
+        f"caught by the comparison: {caught} of {len(partly)}; not activated by default: {kept} of {len(poisoned)}"
+    )
+    return "\n".join(lines)
+
+
+def is_as_expected(results: dict) -> bool:
+    """Every poison is caught, no control called worse, and what is wrong everywhere flagged at the door or by drift."""
+    for name, result in results["variants"].items():
+        flagged = any(results["door"].get(name.removeprefix(EVERYTHING), {}).values())
+        if name.startswith(EVERYTHING):
+            right = flagged or result["verdict"] == "drifted"
+        elif name.startswith("clean"):
+            right = result["verdict"] != "worse"
+        else:
+            right = is_caught(result)
+        if not right:
+            return False
+    return True
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("dataset", type=Path)
+    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--centre", default="RUNMC")
+    parser.add_argument("--folds", type=int, default=2)
+    parser.add_argument("--steps", type=int, default=48)
+    parser.add_argument("--only", nargs="+", choices=tuple(VARIANTS), default=tuple(VARIANTS))
+    chosen = parser.parse_args()
+    set_threads()
+    cases = [case for case in read_dataset(chosen.dataset) if case.centre == chosen.centre]
+    if len({case.patient for case in cases}) < TRAINED_ON + LEAST_HOLD_OUT:
+        parser.error(f"centre {chosen.centre} has {len(cases)} cases; {TRAINED_ON + LEAST_HOLD_OUT} are needed")
+    settings = FineTuningSettings(folds=chosen.folds, least_steps=chosen.steps, most_steps=chosen.steps)
+    folder = chosen.output / f"{chosen.centre}-{chosen.folds}x{chosen.steps}"
+    folder.mkdir(parents=True, exist_ok=True)
+    benchmark = Benchmark(chosen.model, cases, folder, settings)
+    benchmark.run(list(chosen.only))
+    print(report(benchmark.results))
+    return int(not is_as_expected(benchmark.results))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,650 @@
+"""The case library on a real disk: histories, splits, kills at every instant, several processes, full disks."""
+
+import io
+import json
+import os
+import random
+import shutil
+import time
+from contextlib import contextmanager, suppress
+from itertools import count
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from learning_parts import toy_scan, write_images_and_labels
+from library_parts import assert_whole, filled_library, finish, other_mask, start_process, state_of, wait_for_line
+
+from DDSPSegmentationLib.engine.errors import Cancelled, DatasetError, StorageError
+from DDSPSegmentationLib.engine.images import read_image, read_mask
+from DDSPSegmentationLib.learning.dataset import read_dataset
+from DDSPSegmentationLib.library import case_files
+from DDSPSegmentationLib.library.case_library import HOLD_OUT, TRAINING, CaseLibrary
+from DDSPSegmentationLib.library.folder_lock import FolderInUseError
+from DDSPSegmentationLib.library.patients import Patients
+
+KILLS = 15
+
+
+def voxels(path: Path) -> np.ndarray:
+    return sitk.GetArrayFromImage(read_image(path))
+
+
+# ---- storing, revising, taking back
+
+
+def test_a_library_that_is_only_looked_at_leaves_no_trace(tmp_path):
+    library = CaseLibrary(tmp_path / "Cases")
+    assert library.cases() == [] and library.problems() == [] and library.trashed() == []
+    assert library.split_counts() == {"training": 0, "hold-out": 0, "training patients": 0, "hold-out patients": 0}
+    with pytest.raises(DatasetError, match="no case a3f9-0001"):
+        library.case("a3f9-0001")
+    assert not (tmp_path / "Cases").exists()
+
+
+def test_a_stored_case_comes_back_as_it_was_accepted(tmp_path):
+    library = CaseLibrary(tmp_path / "Fälle à moi" / "Cases")
+    image, mask = toy_scan(1)
+    direction = (0.8, -0.6, 0, 0.6, 0.8, 0, 0, 0, 1)
+    for part in (image, mask):
+        part.SetDirection(direction)
+        part.SetSpacing((1.9000000000000004, 2.1, 4.123456789012345))
+    prediction = other_mask(mask, 3)
+    stored = library.add(
+        image, mask, prediction=prediction, model_version="2", model_sha256="ab" * 32, note="à relire", label="Nr. 7",
+        scanner="Siemens 3T",
+    )  # fmt: skip
+    case = CaseLibrary(library.folder).case(stored.case.id)
+    assert case == stored.case and stored.is_new and stored.warnings == ()
+    assert np.array_equal(voxels(case.image_path), sitk.GetArrayFromImage(image))
+    for path in (case.image_path, case.mask_path, case.prediction_path, case.label_path):
+        read = read_image(path)
+        assert read.GetDirection() == direction and read.GetSpacing() == image.GetSpacing()
+        assert read.GetOrigin() == image.GetOrigin()
+    assert np.array_equal(voxels(case.prediction_path), sitk.GetArrayFromImage(prediction))
+    revision = case.current
+    assert (revision.number, revision.state, revision.model_version, revision.note) == (1, "corrected", "2", "à relire")
+    assert 0.9 < revision.dice < 1 and (case.label, case.scanner, case.source_name) == ("Nr. 7", "Siemens 3T", "")
+
+
+def test_a_case_without_a_prediction_has_no_dice_and_an_unedited_one_says_so(tmp_path):
+    image, mask = toy_scan()
+    library = CaseLibrary(tmp_path)
+    case = library.add(image, mask).case
+    assert case.prediction_path is None and case.current.dice is None
+    case = library.revise(case.id, mask, prediction=mask, edited=False).case
+    assert case.current.state == "unedited" and case.current.dice == 1.0 and case.prediction_path.exists()
+
+
+def test_zones_are_merged_into_one_gland(tmp_path):
+    image, mask = toy_scan()
+    zones = sitk.GetArrayFromImage(mask)
+    zones[:6] *= 2
+    drawn = sitk.GetImageFromArray(zones)
+    drawn.CopyInformation(mask)
+    case = CaseLibrary(tmp_path).add(image, drawn).case
+    assert np.array_equal(voxels(case.label_path), sitk.GetArrayFromImage(mask))
+
+
+def test_the_same_scan_becomes_a_new_revision_whatever_type_its_values_have(tmp_path):
+    library = CaseLibrary(tmp_path)
+    image, mask = toy_scan()
+    image = sitk.Cast(image, sitk.sitkInt16)
+    first = library.add(image, mask, note="first").case
+    again = library.add(sitk.Cast(image, sitk.sitkFloat64), other_mask(mask, 1), note="second")
+    assert not again.is_new and again.case.id == first.id and again.warnings == ()
+    assert [revision.note for revision in again.case.revisions] == ["first", "second"]
+    assert np.array_equal(voxels(again.case.label_path), voxels(again.case.mask_path_of(2)))
+    assert np.array_equal(voxels(again.case.mask_path_of(1)), sitk.GetArrayFromImage(mask))
+    assert_whole(tmp_path)
+
+
+def test_a_revision_can_be_taken_back_and_its_number_is_not_used_again(tmp_path):
+    library = filled_library(tmp_path, 1)
+    case_id = library.cases()[0].id
+    _, mask = toy_scan(0)
+    second = library.revise(case_id, other_mask(mask, 1))
+    library.undo(second)
+    assert np.array_equal(voxels(library.case(case_id).label_path), sitk.GetArrayFromImage(mask))
+    assert (tmp_path / "trash" / f"{case_id}-revision-2" / "mask-2.mha").exists()
+    with pytest.raises(DatasetError, match="taken back already"):
+        library.undo(second)
+    assert library.revise(case_id, mask).case.current.number == 3
+    assert assert_whole(tmp_path) == {case_id: ("cases", 1, 3)}
+
+
+def test_taking_back_a_new_case_keeps_what_somebody_added_to_it_since(tmp_path):
+    library = CaseLibrary(tmp_path)
+    image, mask = toy_scan()
+    stored = library.add(image, mask)
+    library.revise(stored.case.id, other_mask(mask, 1))
+    library.undo(stored)
+    assert state_of(library) == {stored.case.id: ("cases", 2)}
+    library.undo(library.add(*toy_scan(1)))
+    assert len(library.cases()) == 1 and len(library.trashed()) == 1
+    assert_whole(tmp_path)
+
+
+def test_a_deleted_case_comes_back_with_its_history_until_the_trash_is_emptied(tmp_path):
+    library = filled_library(tmp_path, 2)
+    first, second = (case.id for case in library.cases())
+    library.revise(first, toy_scan(0)[1], note="again")
+    before = library.case(first)
+    library.delete(first)
+    assert library.trashed() == [first] and [case.id for case in library.cases()] == [second]
+    assert_whole(tmp_path)
+    assert library.restore(first) == before
+    assert_whole(tmp_path)
+    library.delete(first)
+    library.empty_trash()
+    assert library.trashed() == [] and not (tmp_path / "trash").exists()
+    with pytest.raises(DatasetError, match="not in the trash"):
+        library.restore(first)
+    for wrong in (first, "../../x", ""):
+        with pytest.raises(DatasetError, match="no case"):
+            library.delete(wrong)
+
+
+def test_a_case_whose_scan_was_stored_again_is_not_restored_beside_it(tmp_path):
+    library = filled_library(tmp_path, 1)
+    first = library.cases()[0]
+    library.delete(first.id)
+    second = library.add(*toy_scan(0)).case
+    assert (second.number, second.patient, second.split) == (2, first.patient, first.split)
+    with pytest.raises(DatasetError, match=f"stored again as case {second.id}"):
+        library.restore(first.id)
+    library.delete(second.id)
+    assert library.restore(first.id).id == first.id
+    assert not library.add(*toy_scan(0)).is_new
+    assert_whole(tmp_path)
+
+
+def test_a_damaged_case_is_named_and_hides_no_other(tmp_path):
+    library = filled_library(tmp_path, 4)
+    cases = library.cases()
+    (cases[0].record_folder / "case.json").write_text("{")
+    newer = json.loads((cases[1].record_folder / "case.json").read_text()) | {"schema_version": 99}
+    (cases[1].record_folder / "case.json").write_text(json.dumps(newer))
+    cases[2].image_path.unlink()
+    (cases[3].record_folder / "case.json").unlink()
+    assert library.cases() == []
+    problems = library.problems()
+    assert [case.id in problem for case, problem in zip(cases, problems, strict=True)] == [True] * 4
+    assert "damaged" in problems[0] and "newer version" in problems[1] and "_0000.mha" in problems[2]
+    assert "no case.json" in problems[3]
+    for case in cases:
+        library.delete(case.id)
+    assert library.problems() == [] and library.add(*toy_scan(9)).case.number == 5
+
+
+# ---- patients and splits
+
+
+def test_the_split_of_a_patient_is_drawn_once_and_outlives_deletion(tmp_path):
+    library = CaseLibrary(tmp_path)
+    stored = [library.add(*toy_scan(seed), patient_key=f"patient {seed % 5}").case for seed in range(10)]
+    split_of = {case.patient: case.split for case in stored}
+    assert [stored[n].patient == stored[n + 5].patient for n in range(5)] == [True] * 5 and len(split_of) == 5
+    assert library.split_counts()["training patients"] + library.split_counts()["hold-out patients"] == 5
+    for case in stored:
+        library.delete(case.id)
+    library.empty_trash()
+    for seed in range(10, 15):
+        case = library.add(*toy_scan(seed), patient_key=f"patient {seed % 5}").case
+        assert case.split == split_of[case.patient] and case.number == seed + 1
+    again = library.add(*toy_scan(0)).case
+    assert (again.patient, again.split) == (stored[0].patient, stored[0].split)
+
+
+def test_about_one_patient_in_five_is_held_out_and_one_of_the_first_five_always():
+    shares = []
+    for salt in range(60):
+        patients = Patients(salt.to_bytes(32, "big"))
+        splits = [patients.split_of(f"patient {number}") for number in range(40)]
+        assert HOLD_OUT in splits[:5]
+        shares.append(splits.count(HOLD_OUT) / 40)
+        assert [patients.split_of(f"patient {number}") for number in range(40)] == splits
+    assert 0.17 < sum(shares) / len(shares) < 0.25
+
+
+def test_no_identifier_of_a_patient_is_written_anywhere(tmp_path):
+    image, mask = toy_scan()
+    image.SetMetaData("0010|0010", "SECRET^NAME")
+    mask.SetMetaData("Segment0_Name", "SECRET")
+    library = CaseLibrary(tmp_path)
+    library.add(image, mask, patient_key="SECRET-4711")
+    for path in tmp_path.rglob("*"):
+        assert "SECRET" not in path.name and (path.is_dir() or b"SECRET" not in path.read_bytes())
+    assert image.GetMetaData("0010|0010") == "SECRET^NAME"
+    if os.name == "posix":
+        assert (tmp_path / "salt").stat().st_mode & 0o777 == 0o600
+
+
+def test_two_libraries_know_the_same_patient_under_different_names(tmp_path):
+    one, two = (CaseLibrary(tmp_path / name).add(*toy_scan(), patient_key="4711").case for name in "ab")
+    assert one.patient != two.patient and one.content != two.content
+
+
+def test_a_case_that_a_model_was_trained_on_belongs_to_training(tmp_path):
+    library = CaseLibrary(tmp_path)
+    stored = [library.add(*toy_scan(n), source_name=f"Case{n:02d}", seen={"Case00", "Case01"}) for n in range(8)]
+    assert [one.case.split for one in stored[:2]] == [TRAINING] * 2
+    assert all("model version was trained" in one.warnings[0] for one in stored[:2])
+    assert all(one.warnings == () for one in stored[2:])
+    assert HOLD_OUT in {one.case.split for one in stored[2:7]}  # the first five that were drawn
+    held = next(one.case for one in stored if one.case.split == HOLD_OUT)
+    library.delete(held.id)
+    with pytest.raises(DatasetError, match="held out"):
+        library.add(*toy_scan(held.number - 1), source_name="Case01", seen={"Case01"})
+    library.restore(held.id)
+    again = library.add(*toy_scan(held.number - 1), source_name="Case01", seen={"Case01"})
+    assert again.case.split == HOLD_OUT and "comparisons favor" in again.warnings[0]
+
+
+def test_a_patient_recognized_by_the_scan_keeps_the_key_that_comes_later(tmp_path):
+    library = CaseLibrary(tmp_path)
+    first = library.add(*toy_scan(0)).case
+    assert library.add(*toy_scan(0), patient_key="4711").case.patient == first.patient
+    assert library.add(*toy_scan(1), patient_key="4711").case.patient == first.patient
+
+
+def test_a_patient_on_both_sides_is_named(tmp_path):
+    library, seed = CaseLibrary(tmp_path), count()
+    stored = [library.add(*toy_scan(next(seed))).case for _ in range(6)]
+    held = next(case for case in stored if case.split == HOLD_OUT)
+    while (other := library.add(*toy_scan(number := next(seed)), patient_key=f"key {number}").case).split == HOLD_OUT:
+        pass
+    again = library.add(*toy_scan(held.number - 1), patient_key=f"key {number}")
+    assert again.case.split == HOLD_OUT and "Other scans of this patient are in training" in again.warnings[0]
+    assert other.split == TRAINING
+
+
+def test_a_near_copy_gets_the_split_of_its_twin_also_when_that_was_deleted(tmp_path):
+    library = CaseLibrary(tmp_path)
+    image, mask = toy_scan(0)
+    twin = library.add(image, mask, patient_key="4711").case
+    copy = library.add(image * 2.5 + 30, mask, patient_key="another key")
+    assert copy.is_new and (copy.case.patient, copy.case.split) == (twin.patient, twin.split)
+    assert copy.warnings == (f"The scan looks like a copy of case {twin.id}; it counts as the same patient.",)
+    for case in library.cases():
+        library.delete(case.id)
+    library.empty_trash()
+    mirrored = library.add(*(sitk.Flip(part, (True, False, False)) for part in (image, mask)))
+    assert mirrored.case.patient == twin.patient and "which was deleted" in mirrored.warnings[0]
+
+
+def test_memory_that_was_lost_stops_writing_but_not_reading(tmp_path):
+    library = filled_library(tmp_path, 1)
+    for name, words in (("salt", "no patient can be recognized"), ("patients.json", "which patients are held out")):
+        kept = (tmp_path / name).read_bytes()
+        (tmp_path / name).unlink()
+        with pytest.raises(DatasetError, match=words):
+            library.add(*toy_scan(1))
+        assert len(CaseLibrary(tmp_path).cases()) == 1
+        (tmp_path / name).write_bytes(kept)
+    for text in ("{", json.dumps({"schema_version": 2})):
+        (tmp_path / "patients.json").write_text(text)
+        with pytest.raises(DatasetError):
+            library.add(*toy_scan(1))
+
+
+def test_a_number_is_not_given_twice_when_an_older_memory_came_from_a_backup(tmp_path):
+    library = filled_library(tmp_path, 1)
+    backup = (tmp_path / "patients.json").read_bytes()
+    library.add(*toy_scan(1))
+    library.delete(library.add(*toy_scan(2)).case.id)
+    (tmp_path / "patients.json").write_bytes(backup)
+    assert library.add(*toy_scan(3)).case.number == 4
+
+
+def test_a_data_set_of_another_program_is_not_written_into(tmp_path):
+    (tmp_path / "imagesTr").mkdir()
+    (tmp_path / "imagesTr" / "a_0000.nii.gz").write_bytes(b"x")
+    with pytest.raises(DatasetError, match="data set of another program"):
+        CaseLibrary(tmp_path).add(*toy_scan())
+    assert [path.name for path in tmp_path.iterdir()] == ["imagesTr"]
+
+
+# ---- in and out
+
+
+def test_other_tools_read_the_folder_as_it_is_and_no_patient_straddles_its_folds(tmp_path):
+    library = CaseLibrary(tmp_path / "library")
+    for seed in range(9):
+        library.add(*toy_scan(seed), patient_key=f"{seed // 2}")
+    training = {case.id: case.patient for case in library.cases() if case.split == TRAINING}
+    for folder in (library.folder, tmp_path / "exported"):
+        if folder.name == "exported":
+            assert library.export(folder) == 9
+        assert {case.name for case in read_dataset(folder)} == set(training)
+        described = json.loads((folder / "dataset.json").read_text())
+        assert described["numTraining"] == len(training) and described["file_ending"] == ".mha"
+        held = []
+        for fold in json.loads((folder / "splits_final.json").read_text()):
+            assert set(fold["train"]) | set(fold["val"]) == set(training)
+            assert not {training[name] for name in fold["train"]} & {training[name] for name in fold["val"]}
+            held += fold["val"]
+        assert sorted(held) == sorted(training)
+
+
+def test_an_export_holds_no_note_no_label_and_no_memory_of_patients(tmp_path):
+    library = CaseLibrary(tmp_path / "library")
+    library.add(*toy_scan(), note="NOTE", label="LABEL", patient_key="KEY", source_name="SOURCE", scanner="SCANNER")
+    library.revise(library.cases()[0].id, toy_scan()[1])
+    library.export(tmp_path / "out")
+    exported = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    assert {path.parent.name for path in exported} <= {"out", "imagesTr", "labelsTr", "imagesTs", "labelsTs"}
+    assert {path.name for path in exported if path.parent.name == "out"} == {"dataset.json", "splits_final.json"}
+    secrets = [word.encode() for word in ("NOTE", "LABEL", "KEY", "SOURCE", "SCANNER", library.cases()[0].patient)]
+    assert not any(secret in path.read_bytes() for path in exported for secret in secrets)
+    with pytest.raises(StorageError, match="not empty"):
+        library.export(tmp_path / "out")
+
+
+def test_folders_of_known_layouts_are_imported_and_importing_twice_adds_nothing(tmp_path):
+    source = write_images_and_labels(tmp_path / "source", ["a", "b", "c"])
+    (source / "index.csv").write_text("case,centre,patient\na,RUNMC,p1\nb,RUNMC,p1\nc,HK,p2\n")
+    sitk.WriteImage(toy_scan(1, radii=(1, 2, 2))[1], str(source / "labels" / "b.nii.gz"))
+    library, seen = CaseLibrary(tmp_path / "library"), []
+    report = library.import_folder(source, progress=lambda *words: seen.append(words), seen={"a"})
+    assert seen == [(0, 3, "a"), (1, 3, "b"), (2, 3, "c")]
+    assert [stored.case.source_name for stored in report.stored] == ["a", "c"]
+    assert list(report.failed) == ["b"] and "volume" in report.failed["b"]
+    assert report.warnings[0].startswith("a: A model version was trained")
+    first = report.stored[0].case
+    assert (first.scanner, first.split, first.current.state) == ("RUNMC", TRAINING, "imported")
+    again = library.import_folder(source)
+    assert again.stored == () and "c: It is stored already with this very mask." in again.warnings
+    sitk.WriteImage(toy_scan(1)[1], str(source / "labels" / "b.nii.gz"))
+    assert [stored.case.patient for stored in library.import_folder(source).stored] == [first.patient]
+
+
+def test_loose_pairs_are_imported_and_what_has_no_mask_is_named(tmp_path):
+    names = ["X.nrrd", "X_mask.nrrd", "Y.nii.gz", "Y-label.mha", "Z.nrrd", "Z.seg.nrrd", "W.mha", "W_Seg.nrrd"]
+    for number in range(0, 8, 2):
+        parts = toy_scan(number)
+        for name, part in zip(names[number : number + 2], parts, strict=True):
+            (tmp_path / "in" / str(number)).mkdir(parents=True, exist_ok=True)
+            part = part[12:30, 8:28, 1:11] if name == "Z.seg.nrrd" else part  # as Slicer saves a segmentation
+            sitk.WriteImage(part, str(tmp_path / "in" / str(number) / name))
+    sitk.WriteImage(toy_scan(9)[0], str(tmp_path / "in" / "alone.nrrd"))
+    (tmp_path / "in" / "._X.nrrd").write_bytes(b"mac")
+    report = CaseLibrary(tmp_path / "library").import_folder(tmp_path / "in")
+    assert [stored.case.source_name for stored in report.stored] == ["0/X", "2/Y", "4/Z", "6/W"]
+    assert report.failed == {"alone": "It has no mask beside it."}
+    assert np.array_equal(voxels(report.stored[2].case.mask_path), sitk.GetArrayFromImage(toy_scan(4)[1]))
+
+
+def test_a_folder_without_cases_is_refused_and_a_canceled_import_keeps_what_is_stored(tmp_path):
+    library = CaseLibrary(tmp_path / "library")
+    for folder in (tmp_path, tmp_path / "missing"):
+        with pytest.raises(DatasetError):
+            library.import_folder(folder)
+
+    def cancel(number, *_):
+        if number == 2:
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        library.import_folder(write_images_and_labels(tmp_path / "source", "abc"), progress=cancel)
+    assert [case.source_name for case in library.cases()] == ["a", "b"]
+
+
+# ---- kills
+
+
+class Killed(BaseException):
+    pass
+
+
+@contextmanager
+def killed_before_change(number: int, monkeypatch):
+    """From its numbered change on, the process can change nothing on the disk; what it was writing is half there."""
+    changes = count(1)
+
+    def dying(real, is_change=lambda *_, **__: True, half=None):
+        def call(*words, **named):
+            if is_change(*words, **named) and next(changes) >= number:
+                if half is not None:
+                    half(*words)
+                raise Killed
+            return real(*words, **named)
+
+        return call
+
+    def is_writing(_, mode="r", *__, **___):
+        return isinstance(mode, str) and any(letter in mode for letter in "wxa+")
+
+    def half_written(_, path, *__):
+        with real_open(path, "wb") as file:
+            file.write(b"ObjectType = Image\nNDims = 3\n")
+
+    real_open = open
+    with monkeypatch.context() as patch:
+        for name in ("replace", "rename", "unlink", "remove", "rmdir", "mkdir"):
+            patch.setattr(os, name, dying(getattr(os, name)))
+        patch.setattr(os, "open", dying(os.open, lambda _, flags, *__, **___: flags & os.O_CREAT))
+        patch.setattr("builtins.open", dying(open, is_writing))
+        patch.setattr(io, "open", dying(io.open, is_writing))
+        patch.setattr(shutil, "copyfile", dying(shutil.copyfile))
+        patch.setattr(shutil, "rmtree", dying(shutil.rmtree))
+        patch.setattr(sitk, "WriteImage", dying(sitk.WriteImage, half=half_written))
+        with suppress(Killed):
+            yield
+    assert next(changes) > 1
+
+
+def add_new(library):
+    library.add(*toy_scan(7), prediction=toy_scan(7)[1])
+
+
+def revise(library):
+    case = library.cases()[0]
+    library.revise(case.id, other_mask(read_mask(case.mask_path), 5), prediction=read_mask(case.mask_path))
+
+
+def undo_revision(library):
+    library.undo(library.revise(library.cases()[0].id, toy_scan(0)[1]))
+
+
+def delete(library):
+    library.delete(library.cases()[0].id)
+
+
+def restore(library):
+    library.restore(library.trashed()[0])
+
+
+def empty_trash(library):
+    library.empty_trash()
+
+
+ACTIONS = {action.__name__: action for action in (add_new, revise, delete, restore, undo_revision, empty_trash)}
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+def test_a_kill_before_any_change_on_the_disk_leaves_the_case_as_it_was_or_as_it_should_be(
+    action, tmp_path, monkeypatch
+):
+    library = filled_library(tmp_path / "before", 2)
+    library.delete(library.cases()[1].id)
+    before = state_of(library)
+    shutil.copytree(tmp_path / "before", tmp_path / "after")
+    ACTIONS[action](CaseLibrary(tmp_path / "after"))
+    allowed = [before, assert_whole(tmp_path / "after")]
+    if action == "undo_revision":
+        allowed.append(before | {library.cases()[0].id: ("cases", 1, 2)})
+    seen = []
+    for number in count(1):
+        folder = tmp_path / f"{number}"
+        shutil.copytree(tmp_path / "before", folder)
+        finished = False
+        with killed_before_change(number, monkeypatch):
+            ACTIONS[action](CaseLibrary(folder))
+            finished = True
+        if number % 3 == 0 and action != "empty_trash":  # a writer comes next instead of a reader
+            CaseLibrary(folder).empty_trash()
+            state = {name: value for name, value in assert_whole(folder).items() if value[0] == "cases"}
+            wanted = [{name: value for name, value in one.items() if value[0] == "cases"} for one in allowed]
+            assert state in wanted, number
+        else:
+            state = assert_whole(folder)
+            assert state in allowed, number
+            seen.append(allowed.index(state))
+        shutil.rmtree(folder)
+        if finished:
+            break
+    assert number > 4 and 0 in seen and allowed[seen[-1]] == allowed[1]
+
+
+def test_a_kill_during_the_very_first_write_leaves_a_folder_that_works(tmp_path, monkeypatch):
+    for number in count(1):
+        library, finished = CaseLibrary(tmp_path / str(number)), False
+        with killed_before_change(number, monkeypatch):
+            library.add(*toy_scan(0))
+            finished = True
+        if finished:
+            break
+        library.add(*toy_scan(1))
+        assert len(assert_whole(library.folder)) in (1, 2)
+        shutil.rmtree(library.folder)
+    assert number > 10
+
+
+def replayed(lines, state):
+    """What is certain after the lines of ``change_for_ever``, and the change that was under way, if any."""
+    certain, begun = dict(state), None
+    for line in lines:
+        word, action, case_id = line.split()
+        begun = (action, case_id)
+        if word == "begin":
+            continue
+        begun, place = None, certain.get(case_id, ("", 0))
+        if action == "add":
+            certain[case_id] = ("cases", 1)
+        elif action == "revise":
+            certain[case_id] = (*place, "new")
+        elif action == "delete":
+            certain[case_id] = ("trash", *place[1:])
+        elif action == "restore":
+            certain[case_id] = ("cases", *place[1:])
+        else:
+            certain[case_id] = place[:-1] if len(place) > 2 else ("trash", *place[1:])
+    return certain, begun
+
+
+def test_processes_that_are_killed_at_random_moments_lose_nothing(tmp_path):
+    folder, draw, known = tmp_path / "library", random.Random(11), {}
+    filled_library(folder, 3)
+    state = assert_whole(folder)
+    for kill in range(KILLS):
+        process = start_process("change_for_ever", folder, seed=kill, first=100 * (kill + 1))
+        first = wait_for_line(process, "end")
+        time.sleep(draw.uniform(0, 0.4))
+        process.kill()
+        lines = [first, *process.stdout.read().splitlines()]
+        process.communicate()
+        certain, begun = replayed(lines, state)
+        state = assert_whole(folder)
+        lost = {name for name in certain if name not in state}
+        changed = {name for name in certain if name in state and len(state[name]) != len(certain[name])}
+        moved = {name for name in certain if name in state and state[name][0] != certain[name][0]}
+        new = set(state) - set(certain)
+        assert not lost and len(new) <= (begun is not None and begun[0] == "add"), (lines[-2:], lost, new)
+        assert changed | moved <= {begun[1] if begun else ""}, (lines[-2:], changed, moved)
+        for case in CaseLibrary(folder).cases():
+            assert known.setdefault(case.patient, case.split) == case.split
+    assert len(state) > KILLS / 2
+
+
+# ---- several processes
+
+
+def test_two_computers_write_and_a_reader_reads_and_nothing_is_lost(tmp_path):
+    """They share only the folder: neither can see whether the other's process lives."""
+    folder = tmp_path / "Gemeinsame Fälle"
+    writers = [
+        start_process("add_some", folder, first=first, count=6, host=host)
+        for first, host in ((0, "reading-room"), (100, "office"))
+    ]
+    library, looks = CaseLibrary(folder), 0
+    while any(writer.poll() is None for writer in writers):
+        for case in library.cases():
+            assert read_image(case.image_path).GetSize() == read_mask(case.mask_path).GetSize()
+        assert library.problems() == []
+        looks += 1
+    stored = [line.split()[2] for writer in writers for line in finish(writer)]
+    assert len(stored) == 12 and looks > 1
+    assert set(assert_whole(folder)) == set(stored)
+    assert sorted(case.number for case in library.cases()) == list(range(1, 13))
+
+
+def test_who_holds_the_library_is_named_and_readers_do_not_care(tmp_path, monkeypatch):
+    monkeypatch.setattr(case_files, "WAIT_SECONDS", 0.1)
+    library = filled_library(tmp_path, 1)
+    process = start_process("hold", tmp_path)
+    try:
+        wait_for_line(process, "held")
+        for change in (lambda: library.add(*toy_scan(1)), lambda: library.delete(library.cases()[0].id)):
+            with pytest.raises(FolderInUseError, match=f"case library '.*' is in use by process {process.pid} on host"):
+                change()
+        assert len(library.cases()) == 1
+    finally:
+        process.kill()
+        process.communicate()
+    assert library.add(*toy_scan(1)).is_new
+
+
+def test_a_writer_whose_lock_was_taken_over_commits_nothing(tmp_path, monkeypatch):
+    library = filled_library(tmp_path, 1)
+    real = CaseLibrary._save
+
+    def lose_the_lock(*words):
+        (tmp_path / "library.lock").write_text("{}")
+        real(*words)
+
+    monkeypatch.setattr(CaseLibrary, "_save", lose_the_lock)
+    with pytest.raises(FolderInUseError, match="taken over"):
+        library.add(*toy_scan(1))
+    monkeypatch.undo()
+    (tmp_path / "library.lock").unlink()
+    assert len(assert_whole(tmp_path)) == 1
+
+
+# ---- a disk that fails
+
+
+@pytest.mark.skipif(os.name != "posix", reason="limits of a process as on POSIX")
+@pytest.mark.parametrize("most_bytes", [0, 200, 1000, 30000])
+def test_a_full_disk_is_said_and_leaves_no_half_case(tmp_path, most_bytes):
+    filled_library(tmp_path, 2)
+    lines = finish(start_process("add_with_little_disk", tmp_path, most_bytes=most_bytes))
+    assert len(lines) == 1 and lines[0].startswith("refused") and str(tmp_path) not in lines[0]
+    assert len(assert_whole(tmp_path)) == 2
+    assert CaseLibrary(tmp_path).add(*toy_scan(5)).is_new
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions as on POSIX")
+def test_a_library_that_may_only_be_read_is_read(tmp_path):
+    folder = tmp_path / "library"
+    filled_library(folder, 2)
+    parents = [folder, *list(folder.parents)[:3]]
+    modes = [parent.stat().st_mode for parent in parents]
+    try:
+        for path in [*folder.rglob("*"), folder]:
+            path.chmod(0o555 if path.is_dir() else 0o444)
+        for parent in parents[1:]:
+            parent.chmod(0o755)
+        lines = finish(start_process("add_without_permission", folder))
+    finally:
+        for path, mode in zip(parents, modes, strict=True):
+            path.chmod(mode)
+    assert lines[0] == "read 2" and lines[1].startswith("refused") and "Permission denied" in lines[1]
+
+
+def test_a_folder_that_cannot_be_made_is_an_error_with_a_next_step(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(StorageError) as caught:
+        CaseLibrary(tmp_path / "file" / "Cases").add(*toy_scan())
+    assert caught.value.next_step

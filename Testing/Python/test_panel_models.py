@@ -1,0 +1,296 @@
+"""The section Learn > Models as a person uses it: look, activate, roll back, delete, hand on."""
+
+import json
+import sys
+
+import pytest
+import qt
+import slicer
+from panel_parts import cut_off, narrow_window
+from registry_parts import BUILTIN, of_another_architecture, publish, vouch
+from slicer_stand_in import dialogs, enterModule, leaveModule
+
+from DDSPSegmentationLib.library import model_registry
+from DDSPSegmentationLib.library.model_registry import ModelRegistry
+
+NAME, DATE, PARENT, CASES, DICE, STATE = range(6)
+BETTER = ["The new version is better: mean Dice 0.871 -> 0.893 on 5 hold-out patients.", "Activate it."]
+WORSE = ["The new version is worse: mean Dice 0.871 -> 0.802 on 5 hold-out patients.", "Keep the old one."]
+
+
+def compared(sentences, recommendation, old=0.871, new=0.893):
+    """Files of a comparison, as a retraining attaches them."""
+    summary = {"old": {"dice": old}, "new": {"dice": new}}
+    values = {"sentences": sentences, "recommendation": recommendation, "hold_out_summary": summary}
+    return {"comparison.json": json.dumps(values).encode(), "comparison.html": b"<html>Old and new</html>"}
+
+
+@pytest.fixture
+def registry(home):
+    return ModelRegistry(home / "DDSPSegmentation" / "Models")
+
+
+@pytest.fixture
+def weights_are_fine(monkeypatch):
+    """Weights are not read again for every click."""
+    monkeypatch.setattr(model_registry, "check_weights_elsewhere", lambda python, folder: None)
+
+
+@pytest.fixture
+def better(registry, tmp_path):
+    return publish(registry, "better", tmp_path, files=compared(BETTER, "activate"))
+
+
+@pytest.fixture
+def worse(registry, tmp_path):
+    return publish(registry, "worse", tmp_path, 3.0, compared(WORSE, "keep", new=0.802), date="2024-06-02")
+
+
+def rows(person):
+    table = person.ui.modelsTable
+    return [[table.item(row, column).text() for column in range(table.columnCount)] for row in range(table.rowCount)]
+
+
+def states(person):
+    return {row[NAME]: row[STATE] for row in rows(person)}
+
+
+def choose(person, name):
+    person.ui.learnCollapsibleButton.collapsed = False
+    person.ui.modelsTable.selectRow([row[NAME] for row in rows(person)].index(name))
+
+
+def reason(button):
+    assert not button.enabled
+    return button.toolTip
+
+
+def asked(person):
+    """The open question and its answers."""
+    ui = person.ui
+    assert not ui.questionFrame.isHidden()
+    buttons = (ui.firstAnswerButton, ui.secondAnswerButton, ui.thirdAnswerButton)
+    return ui.questionLabel.text, [button.text for button in buttons if not button.isHidden()]
+
+
+# ---- what is shown
+
+
+def test_the_table_tells_each_version_with_its_figures_and_state(person, better, worse):
+    person.open_learn()
+    assert rows(person) == [
+        [BUILTIN, "2026-11-23", "", "40", "", "active, built in"],
+        ["better", "2024-05-01", BUILTIN, "1", "0.871 -> 0.893", "candidate"],
+        ["worse", "2024-06-02", BUILTIN, "1", "0.871 -> 0.802", "candidate"],
+    ]
+    table = person.ui.modelsTable
+    assert [table.horizontalHeaderItem(column).text() for column in range(table.columnCount)] == [
+        "Version", "Date", "Parent", "Cases", "Hold-out Dice", "State",
+    ]  # fmt: skip
+
+
+def test_the_active_version_is_chosen_at_first_and_the_comparison_follows_the_choice(person, better):
+    person.open_learn()
+    assert person.ui.comparisonLabel.text == ""
+    assert "active already" in reason(person.ui.activateModelButton)
+    assert "no comparison" in reason(person.ui.showComparisonButton)
+    choose(person, "better")
+    assert person.ui.comparisonLabel.text == "\n".join(BETTER)
+    assert person.ui.activateModelButton.enabled and person.ui.showComparisonButton.enabled
+    assert "segments from now on" in person.ui.activateModelButton.toolTip
+
+
+def test_a_damaged_version_is_shown_with_the_reason_and_cannot_be_activated(person, better):
+    (better.folder / "weights.pt").write_bytes(b"not weights")
+    person.open_learn()
+    assert states(person)["better"] == "damaged"
+    assert "'weights.pt' of model 'better' is damaged" in person.ui.modelsTable.item(1, NAME).toolTip()
+    choose(person, "better")
+    assert "is damaged" in reason(person.ui.activateModelButton) and "is damaged" in reason(person.ui.exportModelButton)
+    assert "is damaged" in person.ui.comparisonLabel.text
+    assert person.ui.deleteModelButton.enabled
+
+
+def test_a_version_that_cannot_even_be_described_is_in_the_table(person, better):
+    (better.folder / "model.json").write_text("{")
+    person.open_learn()
+    assert rows(person)[1][NAME] == "better" and states(person)["better"] == "damaged"
+
+
+def test_what_another_slicer_publishes_is_seen_at_the_next_visit_and_the_choice_stays(person, better, registry,
+                                                                                      tmp_path):  # fmt: skip
+    choose(person, "better")
+    publish(registry, "another", tmp_path, 4.0)
+    leaveModule("DDSPSegmentation")
+    enterModule("DDSPSegmentation")
+    assert "another" in states(person)
+    assert person.ui.comparisonLabel.text == "\n".join(BETTER)
+
+
+def test_everything_fits_into_a_narrow_panel(person, better, worse):
+    choose(person, "worse")
+    person.ui.activateModelButton.click()
+    with narrow_window(person) as panel:
+        assert cut_off(panel) == []
+
+
+# ---- activate and roll back
+
+
+def test_a_recommended_version_is_activated_at_a_click_and_segments_from_then_on(person, better, registry):
+    """With the weights really read, in another process than Slicer's."""
+    choose(person, "better")
+    torch = sys.modules.get("torch")
+    person.ui.activateModelButton.click()
+    assert person.status == "better segments from now on." and person.ui.questionFrame.isHidden()
+    assert registry.active().name == "better" and states(person)["better"] == "active"
+    assert states(person)[BUILTIN] == "built in"
+    assert person.panel.advanced.asked()["model"] == str(better.folder)
+    assert person.ui.modelComboBox.currentText == "better"
+    assert sys.modules.get("torch") is torch
+
+
+@pytest.mark.parametrize("files", [compared(WORSE, "keep"), {}])
+def test_a_version_that_is_not_recommended_is_asked_about_and_keeping_is_the_first_answer(
+    person, registry, tmp_path, files, weights_are_fine
+):
+    publish(registry, "doubtful", tmp_path, files=files)
+    choose(person, "doubtful")
+    person.ui.activateModelButton.click()
+    question, answers = asked(person)
+    assert (WORSE[0] if files else "It was not compared") in question
+    assert answers == [f"Keep {BUILTIN}", "Activate Anyway"]
+    person.ui.firstAnswerButton.click()
+    assert registry.active().name == BUILTIN and person.status == f"{BUILTIN} stays active."
+    person.ui.activateModelButton.click()
+    person.ui.secondAnswerButton.click()
+    assert registry.active().name == "doubtful" and person.status == "doubtful segments from now on."
+
+
+def test_one_click_rolls_back_to_the_version_that_the_tooltip_names(person, better, worse, registry, weights_are_fine):
+    person.open_learn()
+    assert "No other version" in reason(person.ui.rollBackButton)
+    for name in ("better", "worse"):
+        registry.activate(name)
+    person.panel.learn.refresh()
+    for name in ("better", BUILTIN):
+        assert person.ui.rollBackButton.enabled and f"Go back to {name}." in person.ui.rollBackButton.toolTip
+        person.ui.rollBackButton.click()
+        assert registry.active().name == name and person.status == f"{name} segments from now on."
+    assert not person.ui.rollBackButton.enabled
+    assert person.panel.advanced.asked()["model"] is None
+
+
+def test_an_active_version_that_is_damaged_is_named_and_rolling_back_helps(person, better, registry, weights_are_fine):
+    registry.activate("better")
+    (better.folder / "weights.pt").unlink()
+    person.open_learn()
+    assert "The active model 'better' cannot be used." in person.ui.comparisonLabel.text
+    assert f"Go back to {BUILTIN}." in person.ui.rollBackButton.toolTip
+    person.ui.rollBackButton.click()
+    assert registry.active().name == BUILTIN and person.ui.comparisonLabel.text == ""
+
+
+def test_weights_that_cannot_be_used_are_not_activated(person, better, registry):
+    """Files and checksums agree, but the network that they describe is another one."""
+    of_another_architecture(better.folder)
+    vouch(better.folder)
+    choose(person, "better")
+    person.ui.activateModelButton.click()
+    assert "do not fit" in person.status and registry.active().name == BUILTIN
+
+
+# ---- delete, hand on, look at the comparison
+
+
+def test_deleting_asks_first_and_leaves_the_active_and_the_built_in_version_alone(person, better, worse, registry,
+                                                                                 weights_are_fine):  # fmt: skip
+    registry.activate("better")
+    choose(person, BUILTIN)
+    assert "built-in version stays" in reason(person.ui.deleteModelButton)
+    choose(person, "better")
+    assert "is active" in reason(person.ui.deleteModelButton)
+    choose(person, "worse")
+    person.ui.deleteModelButton.click()
+    assert asked(person)[1] == ["Keep", "Delete"]
+    person.ui.firstAnswerButton.click()
+    assert person.status == "worse stays." and worse.folder.is_dir()
+    person.ui.deleteModelButton.click()
+    person.ui.secondAnswerButton.click()
+    assert person.status == "worse was deleted." and not worse.folder.exists()
+    assert states(person) == {BUILTIN: "built in", "better": "active"}
+
+
+def test_a_version_is_handed_on_as_one_file_and_comes_in_as_a_candidate(person, better, registry, tmp_path,
+                                                                       weights_are_fine):  # fmt: skip
+    choose(person, BUILTIN)
+    assert "everywhere already" in reason(person.ui.exportModelButton)
+    choose(person, "better")
+    dialogs.planned.append(str(tmp_path / "handed on"))  # without the suffix
+    person.ui.exportModelButton.click()
+    path = tmp_path / "handed on.zip"
+    assert path.is_file() and person.status == f"Written: {path}"
+    registry.delete("better")
+    dialogs.planned.append(str(path))
+    person.ui.importModelButton.click()
+    assert person.status == "better is here as a candidate; Activate makes it segment."
+    assert states(person)["better"] == "candidate" and registry.active().name == BUILTIN
+    assert person.ui.comparisonLabel.text == "\n".join(BETTER)
+
+
+def test_an_existing_file_is_not_replaced_unasked(person, better, tmp_path):
+    (tmp_path / "kept.zip").write_text("something else")
+    choose(person, "better")
+    dialogs.planned.append(str(tmp_path / "kept"))
+    person.ui.exportModelButton.click()
+    assert "exists already" in person.status and (tmp_path / "kept.zip").read_text() == "something else"
+
+
+def test_a_file_that_is_no_version_is_refused_with_the_reason(person, registry, tmp_path):
+    (tmp_path / "foreign.zip").write_text("no archive")
+    person.open_learn()
+    dialogs.planned.append(str(tmp_path / "foreign.zip"))
+    person.ui.importModelButton.click()
+    assert "'foreign.zip'" in person.status and "no .zip file" in person.status
+    assert list(states(person)) == [BUILTIN]
+
+
+def test_thinking_better_of_it_changes_nothing(person, better, registry):
+    choose(person, "better")
+    before = person.status
+    dialogs.planned.extend(["", ""])
+    person.ui.exportModelButton.click()
+    person.ui.importModelButton.click()
+    assert person.status == before and list(states(person)) == [BUILTIN, "better"]
+
+
+def test_the_comparison_is_opened_where_pages_are_read(person, better, monkeypatch):
+    opened = []
+
+    class Services:
+        answer = True
+
+        @classmethod
+        def openUrl(cls, url):
+            opened.append(url.toLocalFile())
+            return cls.answer
+
+    monkeypatch.setattr(qt, "QDesktopServices", Services, raising=False)
+    choose(person, "better")
+    person.ui.showComparisonButton.click()
+    assert opened == [str(better.folder / "comparison.html")]
+    Services.answer = False
+    person.ui.showComparisonButton.click()
+    assert person.status == f"No program opens the report: {better.folder / 'comparison.html'}"
+
+
+def test_what_is_shown_survives_a_models_folder_that_cannot_be_read(person, registry, home):
+    registry.folder.mkdir(parents=True)
+    (registry.folder / "active.json").write_text("{")
+    person.open_learn()
+    assert rows(person)[0][NAME] == BUILTIN and "active.json" in person.ui.comparisonLabel.text
+    edit = registry.folder / "active.json"
+    edit.unlink()
+    slicer.app.processEvents()
+    person.panel.learn.refresh()
+    assert person.ui.comparisonLabel.text == ""

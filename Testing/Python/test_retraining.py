@@ -1,0 +1,496 @@
+"""Retraining from the frozen job to the compared candidate: what it trains on, never touches, and records."""
+
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import asdict
+
+import pytest
+import SimpleITK as sitk
+from learning_parts import PACKAGE_FOLDER, write_images_and_labels
+from retraining_parts import (
+    PARENT,
+    QUICK,
+    make_library,
+    make_registry,
+    numbered_scan,
+    small_sample,
+    tuned_versions,
+    write_json,
+)
+
+from DDSPSegmentationLib.engine.errors import Cancelled, DatasetError, ModelError
+from DDSPSegmentationLib.engine.model import BUILTIN_MODEL, describe_model
+from DDSPSegmentationLib.learning import comparison
+from DDSPSegmentationLib.library.case_library import CaseLibrary
+from DDSPSegmentationLib.library.case_records import HOLD_OUT, TRAINING
+from DDSPSegmentationLib.library.folder_lock import FolderInUseError, FolderLock
+from DDSPSegmentationLib.library.model_registry import ModelRegistry
+from DDSPSegmentationLib.service import retraining_run
+from DDSPSegmentationLib.service.retraining import RETRAINING_LOCK, make_job, plan_retraining, retrain
+from DDSPSegmentationLib.service.retraining_job import (
+    JOB_FILE,
+    OTHER_SCANNERS,
+    REPLAY_FOLDER,
+    RetrainingJob,
+    measuring_patients,
+    split_replay,
+)
+from DDSPSegmentationLib.service.retraining_run import CANDIDATE_FILE
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory):
+    """A library of four training and two hold-out cases, and a registry, as they are before any test."""
+    folder = tmp_path_factory.mktemp("stored")
+    make_library(folder / "cases")
+    make_registry(folder / "models")
+    return folder
+
+
+@pytest.fixture
+def folders(stored, tmp_path, one_thread, monkeypatch):
+    """Copies of them: the cases folder and the models folder."""
+    for name in ("cases", "models"):
+        shutil.copytree(stored / name, tmp_path / name)
+    sample = small_sample(tmp_path)
+    monkeypatch.setattr(comparison, "sample_scan", lambda: sample)
+    return tmp_path / "cases", tmp_path / "models"
+
+
+def quick_retrain(run_folder, **options):
+    return retrain(run_folder, settings=QUICK, **options)
+
+
+def ids(library: CaseLibrary, split: str) -> list[str]:
+    return [case.id for case in library.cases() if case.split == split]
+
+
+def make_replay(folder, first=20, count=6):
+    """A folder of old cases r20, r21, ..., each of a patient of its own."""
+    for part in ("images", "labels"):
+        (folder / part).mkdir(parents=True)
+    for number in range(first, first + count):
+        for part, image in zip(("images", "labels"), numbered_scan(number), strict=True):
+            sitk.WriteImage(image, str(folder / part / f"r{number}.nrrd"))
+    return folder
+
+
+# ---- from the job to the candidate
+
+
+@pytest.fixture(scope="module")
+def finished(stored, tmp_path_factory):
+    """A retraining that nobody disturbed: folders, the version, all that was told."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    place = tmp_path_factory.mktemp("finished")
+    for name in ("cases", "models"):
+        shutil.copytree(stored / name, place / name)
+    sample = small_sample(place)
+    told = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(comparison, "sample_scan", lambda: sample)
+        run_folder = make_job(place / "cases", place / "models")
+        version = retrain(run_folder, told.append, settings=QUICK)
+    torch.set_num_threads(threads)
+    return place, run_folder, version, told
+
+
+def test_a_candidate_is_published_and_compared_but_not_activated(finished):
+    place, run_folder, version, _ = finished
+    registry = ModelRegistry(place / "models")
+    assert [found.name for found in tuned_versions(registry)] == [version.name]
+    sha256 = version.description.sha256
+    assert version.name.startswith("tuned-20") and version.name.endswith(f"-{sha256[:4]}")
+    assert version.problem == "" and version.comparison["verdict"] and version.comparison["new_version"] == version.name
+    assert registry.active().name == PARENT
+    assert (version.folder / "comparison.html").is_file()
+    assert not run_folder.exists()
+
+
+def test_the_new_version_names_its_parent_and_every_case_it_has_seen(finished):
+    place, _, version, _ = finished
+    training = version.description.training
+    assert training["parent"] == PARENT
+    assert training["cases"] == ids(CaseLibrary(place / "cases"), TRAINING)
+    assert training["parent_cases"] == ["old-1", "older-1", "rehearsed-1"]
+
+
+def test_the_ledger_names_the_revisions_and_when_the_hold_out_was_first_read(finished):
+    place, _, version, _ = finished
+    library, ledger = CaseLibrary(place / "cases"), version.ledger
+    for part, split in (("training", TRAINING), ("hold_out", HOLD_OUT)):
+        assert [entry["case"] for entry in ledger[part]] == ids(library, split)
+        for entry in ledger[part]:
+            case = library.case(entry["case"])
+            assert entry["revision"] == case.current.number and entry["mask_sha256"] == case.current.mask_sha256
+            assert entry["patient"] == case.patient
+    assert all(entry["first_read"] for entry in ledger["hold_out"])
+    assert ledger["weights_sha256"] == version.description.sha256
+    steering = {name for choice in ledger["choices"] for name in choice["steered_by"]}
+    assert steering == set(ids(library, TRAINING))
+
+
+def test_the_comparison_is_on_the_hold_out_and_against_the_parent(finished):
+    place, _, version, _ = finished
+    compared = version.comparison
+    assert compared["old_version"] == PARENT
+    assert [case["name"] for case in compared["hold_out"]] == ids(CaseLibrary(place / "cases"), HOLD_OUT)
+    assert compared["cross_validation"]["patients"] == 4
+
+
+def test_progress_rises_to_the_end_through_all_stages(finished):
+    told = finished[3]
+    fractions = [progress.fraction for progress in told]
+    assert fractions == sorted(fractions) and fractions[0] == 0 and fractions[-1] == 1
+    stages = list(dict.fromkeys(progress.stage for progress in told))
+    assert stages[0] == "Checking the cases" and stages[-1] == "Done"
+    assert any("Comparing" in stage for stage in stages) and any("Cross-validation" in stage for stage in stages)
+    assert any(progress.loss for progress in told) and any(progress.dice is not None for progress in told)
+    assert told[-1].seconds_left == 0 and all(progress.seconds_left >= 0 for progress in told)
+
+
+# ---- the hold-out
+
+
+def test_no_hold_out_file_is_there_while_it_trains(folders, tmp_path, monkeypatch):
+    run_folder = make_job(*folders)
+    away = tmp_path / "away"
+    away.mkdir()
+    hidden = [folders[0] / name for name in ("imagesTs", "labelsTs")]
+    hidden += [folders[0] / "cases" / name for name in ids(CaseLibrary(folders[0]), HOLD_OUT)]
+    for path in hidden:
+        shutil.move(path, away / path.name)
+    compare = retraining_run.compare_versions
+
+    def compare_with_them(old, new, hold_out, *rest, **options):
+        ledger = tuned_versions(ModelRegistry(folders[1]))[0].ledger
+        assert all(entry["first_read"] for entry in ledger["hold_out"])
+        assert ledger["weights_sha256"] == describe_model(new).sha256
+        return compare(old, new, hold_out, *rest, **options)
+
+    publish = ModelRegistry.publish
+
+    def publish_and_bring_back(registry, *rest):
+        version = publish(registry, *rest)
+        assert [entry["first_read"] for entry in version.ledger["hold_out"]] == [None, None]
+        for path in hidden:
+            shutil.move(away / path.name, path)
+        return version
+
+    monkeypatch.setattr(retraining_run, "compare_versions", compare_with_them)
+    monkeypatch.setattr(ModelRegistry, "publish", publish_and_bring_back)
+    assert len(quick_retrain(run_folder).comparison["hold_out"]) == 2
+
+
+def test_a_training_case_of_a_hold_out_patient_is_refused(folders):
+    run_folder = make_job(*folders)
+    job = RetrainingJob.read(run_folder)
+    cases = [asdict(case) for case in job.cases]
+    held_out = next(case for case in cases if case["split"] == HOLD_OUT)
+    next(case for case in cases if case["split"] == TRAINING)["patient"] = held_out["patient"]
+    write_json(run_folder / JOB_FILE, cases=cases)
+    with pytest.raises(DatasetError, match="of a hold-out patient; nothing was trained"):
+        quick_retrain(run_folder)
+    assert tuned_versions(ModelRegistry(folders[1])) == []
+
+
+def test_a_hold_out_case_that_was_declared_a_training_case_is_refused(folders):
+    run_folder = make_job(*folders)
+    cases = [asdict(case) for case in RetrainingJob.read(run_folder).cases]
+    for case in cases:
+        case["split"] = TRAINING
+    write_json(run_folder / JOB_FILE, cases=cases)
+    with pytest.raises(DatasetError, match="of a hold-out patient; nothing was trained"):
+        quick_retrain(run_folder)
+
+
+def test_a_hold_out_case_that_was_deleted_meanwhile_or_seen_by_the_parent_is_not_compared(folders):
+    run_folder = make_job(*folders)
+    library = CaseLibrary(folders[0])
+    first, second = ids(library, HOLD_OUT)
+    library.delete(first)
+    cases = [asdict(case) for case in RetrainingJob.read(run_folder).cases]
+    next(case for case in cases if case["id"] == second)["source_name"] = "rehearsed-1"
+    write_json(run_folder / JOB_FILE, cases=cases)
+    version = quick_retrain(run_folder)
+    assert version.comparison["hold_out"] == [] or version.comparison["hold_out"] == ()
+    assert [entry["first_read"] for entry in version.ledger["hold_out"]] == [None, None]
+
+
+def test_masks_that_were_corrected_from_the_parent_are_told_to_the_comparison(folders):
+    library = CaseLibrary(folders[0])
+    case = library.case(ids(library, HOLD_OUT)[0])
+    mask = sitk.ReadImage(str(case.mask_path))
+    library.revise(case.id, mask, prediction=mask, model_version=PARENT, model_sha256="0" * 64)
+    version = quick_retrain(make_job(*folders))
+    assert version.comparison["old_masks"] == [case.id]
+
+
+# ---- the frozen job
+
+
+def test_a_revision_that_is_stored_after_the_start_is_not_trained_on(folders):
+    run_folder = make_job(*folders)
+    library = CaseLibrary(folders[0])
+    case = library.case(ids(library, TRAINING)[0])
+    mask = sitk.BinaryDilate(sitk.ReadImage(str(case.mask_path)), (1, 1, 0))
+    library.revise(case.id, mask)
+    version = quick_retrain(run_folder)
+    entry = next(entry for entry in version.ledger["training"] if entry["case"] == case.id)
+    assert (entry["revision"], entry["mask_sha256"]) == (1, case.current.mask_sha256)
+
+
+def test_a_training_case_that_is_gone_is_named(folders):
+    run_folder = make_job(*folders)
+    library = CaseLibrary(folders[0])
+    case = ids(library, TRAINING)[1]
+    library.delete(case)
+    with pytest.raises(DatasetError, match=f"'{case}' was deleted or changed"):
+        quick_retrain(run_folder)
+
+
+def test_a_mask_that_was_changed_in_its_place_is_named(folders):
+    run_folder = make_job(*folders)
+    library = CaseLibrary(folders[0])
+    case = library.case(ids(library, TRAINING)[1])
+    sitk.WriteImage(sitk.ReadImage(str(case.mask_path)) * 0, str(case.mask_path))
+    with pytest.raises(DatasetError, match=f"'{case.id}' was deleted or changed"):
+        quick_retrain(run_folder)
+
+
+@pytest.mark.parametrize(("training", "missing"), [(0, "3 more cases"), (2, "1 more case ")])
+def test_too_few_training_cases_say_how_many_are_missing(folders, training, missing):
+    library = CaseLibrary(folders[0])
+    for case in ids(library, TRAINING)[training:]:
+        library.delete(case)
+    with pytest.raises(DatasetError, match=missing):
+        make_job(*folders)
+    plan = plan_retraining(*folders)
+    assert plan.training == training and missing in plan.obstacles[0]
+
+
+def test_a_library_that_does_not_exist_yet_has_no_cases(folders, tmp_path):
+    plan = plan_retraining(tmp_path / "none", tmp_path / "no models")
+    assert plan.training == plan.hold_out == 0 and plan.parent == BUILTIN_MODEL and plan.obstacles
+    assert not (tmp_path / "none").exists() and not (tmp_path / "no models").exists()
+
+
+def test_the_plan_says_what_it_will_do_without_loading_torch(folders):
+    code = """
+import sys
+sys.modules["torch"] = None
+from DDSPSegmentationLib.service.retraining import plan_retraining
+from DDSPSegmentationLib.service import retraining_process
+plan = plan_retraining(sys.argv[1], sys.argv[2])
+print(plan.parent, plan.training, plan.training_patients, plan.hold_out, plan.hold_out_patients, plan.obstacles)
+assert plan.seconds > 0 and len(plan.notes) == 2
+"""
+    run = subprocess.run(
+        [sys.executable, "-c", code, *map(str, folders)],
+        env={"PYTHONPATH": str(PACKAGE_FOLDER)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.stdout.strip() == f"{PARENT} 4 4 2 2 ()", run.stderr
+
+
+def test_a_second_retraining_names_the_process_that_holds_the_models_folder(folders):
+    run_folder = make_job(*folders)
+    runs = ModelRegistry(folders[1]).runs_folder
+    other = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    try:
+        with FolderLock(runs, name=RETRAINING_LOCK):
+            path = runs / RETRAINING_LOCK
+            write_json(path, process=other.pid)
+        for start in (lambda: quick_retrain(run_folder), lambda: make_job(*folders)):
+            with pytest.raises(FolderInUseError, match=f"process {other.pid}"):
+                start()
+    finally:
+        other.communicate(b"\n")
+
+
+# ---- a run that was interrupted
+
+
+def test_a_run_that_ended_between_publishing_and_comparing_goes_on_with_the_comparison(folders, monkeypatch):
+    run_folder = make_job(*folders)
+
+    def broken(*_, **__):
+        raise Cancelled()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(retraining_run, "compare_versions", broken)
+        with pytest.raises(Cancelled):
+            quick_retrain(run_folder)
+    (candidate,) = tuned_versions(ModelRegistry(folders[1]))
+    first_read = [entry["first_read"] for entry in candidate.ledger["hold_out"]]
+    assert candidate.comparison == {} and all(first_read)
+    shutil.rmtree(run_folder / "training" / "prepared")  # nothing is trained or prepared again
+    monkeypatch.setattr(retraining_run.FineTuner, "run", broken)
+    version = quick_retrain(run_folder)
+    assert version.name == candidate.name and version.comparison
+    assert [entry["first_read"] for entry in version.ledger["hold_out"]] == first_read
+    assert len(tuned_versions(ModelRegistry(folders[1]))) == 1
+
+
+@pytest.mark.parametrize("moment", ["before publishing", "after comparing"])
+def test_a_run_that_ended_around_the_publication_makes_one_version(folders, monkeypatch, moment):
+    run_folder = make_job(*folders)
+
+    def broken(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        if moment == "before publishing":
+            patch.setattr(ModelRegistry, "publish", broken)
+        else:
+            patch.setattr(retraining_run, "_clear", broken)
+        with pytest.raises(KeyboardInterrupt):
+            quick_retrain(run_folder)
+    assert (run_folder / CANDIDATE_FILE).is_file()
+    monkeypatch.setattr(retraining_run.FineTuner, "run", broken)
+    version = quick_retrain(run_folder)
+    assert [found.name for found in tuned_versions(ModelRegistry(folders[1]))] == [version.name]
+    assert version.comparison and not run_folder.exists()
+
+
+def test_the_same_weights_from_another_run_get_a_name_of_their_own(folders):
+    first, second = quick_retrain(make_job(*folders)), quick_retrain(make_job(*folders))
+    assert first.description.sha256 == second.description.sha256
+    assert second.name == f"{first.name}{first.description.sha256[4]}"
+    assert first.ledger["run"] != second.ledger["run"]
+
+
+def test_a_parent_that_was_replaced_meanwhile_is_refused(folders):
+    run_folder = make_job(*folders)
+    write_json(run_folder / JOB_FILE, parent_sha256="0" * 64)
+    with pytest.raises(ModelError, match="not the one this retraining started from"):
+        quick_retrain(run_folder)
+
+
+def test_left_overs_of_runs_that_are_over_are_deleted_by_the_next_one(folders):
+    runs = ModelRegistry(folders[1]).runs_folder
+    for name in ("run-over", ".discarded-run"):
+        (runs / name).mkdir(parents=True)
+        (runs / name / "status.json").write_text("{}")
+    run_folder = make_job(*folders)
+    assert sorted(path.name for path in runs.iterdir()) == [run_folder.name]
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"schema_version": 99, "cases": []}'])
+def test_a_job_that_cannot_be_read_is_refused(tmp_path, text):
+    (tmp_path / JOB_FILE).write_text(text)
+    with pytest.raises(DatasetError, match="job.json"):
+        RetrainingJob.read(tmp_path)
+
+
+# ---- rehearsal and forgetting
+
+
+def test_about_a_third_of_the_patients_measure_and_each_always_does_the_same():
+    patients = [f"p{number}" for number in range(300)]
+    measuring = measuring_patients(patients)
+    assert 70 < len(measuring) < 130
+    assert measuring_patients(patients[:150]) == measuring & set(patients[:150])
+    assert measuring_patients(["one"]) == set()
+    for count in range(2, 40):
+        assert 0 < len(measuring_patients(patients[:count])) < count
+
+
+def test_cases_of_a_replay_folder_rehearse_or_measure_forgetting_but_never_both(folders, tmp_path):
+    replay = make_replay(tmp_path / "replay")
+    (replay / "index.csv").write_text("case,patient\nr20,A\nr21,A\n")
+    version = quick_retrain(make_job(*folders, replay))
+    rehearsed, measured = set(version.ledger["replay"]), set(version.ledger["forgetting"])
+    assert rehearsed and measured and not rehearsed & measured
+    assert rehearsed | measured == {f"r{number}" for number in range(20, 26)}
+    assert {"r20", "r21"} <= rehearsed or {"r20", "r21"} <= measured
+    assert set(version.description.training["replay"]) == rehearsed
+    assert version.comparison["forgetting_name"] == REPLAY_FOLDER
+    assert {case["name"] for case in version.comparison["forgetting"]} == measured
+
+
+@pytest.mark.parametrize("likeness", ["same content", "other format and intensities"])
+def test_a_replay_case_that_the_library_has_neither_rehearses_nor_measures(folders, tmp_path, likeness):
+    replay = make_replay(tmp_path / "replay")
+    library = CaseLibrary(folders[0])
+    twins = []
+    for case in library.cases():
+        image = sitk.ReadImage(str(case.image_path))
+        if likeness != "same content":
+            image = sitk.Cast(image * 2 + 5, sitk.sitkInt16)
+        name = f"twin{len(twins)}"
+        sitk.WriteImage(image, str(replay / "images" / f"{name}.nrrd"))
+        shutil.copy(case.mask_path, replay / "labels" / f"{name}.mha")
+        twins.append(name)
+    run_folder = make_job(*folders, replay)
+    found = split_replay(RetrainingJob.read(run_folder), run_folder, library)
+    assert set(found.left_out) == set(twins)
+    assert {case.name for case in (*found.rehearse, *found.measure)} == {f"r{number}" for number in range(20, 26)}
+
+
+def test_the_split_of_the_replay_folder_stays_when_cases_come_and_goes_wrong_when_they_go(folders, tmp_path):
+    replay = make_replay(tmp_path / "replay")
+    run_folder = make_job(*folders, replay)
+    job, library = RetrainingJob.read(run_folder), CaseLibrary(folders[0])
+    first = split_replay(job, run_folder, library)
+    make_replay(tmp_path / "more", first=40, count=2)
+    shutil.copytree(tmp_path / "more", replay, dirs_exist_ok=True)
+    assert split_replay(job, run_folder, library) == first
+    (replay / "images" / f"{first.rehearse[0].name}.nrrd").unlink()
+    with pytest.raises(DatasetError, match="no longer in the replay folder"):
+        split_replay(job, run_folder, library)
+
+
+def test_a_scan_of_the_replay_folder_that_cannot_be_read_is_left_out(folders, tmp_path):
+    replay = make_replay(tmp_path / "replay")
+    (replay / "images" / "r21.nrrd").write_bytes(b"no scan")
+    run_folder = make_job(*folders, replay)
+    found = split_replay(RetrainingJob.read(run_folder), run_folder, CaseLibrary(folders[0]))
+    assert set(found.left_out) == {"r21"}
+
+
+def test_a_replay_folder_without_cases_stands_in_the_way(folders, tmp_path):
+    (tmp_path / "empty").mkdir()
+    assert "has no scans with masks" in plan_retraining(*folders, tmp_path / "empty").obstacles[0]
+    with pytest.raises(DatasetError, match="has no scans with masks"):
+        make_job(*folders, tmp_path / "empty")
+
+
+def test_hold_out_cases_of_other_scanners_measure_forgetting_without_a_replay_folder(folders):
+    run_folder = make_job(*folders)
+    cases = [asdict(case) for case in RetrainingJob.read(run_folder).cases]
+    for case in cases:
+        case["scanner"] = "one"
+    other = [case for case in cases if case["split"] == HOLD_OUT][0]
+    other["scanner"] = "other"
+    write_json(run_folder / JOB_FILE, cases=cases)
+    compared = quick_retrain(run_folder).comparison
+    assert compared["forgetting_name"] == OTHER_SCANNERS
+    assert [case["name"] for case in compared["forgetting"]] == [other["id"]]
+
+
+def test_a_scanner_that_is_not_known_is_not_taken_for_another_one(folders):
+    job = RetrainingJob.read(make_job(*folders))
+    assert {case.scanner for case in job.cases} == {""}
+    assert job.of_other_scanners(job.hold_out) == []
+
+
+def test_a_replay_folder_with_one_case_rehearses(folders, tmp_path):
+    replay = write_images_and_labels(tmp_path / "replay", ["alone"])
+    run_folder = make_job(*folders, replay)
+    found = split_replay(RetrainingJob.read(run_folder), run_folder, CaseLibrary(folders[0]))
+    assert [case.name for case in found.rehearse] == ["alone"] and found.measure == ()
+
+
+def test_what_is_recorded_holds_no_folder_of_this_computer(finished):
+    place, _, version, _ = finished
+    for path in version.folder.glob("*.json"):
+        assert str(place) not in path.read_text()
+        json.loads(path.read_text())
