@@ -1,12 +1,10 @@
 """Slicer module: outlines the prostate on T2-weighted MRI. A shell around DDSPSegmentationLib."""
 
-import math
 import pathlib
 import sys
-import time
+import tempfile
 
 import slicer
-import vtk
 from slicer.i18n import tr as _
 from slicer.i18n import translate
 from slicer.ScriptedLoadableModule import (
@@ -18,6 +16,7 @@ from slicer.ScriptedLoadableModule import (
 from slicer.util import VTKObservationMixin
 
 from DDSPSegmentationLib.engine.errors import TorchMissingError
+from DDSPSegmentationLib.scene.self_test import SelfTestChecks
 
 RESOURCES = pathlib.Path(__file__).parent / "Resources"
 SAMPLE_NAME = "ProstateX-0000"
@@ -32,7 +31,7 @@ class DDSPSegmentation(ScriptedLoadableModule):
         ScriptedLoadableModule.__init__(self, parent)
         parent.title = _("DDSP Segmentation")
         parent.categories = [translate("qSlicerAbstractCoreModule", "Segmentation")]
-        parent.dependencies = ["Segmentations", "Volumes", "Markups", "Colors"]
+        parent.dependencies = ["Segmentations", "Volumes", "Markups", "Colors", "Plots", "Tables"]
         parent.contributors = ["DDSPSegmentation contributors"]
         parent.helpText = _(
             "Outlines the whole prostate on an axial T2-weighted MRI scan, measures it, and says how sure it is. "
@@ -153,7 +152,7 @@ class DDSPSegmentationLogic(ScriptedLoadableModuleLogic):
             outputSegmentationNode: where the segment Prostate goes; None: the volume's earlier result, else a new one.
             mode: "fast", "accurate" or "paper".
             device: "auto", "cpu", "cuda" or "mps".
-            model: folder of a model version; None: the built-in one.
+            model: name or folder of a model version; None: the active one.
             runner: object with the engine's segment(); None: a worker process where Slicer has a window, else this
                 process.
             overwriteEdited: replace a contour that somebody edited or drew.
@@ -168,7 +167,9 @@ class DDSPSegmentationLogic(ScriptedLoadableModuleLogic):
         Raises:
             DDSPSegmentationError: with cause and next step in the user's words.
         """
+        from DDSPSegmentationLib.library.model_registry import resolve_model
         from DDSPSegmentationLib.scene import conversion, results
+        from DDSPSegmentationLib.scene.user_folders import model_registry
 
         results.check_output_node(outputSegmentationNode)
         image = conversion.image_from_volume_node(volumeNode)
@@ -180,7 +181,7 @@ class DDSPSegmentationLogic(ScriptedLoadableModuleLogic):
             threshold=threshold,
             bias_field=biasField,
             device=device,
-            model=model,
+            model=resolve_model(model, model_registry()),
             location=None if location is None else conversion.lps_from_ras(location),
             progress=progress,
         )
@@ -193,9 +194,49 @@ class DDSPSegmentationLogic(ScriptedLoadableModuleLogic):
 
         return add_uncertainty_volume(result.segmentation.uncertainty, result.outputSegmentationNode, volumeNode)
 
+    def acceptCase(self, segmentationNode, volumeNode):
+        """Store a result, corrected or not, in the user's case library, to learn from it.
+
+        Args:
+            segmentationNode: what segmentProstate made; volumeNode: the scan that it was made from.
+
+        Returns:
+            Stored: case (id, number, split), warnings, is_new; library.undo(stored) takes it back.
+
+        Raises:
+            DDSPSegmentationError: the contour is refused, or the library cannot be written.
+        """
+        from DDSPSegmentationLib.scene.case_exchange import accept
+        from DDSPSegmentationLib.scene.user_folders import case_library
+
+        return accept(case_library(), segmentationNode, volumeNode)
+
+    def fineTune(self, casesFolder=None, modelsFolder=None, replayFolder="", device="auto", progress=None):
+        """Retrain the active version of the network on the training cases of a library, and wait for it.
+
+        The new version is a candidate, compared with the old one on the hold-out cases; nothing is activated.
+
+        Args:
+            casesFolder, modelsFolder: None: the user's own.
+            replayFolder: images with masks of an earlier training, to rehearse; "" for none.
+            device: "auto", "cpu", "cuda" or "mps".
+            progress: called with (stage, fraction); may raise Cancelled.
+
+        Returns:
+            ModelVersion: name, comparison (verdict, recommendation, sentences), ledger.
+
+        Raises:
+            DDSPSegmentationError: with cause and next step in the user's words.
+        """
+        from DDSPSegmentationLib.scene.retraining_client import fine_tune
+
+        return fine_tune(casesFolder, modelsFolder, replayFolder, device, progress)
+
     def _defaultRunner(self):
         """PyTorch never loads into a Slicer with a window: its libraries may clash, and its memory would stay."""
-        if getattr(slicer, "app", None) is not None and slicer.util.mainWindow() is not None:
+        from DDSPSegmentationLib.scene.user_folders import has_window
+
+        if has_window():
             from DDSPSegmentationLib.scene.shared_worker import shared_worker
 
             return shared_worker()
@@ -206,7 +247,7 @@ class DDSPSegmentationLogic(ScriptedLoadableModuleLogic):
         return self._inProcessRunner
 
 
-class DDSPSegmentationTest(ScriptedLoadableModuleTest):
+class DDSPSegmentationTest(SelfTestChecks, ScriptedLoadableModuleTest):
     """The whole way in a real Slicer, on the scan that comes with the module: logic, worker and panel."""
 
     def setUp(self):
@@ -228,106 +269,9 @@ class DDSPSegmentationTest(ScriptedLoadableModuleTest):
         node = self.checkResult()
         self.checkWorker(node)
         self.checkRotatedVolume(node)
+        with tempfile.TemporaryDirectory() as folder:
+            self.checkCases(node, folder)
         self.checkEditedContourIsKept(node)
         if slicer.app.layoutManager() is not None and slicer.util.mainWindow() is not None:
             self.checkPanel()
         self.delayDisplay("DDSP Segmentation: passed")
-
-    def maskOf(self, node):
-        segmentId = node.GetSegmentation().GetSegmentIdBySegmentName("Prostate")
-        return slicer.util.arrayFromSegmentBinaryLabelmap(node, segmentId, self.volumeNode)
-
-    def eraseSlice(self, node):
-        """Edit as a person would: the middle slice is empty afterwards."""
-        edited = self.maskOf(node).copy()
-        edited[edited.shape[0] // 2] = 0
-        segmentId = node.GetSegmentation().GetSegmentIdBySegmentName("Prostate")
-        slicer.util.updateSegmentBinaryLabelmapFromArray(edited, node, segmentId, self.volumeNode)
-        return edited
-
-    def checkResult(self):
-        result = self.logic.segmentProstate(self.volumeNode)
-        node = result.outputSegmentationNode
-        mask = self.maskOf(node)
-        self.assertEqual(mask.shape, slicer.util.arrayFromVolume(self.volumeNode).shape)
-        ml = int((mask != 0).sum()) * math.prod(self.volumeNode.GetSpacing()) / 1000
-        self.assertTrue(10 < ml < 250, f"{ml} ml")
-        self.assertAlmostEqual(ml, result.segmentation.measurements.volume_ml, delta=0.01)
-        self.assertAlmostEqual(ml, slicer.util.arrayFromTableColumn(result.tableNode, "volume_ml")[0], delta=0.01)
-        terminology = vtk.reference("")
-        self.assertTrue(node.GetSegmentation().GetNthSegment(0).GetTag("TerminologyEntry", terminology))
-        self.assertIn("SCT^41216001^Prostate", str(terminology))
-        self.assertIs(self.logic.segmentProstate(self.volumeNode).outputSegmentationNode, node)
-        for className in ("vtkMRMLSegmentationNode", "vtkMRMLTableNode"):
-            self.assertEqual(len(slicer.util.getNodesByClass(className)), 1)
-        return node
-
-    def checkWorker(self, node):
-        """The process of its own finds what this process found, or what it found itself before."""
-        from DDSPSegmentationLib.scene.shared_worker import shared_worker
-
-        before = self.maskOf(node)
-        result = self.logic.segmentProstate(self.volumeNode, runner=shared_worker())
-        self.assertIs(result.outputSegmentationNode, node)
-        self.assertTrue((self.maskOf(node) == before).all())
-
-    def checkRotatedVolume(self, node):
-        before = self.maskOf(node)
-        turn = vtk.vtkTransform()
-        turn.Translate(12.5, -30, 7)
-        turn.RotateZ(11)
-        transformNode = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
-        transformNode.SetMatrixTransformToParent(turn.GetMatrix())
-        self.volumeNode.SetAndObserveTransformNodeID(transformNode.GetID())
-        self.assertIs(self.logic.segmentProstate(self.volumeNode).outputSegmentationNode, node)
-        self.assertIs(node.GetParentTransformNode(), transformNode)
-        self.assertTrue((self.maskOf(node) == before).all())
-
-    def checkEditedContourIsKept(self, node):
-        edited = self.eraseSlice(node)
-        result = self.logic.segmentProstate(self.volumeNode)
-        self.assertIsNot(result.outputSegmentationNode, node)
-        self.assertIn(node.GetName(), result.message)
-        self.assertTrue((self.maskOf(node) == edited).all())
-
-    def checkPanel(self):
-        """Click, cancel, click again, review, correct, undo, close the scene."""
-        slicer.mrmlScene.Clear()
-        slicer.util.selectModule("DDSPSegmentation")
-        ui = slicer.util.getModuleWidget("DDSPSegmentation").ui
-        self.assertFalse(ui.segmentButton.enabled)
-        self.setUp()
-        self.waitFor(lambda: ui.inputSelector.currentNode() is self.volumeNode, "the volume is preselected")
-        self.assertTrue(ui.segmentButton.enabled, ui.segmentButton.toolTip)
-        ui.segmentButton.click()
-        self.assertEqual(ui.segmentButton.text, _("Cancel"))
-        ui.segmentButton.click()
-        self.waitFor(lambda: ui.segmentButton.text == _("Segment Prostate"), "the run is cancelled")
-        self.assertEqual(slicer.util.getNodesByClass("vtkMRMLSegmentationNode"), [])
-        ui.segmentButton.click()
-        self.waitFor(lambda: ui.segmentButton.text == _("Segment Prostate"), "the run ends")
-        node = ui.outputSelector.currentNode()
-        self.assertIsNotNone(node, ui.statusLabel.text)
-        self.assertIn(" ml", ui.volumeLabel.text)
-        ui.uncertaintyCheckBox.click()
-        composite = slicer.app.layoutManager().sliceWidget("Red").mrmlSliceCompositeNode()
-        self.assertIsNotNone(composite.GetForegroundVolumeID())
-        ui.nextSliceButton.click()
-        ui.uncertaintyCheckBox.click()
-        self.assertIsNone(composite.GetForegroundVolumeID())
-        before, volume = self.maskOf(node), ui.volumeLabel.text
-        self.eraseSlice(node)
-        self.waitFor(lambda: ui.volumeLabel.text != volume, "the volume follows the edit")
-        ui.resetButton.click()
-        self.waitFor(lambda: ui.volumeLabel.text == volume, "the network's result is back")
-        self.assertTrue((self.maskOf(node) == before).all())
-        slicer.mrmlScene.Clear()
-        self.assertFalse(ui.segmentButton.enabled)
-        self.assertFalse(ui.resultCollapsibleButton.visible)
-
-    def waitFor(self, condition, what, seconds=120):
-        end = time.monotonic() + seconds
-        while not condition():
-            self.assertLess(time.monotonic(), end, f"not within {seconds} s: {what}")
-            slicer.app.processEvents()
-            time.sleep(0.01)

@@ -18,6 +18,7 @@ Figures: OUTPUT/no_leakage.json, and the lines that are printed.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import shutil
@@ -65,6 +66,9 @@ class Hospital:
     def __init__(self, folder: Path, seed: int):
         self.folder, self.draw, self.record = folder, np.random.default_rng(seed), Record()
         self.library = CaseLibrary(folder / "Cases")
+        self.library.folder.mkdir()
+        salt = hashlib.sha256(str(seed).encode()).hexdigest()  # with it the splits are the same in every run
+        (self.library.folder / "salt").write_text(salt + "\n", encoding="utf-8")
         self.registry = start_registry(folder / "Models", make_tiny_model(folder / "tiny", OLD_TRAINING))
         self.scans: list[Scan] = []
         self.case_scan: dict[str, Scan] = {}

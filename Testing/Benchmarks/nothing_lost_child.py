@@ -25,7 +25,8 @@ from DDSPSegmentationLib.engine.images import read_image
 from DDSPSegmentationLib.engine.model import builtin_model_folder
 from DDSPSegmentationLib.library.case_library import TRAINING, CaseLibrary, StoredCase
 from DDSPSegmentationLib.library.model_registry import ModelRegistry
-from DDSPSegmentationLib.service.retraining import discard_run, make_job, retrain, unfinished_runs
+from DDSPSegmentationLib.service.retraining import make_job, retrain
+from DDSPSegmentationLib.service.retraining_process import discard_run, unfinished_runs
 
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 CHANGES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.truncate")
@@ -91,18 +92,17 @@ class Child:
 
     def prepare(self, operation: str) -> None:
         """What the operation needs, so that it can be done at once; also keeps library and registry small."""
-        state = self.state
-        while len(state["cases"]) > MOST_CASES:
+        while len(self.state["cases"]) > MOST_CASES:
             self.delete()
-        if len(state["trash"]) > 4:
+        if len(self.state["trash"]) > 4:
             self._do("empty trash", lambda after: after["trash"].clear(), self.library.empty_trash)
         while len(self._spare()) > MOST_VERSIONS:
             self.delete_version()
         while len(self._training()) < FEWEST_TRAINING:
             self.accept()
-        if operation == "restore" and not state["trash"]:
+        if operation == "restore" and not self.state["trash"]:
             self.delete()
-        if operation in ("activate", "delete version", "roll back", "export version") and not self._spare():
+        if not (self._spare() if operation in ("activate", "roll back") else self._disposable()):
             self.publish()
         if operation == "roll back":
             self.activate()
@@ -179,7 +179,7 @@ class Child:
         self._do("roll back", change, self.registry.roll_back)
 
     def delete_version(self, name: str = "") -> None:
-        name = name or self.draw.choice([name for name in self._spare() if name != FIRST_VERSION] or self._spare())
+        name = name or self.draw.choice(self._disposable())
 
         def change(after: dict) -> None:
             del after["versions"][name]
@@ -188,7 +188,7 @@ class Child:
         self._do("delete version", change, lambda: self.registry.delete(name))
 
     def export_version(self) -> None:
-        self.archived = self.draw.choice([name for name in self._spare() if name != FIRST_VERSION] or self._spare())
+        self.archived = self.draw.choice(self._disposable())
         path = self.folder / "archives" / f"{self.archived}.zip"
 
         def change(after: dict) -> None:
@@ -237,6 +237,9 @@ class Child:
         """Versions that are not active."""
         return sorted(name for name in self.state["versions"] if name != self.state["active"])
 
+    def _disposable(self) -> list[str]:
+        return [name for name in self._spare() if name != FIRST_VERSION]
+
     def _training(self) -> list[StoredCase]:
         return [case for case in self.library.cases() if case.split == TRAINING]
 
@@ -251,10 +254,16 @@ class Child:
         self.accept()
         self.activate(self.state["active"])
         way = ""
+        not_compared = {
+            version.name for version in self.registry.versions() if version.ledger and not version.comparison
+        }
         for status in unfinished_runs(self.registry.folder):
             way = self.draw.choice(("resumed", "discarded"))
             if way == "discarded":
-                discard_run(status.folder)
+                discard_run(status.folder)  # its candidate goes along, if that was never compared
+                there = {version.name for version in self.registry.versions()}
+                for name in not_compared - there:
+                    del self.state["versions"][name]
                 continue
             self.retrain(status.folder)
             version = self.registry.version(self.retrained)

@@ -1,6 +1,8 @@
 """DDSPSegmentationLogic on a real MRML scene: what it leaves there, and what it leaves alone."""
 
 import hashlib
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -163,7 +165,11 @@ def test_surface_is_made_only_where_it_can_be_seen(logic, monkeypatch):
         def layoutManager(self):
             return object()
 
+        def userSettings(self):
+            return SimpleNamespace(value=lambda name: None)
+
     monkeypatch.setattr(slicer, "app", Application(), raising=False)
+    monkeypatch.setattr(slicer.util, "mainWindow", lambda: None)
     result = logic.segmentProstate(new_volume("B"), runner=ThresholdRunner())
     assert has_surface(result)
     node = result.outputSegmentationNode
@@ -209,7 +215,7 @@ def test_runner_gets_every_setting_and_the_point_in_lps(logic):
         threshold=0.4, location=(1.0, 2.0, 3.0), progress=progress,
     )
     assert runner.asked == dict(
-        name="T2 axial", mode="paper", threshold=0.4, bias_field="off", device="cpu", model="/models/mine",
+        name="T2 axial", mode="paper", threshold=0.4, bias_field="off", device="cpu", model=Path("/models/mine"),
         location=(-1.0, -2.0, 3.0), progress=progress,
     )
 

@@ -199,6 +199,19 @@ def test_a_training_case_of_a_hold_out_patient_is_refused(folders):
     assert tuned_versions(ModelRegistry(folders[1])) == []
 
 
+def test_a_training_case_of_a_patient_whose_hold_out_cases_were_all_deleted_is_refused(folders):
+    library = CaseLibrary(folders[0])
+    held_out = library.case(ids(library, HOLD_OUT)[0])
+    library.delete(held_out.id)
+    library.empty_trash()
+    run_folder = make_job(*folders)
+    cases = [asdict(case) for case in RetrainingJob.read(run_folder).cases]
+    cases[-1 if cases[-1]["split"] == TRAINING else 0]["patient"] = held_out.patient
+    write_json(run_folder / JOB_FILE, cases=cases)
+    with pytest.raises(DatasetError, match="of a hold-out patient; nothing was trained"):
+        quick_retrain(run_folder)
+
+
 def test_a_hold_out_case_that_was_declared_a_training_case_is_refused(folders):
     run_folder = make_job(*folders)
     cases = [asdict(case) for case in RetrainingJob.read(run_folder).cases]
@@ -433,6 +446,14 @@ def test_a_replay_case_that_the_library_has_neither_rehearses_nor_measures(folde
     found = split_replay(RetrainingJob.read(run_folder), run_folder, library)
     assert set(found.left_out) == set(twins)
     assert {case.name for case in (*found.rehearse, *found.measure)} == {f"r{number}" for number in range(20, 26)}
+
+
+def test_another_scan_of_a_patient_whom_the_library_knows_by_name_does_not_rehearse(folders, tmp_path):
+    replay = make_replay(tmp_path / "replay")
+    (replay / "index.csv").write_text("case,patient\nr20,patient 1\nr21,patient 1\n")
+    run_folder = make_job(*folders, replay)
+    found = split_replay(RetrainingJob.read(run_folder), run_folder, CaseLibrary(folders[0]))
+    assert set(found.left_out) == {"r20", "r21"}
 
 
 def test_the_split_of_the_replay_folder_stays_when_cases_come_and_goes_wrong_when_they_go(folders, tmp_path):

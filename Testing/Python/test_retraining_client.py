@@ -29,7 +29,7 @@ from DDSPSegmentationLib.service.retraining import retrain
 from DDSPSegmentationLib.service.retraining_status import DISCARDED, DONE, FAILED, INTERRUPTED, PAUSED, RUNNING
 
 PATIENCE_SECONDS = 300  # a busy machine gives little to a process that makes way for all others
-SLOW = "0.3"  # seconds a step
+SLOW = "1.0"  # seconds a step
 
 
 @pytest.fixture(scope="module")

@@ -53,8 +53,8 @@ def test_finetune_says_what_it_will_do_and_what_came_of_it(place, capsys):
     assert main(["finetune", "--device", "cpu"]) == 0
     (version,) = tuned_versions(ModelRegistry(place / "Models"))
     said = capsys.readouterr().out
-    assert f"Fine-tune '{PARENT}' on 3 cases of 3 patients." in said and "1 hold-out cases of 1 patients" in said
-    assert "minutes on this processor" in said and "Cross-validation 1 of 2" in said
+    assert f"Fine-tune '{PARENT}' on 3 cases of 3 patients." in said and "1 hold-out case of 1 patient." in said
+    assert " on this processor" in said and "Cross-validation 1 of 2" in said
     assert f"Version '{version.name}' is a candidate" in said
     assert all(sentence in said for sentence in version.comparison["sentences"])
     assert [path.name for path in (place / "Models" / "runs").iterdir()] == []
@@ -99,7 +99,7 @@ def test_cases_are_listed_with_their_split(place, capsys):
     listed = capsys.readouterr().out
     for case in CaseLibrary(place / "Cases").cases():
         assert f"{case.id}: {case.current.date[:10]}, corrected, {case.split}, revision 1" in listed
-    assert "3 training cases, 1 hold-out cases." in listed
+    assert "3 training cases, 1 hold-out case." in listed
     assert main(["cases", "--cases", str(place / "none"), "list"]) == 0
     assert "0 training cases" in capsys.readouterr().out
 
@@ -111,7 +111,7 @@ def test_cases_are_imported_and_what_is_refused_is_named(place, tmp_path, capsys
             sitk.WriteImage(image * (0 if (part, name) == ("labels", "b") else 1), str(folder / part / f"{name}.nrrd"))
     assert main(["cases", "import", str(folder), "--cases", str(place / "Cases")]) == 1
     said = capsys.readouterr().out
-    assert "Refused: b:" in said and "2 cases are stored, 1 were refused." in said
+    assert "Refused: b:" in said and "2 cases stored, 1 refused." in said
     imported = {case.source_name: case for case in CaseLibrary(place / "Cases").cases()}
     assert {"a", "old-1"} <= set(imported)
     assert imported["old-1"].split == "training"  # a version was trained on a case of this name
@@ -119,5 +119,5 @@ def test_cases_are_imported_and_what_is_refused_is_named(place, tmp_path, capsys
 
 def test_cases_are_exported_for_other_tools(place, tmp_path, capsys):
     assert main(["cases", "export", str(tmp_path / "out")]) == 0
-    assert "4 cases are in" in capsys.readouterr().out
+    assert "4 cases exported to" in capsys.readouterr().out
     assert len(read_dataset(tmp_path / "out")) == 3

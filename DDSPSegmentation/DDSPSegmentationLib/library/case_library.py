@@ -22,8 +22,6 @@ from .patients import KnownImage, Patients, read_patients
 
 __all__ = ["HOLD_OUT", "TRAINING", "CaseLibrary", "ImportReport", "Revision", "Stored", "StoredCase"]
 
-_STATES = {True: "corrected", False: "unedited"}
-
 
 @dataclass(frozen=True)
 class Stored:
@@ -341,7 +339,8 @@ class CaseLibrary:
             case = self._write_revision(case, accepted)
             self._files.derive_label(case)
             self._files.make(case.image_path.parent)
-            shared(lambda: write_image(scan.plain_image(), case.image_path))
+            # Whoever accepts waits: packing a scan takes longer than all the rest.
+            shared(lambda: write_image(scan.plain_image(), case.image_path, compress=False))
             self._files.commit(case, lock)
         return Stored(case, (*accepted.warnings, *warnings), True)
 

@@ -9,14 +9,12 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-import slicer
 from slicer.i18n import tr as _
 
 from ..engine.errors import Cancelled, DDSPSegmentationError, WorkerError
 from ..engine.images import write_text
 from ..library.model_registry import ModelRegistry
 from ..library.model_version import ModelVersion
-from ..library.user_folder import default_cases_folder, default_models_folder
 from ..service.process_identity import process_birth
 from ..service.retraining import make_job, retrain
 from ..service.retraining_process import (
@@ -39,6 +37,7 @@ from ..service.retraining_status import (
     read_curve,
     read_status,
 )
+from .user_folders import case_library, has_window, model_registry
 from .worker_process import python_program
 
 OWNER_FILE = "slicer.json"  # in the run folder: which Slicer it belongs to
@@ -202,8 +201,8 @@ def fine_tune(
     Raises:
         DDSPSegmentationError: what stands in its way, or went wrong; a run that failed can be resumed.
     """
-    folders = Path(cases_folder or default_cases_folder()), Path(models_folder or default_models_folder())
-    if getattr(slicer, "app", None) is None or slicer.util.mainWindow() is None:
+    folders = Path(cases_folder or case_library().folder), Path(models_folder or model_registry().folder)
+    if not has_window():
         return _fine_tune_here(make_job(*folders, replay_folder, device), progress)
     client = RetrainingClient()
     client.start(*folders, str(replay_folder), device)

@@ -106,19 +106,23 @@ def _plan(
 
 
 def _too_few(count: int) -> DatasetError:
-    missing = LEAST_CASES - count
     return DatasetError(
-        f"The case library has {count} training case{'' if count == 1 else 's'}; retraining needs {LEAST_CASES}.",
-        f"Accept {missing} more case{'' if missing == 1 else 's'} (about one in five goes to the hold-out).",
+        f"The case library has {counted(count, 'training case')}; retraining needs {LEAST_CASES}.",
+        f"Accept {counted(LEAST_CASES - count, 'more case')} (about one in five goes to the hold-out).",
     )
+
+
+def counted(number: int, thing: str) -> str:
+    """As in "1 case" and "2 cases"."""
+    return f"{number} {thing}{'' if number == 1 else 's'}"
 
 
 def _notes(hold_out_patients: int, replay: bool) -> list[str]:
     notes = []
     if hold_out_patients < LEAST_HOLD_OUT_PATIENTS:
         notes.append(
-            f"There are {hold_out_patients} hold-out patients; below {LEAST_HOLD_OUT_PATIENTS} the comparison cannot "
-            "say whether the new version is better."
+            f"The hold-out has {counted(hold_out_patients, 'patient')}; below {LEAST_HOLD_OUT_PATIENTS} the comparison "
+            "cannot say whether the new version is better."
         )
     if not replay:
         notes.append(

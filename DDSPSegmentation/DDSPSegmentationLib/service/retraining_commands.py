@@ -8,13 +8,13 @@ from pathlib import Path
 from ..engine.errors import Cancelled, DatasetError
 from ..learning.training_log import line_progress
 from ..library.case_library import CaseLibrary
-from ..library.case_records import StoredCase
+from ..library.case_records import HOLD_OUT, TRAINING, StoredCase
 from ..library.model_registry import ModelRegistry
 from ..library.model_version import ModelVersion
 from ..library.user_folder import default_cases_folder, default_models_folder
 from .batch import EXIT_SOME_FAILED
 from .command_line import say
-from .retraining import RetrainingPlan, make_job, plan_retraining
+from .retraining import RetrainingPlan, counted, make_job, plan_retraining
 from .retraining_process import ReportedRun, discard_run, unfinished_runs
 from .retraining_run import RetrainingProgress
 from .runner import require_torch
@@ -61,9 +61,11 @@ def _say_plan(plan: RetrainingPlan) -> None:
     if plan.obstacles:
         return  # make_job says them
     replay = f", and rehearse cases of the {plan.replay} in the replay folder" if plan.replay else ""
-    say(f"Fine-tune '{plan.parent}' on {plan.training} cases of {plan.training_patients} patients{replay}.")
-    say(f"Then compare on {plan.hold_out} hold-out cases of {plan.hold_out_patients} patients.")
-    say(f"About {max(1, round(plan.seconds / 60))} minutes on this processor.")
+    trained = f"{counted(plan.training, 'case')} of {counted(plan.training_patients, 'patient')}"
+    say(f"Fine-tune '{plan.parent}' on {trained}{replay}.")
+    held_out = f"{counted(plan.hold_out, 'hold-out case')} of {counted(plan.hold_out_patients, 'patient')}"
+    say(f"Then compare on {held_out}.")
+    say(f"About {counted(max(1, round(plan.seconds / 60)), 'minute')} on this processor.")
     for note in plan.notes:
         say(f"Note: {note}")
 
@@ -95,13 +97,13 @@ def cases(chosen: argparse.Namespace) -> int:
     if action == "import":
         return _import(library, chosen.folder)
     if action == "export":
-        say(f"{library.export(Path(chosen.folder))} cases are in {chosen.folder}")
+        say(f"{counted(library.export(Path(chosen.folder)), 'case')} exported to {chosen.folder}")
         return 0
     found = library.cases()
     for case in found:
         say(_facts(case))
     counts = library.split_counts()
-    say(f"{counts['training']} training cases, {counts['hold-out']} hold-out cases.")
+    say(f"{counted(counts[TRAINING], 'training case')}, {counted(counts[HOLD_OUT], 'hold-out case')}.")
     for problem in library.problems():
         say(f"Problem: {problem}")
     return 0
@@ -119,5 +121,5 @@ def _import(library: CaseLibrary, folder: str) -> int:
         say(f"Note: {warning}")
     for name, reason in report.failed.items():
         say(f"Refused: {name}: {reason}")
-    say(f"{len(report.stored)} cases are stored, {len(report.failed)} were refused.")
+    say(f"{counted(len(report.stored), 'case')} stored, {len(report.failed)} refused.")
     return EXIT_SOME_FAILED if report.failed else 0

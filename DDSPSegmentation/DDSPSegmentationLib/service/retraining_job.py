@@ -14,7 +14,7 @@ from ..learning.dataset import Case, read_dataset
 from ..library.case_intake import Scan
 from ..library.case_library import CaseLibrary
 from ..library.case_records import HOLD_OUT, TRAINING, StoredCase
-from ..library.patients import read_patients
+from ..library.patients import Patients, read_patients
 
 JOB_FILE = "job.json"
 REPLAY_FILE = "replay.json"
@@ -140,7 +140,7 @@ def check_training_cases(job: RetrainingJob, library: CaseLibrary) -> None:
         DatasetError: a training case belongs to a hold-out patient, is gone, or was changed behind our back.
     """
     held_out = {case.patient for case in job.hold_out}
-    held_out |= {case.patient for case in library.cases() if case.split == HOLD_OUT}
+    held_out |= {patient for patient, split in _memory(library).splits.items() if split == HOLD_OUT}
     for case in job.training:
         folders = {PurePosixPath(place).parts[0] for place in (case.image, case.mask)}
         if case.patient in held_out or folders & {"imagesTs", "labelsTs"}:
@@ -211,7 +211,7 @@ def _read_decided(path: Path) -> dict | None:
 
 
 def _decide(cases: Sequence[Case], library: CaseLibrary, pause: Callable[[], None]) -> dict:
-    memory = read_patients(library.folder / "patients.json", library.folder / "salt")
+    memory = _memory(library)
     known_names = {case.source_name for case in library.cases()}
     known_patients, left_out = set(), {}
     for case in cases:
@@ -222,7 +222,9 @@ def _decide(cases: Sequence[Case], library: CaseLibrary, pause: Callable[[], Non
         except DDSPSegmentationError as error:
             left_out[case.name] = error.cause
             continue
-        if case.name in known_names or scan.content(memory) in memory.images or memory.near_copy(scan.texture):
+        patient = memory.patient_of(memory.pseudonym("patient", case.patient))
+        known = case.name in known_names or patient in memory.splits or scan.content(memory) in memory.images
+        if known or memory.near_copy(scan.texture):
             known_patients.add(case.patient)
     for case in cases:
         if case.patient in known_patients:
@@ -234,6 +236,11 @@ def _decide(cases: Sequence[Case], library: CaseLibrary, pause: Callable[[], Non
         "measure": [case.name for case in kept if case.patient in measuring],
         "left_out": left_out,
     }
+
+
+def _memory(library: CaseLibrary) -> Patients:
+    """What the library knows of its patients and scans, of those that were deleted, too."""
+    return read_patients(library.folder / "patients.json", library.folder / "salt")
 
 
 def measuring_patients(patients: Iterable[str]) -> set[str]:

@@ -98,9 +98,10 @@ class InProcessRunner:
         self._segmenter_for(model, device)
 
     def _segmenter_for(self, model: Path | str | None, device: str) -> Segmenter:
-        from ..engine.model import describe_model
+        from ..engine.model import builtin_model_folder, describe_model
         from ..engine.segmenter import Segmenter
 
+        model = model or builtin_model_folder()
         wanted = (str(model), describe_model(model), device)
         if self._segmenter is None or self._loaded != wanted:
             self._segmenter = None  # free the old one before the new one is loaded

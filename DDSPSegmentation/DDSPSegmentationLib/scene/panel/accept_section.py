@@ -108,7 +108,7 @@ class AcceptSection:
         library = self._library()
         stored = accept(library, self._node, self._volumeNode)
         self._last = _Accepted(library, self._node, stored)
-        return " ".join([self._sentence(stored), *stored.warnings, self._outlook(library)])
+        return " ".join([self._sentence(stored), *stored.warnings, self._outlook(library)]).strip()
 
     @staticmethod
     def _sentence(stored: Stored) -> str:
@@ -121,7 +121,10 @@ class AcceptSection:
         )
 
     def _outlook(self, library: CaseLibrary) -> str:
-        missing = cases_until_retraining(library, self._registry())
+        try:
+            missing = cases_until_retraining(library, self._registry())
+        except DDSPSegmentationError:  # the case is stored all the same
+            return ""
         if missing:
             return _("{count} more before retraining pays.").format(count=missing)
         return _("Retraining pays now: see Learn.")

@@ -13,7 +13,7 @@ from ...library.case_library import HOLD_OUT, TRAINING, CaseLibrary, StoredCase
 from ...library.model_registry import ModelRegistry
 from ..case_exchange import case_number, cases_to_accept_next, reopen, results_that_are
 from ..result_nodes import forget_case
-from .settings import write_setting
+from ..settings import write_setting
 
 REASONS_SHOWN = 5
 NEXT_CASES_SHOWN = 5
@@ -44,7 +44,7 @@ class CasesSection:
         self._problems: list[str] = []
         self._said = ""
         self._busyButton = None
-        self._isCanceled = self._isOver = False
+        self._isRead = self._isCanceled = self._isOver = False
         self._tips = {name: getattr(ui, name).toolTip for name in self._needs()}
         table = ui.casesTable
         titles = (_("Case"), _("Date"), _("State"), _("Split"), _("Dice before"), _("Note"))
@@ -55,16 +55,16 @@ class CasesSection:
         table.sortByColumn(0, qt.Qt.AscendingOrder)
         table.connect("itemSelectionChanged()", self._refreshButtons)
         table.connect("cellDoubleClicked(int,int)", lambda row, column: self._onReopen())
-        for name, method in (
-            ("reopenCaseButton", self._onReopen),
-            ("deleteCaseButton", self._onDelete),
-            ("restoreCaseButton", self._onRestore),
-            ("emptyTrashButton", self._onEmptyTrash),
-            ("casesFolderButton", self._onFolder),
+        for button, method in (
+            (ui.reopenCaseButton, self._onReopen),
+            (ui.deleteCaseButton, self._onDelete),
+            (ui.restoreCaseButton, self._onRestore),
+            (ui.emptyTrashButton, self._onEmptyTrash),
+            (ui.importCasesButton, self._onImport),
+            (ui.exportCasesButton, self._onExport),
+            (ui.casesFolderButton, self._onFolder),
         ):
-            getattr(ui, name).connect("clicked(bool)", method)
-        ui.importCasesButton.connect("clicked(bool)", self._onImport)
-        ui.exportCasesButton.connect("clicked(bool)", self._onExport)
+            button.connect("clicked(bool)", method)
         self._fill()
         self.showNext()
 
@@ -80,7 +80,8 @@ class CasesSection:
             self._trashed = library.trashed()
             problems.extend(library.problems())
 
-        self._said = "" if self._guard(read) else self.ui.statusLabel.text
+        self._isRead = self._guard(read)
+        self._said = "" if self._isRead else self.ui.statusLabel.text
         self._problems = problems
         self._fill()
         self._showSummary()
@@ -94,6 +95,8 @@ class CasesSection:
         self.ui.casesLabel.text = "\n".join(filter(None, [self._summary(), *self._problems, self._said]))
 
     def _summary(self) -> str:
+        if not self._isRead:
+            return ""
         if not self._cases:
             return _("No cases yet. Accept a contour, or import a folder.")
         cases = self._cases.values()
@@ -140,7 +143,8 @@ class CasesSection:
                 item.setData(qt.Qt.UserRole, case)
                 item.setToolTip(case)
             self.ui.casesTable.setItem(row, column, item)
-            item.setSelected(chosen)
+            if chosen:
+                item.setSelected(True)
 
     def showNext(self) -> None:
         """Name the open volumes whose correction would teach the network most."""

@@ -4,29 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ...library.case_library import CaseLibrary
-from ...library.model_registry import ModelRegistry
-from ...library.user_folder import default_cases_folder, default_models_folder
-from ..worker_process import python_program
+from ..user_folders import case_library, model_registry
 from .accept_section import AcceptSection
 from .cases_section import CasesSection
 from .models_section import ModelsSection
 from .retrain_section import RetrainSection
-from .settings import read_setting
-
-
-def case_library() -> CaseLibrary:
-    """The library that the user chose."""
-    return CaseLibrary(read_setting("casesFolder", str(default_cases_folder())))
-
-
-def model_registry() -> ModelRegistry:
-    """The versions of the network that the user has; PyTorch never loads into Slicer to try one.
-
-    Raises:
-        WorkerError: this Slicer has no Python for other processes.
-    """
-    return ModelRegistry(read_setting("modelsFolder", str(default_models_folder())), python_program())
 
 
 class LearnSection:

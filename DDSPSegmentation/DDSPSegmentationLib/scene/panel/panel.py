@@ -17,10 +17,11 @@ from ..input_choice import doubt_about, preferred_volume
 from ..result_nodes import results_of, volume_of
 from ..shared_worker import end_shared_worker, shared_worker
 from ..slice_views import show_volume
+from ..user_folders import model_registry
 from .advanced_section import AdvancedSection
 from .correct_section import CorrectSection
 from .export_section import ExportSection
-from .learn_section import LearnSection, model_registry
+from .learn_section import LearnSection
 from .next_step import next_step
 from .parameters import CHOSEN_NODES, KEPT_ON_CLOSE, PanelParameters, connect_widgets
 from .result_section import ResultSection

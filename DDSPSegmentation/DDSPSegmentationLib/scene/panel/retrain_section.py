@@ -16,7 +16,7 @@ from ...service.retraining_process import discard_run
 from ...service.retraining_status import DISCARDED, DONE, FAILED, PAUSED, RunStatus
 from ..learning_curve import LearningCurve
 from ..retraining_client import AT_WORK, POLL_MS, RetrainingClient
-from .settings import read_setting, write_setting
+from ..settings import read_setting, write_setting
 
 
 class RetrainSection:

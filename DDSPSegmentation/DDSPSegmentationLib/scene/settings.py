@@ -8,7 +8,9 @@ PREFIX = "DDSPSegmentation/"
 
 
 def read_setting(name: str, default: str) -> str:
-    """A choice of the user, or the default as long as none was made."""
+    """A choice of the user, or the default as long as none was made or where there is no application to remember it."""
+    if getattr(slicer, "app", None) is None:
+        return default
     value = slicer.app.userSettings().value(PREFIX + name)
     return default if value is None else str(value)
 
