@@ -15,6 +15,8 @@ from .case_records import StoredCase
 from .near_copies import ScanTexture
 from .patients import Patients
 
+STATES = {True: "corrected", False: "unedited"}  # of a mask, by whether a person edited it
+
 
 @dataclass(frozen=True)
 class Accepted:

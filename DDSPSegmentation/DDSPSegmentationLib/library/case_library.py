@@ -14,7 +14,7 @@ from ..engine.errors import DatasetError, DDSPSegmentationError, StorageError
 from ..engine.images import read_image, read_mask, write_image
 from .case_checks import on_grid
 from .case_files import CaseFiles, shared
-from .case_intake import Accepted, Scan, accept, same_mask
+from .case_intake import STATES, Accepted, Scan, accept, same_mask
 from .case_records import HOLD_OUT, TRAINING, Revision, StoredCase
 from .case_transfer import ImportReport, export_cases, find_pairs, load_pair
 from .folder_lock import FolderInUseError, FolderLock
@@ -118,7 +118,7 @@ class CaseLibrary:
             DatasetError: refused at the door (see ``check_case``), or a case that some model was trained on although
                 its patient is held out.
         """
-        accepted = accept(image, mask, prediction, _STATES[bool(edited)], model_version, model_sha256, note)
+        accepted = accept(image, mask, prediction, STATES[bool(edited)], model_version, model_sha256, note)
         return self._add(Scan(image, patient_key, label, scanner, source_name), accepted, seen)
 
     def revise(
@@ -138,7 +138,7 @@ class CaseLibrary:
             DatasetError: no such case, or refused at the door.
         """
         image = read_image(self.case(case_id).image_path)
-        accepted = accept(image, mask, prediction, _STATES[bool(edited)], model_version, model_sha256, note)
+        accepted = accept(image, mask, prediction, STATES[bool(edited)], model_version, model_sha256, note)
         with self._writing() as lock:
             return self._revise(self._committed(case_id), accepted, lock)
 
@@ -339,8 +339,7 @@ class CaseLibrary:
             case = self._write_revision(case, accepted)
             self._files.derive_label(case)
             self._files.make(case.image_path.parent)
-            # Whoever accepts waits: packing a scan takes longer than all the rest.
-            shared(lambda: write_image(scan.plain_image(), case.image_path, compress=False))
+            shared(lambda: write_image(scan.plain_image(), case.image_path, compress=False))  # the user waits
             self._files.commit(case, lock)
         return Stored(case, (*accepted.warnings, *warnings), True)
 
