@@ -52,7 +52,7 @@ TRAINED_ON, LEAST_HOLD_OUT = 4, 6
 SHIFT_MM = 15.0
 LEFT_RIGHT, CRANIO_CAUDAL = 2, 0  # axes of an axial scan's array (z, y, x)
 ALARMS = ("worse", "forgotten", "drifted")
-EVERYTHING = "everything "
+CLEAN, EVERYTHING = "clean", "everything "
 
 Masks = dict[str, sitk.Image]
 
@@ -123,8 +123,8 @@ class Poison:
 
 
 VARIANTS = {
-    "clean": Poison(unchanged, None),
-    "clean, as for upside-down": Poison(unchanged, None, CRANIO_CAUDAL),
+    CLEAN: Poison(unchanged, None),
+    f"{CLEAN}, as for upside-down": Poison(unchanged, None, CRANIO_CAUDAL),
     "shifted": Poison(shifted, shifted),
     "upside-down": Poison(upside_down, upside_down, CRANIO_CAUDAL),
     "mirrored": Poison(mirrored, mirrored),
@@ -152,8 +152,8 @@ class Benchmark:
                 self._keep("variants", name, self._compared(name))
             if VARIANTS[name].everything and EVERYTHING + name not in self.results["variants"]:
                 self._keep("variants", EVERYTHING + name, self._compared(name, everything=True))
-        for name in names:
-            if name not in self.results["door"] and not (name.startswith("clean") and "clean" in self.results["door"]):
+        for name in (CLEAN, *(name for name in names if VARIANTS[name].everything)):
+            if name not in self.results["door"]:
                 self._keep("door", name, self._door(VARIANTS[name].everything or unchanged))
 
     def _keep(self, part: str, name: str, result: dict) -> None:
@@ -240,19 +240,28 @@ def is_caught(result: dict) -> bool:
     return result["verdict"] in ALARMS and result["recommendation"] == "keep"
 
 
+def flagged_at_the_door(results: dict, name: str) -> list[str]:
+    """Cases that the door says something about with wrong masks and nothing with the right ones."""
+    right = results["door"][CLEAN]
+    return [case for case, words in results["door"][name].items() if words and not right[case]]
+
+
 def report(results: dict) -> str:
     lines = [f"{'variant':28s}{'masks':>8s}{'gain':>8s}{'drift':>8s}  verdict, recommendation"]
     for name, result in results["variants"].items():
         right = np.mean(list(result["label_dice"].values()))
-        agreement = np.nan if result["agreement"] is None else result["agreement"]
-        figures = f"{right:8.3f}{result['gain']:+8.3f}{agreement:8.3f}"
+        gain, agreement = (np.nan if result[key] is None else result[key] for key in ("gain", "agreement"))
+        figures = f"{right:8.3f}{gain:+8.3f}{agreement:8.3f}"
         lines.append(f"{name:28s}{figures}  {result['verdict']}, {result['recommendation']}")
     lines.append("(masks: Dice of the wrong masks with the right ones; drift: agreement on the bundled scan)")
+    alarmed = sum(map(bool, results["door"][CLEAN].values()))
+    lines.append(f"at the door, right masks: {alarmed} of {len(results['door'][CLEAN])} flagged")
     for name, said in results["door"].items():
-        flagged = [case for case, words in said.items() if words]
-        refused = [case for case, words in said.items() if words and words[0].startswith("Refused")]
-        lines.append(f"at the door, all {name}: {len(flagged)} of {len(said)} flagged, {len(refused)} of them refused")
-    poisoned = {name: result for name, result in results["variants"].items() if not name.startswith("clean")}
+        if name != CLEAN:
+            refused = sum(words[0].startswith("Refused") for words in said.values() if words)
+            flagged = len(flagged_at_the_door(results, name))
+            lines.append(f"at the door, all {name}: {flagged} more of {len(said)} flagged, {refused} refused")
+    poisoned = {name: result for name, result in results["variants"].items() if not name.startswith(CLEAN)}
     partly = {name: result for name, result in poisoned.items() if not name.startswith(EVERYTHING)}
     caught = sum(map(is_caught, partly.values()))
     kept = sum(result["recommendation"] == "keep" for result in poisoned.values())
@@ -265,10 +274,10 @@ def report(results: dict) -> str:
 def is_as_expected(results: dict) -> bool:
     """Every poison is caught, no control called worse, and what is wrong everywhere flagged at the door or by drift."""
     for name, result in results["variants"].items():
-        flagged = any(results["door"].get(name.removeprefix(EVERYTHING), {}).values())
         if name.startswith(EVERYTHING):
-            right = flagged or result["verdict"] == "drifted"
-        elif name.startswith("clean"):
+            flagged = flagged_at_the_door(results, name.removeprefix(EVERYTHING))
+            right = bool(flagged) or result["verdict"] == "drifted"
+        elif name.startswith(CLEAN):
             right = result["verdict"] != "worse"
         else:
             right = is_caught(result)

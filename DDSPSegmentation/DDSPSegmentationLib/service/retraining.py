@@ -121,8 +121,8 @@ def _notes(hold_out_patients: int, replay: bool) -> list[str]:
     notes = []
     if hold_out_patients < LEAST_HOLD_OUT_PATIENTS:
         notes.append(
-            f"The hold-out has {counted(hold_out_patients, 'patient')}; below {LEAST_HOLD_OUT_PATIENTS} the comparison "
-            "cannot say whether the new version is better."
+            f"There are too few hold-out patients; below {LEAST_HOLD_OUT_PATIENTS} the comparison cannot say whether "
+            "the new version is better."
         )
     if not replay:
         notes.append(
