@@ -16,6 +16,7 @@ from DDSPSegmentationLib.library.case_library import HOLD_OUT, TRAINING, CaseLib
 from DDSPSegmentationLib.library.model_registry import ModelRegistry
 from DDSPSegmentationLib.scene import case_exchange
 from DDSPSegmentationLib.scene.conversion import add_volume_node, image_from_volume_node, read_segment, write_segment
+from DDSPSegmentationLib.scene.dicom_tags import patient_key_of
 from DDSPSegmentationLib.scene.result_nodes import (
     case_of,
     differs_from_case,
@@ -118,6 +119,7 @@ def test_nothing_in_the_library_names_the_volume_or_the_patient(library, monkeyp
     monkeypatch.setattr(slicer, "dicomDatabase", Database(**{UIDS: tags}), raising=False)
     case = case_exchange.accept(library, node, volume).case
     assert case.scanner == "SIEMENS Skyra 3 T"
+    assert patient_key_of(volume) == "MRN-4711"  # the issuer is not always known
     for path in library.folder.rglob("*"):
         assert "DOE" not in path.name
         if path.is_file():

@@ -22,6 +22,7 @@ from DDSPSegmentationLib.engine.errors import (
     WorkerError,
 )
 from DDSPSegmentationLib.scene.headless_host import start as start_headless_host
+from DDSPSegmentationLib.service.process_identity import kill_process
 from DDSPSegmentationLib.service.runner import InProcessRunner
 
 start_headless_host()
@@ -37,7 +38,6 @@ from DDSPSegmentationLib.scene.worker_process import (  # noqa: E402
     LOG_BYTES,
     RotatingLog,
     descendants,
-    kill_process,
     worker_command,
 )
 

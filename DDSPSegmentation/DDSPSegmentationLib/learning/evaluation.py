@@ -24,10 +24,9 @@ from ..engine.metrics import (
 from ..engine.quality import DOUBTFUL_DICE
 from ..engine.segmentation import Segmentation
 from .evaluation_files import MEASURES, OVERALL, cases_csv, draw_boxplots, draw_worst, summary_csv
+from .statistics import mean_interval
 
 WORST_CASES = 4
-BOOTSTRAP_RESAMPLES = 10_000
-BOOTSTRAP_SEED = 20_180_131
 
 
 class EvaluationCase(NamedTuple):
@@ -349,8 +348,7 @@ def _statistics(values: Sequence[float]) -> Statistics:
     sd = low = high = math.nan
     if finite.size > 1:
         sd = float(finite.std(ddof=1))
-        drawn = np.random.default_rng(BOOTSTRAP_SEED).integers(finite.size, size=(BOOTSTRAP_RESAMPLES, finite.size))
-        low, high = (float(bound) for bound in np.percentile(finite[drawn].mean(axis=1), (2.5, 97.5)))
+        low, high = mean_interval(finite)
     middle, least, most = float(np.median(finite)), float(finite.min()), float(finite.max())
     return Statistics(finite.size, undefined, float(finite.mean()), sd, middle, least, most, low, high)
 

@@ -21,7 +21,7 @@ from .case_records import CASE_FILE, HOLD_OUT, TRAINING, StoredCase, image_folde
 from .folder_lock import FolderLock
 
 LOCK_NAME = "library.lock"
-WAIT_SECONDS = 10.0
+WAIT_SECONDS = 5.0
 WHAT = "case library"
 UNFINISHED = "unfinished.json"
 FOLDS = 5

@@ -126,7 +126,7 @@ class ModelRegistry:
             version.description.training.get(key, [])
             for version in self.versions()
             if version.description
-            for key in ("cases", "parent_cases")
+            for key in ("cases", "replay", "parent_cases")
         ]
         return frozenset(name for names in lists for name in names)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import slicer
 
 PATIENT_ID = "0010,0020"
-ISSUER_OF_PATIENT_ID = "0010,0021"
 MANUFACTURER = "0008,0070"
 SCANNER_MODEL = "0008,1090"
 FIELD_STRENGTH = "0018,0087"
@@ -26,11 +25,11 @@ def first_image_tag(volume_node: slicer.vtkMRMLScalarVolumeNode, tag: str) -> st
 def patient_key_of(volume_node: slicer.vtkMRMLScalarVolumeNode) -> str:
     """What tells the patient of a volume from all others; empty for a volume that did not come from DICOM.
 
-    The key names the patient: it is never written anywhere, only a salted digest of it is.
+    The key names the patient: it is never written anywhere, only a salted digest of it is. The issuer of the ID is
+    left out: a scene without the database does not know it, and one patient must not become two, on both sides of
+    the split.
     """
-    patient = first_image_tag(volume_node, PATIENT_ID) or _patient_in_hierarchy(volume_node)
-    issuer = first_image_tag(volume_node, ISSUER_OF_PATIENT_ID)
-    return "\n".join(part for part in (issuer, patient) if part) if patient else ""
+    return first_image_tag(volume_node, PATIENT_ID) or _patient_in_hierarchy(volume_node)
 
 
 def scanner_of(volume_node: slicer.vtkMRMLScalarVolumeNode) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,6 +14,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from ..engine.errors import DDSPSegmentationError, StorageError, WorkerError
+from ..service.process_identity import kill_process
 from ..service.protocol import PACKAGE_FOLDER, decode_line, garbled
 
 LOG_BYTES = 1_000_000
@@ -243,25 +243,6 @@ def python_program() -> str:
                 _("Install Slicer again."),
             )
     return program
-
-
-def kill_process(pid: int) -> None:
-    """End a process of this user at once; one that is gone already is fine."""
-    if pid <= 1:
-        raise ValueError(f"{pid} is not a process that may be ended")
-    if os.name != "nt":
-        with suppress(OSError):
-            os.kill(pid, signal.SIGKILL)
-        return
-    import ctypes
-
-    kernel = ctypes.windll.kernel32
-    kernel.OpenProcess.restype = ctypes.c_void_p
-    terminate = 0x0001
-    handle = kernel.OpenProcess(terminate, False, pid)
-    if handle:
-        kernel.TerminateProcess(ctypes.c_void_p(handle), 1)
-        kernel.CloseHandle(ctypes.c_void_p(handle))
 
 
 def descendants(pid: int) -> list[int]:

@@ -72,12 +72,20 @@ def end_process(pid: int, birth: str) -> None:
     """End a process of this user at once; one that has ended, or another with its id, is left alone.
 
     Raises:
+        ValueError: see ``kill_process``.
+    """
+    if pid <= 1 or birth and process_birth(pid) == birth:
+        kill_process(pid)
+
+
+def kill_process(pid: int) -> None:
+    """End a process of this user at once; one that is gone already is fine.
+
+    Raises:
         ValueError: 0, 1 and negative numbers are not a process that may be ended.
     """
     if pid <= 1:
         raise ValueError(f"{pid} is not a process that may be ended")
-    if not birth or process_birth(pid) != birth:
-        return
     if sys.platform != "win32":
         with suppress(OSError):
             os.kill(pid, signal.SIGKILL)

@@ -13,8 +13,9 @@ from ...engine.errors import DDSPSegmentationError
 from ...engine.model import describe_model
 from ...engine.segmentation import MODES
 from ...library.model_registry import ModelRegistry
+from ...service.process_identity import kill_process
 from ..settings import read_setting, write_setting
-from ..worker_process import RotatingLog, descendants, kill_process
+from ..worker_process import RotatingLog, descendants
 
 # The exit code tells the outcome: what Slicer prints does not reach its standard output everywhere.
 PASSED, TORCH_MISSING = 0, 3
