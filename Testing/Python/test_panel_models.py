@@ -13,7 +13,7 @@ from slicer_stand_in import dialogs, enterModule, leaveModule
 from DDSPSegmentationLib.library import model_registry
 from DDSPSegmentationLib.library.model_registry import ModelRegistry
 
-NAME, DATE, PARENT, CASES, DICE, STATE = range(6)
+NAME, STATE, DICE, CASES, DATE, PARENT = range(6)
 BETTER = ["The new version is better: mean Dice 0.871 -> 0.893 on 5 hold-out patients.", "Activate it."]
 WORSE = ["The new version is worse: mean Dice 0.871 -> 0.802 on 5 hold-out patients.", "Keep the old one."]
 
@@ -79,13 +79,13 @@ def asked(person):
 def test_the_table_tells_each_version_with_its_figures_and_state(person, better, worse):
     person.open_learn()
     assert rows(person) == [
-        [BUILTIN, "2026-11-23", "", "40", "", "active, built in"],
-        ["better", "2024-05-01", BUILTIN, "1", "0.871 -> 0.893", "candidate"],
-        ["worse", "2024-06-02", BUILTIN, "1", "0.871 -> 0.802", "candidate"],
+        [BUILTIN, "active, built in", "", "40", "2026-11-23", ""],
+        ["better", "candidate", "0.871 -> 0.893", "1", "2024-05-01", BUILTIN],
+        ["worse", "candidate", "0.871 -> 0.802", "1", "2024-06-02", BUILTIN],
     ]
     table = person.ui.modelsTable
     assert [table.horizontalHeaderItem(column).text() for column in range(table.columnCount)] == [
-        "Version", "Date", "Parent", "Cases", "Hold-out Dice", "State",
+        "Version", "State", "Hold-out Dice", "Cases", "Date", "Parent",
     ]  # fmt: skip
 
 

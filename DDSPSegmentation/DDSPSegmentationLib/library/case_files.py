@@ -28,6 +28,7 @@ FOLDS = 5
 _SPLITS = (TRAINING, HOLD_OUT)
 _SHARING_SECONDS = 2.0
 _ID = re.compile(r"[0-9a-f]{4}-\d{4,}")
+_MASK = re.compile(r"(?:mask|prediction)-([1-9]\d*)\.mha")
 
 
 class CaseFiles:
@@ -256,8 +257,11 @@ class CaseFiles:
     def _sweep_revisions(self, case: StoredCase) -> None:
         """Masks of no revision: one that was taken back goes into the trash, one that never came to be is deleted."""
         kept = {revision.number for revision in case.revisions}
-        for path in [*case.record_folder.glob("mask-*.mha"), *case.record_folder.glob("prediction-*.mha")]:
-            number = int(path.stem.rpartition("-")[2])
+        for path in list(case.record_folder.iterdir()):
+            named = _MASK.fullmatch(path.name)
+            if named is None:
+                continue  # not ours, such as the copy that a synchronized folder keeps of a file changed twice
+            number = int(named[1])
             if number >= case.next_revision:
                 _unlink(path)
             elif number not in kept:

@@ -15,6 +15,7 @@ from .case_records import StoredCase
 from .near_copies import ScanTexture
 from .patients import Patients
 
+_OFF_ROUND_MM = 0.0013  # what is halfway between two hundredths then is no spacing that a scanner has
 STATES = {True: "corrected", False: "unedited"}  # of a mask, by whether a person edited it
 
 
@@ -53,7 +54,8 @@ class Scan:
     @cached_property
     def _digest(self) -> bytes:
         voxels = np.ascontiguousarray(sitk.GetArrayViewFromImage(self.image), dtype="<f4")
-        grid = repr((self.image.GetSize(), [round(step, 2) for step in self.image.GetSpacing()]))
+        # Spacings differ in their last digits by who read the scan. Without the shift 0.625 would round either way.
+        grid = repr((self.image.GetSize(), [round(step + _OFF_ROUND_MM, 2) for step in self.image.GetSpacing()]))
         return hashlib.sha256(grid.encode() + hashlib.sha256(voxels).digest()).digest()
 
     def plain_image(self) -> sitk.Image:

@@ -47,7 +47,7 @@ class ModelsSection:
         ui.rollBackButton.connect("clicked(bool)", self._onRollBack)
         ui.importModelButton.connect("clicked(bool)", self._onImport)
         table = ui.modelsTable
-        titles = [_("Version"), _("Date"), _("Parent"), _("Cases"), _("Hold-out Dice"), _("State")]
+        titles = [_("Version"), _("State"), _("Hold-out Dice"), _("Cases"), _("Date"), _("Parent")]
         table.setColumnCount(len(titles))
         table.setHorizontalHeaderLabels(titles)
         table.verticalHeader().setVisible(False)
@@ -99,15 +99,15 @@ class ModelsSection:
     def _texts(self, version: ModelVersion) -> list[str]:
         description = version.description
         if description is None:
-            return [version.name, "", "", "", "", self._state(version)]
+            return [version.name, self._state(version), "", "", "", ""]
         training = description.training
         return [
             version.name,
+            self._state(version),
+            _diceText(version.comparison),
+            str(len(training.get("cases", []))),
             description.date[:16].replace("T", " "),
             "" if version.builtin else str(training.get("parent", "")),
-            str(len(training.get("cases", []))),
-            _diceText(version.comparison),
-            self._state(version),
         ]
 
     def _state(self, version: ModelVersion) -> str:
