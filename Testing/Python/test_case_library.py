@@ -226,6 +226,40 @@ def test_two_libraries_know_the_same_patient_under_different_names(tmp_path):
     assert one.patient != two.patient and one.content != two.content
 
 
+def test_a_scan_is_the_same_when_its_spacing_differs_in_the_last_digits(tmp_path):
+    library = CaseLibrary(tmp_path)
+    image, mask = toy_scan(1)
+    ids = set()
+    for step in (2.125, 2.125 + 4e-8, 2.125 - 4e-8):
+        for part in (image, mask):
+            part.SetSpacing((step, step, 4.0))
+        ids.add(library.add(image, mask).case.id)
+    assert len(ids) == 1
+
+
+def test_a_scan_that_was_moved_since_is_still_the_same_and_its_mask_is_stored_where_the_scan_is(tmp_path):
+    library = CaseLibrary(tmp_path)
+    image, mask = toy_scan(1)
+    first = library.add(image, mask).case
+    corrected = other_mask(mask, 3)
+    for part in (image, corrected):
+        part.SetOrigin((100.0, -50.0, 3.0))
+    again = library.add(image, corrected, prediction=corrected)
+    assert again.case.id == first.id and not again.is_new
+    stored = read_mask(again.case.mask_path)
+    assert np.array_equal(sitk.GetArrayFromImage(stored), sitk.GetArrayFromImage(corrected))
+    assert stored.GetOrigin() == read_image(first.image_path).GetOrigin()
+    assert_whole(tmp_path)
+
+
+def test_what_another_program_puts_beside_the_masks_stops_nobody(tmp_path):
+    library = filled_library(tmp_path, 1)
+    stranger = library.cases()[0].record_folder / "mask-1-LAPTOP.mha"
+    stranger.write_bytes(b"of a synchronized folder")
+    library.revise(library.cases()[0].id, other_mask(toy_scan(0)[1], 2))
+    assert assert_whole(tmp_path) and stranger.exists()
+
+
 def test_a_case_that_a_model_was_trained_on_belongs_to_training(tmp_path):
     library = CaseLibrary(tmp_path)
     stored = [library.add(*toy_scan(n), source_name=f"Case{n:02d}", seen={"Case00", "Case01"}) for n in range(8)]
@@ -356,6 +390,10 @@ def test_folders_of_known_layouts_are_imported_and_importing_twice_adds_nothing(
     assert (first.scanner, first.split, first.current.state) == ("RUNMC", TRAINING, "imported")
     again = library.import_folder(source)
     assert again.stored == () and "c: It is stored already with this very mask." in again.warnings
+    case = library.cases()[0]
+    library.revise(case.id, other_mask(read_mask(case.mask_path), 5))
+    assert library.import_folder(source).stored == ()  # or the correction would not be the newest mask any more
+    assert library.case(case.id).current.state == "corrected"
     sitk.WriteImage(toy_scan(1)[1], str(source / "labels" / "b.nii.gz"))
     assert [stored.case.patient for stored in library.import_folder(source).stored] == [first.patient]
 

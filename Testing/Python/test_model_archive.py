@@ -340,6 +340,7 @@ def test_a_version_of_another_architecture_or_without_finite_weights_is_refused(
         ({"version": "v7"}, "calls itself 'v7'"),
         ({"sha256": "0" * 64}, "weights of model 'v1' are not those"),
         ({"training": {"cases": [3]}}, "damaged model.json"),
+        ({"training": {"replay": 3}}, "damaged model.json"),
         ({"date": 7}, "damaged model.json"),
         ({"more": 7}, "damaged model.json"),
         ({"network": {"block": "unet"}}, "unusable settings"),
@@ -380,3 +381,19 @@ def test_a_version_never_replaces_another_one_of_its_name(here, elsewhere, tmp_p
     assert "Another model version is called 'own' already. Give it another name" in refused(
         elsewhere, tmp_path / "own.zip"
     )
+
+
+@pytest.mark.parametrize(
+    "comparison",
+    [
+        {"sentences": 7},
+        {"sentences": [7], "recommendation": "activate"},
+        {"hold_out_summary": ["dice"]},
+        {"hold_out_summary": {"old": {"dice": "0.9"}, "new": {"dice": 0.9}}},
+        {"hold_out_summary": {"old": 0.9}},
+    ],
+    ids=str,
+)
+def test_a_comparison_that_cannot_be_shown_counts_as_none(elsewhere, exported, comparison):
+    elsewhere.import_file(rezip(exported, {"comparison.json": json.dumps(comparison).encode()}))
+    assert elsewhere.version("v1").comparison == {} and elsewhere.version("v1").problem == ""

@@ -18,10 +18,11 @@ BETTER = ["The new version is better: mean Dice 0.871 -> 0.893 on 5 hold-out pat
 WORSE = ["The new version is worse: mean Dice 0.871 -> 0.802 on 5 hold-out patients.", "Keep the old one."]
 
 
-def compared(sentences, recommendation, old=0.871, new=0.893):
+def compared(sentences, recommendation, old=0.871, new=0.893, old_version=BUILTIN):
     """Files of a comparison, as a retraining attaches them."""
     summary = {"old": {"dice": old}, "new": {"dice": new}}
     values = {"sentences": sentences, "recommendation": recommendation, "hold_out_summary": summary}
+    values["old_version"] = old_version
     return {"comparison.json": json.dumps(values).encode(), "comparison.html": b"<html>Old and new</html>"}
 
 
@@ -165,6 +166,23 @@ def test_a_version_that_is_not_recommended_is_asked_about_and_keeping_is_the_fir
     person.ui.activateModelButton.click()
     person.ui.secondAnswerButton.click()
     assert registry.active().name == "doubtful" and person.status == "doubtful segments from now on."
+
+
+def test_a_version_that_was_better_than_another_one_than_the_active_is_asked_about(
+    person, better, registry, tmp_path, weights_are_fine
+):
+    publish(registry, "best", tmp_path, 3.0, compared(BETTER, "activate", old_version="better"))
+    choose(person, "best")
+    person.ui.activateModelButton.click()
+    question, answers = asked(person)
+    assert f"It was compared with better, not with {BUILTIN}." in question and answers[0] == f"Keep {BUILTIN}"
+    person.ui.firstAnswerButton.click()
+    assert registry.active().name == BUILTIN
+    registry.activate("better")
+    person.panel.learn.refresh()
+    choose(person, "best")
+    person.ui.activateModelButton.click()
+    assert registry.active().name == "best" and person.ui.questionFrame.isHidden()
 
 
 def test_one_click_rolls_back_to_the_version_that_the_tooltip_names(person, better, worse, registry, weights_are_fine):

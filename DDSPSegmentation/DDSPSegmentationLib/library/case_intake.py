@@ -80,7 +80,16 @@ def accept(
     return Accepted(mask, prediction, dice, state, model_version, model_sha256, note, tuple(warnings))
 
 
+def placed_as(case: StoredCase, accepted: Accepted) -> Accepted:
+    """The masks where the case's scan was stored; the same voxels may have been moved since, as by registration."""
+    place = read_mask(case.mask_path)
+    for mask in filter(None, (accepted.mask, accepted.prediction)):
+        mask.CopyInformation(place)
+    return accepted
+
+
 def same_mask(case: StoredCase, mask: sitk.Image) -> bool:
-    """Whether the newest mask of a case has the same voxels."""
-    newest = read_mask(case.mask_path)
-    return np.array_equal(sitk.GetArrayViewFromImage(newest) != 0, sitk.GetArrayViewFromImage(mask) != 0)
+    """Whether a mask of a case, the newest or an earlier one, has the same voxels."""
+    inside = sitk.GetArrayViewFromImage(mask) != 0
+    stored = (read_mask(case.mask_path_of(revision.number)) for revision in reversed(case.revisions))
+    return any(np.array_equal(sitk.GetArrayViewFromImage(one) != 0, inside) for one in stored)

@@ -14,7 +14,7 @@ from ..engine.errors import DatasetError, DDSPSegmentationError, StorageError
 from ..engine.images import read_image, read_mask, write_image
 from .case_checks import on_grid
 from .case_files import CaseFiles, shared
-from .case_intake import STATES, Accepted, Scan, accept, same_mask
+from .case_intake import STATES, Accepted, Scan, accept, placed_as, same_mask
 from .case_records import HOLD_OUT, TRAINING, Revision, StoredCase
 from .case_transfer import ImportReport, export_cases, find_pairs, load_pair
 from .folder_lock import FolderInUseError, FolderLock
@@ -213,7 +213,7 @@ class CaseLibrary:
     ) -> ImportReport:
         """Store the cases of a folder, see ``find_pairs``. One that cannot be stored does not stop the others.
 
-        A case that is stored already with this very mask is not stored again.
+        A case that is stored already with this very mask is not stored again; a correction made since stays the newest.
 
         Args:
             progress: called before each case with its index, their number and its name; may raise Cancelled.
@@ -318,7 +318,7 @@ class CaseLibrary:
                 warnings.append(
                     "A model version was trained on this case, but it is held out: comparisons favor that version."
                 )
-            return self._revise(case, accepted, lock, patients, tuple(warnings))
+            return self._revise(case, placed_as(case, accepted), lock, patients, tuple(warnings))
 
     def _add_new(
         self, patients: Patients, scan: Scan, accepted: Accepted, seen: Collection[str], lock: FolderLock

@@ -17,7 +17,7 @@ from ..engine.errors import DDSPSegmentationError, StorageError
 LOCK_NAME = ".ddsp-segmentation.lock"
 _HELD_HERE: set[Path] = set()
 _LOOK_AGAIN_SECONDS = 0.05
-_HALF_WRITTEN_SECONDS = 10
+_HALF_WRITTEN_SECONDS = 3
 _MOST_STALE = 5
 
 

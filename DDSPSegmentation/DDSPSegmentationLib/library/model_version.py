@@ -202,8 +202,9 @@ def _check_against(folder: Path, checksums: dict[str, str]) -> None:
 def sound_version(folder: Path) -> ModelVersion:
     """A version of the registry that is whole. Raises ModelError."""
     checksums = check_files(folder)
-    tables = [_read_json(folder, name, checksums) for name in (COMPARISON_FILE, LEDGER_FILE)]
-    return ModelVersion(folder.name, folder, False, _sound_description(folder), "", *tables)
+    comparison, ledger = (_read_json(folder, name, checksums) for name in (COMPARISON_FILE, LEDGER_FILE))
+    comparison = comparison if _can_be_shown(comparison) else {}
+    return ModelVersion(folder.name, folder, False, _sound_description(folder), "", comparison, ledger)
 
 
 def read_version(folder: Path) -> ModelVersion:
@@ -256,6 +257,17 @@ def _read_json(folder: Path, name: str, checksums: dict[str, str]) -> dict:
     except (OSError, ValueError, RecursionError):
         return {}
     return values if isinstance(values, dict) else {}
+
+
+def _can_be_shown(comparison: dict) -> bool:
+    """Whether sentences and mean Dice are of the types that a list counts on; the file may come from anywhere."""
+    sentences, summary = comparison.get("sentences", []), comparison.get("hold_out_summary") or {}
+    if not isinstance(sentences, list) or not isinstance(summary, dict):
+        return False
+    means = [summary.get(which) or {} for which in ("old", "new")]
+    return all(isinstance(sentence, str) for sentence in sentences) and all(
+        isinstance(mean, dict) and isinstance(mean.get("dice", 0.0), (int, float, type(None))) for mean in means
+    )
 
 
 def write_flushed(content: bytes, path: Path) -> str:

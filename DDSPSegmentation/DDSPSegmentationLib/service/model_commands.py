@@ -10,8 +10,6 @@ from ..library.model_registry import ModelRegistry
 from ..library.model_version import ModelVersion
 from .command_line import say
 
-_UNWELCOME = ("worse", "forgotten", "drifted")
-
 
 def models(chosen: argparse.Namespace) -> int:
     """List, activate, roll back, delete, export or import; refusals are raised with their reason."""
@@ -21,9 +19,12 @@ def models(chosen: argparse.Namespace) -> int:
         _list(registry)
     elif action == "activate":
         version = registry.activate(chosen.name)
-        verdict = version.comparison.get("verdict")
-        if verdict in _UNWELCOME:
-            say(f"Note: its comparison with the old version says '{verdict}'.")
+        comparison = version.comparison
+        if comparison and comparison.get("recommendation") != "activate":
+            old = comparison.get("old_version", "the old version")
+            say(f"Note: its comparison with {old} says '{comparison.get('verdict')}'; keeping {old} is the default.")
+        elif not comparison and not version.builtin:
+            say("Note: it was never compared with another version.")
         say(f"'{version.name}' is active. 'models roll-back' takes this back.")
     elif action == "roll-back":
         say(f"'{registry.roll_back().name}' is active again.")

@@ -174,12 +174,15 @@ class ModelsSection:
             method(version)
 
     def _onActivate(self, version: ModelVersion) -> None:
-        comparison = version.comparison
-        if version.builtin or comparison.get("recommendation") == "activate":
+        comparison, current = version.comparison, self._active or _("the old version")
+        old = comparison.get("old_version")
+        if version.builtin or (comparison.get("recommendation") == "activate" and old == self._active):
             self._activate(version)
             return
         reason = " ".join(comparison.get("sentences", [])) or _("It was not compared with the version before.")
-        current = self._active or _("the old version")
+        if comparison and old != self._active:  # better than that one says nothing about this one
+            other = _("It was compared with {old}, not with {current}.")
+            reason = f"{other.format(old=old, current=current)} {reason}"
         self._ask(
             _("Activate {name}? {reason}").format(name=version.name, reason=reason),
             [
