@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
+
 import slicer
 
 PATIENT_ID = "0010,0020"
 MANUFACTURER = "0008,0070"
 SCANNER_MODEL = "0008,1090"
 FIELD_STRENGTH = "0018,0087"
+# What anonymizers write instead of an ID; as a key it would make one patient of everybody.
+_PLACEHOLDER = re.compile(r"[\W_]*|0+|.*anon.*|.*de-?ident.*|.*removed.*|unknown|none|n/?a|patient|test|x+", re.I)
 
 
 def first_image_tag(volume_node: slicer.vtkMRMLScalarVolumeNode, tag: str) -> str:
@@ -23,13 +27,14 @@ def first_image_tag(volume_node: slicer.vtkMRMLScalarVolumeNode, tag: str) -> st
 
 
 def patient_key_of(volume_node: slicer.vtkMRMLScalarVolumeNode) -> str:
-    """What tells the patient of a volume from all others; empty for a volume that did not come from DICOM.
+    """What tells the patient of a volume from all others; empty where DICOM does not tell.
 
     The key names the patient: it is never written anywhere, only a salted digest of it is. The issuer of the ID is
     left out: a scene without the database does not know it, and one patient must not become two, on both sides of
     the split.
     """
-    return first_image_tag(volume_node, PATIENT_ID) or _patient_in_hierarchy(volume_node)
+    patient = first_image_tag(volume_node, PATIENT_ID) or _patient_in_hierarchy(volume_node)
+    return "" if _PLACEHOLDER.fullmatch(patient) else patient
 
 
 def scanner_of(volume_node: slicer.vtkMRMLScalarVolumeNode) -> str:

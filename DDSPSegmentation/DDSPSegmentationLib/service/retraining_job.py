@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from ..engine.errors import DatasetError, DDSPSegmentationError
@@ -179,7 +179,8 @@ def split_replay(
 
     A patient of whom the case library had a scan or a near-copy of one is left out: a hold-out case must not rehearse,
     and a training case does not show what was forgotten. The library's memory of its scans decides that, no scan of
-    it is opened. The outcome is written into the run folder, and read from there ever after.
+    it is opened. The outcome is written into the run folder, and read from there ever after. The cases are given
+    pseudonyms, salted by the library: their names may be patients', and go into the version.
 
     Raises:
         DatasetError: the folder is gone or not as expected.
@@ -196,10 +197,12 @@ def split_replay(
     if missing:
         cause = f"{len(missing)} cases are no longer in the replay folder."
         raise DatasetError(cause, f"Put them back, or discard this run and start again ({missing[0]}).")
+    memory = _memory(library)
+    pseudonyms = {name: f"replay-{memory.pseudonym('replay', name)[:12]}" for name in by_name}
     return ReplayCases(
-        tuple(by_name[name] for name in decided["rehearse"]),
-        tuple(by_name[name] for name in decided["measure"]),
-        decided["left_out"],
+        tuple(replace(by_name[name], name=pseudonyms[name]) for name in decided["rehearse"]),
+        tuple(replace(by_name[name], name=pseudonyms[name]) for name in decided["measure"]),
+        {pseudonyms[name]: reason for name, reason in decided["left_out"].items() if name in pseudonyms},
     )
 
 
@@ -219,8 +222,8 @@ def _decide(cases: Sequence[Case], library: CaseLibrary, pause: Callable[[], Non
         try:
             case.load_mask()
             scan = Scan(case.load_image())
-        except DDSPSegmentationError as error:
-            left_out[case.name] = error.cause
+        except DDSPSegmentationError:  # its words may hold the name
+            left_out[case.name] = "The scan or its mask cannot be used."
             continue
         patient = memory.patient_of(memory.pseudonym("patient", case.patient))
         known = case.name in known_names or patient in memory.splits or scan.content(memory) in memory.images

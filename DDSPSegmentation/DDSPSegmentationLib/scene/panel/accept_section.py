@@ -106,9 +106,20 @@ class AcceptSection:
 
     def _accept(self) -> str:
         library = self._library()
+        if self._isStoredAsShown(library):
+            return _("Case {number} is stored as shown already.").format(number=case_number(case_of(self._node)))
         stored = accept(library, self._node, self._volumeNode)
         self._last = _Accepted(library, self._node, stored)
         return " ".join([self._sentence(stored), *stored.warnings, self._outlook(library)]).strip()
+
+    def _isStoredAsShown(self, library: CaseLibrary) -> bool:
+        """Whether a second click would store what the first one did."""
+        known = {case.id: case for case in library.cases()}.get(case_of(self._node))
+        return (
+            known is not None
+            and known.current.note == case_note_of(self._node)
+            and not differs_from_case(self._node, self._volumeNode)
+        )
 
     @staticmethod
     def _sentence(stored: Stored) -> str:

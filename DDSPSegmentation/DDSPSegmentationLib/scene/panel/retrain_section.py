@@ -147,13 +147,13 @@ class RetrainSection:
             self._timer.stop()
             self._end(looked[0] if looked else None)
             return
-        self._curve.update(self._client.points())
+        self._guard(lambda: self._curve.update(self._client.points()))
         self._show()
 
     def _end(self, last: RunStatus | None) -> None:
         """Tell what became of the run that was at work a moment ago."""
         self._status = None
-        self._curve.update(self._client.points())
+        self._guard(lambda: self._curve.update(self._client.points()))
         versions: list[ModelVersion] = []
         if last is None:
             self._outcome = self.ui.statusLabel.text
