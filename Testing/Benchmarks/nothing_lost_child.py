@@ -67,6 +67,7 @@ class Child:
         self.folder, self.draw, self.seed = folder, random.Random(seed), seed
         self.library, self.registry = CaseLibrary(folder / "Cases"), ModelRegistry(folder / "Models")
         self.fuse, self.made = Fuse(folder), 0
+        self.kill_in = ("", 0)  # stage of a retraining, and the change to the file system in it
         weights = json.loads((folder / "tiny" / "model.json").read_text())["sha256"]
         first = {"active": FIRST_VERSION, "before": [builtin_model_folder().name], "versions": {FIRST_VERSION: weights}}
         self.state = state or {"cases": {}, "trash": {}, "archives": {}, **first}
@@ -206,20 +207,24 @@ class Child:
 
     def retrain(self, run_folder: Path | None = None) -> None:
         def act() -> None:
-            say("stage", stage="making the job")
+            self._enter("Making the job")
             run = run_folder or make_job(self.library.folder, self.registry.folder, device="cpu")
             version = retrain(run, self._tell, settings=QUICK)
             self.state["versions"][version.name] = version.description.sha256
             self.retrained = version.name
 
-        self._stage = ""
         self._do("retrain", lambda after: None, act, new_version=True)
 
-    def _tell(self, told: object) -> None:
-        stage = "comparing" if told.stage.startswith("Comparing") else told.stage
+    def _tell(self, told: RetrainingProgress) -> None:
+        stage = told.stage.split(",")[0]  # without the number of the case
         if stage != self._stage:
-            self._stage = stage
-            say("stage", stage=stage)
+            self._enter(stage)
+
+    def _enter(self, stage: str) -> None:
+        self._stage = stage
+        say("stage", stage=stage, at=time.monotonic(), changes=self.fuse.count)
+        if stage == self.kill_in[0]:
+            self.fuse.light(self.kill_in[1])
 
     def _do(self, operation: str, change: Callable[[dict], None], act: Callable[[], object], **new: object) -> None:
         """Say what will be, do it, promise it. A case or version whose name is not known yet is in ``new``."""
@@ -231,7 +236,8 @@ class Child:
         if not new:
             self.state = after
         seconds, changes = time.monotonic() - started, self.fuse.count - changes
-        say("done", operation=operation, state=self.state, seconds=seconds, changes=changes)
+        about = {"at": time.monotonic(), "all_changes": self.fuse.count}
+        say("done", operation=operation, state=self.state, seconds=seconds, changes=changes, **about)
 
     def _spare(self) -> list[str]:
         """Versions that are not active."""
@@ -280,6 +286,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--operation", required=True)
+    parser.add_argument("--stage", required=True)
     parser.add_argument("--step", type=int, required=True)
     chosen = parser.parse_args()
     folder = chosen.folder.resolve()
@@ -304,7 +311,10 @@ def main() -> None:
         return
     child.prepare(chosen.operation)
     say("armed")
-    child.fuse.light(chosen.step)
+    if chosen.stage:
+        child.kill_in = chosen.stage, chosen.step
+    else:
+        child.fuse.light(chosen.step)
     child.do(chosen.operation)
     while True:  # until the kill comes
         operation = child.draw.choice(SHORT)

@@ -24,7 +24,7 @@ def test_no_hold_out_case_was_ever_in_a_training_list(tmp_path):
     results = no_leakage.run(tmp_path, rounds=3, seed=0)
     assert results["leaks"] == []
     assert results["versions"] == 3 and results["held_out"]["case"] > 0
-    assert results["done"]["accepted again"] + results["done"]["accepted again without key"] > 0
+    assert len(results["done"]) > 4 and results["done"]["new patient"] > 3  # what was done, and how often
 
 
 def test_a_patient_that_changed_its_split_is_found(tmp_path):
