@@ -17,10 +17,11 @@ demo:
 	@$(PYTHON_OF_VENV) Testing/demo.py demo
 
 test: export QT_QPA_PLATFORM := offscreen
+test: export OMP_NUM_THREADS := 1
 test:
 	@sh requirements/install.sh test
 	@$(PYTHON_OF_VENV) -m ruff check .
-	@$(PYTHON_OF_VENV) -m pytest
+	@$(PYTHON_OF_VENV) -m pytest -n 2 --dist loadfile
 
 screenshots:
 	@sh requirements/install.sh test

@@ -42,7 +42,6 @@ from toy_hospital import (
 
 from DDSPSegmentationLib.engine.devices import set_threads
 from DDSPSegmentationLib.engine.errors import DatasetError
-from DDSPSegmentationLib.engine.model import BUILTIN_MODEL
 from DDSPSegmentationLib.engine.images import read_image, write_text
 from DDSPSegmentationLib.library.case_library import HOLD_OUT, TRAINING, CaseLibrary
 from DDSPSegmentationLib.service.retraining import make_job, retrain

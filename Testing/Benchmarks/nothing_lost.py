@@ -3,11 +3,11 @@
     python Testing/Benchmarks/nothing_lost.py --output FOLDER [--kills 50] [--seed 0]
 
 A child process works with the real case library, registry and retraining (a tiny network). It is killed while it does
-one operation: every other time after a random part of the operation's usual time, else just before a random one of
-its changes to the file system, so that short phases are hit as well. What it had reported as done is a promise. The
-next child, a fresh process, opens library and registry and holds every file against these promises; what was under
-way may have happened or not, but nothing in between. Then it writes once to library and registry, resumes or discards
-the interrupted retraining, and looks again: every file on the disk must now be accounted for.
+one operation (or one stage of a retraining): every other time after a random part of its usual time, else just before
+a random one of its changes to the file system, so that what is short is hit as well. What it had reported as done is a
+promise. The next child, a fresh process, opens library and registry and holds every file against these promises; what
+was under way may have happened or not, but nothing in between. Then it writes once to library and registry, resumes or
+discards the interrupted retraining, and looks again: every file on the disk must now be accounted for.
 
 Figures: OUTPUT/nothing_lost.json with one entry a kill, and the table that is printed.
 """
@@ -45,34 +45,53 @@ OPERATIONS = (
     "import version",
 )
 RETRAIN, RETRAIN_SHARE = "retrain", 0.2
+BY_THE_CLOCK, BY_A_CHANGE = "by the clock", "by a change"
 STARTED, ENDED = "begin", "done"
+MEASURED = ("seconds", "changes")
 
 
 class Life:
     """One child process from its start to its end, and what it said."""
 
-    def __init__(self, folder: Path, seed: int, state: dict, pending: dict | None, operation: str, step: int = 0):
+    def __init__(self, folder: Path, seed: int, state: dict, pending: dict | None, planned: str, step: int = 0):
         write_text(json.dumps({"state": state, "pending": pending}), folder / "promises.json")
-        words = [str(folder), "--seed", str(seed), "--operation", operation, "--step", str(step)]
+        operation, _, self._stage = planned.partition(": ")
+        words = [
+            str(folder),
+            "--seed",
+            str(seed),
+            "--operation",
+            operation,
+            "--stage",
+            self._stage,
+            "--step",
+            str(step),
+        ]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         self.said: list[dict] = []
         self._log = open(folder / "child.log", "a")  # noqa: SIM115
         self._process = subprocess.Popen(
-            [sys.executable, str(CHILD), *words], stdout=subprocess.PIPE, stderr=self._log, text=True, env=environment
+            [sys.executable, str(CHILD), *words, "--step", str(step)],
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            text=True,
+            env=environment,
         )
 
-    def listen(self, until: str = "") -> dict | None:
-        """Take in what it says, up to a word of this kind or to its end."""
+    def listen(self, until: str = "", stage: str = "") -> bool:
+        """Take in what it says, up to a word of this kind (and stage) or to its end; whether that word came."""
         for line in self._process.stdout:
             word = json.loads(line)
             self.said.append(word)
-            if word["word"] == until:
-                return word
-        return None
+            if word["word"] == until and word.get("stage", "") == stage:
+                return True
+        return False
 
     def kill_after(self, seconds: float) -> None:
-        time.sleep(seconds)
-        self._process.send_signal(signal.SIGKILL)
+        """Let it begin what is planned, wait, kill."""
+        if not self._stage or self.listen("stage", self._stage):
+            time.sleep(seconds)
+            self._process.send_signal(signal.SIGKILL)
 
     def end(self) -> bool:
         """Whether it was killed, once nothing more comes from it."""
@@ -109,15 +128,31 @@ class Life:
         return self.last("looked").get("problems", ["The library or the registry could not be looked at."])
 
 
-def plan(kills: int, seed: int) -> list[tuple[str, str]]:
-    """Which operation each kill hits, and whether by the clock or by a change to the file system."""
-    retrainings = max(2, round(RETRAIN_SHARE * kills))
-    others = [OPERATIONS[number % len(OPERATIONS)] for number in range(kills - retrainings)]
-    ways = ("by the clock", "by a change")
-    planned = [(name, ways[number // len(OPERATIONS) % 2]) for number, name in enumerate(others)]
-    planned += [(RETRAIN, ways[number % 2]) for number in range(retrainings)]
-    random.Random(seed).shuffle(planned)
-    return planned
+def usual_times(said: list[dict]) -> dict[str, dict]:
+    """Seconds and changes to the file system of each operation, and of each stage of a retraining."""
+    usual, stages = {}, []
+    for word in said:
+        if word["word"] == "stage":
+            stages.append(word)
+        elif word["word"] == ENDED:
+            for stage, following in zip(stages, [*stages, word][1:], strict=True):
+                usual[f"{RETRAIN}: {stage['stage']}"] = {key: following[key] - stage[key] for key in MEASURED}
+            if not stages:
+                usual[word["operation"]] = {key: word[key] for key in MEASURED}
+            stages = []
+    return usual
+
+
+def plan(kills: int, stages: list[str], seed: int) -> list[tuple[str, str]]:
+    """What each kill hits, and whether by the clock or by a change to the file system."""
+    retrainings = round(RETRAIN_SHARE * kills)
+    planned = [OPERATIONS[number % len(OPERATIONS)] for number in range(kills - retrainings)]
+    first = random.Random(seed).randrange(len(stages))
+    planned += [stages[(first + number) % len(stages)] for number in range(retrainings)]
+    ways = (BY_THE_CLOCK, BY_A_CHANGE)
+    queue = [(phase, ways[(number + planned[:number].count(phase)) % 2]) for number, phase in enumerate(planned)]
+    random.Random(seed).shuffle(queue)
+    return queue
 
 
 def run(output: Path, kills: int, seed: int) -> dict:
@@ -131,38 +166,32 @@ def run(output: Path, kills: int, seed: int) -> dict:
     measured.end()
     if not measured.last("looked"):
         raise SystemExit((folder / "child.log").read_text())
-    usual = {word["operation"]: word for word in measured.said if word["word"] == ENDED}
+    usual = usual_times(measured.said)
     state, pending, hits = measured.state, None, []
-    queue = plan(kills, seed)
-    for number in range(3 * kills):  # an operation that was done before the kill is tried again
-        if not queue:
-            break
-        operation, way = queue[-1]
-        step = draw.randint(1, usual[operation]["changes"]) if way == "by a change" else 0
-        life = Life(folder, seed + 1 + number, state, pending, operation, step)
+    queue = plan(kills, [phase for phase in usual if phase.startswith(RETRAIN)], seed)
+    for number, (planned, way) in enumerate(queue, 1):
+        step = draw.randint(1, max(1, usual[planned]["changes"])) if way == BY_A_CHANGE else 0
+        life = Life(folder, seed + number, state, pending, planned, step)
         armed = life.listen("armed")
         if armed and not step:
-            life.kill_after(draw.uniform(0, usual[operation]["seconds"]))
+            life.kill_after(draw.uniform(0, usual[planned]["seconds"]))
         killed = life.end()
         if hits:
             settle(hits[-1], life)
         if not armed or not killed:
             hits += [{"phase": "no kill", "problems": ["The child ended by itself; see child.log."]}]
             break
-        queue.pop()
         state, pending = life.state, life.pending
-        hits.append(
-            {"planned": operation, "way": way, "phase": life.phase, "before": life.last("killed").get("at", "")}
-        )
-        print(f"{len(hits)}/{kills} {life.phase} ({way})", flush=True)
-    last = Life(folder, seed, state, pending, "look")
+        hits.append({"planned": planned, "way": way, "phase": life.phase, "before": life.last("killed").get("at", "")})
+        print(f"{number}/{kills} {life.phase} ({way})", flush=True)
+    last = Life(folder, seed + kills + 1, state, pending, "look")
     last.end()
     settle(hits[-1], last)
     results = {
         "kills": len(hits),
         "whole": sum(not hit["problems"] for hit in hits),
         "seed": seed,
-        "usual": {name: {key: word[key] for key in ("seconds", "changes")} for name, word in usual.items()},
+        "usual": usual,
         "phases": dict(Counter(hit["phase"] for hit in hits).most_common()),
         "hits": hits,
     }

@@ -27,6 +27,7 @@ from DDSPSegmentationLib.library.case_library import TRAINING, CaseLibrary, Stor
 from DDSPSegmentationLib.library.model_registry import ModelRegistry
 from DDSPSegmentationLib.service.retraining import make_job, retrain
 from DDSPSegmentationLib.service.retraining_process import discard_run, unfinished_runs
+from DDSPSegmentationLib.service.retraining_run import RetrainingProgress
 
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 CHANGES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.truncate")
@@ -207,6 +208,7 @@ class Child:
 
     def retrain(self, run_folder: Path | None = None) -> None:
         def act() -> None:
+            self._began, self._count = time.monotonic(), self.fuse.count
             self._enter("Making the job")
             run = run_folder or make_job(self.library.folder, self.registry.folder, device="cpu")
             version = retrain(run, self._tell, settings=QUICK)
@@ -222,7 +224,7 @@ class Child:
 
     def _enter(self, stage: str) -> None:
         self._stage = stage
-        say("stage", stage=stage, at=time.monotonic(), changes=self.fuse.count)
+        say("stage", stage=stage, seconds=time.monotonic() - self._began, changes=self.fuse.count - self._count)
         if stage == self.kill_in[0]:
             self.fuse.light(self.kill_in[1])
 
@@ -236,8 +238,7 @@ class Child:
         if not new:
             self.state = after
         seconds, changes = time.monotonic() - started, self.fuse.count - changes
-        about = {"at": time.monotonic(), "all_changes": self.fuse.count}
-        say("done", operation=operation, state=self.state, seconds=seconds, changes=changes, **about)
+        say("done", operation=operation, state=self.state, seconds=seconds, changes=changes)
 
     def _spare(self) -> list[str]:
         """Versions that are not active."""
