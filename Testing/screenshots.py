@@ -108,14 +108,16 @@ def doubtful(scan: sitk.Image) -> sitk.Image:
 
 
 def fill_library(scan: sitk.Image) -> list:
-    """Twelve cases that are the sample scan turned by different angles; returns those that are held out."""
+    """Cases that are the sample scan turned by different angles, three of them held out; returns these."""
     from DDSPSegmentationLib.engine.segmenter import Segmenter
     from DDSPSegmentationLib.library.case_library import HOLD_OUT, CaseLibrary
     from DDSPSegmentationLib.library.user_folder import default_cases_folder
 
     library, draw = CaseLibrary(default_cases_folder()), np.random.default_rng(1)
     found = Segmenter().segment(scan)
-    for number in range(12):
+    number = 0
+    while len(held_out := [case for case in library.cases() if case.split == HOLD_OUT]) < 3 or number < 10:
+        number += 1
         turn = sitk.Euler3DTransform(scan.TransformContinuousIndexToPhysicalPoint([n / 2 for n in scan.GetSize()]))
         turn.SetRotation(*draw.uniform(-0.4, 0.4, 3))
         turned = sitk.Resample(scan, turn, sitk.sitkLinear)
@@ -123,7 +125,7 @@ def fill_library(scan: sitk.Image) -> list:
         radius = [int(draw.integers(1, 5)), int(draw.integers(1, 5)), 0]
         drawn = sitk.BinaryErode(drawn, radius)
         library.add(turned, mask, prediction=drawn, model_version=found.model_version, patient_key=f"patient {number}")
-    return [case for case in library.cases() if case.split == HOLD_OUT]
+    return held_out
 
 
 def publish_candidate(held_out: list) -> None:
