@@ -43,6 +43,7 @@ from toy_hospital import (
 from DDSPSegmentationLib.engine.devices import set_threads
 from DDSPSegmentationLib.engine.errors import DatasetError
 from DDSPSegmentationLib.engine.images import read_image, write_text
+from DDSPSegmentationLib.engine.model import BUILTIN_MODEL
 from DDSPSegmentationLib.library.case_library import HOLD_OUT, TRAINING, CaseLibrary
 from DDSPSegmentationLib.service.retraining import make_job, retrain
 
@@ -234,7 +235,7 @@ class Hospital:
         if self.draw.random() < 0.7:
             self.registry.activate(newest)
             self.record.done["activated"] += 1
-        if self.draw.random() < 0.3 and self.registry.previous():
+        if self.draw.random() < 0.3 and self.registry.previous() not in ("", BUILTIN_MODEL):  # which is slow
             self.registry.roll_back()
             self.record.done["rolled back"] += 1
         spare = [v.name for v in self.registry.versions() if not v.builtin and v.name != self.registry.active().name]
