@@ -49,7 +49,7 @@ def main() -> None:
     chosen = parser.parse_args()
     set_threads()
     cases = read_dataset(chosen.dataset)
-    fold = set(split_folds(cases, chosen.dataset)[0])
+    fold = set(split_folds(cases, [chosen.dataset])[0])
     centre = [case for case in cases if case.centre == chosen.centre]
     others = [case for case in cases if case.centre != chosen.centre]
     forgetting = [case for case in others if case.name in fold]

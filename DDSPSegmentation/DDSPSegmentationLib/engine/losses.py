@@ -46,6 +46,14 @@ def reweighted_cross_entropy(prediction: Tensor, reference: Tensor) -> Tensor:
     return -entropy.mean()
 
 
+def dsc_cross_entropy(prediction: Tensor, reference: Tensor) -> Tensor:
+    """DSC loss plus plain cross entropy, which speaks of every voxel alike (Isensee et al. 2021, nnU-Net)."""
+    p, r = _per_case(prediction, reference)
+    tiny = torch.finfo(p.dtype).tiny
+    entropy = r * p.clamp_min(tiny).log() + (1 - r) * (1 - p).clamp_min(tiny).log()
+    return dsc_loss(prediction, reference) - entropy.mean()
+
+
 def multi_supervision(outputs: Sequence[Tensor], reference: Tensor, loss: Loss, weights: Sequence[float]) -> Tensor:
     """LOSS = alpha L_main + beta L_stage2 + gamma L_stage3 (section 2.1); an output of weight 0 is not evaluated."""
     return sum(weight * loss(output, reference) for output, weight in zip(outputs, weights, strict=True) if weight > 0)
@@ -55,6 +63,7 @@ LOSSES: dict[str, Loss] = {
     "dsc": dsc_loss,
     "jaccard": jaccard_loss,
     "reweighted_cross_entropy": reweighted_cross_entropy,
+    "dsc_cross_entropy": dsc_cross_entropy,
 }
 
 

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+THICKNESS = (2, 5)  # of the network's 1.5 mm slices: acquired slices of 3 to 7.5 mm
 SMALLEST_JACOBIAN = 0.05  # of the sampled voxels, so that nothing folds between them or at the border
 
 
@@ -33,6 +34,7 @@ class AugmentationSettings:
         gamma, contrast, noise: largest log gamma, log contrast and noise level (standard deviations).
         bias, coil: largest log amplitude of a smooth bias field and of an endorectal coil's bright spot.
         blur: probability of in-plane smoothing, as a coarser acquisition shows it.
+        thick: probability of through-plane averaging over ``THICKNESS`` network slices, as thicker slices show it.
         uncorrected: share of the samples that come without bias-field correction.
     """
 
@@ -49,12 +51,13 @@ class AugmentationSettings:
     bias: float = 0.5
     coil: float = 1.0
     blur: float = 0.15
+    thick: float = 0.0
     uncorrected: float = 0.5
 
 
 PAPER_AUGMENTATION = AugmentationSettings(
     flip=0, rotation_degrees=(0, 0, 0), scale=0, deformation_voxels=(0.0, 15.0, 15.0), centre_jitter=None,
-    far_share=0, gamma=0, contrast=0, noise=0, bias=0, coil=0, blur=0, uncorrected=0,
+    far_share=0, gamma=0, contrast=0, noise=0, bias=0, coil=0, blur=0, thick=0, uncorrected=0,
 )  # fmt: skip
 
 
@@ -206,12 +209,25 @@ def vary_intensity(crop: Tensor, settings: AugmentationSettings, generator: torc
         unit = unit.clamp_min(0) ** torch.exp(settings.gamma * draws[3]).item()
     if settings.blur > 0 and draws[4] < 2 * settings.blur - 1:
         unit = F.avg_pool3d(unit[None, None], (1, 3, 3), stride=1, padding=(0, 1, 1), count_include_pad=False)[0, 0]
+    if settings.thick > 0 and torch.rand(1, generator=generator).item() < settings.thick:
+        unit = _thick_slices(unit, generator)
     varied = (unit - unit.mean()) / unit.std().clamp_min(1e-6) * deviation
     varied = varied * torch.exp(settings.contrast * draws[5]).item() + mean + settings.contrast * draws[6].item()
     if settings.noise > 0:
         level = settings.noise * draws[7].clamp_min(0).item()
         varied = varied + level * torch.randn(crop.shape, generator=generator).to(crop.device)
     return varied
+
+
+def _thick_slices(crop: Tensor, generator: torch.Generator) -> Tensor:
+    """Average neighbouring slices of a crop (z, y, x), then interpolate them back, as preprocessing does."""
+    count = int(torch.randint(THICKNESS[0], THICKNESS[1] + 1, (1,), generator=generator))
+    before = int(torch.randint(0, count, (1,), generator=generator))  # where the first thick slice begins
+    after = -(len(crop) + before) % count
+    padded = torch.cat((crop[:1].expand(before, -1, -1), crop, crop[-1:].expand(after, -1, -1)))
+    thick = padded.unflatten(0, (-1, count)).mean(dim=1)
+    fine = F.interpolate(thick[None, None], size=padded.shape, mode="trilinear", align_corners=False)[0, 0]
+    return fine[before : before + len(crop)]
 
 
 def _smooth_field(size: tuple[int, int, int], generator: torch.Generator) -> Tensor:

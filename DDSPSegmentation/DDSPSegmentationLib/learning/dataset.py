@@ -10,7 +10,7 @@ import os
 import random
 import secrets
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -197,28 +197,64 @@ def _read_index(index: Path) -> dict[str, dict[str, str]]:
         return {row["case"]: row for row in csv.DictReader(file) if row.get("case")}
 
 
-def split_folds(cases: Sequence[Case], folder: Path | str | None = None, count: int = 5) -> list[list[str]]:
-    """Names of the cases in each fold: ``folds.json`` of the folder, else drawn by patient, spread over centres.
-
-    The draw depends only on the names, so that it is the same on every machine; there are never more folds than
-    patients.
+def read_datasets(folders: Iterable[Path | str]) -> list[Case]:
+    """The cases of several folders, one after the other; a patient column may join scans of different folders.
 
     Raises:
-        DatasetError: ``folds.json`` is damaged, does not list every case once, or parts the cases of a patient.
+        DatasetError: a folder cannot be read, or two folders have a case of one name.
     """
-    listed = Path(folder) / "folds.json" if folder is not None else None
-    if listed is not None and listed.is_file():
-        return _listed_folds(listed, cases)
-    patients = sorted({(case.centre, case.patient) for case in cases})
-    random.Random(0).shuffle(patients)
-    patients.sort(key=lambda item: item[0])
-    order = list(dict.fromkeys(patient for _, patient in patients))
-    count = min(count, len(order))
-    fold_of = {patient: position % count for position, patient in enumerate(order)}
+    cases: dict[str, Case] = {}
+    for folder in folders:
+        for case in read_dataset(folder):
+            if case.name in cases:
+                raise DatasetError(
+                    f"Two data sets have a case named '{case.name}'.", "Rename the files of one, or leave one out."
+                )
+            cases[case.name] = case
+    return list(cases.values())
+
+
+def split_folds(cases: Sequence[Case], folders: Iterable[Path | str] = (), count: int = 5) -> list[list[str]]:
+    """Names of the cases in each fold: as a folder's ``folds.json`` says, every other patient drawn.
+
+    The draw spreads each centre's patients evenly over the folds and depends only on the names, so that it is the same
+    on every machine. A patient whose scan is listed takes scans of other folders along into that fold. There are never
+    more folds than patients.
+
+    Args:
+        cases: of all folders together, see :func:`read_datasets`.
+        folders: those that the cases came from.
+
+    Raises:
+        DatasetError: a ``folds.json`` is damaged, names unknown cases or one twice, or parts the scans of a patient.
+    """
+    patient_of = {case.name: case.patient for case in cases}
+    centre_of: dict[str, str] = {}
+    for case in cases:
+        centre_of.setdefault(case.patient, case.centre)
+    fold_of: dict[str, int] = {}
+    for path in (Path(folder) / "folds.json" for folder in folders):
+        if path.is_file():
+            listed = _listed_folds(path, patient_of)
+            count = max(len(listed), *(fold + 1 for fold in fold_of.values())) if fold_of else len(listed)
+            for fold, name in ((fold, name) for fold, names in enumerate(listed) for name in names):
+                if fold_of.setdefault(patient_of[name], fold) != fold:
+                    raise DatasetError(f"folds.json parts the cases of patients: {patient_of[name]}.", _CORRECT)
+    drawn = sorted((centre, patient) for patient, centre in centre_of.items() if patient not in fold_of)
+    random.Random(0).shuffle(drawn)
+    drawn.sort(key=lambda item: item[0])
+    count = min(count, len(centre_of))
+    for centre, patient in drawn:
+        of_centre = Counter(fold for other, fold in fold_of.items() if centre_of[other] == centre)
+        of_all = Counter(fold_of.values())
+        fold_of[patient] = min(range(count), key=lambda fold: (of_centre[fold], of_all[fold], fold))
     return [[case.name for case in cases if fold_of[case.patient] == fold] for fold in range(count)]
 
 
-def _listed_folds(path: Path, cases: Sequence[Case]) -> list[list[str]]:
+_CORRECT = "Correct the file."
+
+
+def _listed_folds(path: Path, known: Container[str]) -> list[list[str]]:
     try:
         folds = json.loads(path.read_text(encoding="utf-8"))["folds"]
         times = Counter(name for fold in folds for name in fold)
@@ -227,26 +263,26 @@ def _listed_folds(path: Path, cases: Sequence[Case]) -> list[list[str]]:
         raise DatasetError(
             f"folds.json cannot be read ({found}).", 'Expected {"folds": [["Case00", ...], ...]}.'
         ) from error
-    patient_of = {case.name: case.patient for case in cases}
-    torn = Counter(patient for fold in folds for patient in {patient_of.get(name) for name in fold} - {None})
     for what, names in (
-        ("names unknown cases", set(times) - set(patient_of)),
-        ("leaves out cases", set(patient_of) - set(times)),
-        ("names cases more than once", {name for name, number in times.items() if number > 1}),
-        ("parts the cases of patients", {patient for patient, number in torn.items() if number > 1}),
+        ("names unknown cases", [name for name in times if name not in known]),
+        ("names cases more than once", [name for name, number in times.items() if number > 1]),
     ):
         if names:
-            raise DatasetError(f"folds.json {what}: {', '.join(sorted(names)[:5])}.", "Correct the file.")
+            raise DatasetError(f"folds.json {what}: {', '.join(sorted(names)[:5])}.", _CORRECT)
     return folds
 
 
-def select_fold(cases: Sequence[Case], folds: list[list[str]], fold: int | None) -> tuple[list[Case], list[Case]]:
-    """Training and validation cases of a fold; ``None`` trains on all cases and validates on none."""
-    if fold is None:
-        return list(cases), []
-    if not 0 <= fold < len(folds):
-        raise DatasetError(f"Fold {fold} does not exist; there are folds 0 to {len(folds) - 1}.", "Choose one of them.")
-    held_out = set(folds[fold])
+def select_folds(
+    cases: Sequence[Case], folds: list[list[str]], left_out: Iterable[int]
+) -> tuple[list[Case], list[Case]]:
+    """Training and validation cases when some folds are left out; none left out trains on all, validates on none."""
+    held_out: set[str] = set()
+    for fold in left_out:
+        if not 0 <= fold < len(folds):
+            raise DatasetError(
+                f"Fold {fold} does not exist; there are folds 0 to {len(folds) - 1}.", "Choose one of them."
+            )
+        held_out |= set(folds[fold])
     return [case for case in cases if case.name not in held_out], [case for case in cases if case.name in held_out]
 
 

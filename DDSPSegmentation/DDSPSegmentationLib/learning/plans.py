@@ -20,6 +20,8 @@ class TrainingPlan:
             a plateau, then a linear fall over the last ``decay_share`` of the steps, so that a run can be prolonged
             from its plateau.
         batch_size: cases per process and step; ``accumulation``: batches per step.
+        small_crop: size (z, y, x) of the crops over the first ``small_crop_share`` of the steps, which are cheaper;
+            ``None``: all crops have the network's input size.
         loss: a name of ``losses.LOSSES``.
         ema_decay: decay of the exponential moving average of the weights that is published; 0 publishes the last.
         gradient_clip: largest gradient norm, 0 for none.
@@ -42,6 +44,8 @@ class TrainingPlan:
     steps: int = 4000
     batch_size: int = 2
     accumulation: int = 1
+    small_crop: tuple[int, int, int] | None = None
+    small_crop_share: float = 0.5
     loss: str = "dsc"
     ema_decay: float = 0.995
     gradient_clip: float = 12.0
@@ -70,6 +74,12 @@ class TrainingPlan:
         warm_up = min(1.0, (step + 1) / min(100, max(1, self.steps // 10)))
         fall = min(1.0, (self.steps - step) / max(1.0, self.decay_share * self.steps))
         return self.learning_rate * warm_up * max(fall, 0.01)
+
+    def crop_size_at(self, step: int) -> tuple[int, int, int]:
+        """Size (z, y, x) in voxels of the crops of the given step (from 0)."""
+        if self.small_crop is not None and step < self.small_crop_share * self.steps:
+            return self.small_crop
+        return self.network.input_size
 
     def to_dict(self) -> dict:
         values = asdict(self)

@@ -120,13 +120,15 @@ class Trainer:
 
     def make_sample(self, sample: int) -> tuple[Tensor, Tensor]:
         case = self.case_of(sample)
-        seed = int(np.random.SeedSequence([self.plan.seed, sample]).generate_state(1, np.uint64)[0] >> 1)
+        seed = int(np.random.SeedSequence([self.plan.seed, sample]).generate_state(1, np.uint64)[0]) >> 1
         settings = self.plan.augmentation
         uncorrected = random.Random(seed).random() < settings.uncorrected
         image = torch.from_numpy(case.uncorrected if uncorrected else case.corrected).to(self.device)
         label = torch.from_numpy(case.label).to(self.device)
         spacing = self.plan.preprocessing.spacing_mm[::-1]
-        return random_crop(image, label, case.gland_centre, settings, self.plan.network.input_size, spacing, seed)
+        samples_per_step = self.plan.batch_size * self.plan.accumulation * self.processes.count
+        size = self.plan.crop_size_at(sample // samples_per_step)
+        return random_crop(image, label, case.gland_centre, settings, size, spacing, seed)
 
     # ---- steps
 

@@ -64,12 +64,14 @@ def add_segment_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_train_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--dataset", required=True, metavar="FOLDER", help="PROMISE12, images/ labels/, nnU-Net")
+    help_text = "PROMISE12, images/ labels/ or nnU-Net; may be given several times"
+    parser.add_argument("--dataset", required=True, action="append", metavar="FOLDER", help=help_text)
     parser.add_argument(
         "--output", required=True, type=_folder, metavar="FOLDER", help="log, curve, checkpoint and model go here"
     )
     parser.add_argument("--plan", choices=PLANS, default="improved", help="default: improved")
-    parser.add_argument("--fold", type=_fold, required=True, help="validation fold, or 'all': train on every case")
+    help_text = "folds left out for validation, such as 0 or 0,1; 'all': train on every case"
+    parser.add_argument("--fold", type=_folds, required=True, help=help_text)
     parser.add_argument("--steps", type=_positive_int, help="optimiser steps (default: the plan's)")
     parser.add_argument("--minutes", type=_positive, help="stop after so long with a checkpoint")
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --output")
@@ -82,8 +84,9 @@ def _add_train_arguments(parser: argparse.ArgumentParser) -> None:
 def _add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--predictions", metavar="FOLDER", help="masks to judge, paired with references by file name")
     parser.add_argument("--references", metavar="FOLDER", help="expert masks")
-    parser.add_argument("--dataset", metavar="FOLDER", help="scans with expert masks, to judge a model")
-    parser.add_argument("--fold", type=int, help="only the validation cases of this fold")
+    help_text = "scans with expert masks, to judge a model; may be given several times"
+    parser.add_argument("--dataset", action="append", metavar="FOLDER", help=help_text)
+    parser.add_argument("--fold", type=_folds, default=(), help="only the cases of these folds, such as 0 or 0,1")
     _add_model(parser)
     parser.add_argument("--mode", choices=MODES, default="fast", help="default: fast")
     _add_bias_field(parser)
@@ -183,12 +186,13 @@ def _folder(text: str) -> str:
     return text
 
 
-def _fold(text: str) -> int | None:
+def _folds(text: str) -> tuple[int, ...]:
     if text == "all":
-        return None
-    if not text.isdigit():
-        raise argparse.ArgumentTypeError(f"'{text}' is neither a number nor 'all'")
-    return int(text)
+        return ()
+    parts = text.split(",")
+    if not all(part.isdigit() for part in parts):
+        raise argparse.ArgumentTypeError(f"'{text}' is neither a number, numbers such as 0,1, nor 'all'")
+    return tuple(map(int, parts))
 
 
 def _number(text: str) -> float:

@@ -157,13 +157,13 @@ def train(chosen: argparse.Namespace) -> int:
     from ..engine.model import load_network
     from ..engine.preprocessing import PreprocessingSettings
     from ..learning.calibration import calibrate_model
-    from ..learning.dataset import prepare_dataset, read_dataset, select_fold, split_folds
+    from ..learning.dataset import prepare_dataset, read_datasets, select_folds, split_folds
     from ..learning.plans import choose_plan
     from ..learning.training import CHECKPOINT_FILE, Trainer
     from ..learning.training_log import line_progress
 
-    cases = read_dataset(chosen.dataset)
-    training, validation = select_fold(cases, split_folds(cases, chosen.dataset), chosen.fold)
+    cases = read_datasets(chosen.dataset)
+    training, validation = select_folds(cases, split_folds(cases, chosen.dataset), chosen.fold)
     if not chosen.resume and (Path(chosen.output) / CHECKPOINT_FILE).exists():
         cause = f"Folder '{Path(chosen.output).name}' already holds a training run."
         raise DatasetError(cause, "Add --resume to go on with it, or choose another output folder.")
@@ -234,13 +234,13 @@ def evaluate(chosen: argparse.Namespace) -> int:
 def _evaluate_model(chosen: argparse.Namespace, apart: dict[str, str]):
     require_torch()
     from ..engine.model import load_network
-    from ..learning.dataset import read_dataset, select_fold, split_folds
+    from ..learning.dataset import read_datasets, select_folds, split_folds
     from ..learning.evaluation import evaluate_model
 
     model = resolve_model(chosen.model)
-    cases = read_dataset(chosen.dataset)
-    if chosen.fold is not None:
-        cases = select_fold(cases, split_folds(cases, chosen.dataset), chosen.fold)[1]
+    cases = read_datasets(chosen.dataset)
+    if chosen.fold:
+        cases = select_folds(cases, split_folds(cases, chosen.dataset), chosen.fold)[1]
     known = _seen_by(load_network(model)[1])
     seen = sum(case.name in known for case in cases)
     if seen:
