@@ -159,7 +159,7 @@ class DDSPSegmentationLogic(ScriptedLoadableModuleLogic):
             biasField: "full", "fast" or "off"; None: the mode's own choice.
             threshold: probability from which a voxel counts as prostate.
             location: (R, A, S) in mm, a point in the gland; None: it is searched for.
-            progress: called with (phase, fraction); may raise Cancelled.
+            progress: called with (phase, fraction); may raise Canceled.
 
         Returns:
             ProstateResult: outputSegmentationNode, tableNode, segmentation, message.
@@ -220,7 +220,7 @@ class DDSPSegmentationLogic(ScriptedLoadableModuleLogic):
             casesFolder, modelsFolder: None: the user's own.
             replayFolder: images with masks of an earlier training, to rehearse; "" for none.
             device: "auto", "cpu", "cuda" or "mps".
-            progress: called with (stage, fraction); may raise Cancelled.
+            progress: called with (stage, fraction); may raise Canceled.
 
         Returns:
             ModelVersion: name, comparison (verdict, recommendation, sentences), ledger.

@@ -67,7 +67,8 @@ def saveSegmentation(segmentationNode, path):
     """Save a segmentation node through its storage node: written aside, then renamed."""
     import slicer
 
-    from DDSPSegmentationLib.engine.images import read_mask, write_aside
+    from DDSPSegmentationLib.engine.files import write_aside
+    from DDSPSegmentationLib.engine.images import read_mask
 
     storageNode = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationStorageNode")
     storageNode.SetCropToMinimumExtent(False)

@@ -42,7 +42,8 @@ from toy_hospital import (
 
 from DDSPSegmentationLib.engine.devices import set_threads
 from DDSPSegmentationLib.engine.errors import DatasetError
-from DDSPSegmentationLib.engine.images import read_image, write_text
+from DDSPSegmentationLib.engine.files import write_text
+from DDSPSegmentationLib.engine.images import read_image
 from DDSPSegmentationLib.engine.model import BUILTIN_MODEL
 from DDSPSegmentationLib.library.case_library import HOLD_OUT, TRAINING, CaseLibrary
 from DDSPSegmentationLib.service.retraining import make_job, retrain

@@ -28,7 +28,7 @@ from pathlib import Path
 
 from toy_hospital import make_tiny_model, start_registry
 
-from DDSPSegmentationLib.engine.images import write_text
+from DDSPSegmentationLib.engine.files import write_text
 
 RESULTS_FILE = "nothing_lost.json"
 CHILD = Path(__file__).with_name("nothing_lost_child.py")

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from toy_hospital import content_of
 
-from DDSPSegmentationLib.engine.images import file_sha256, read_image
+from DDSPSegmentationLib.engine.files import file_sha256
+from DDSPSegmentationLib.engine.images import read_image
 from DDSPSegmentationLib.engine.model import builtin_model_folder, load_network
 from DDSPSegmentationLib.library.case_library import CaseLibrary, StoredCase
 from DDSPSegmentationLib.library.model_registry import ModelRegistry

@@ -1,10 +1,10 @@
 """Wrong masks in the training: does the comparison keep the version that was made from them? One command.
 
-    python Testing/Benchmarks/poisoned.py PROMISE12 --model BASE --output FOLDER [--centre RUNMC]
+    python Testing/Benchmarks/poisoned.py PROMISE12 --model BASE --output FOLDER [--center RUNMC]
 
-PROMISE12 is a folder with images/, labels/ and index.csv (centres); BASE is a model that was not trained on the centre,
-for instance base/model of new_centre.py. Four cases of the centre are trained on with wrong masks, all others of the
-centre are the hold-out, with right ones:
+PROMISE12 is a folder with images/, labels/ and index.csv (centers); BASE is a model that was not trained on the center,
+for instance base/model of new_center.py. Four cases of the center are trained on with wrong masks, all others of the
+center are the hold-out, with right ones:
 
 * shifted: every mask 15 mm to the patient's left;
 * upside-down: flipped cranio-caudally within its scan, on the four glands farthest off the middle in that direction;
@@ -16,7 +16,7 @@ that no comparison on it can tell: what says the door of the case library, given
 prediction, and what says the drift on the bundled scan? --folds and --steps make the cross-validation and the training
 shorter than the panel's (two folds and 48 steps: about three minutes a variant on two processor cores).
 
-A run that was stopped goes on where it was. Figures: results.json in OUTPUT/<centre>-<folds>x<steps>, and the table
+A run that was stopped goes on where it was. Figures: results.json in OUTPUT/<center>-<folds>x<steps>, and the table
 that is printed.
 """
 
@@ -39,7 +39,8 @@ import SimpleITK as sitk  # noqa: E402
 
 from DDSPSegmentationLib.engine.devices import set_threads  # noqa: E402
 from DDSPSegmentationLib.engine.errors import DatasetError  # noqa: E402
-from DDSPSegmentationLib.engine.images import read_mask, write_image, write_text  # noqa: E402
+from DDSPSegmentationLib.engine.files import write_text  # noqa: E402
+from DDSPSegmentationLib.engine.images import read_mask, write_image  # noqa: E402
 from DDSPSegmentationLib.engine.segmenter import Segmenter  # noqa: E402
 from DDSPSegmentationLib.learning.calibration import dice  # noqa: E402
 from DDSPSegmentationLib.learning.comparison import compare_versions  # noqa: E402
@@ -136,7 +137,7 @@ VARIANTS = {
 
 
 class Benchmark:
-    """All variants at one centre; each result is kept as soon as it is there."""
+    """All variants at one center; each result is kept as soon as it is there."""
 
     def __init__(self, base: Path, cases: list[Case], folder: Path, settings: FineTuningSettings):
         self.base, self.cases, self.folder, self.settings = base, cases, folder, settings
@@ -202,7 +203,7 @@ class Benchmark:
     # ---- the door
 
     def _door(self, poison: Callable[[Masks], Masks]) -> dict:
-        """What the case library says when all cases of the centre come with such masks."""
+        """What the case library says when all cases of the center come with such masks."""
         place = self.folder / "door"
         shutil.rmtree(place, ignore_errors=True)
         library, said = CaseLibrary(place), {}
@@ -291,17 +292,17 @@ def main() -> int:
     parser.add_argument("dataset", type=Path)
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--centre", default="RUNMC")
+    parser.add_argument("--center", default="RUNMC")
     parser.add_argument("--folds", type=int, default=2)
     parser.add_argument("--steps", type=int, default=48)
     parser.add_argument("--only", nargs="+", choices=tuple(VARIANTS), default=tuple(VARIANTS))
     chosen = parser.parse_args()
     set_threads()
-    cases = [case for case in read_dataset(chosen.dataset) if case.centre == chosen.centre]
+    cases = [case for case in read_dataset(chosen.dataset) if case.center == chosen.center]
     if len({case.patient for case in cases}) < TRAINED_ON + LEAST_HOLD_OUT:
-        parser.error(f"centre {chosen.centre} has {len(cases)} cases; {TRAINED_ON + LEAST_HOLD_OUT} are needed")
+        parser.error(f"center {chosen.center} has {len(cases)} cases; {TRAINED_ON + LEAST_HOLD_OUT} are needed")
     settings = FineTuningSettings(folds=chosen.folds, least_steps=chosen.steps, most_steps=chosen.steps)
-    folder = chosen.output / f"{chosen.centre}-{chosen.folds}x{chosen.steps}"
+    folder = chosen.output / f"{chosen.center}-{chosen.folds}x{chosen.steps}"
     folder.mkdir(parents=True, exist_ok=True)
     benchmark = Benchmark(chosen.model, cases, folder, settings)
     benchmark.run(list(chosen.only))

@@ -26,7 +26,7 @@ import numpy as np  # noqa: E402
 import SimpleITK as sitk  # noqa: E402
 
 from DDSPSegmentationLib.engine.devices import set_threads  # noqa: E402
-from DDSPSegmentationLib.engine.images import write_text  # noqa: E402
+from DDSPSegmentationLib.engine.files import write_text  # noqa: E402
 from DDSPSegmentationLib.engine.metrics import compare_masks  # noqa: E402
 from DDSPSegmentationLib.engine.segmenter import Segmenter  # noqa: E402
 from DDSPSegmentationLib.learning.augmentation import AugmentationSettings  # noqa: E402
@@ -142,9 +142,11 @@ def measure(model: Path, cases: Sequence[Case], device: str) -> list[dict[str, o
                 continue
             segmenter.network.settings = settings
             found = segmenter.segment(scan, name=case.name).mask
-            rows.append({"case": case.name, "patient": case.patient, "centre": case.centre, "kind": kind})
+            rows.append({"case": case.name, "patient": case.patient, "center": case.center, "kind": kind})
             rows[-1] |= figures(found, reference)
-        print("  " + ", ".join(f"{row['kind']} {row['dice']:.3f}" for row in rows if row["case"] == case.name), flush=True)
+        print(
+            "  " + ", ".join(f"{row['kind']} {row['dice']:.3f}" for row in rows if row["case"] == case.name), flush=True
+        )
     return rows
 
 

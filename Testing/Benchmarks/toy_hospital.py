@@ -23,9 +23,9 @@ QUICK = FineTuningSettings(steps_per_case=1, least_steps=2, most_steps=2, folds=
 def scan_of(patient: int, visit: int = 0) -> tuple[sitk.Image, sitk.Image]:
     """A scan with its gland and its mask; gland and surroundings are the patient's own, and differ between visits."""
     draw = np.random.default_rng((patient, visit))
-    centre = np.array((6, 18, 20)) + draw.uniform(-1, 1, 3) * (0.5, 3, 3)
+    center = np.array((6, 18, 20)) + draw.uniform(-1, 1, 3) * (0.5, 3, 3)
     radii = np.array((4, 9, 10)) * draw.uniform(0.9, 1.1, 3)
-    image, mask = toy_scan(1000 * patient + visit, tuple(centre), tuple(radii))
+    image, mask = toy_scan(1000 * patient + visit, tuple(center), tuple(radii))
     surroundings = sitk.GetImageFromArray(draw.normal(0, 1, SIZE).astype(np.float32))
     surroundings.CopyInformation(image)
     smooth = sitk.GetArrayFromImage(sitk.SmoothingRecursiveGaussian(surroundings, 6.0))

@@ -12,7 +12,7 @@ from DDSPSegmentationLib.engine.network import DDSPConvNet, NetworkSettings
 from DDSPSegmentationLib.engine.preprocessing import PreprocessingSettings
 
 IDENTITY = np.eye(3)
-# Normalised intensity from which the bright network says prostate, and how sharply: half way up to the phantom's gland.
+# Normalized intensity from which the bright network says prostate, and how sharply: half way up to the phantom's gland.
 BRIGHT, SHARPNESS = 2.8, 8.0
 CROP = (32, 48, 48)
 
@@ -51,9 +51,9 @@ def world_coordinates(image):
     return np.einsum("wi,izyx->wzyx", axes, index) + np.array(image.GetOrigin())[:, None, None, None]
 
 
-def ellipsoid(image, centre, radii):
+def ellipsoid(image, center, radii):
     """Bool array (z, y, x) of the voxels whose middle lies in an ellipsoid drawn in world mm."""
-    offset = world_coordinates(image) - np.array(centre)[:, None, None, None]
+    offset = world_coordinates(image) - np.array(center)[:, None, None, None]
     return ((offset / np.array(radii)[:, None, None, None]) ** 2).sum(axis=0) <= 1
 
 

@@ -21,15 +21,15 @@ PATIENCE_SECONDS = 300  # a busy machine takes long to import PyTorch
 SIZE, SPACING_MM = (12, 36, 40), (4.0, 2.0, 2.0)  # z, y, x: about the least that passes as a scan
 
 
-def ellipsoid(size, centre, radii) -> np.ndarray:
-    """Boolean array (z, y, x); centre and radii in voxels."""
+def ellipsoid(size, center, radii) -> np.ndarray:
+    """Boolean array (z, y, x); center and radii in voxels."""
     grid = np.ogrid[tuple(slice(0, n) for n in size)]
-    return sum(((axis - c) / r) ** 2 for axis, c, r in zip(grid, centre, radii, strict=True)) <= 1
+    return sum(((axis - c) / r) ** 2 for axis, c, r in zip(grid, center, radii, strict=True)) <= 1
 
 
-def toy_scan(seed=0, centre=(6, 18, 20), radii=(4, 8, 8)) -> tuple[sitk.Image, sitk.Image]:
+def toy_scan(seed=0, center=(6, 18, 20), radii=(4, 8, 8)) -> tuple[sitk.Image, sitk.Image]:
     """A noisy scan with a bright gland and its mask."""
-    gland = ellipsoid(SIZE, centre, radii)
+    gland = ellipsoid(SIZE, center, radii)
     voxels = np.random.default_rng(seed).normal(100, 10, SIZE) + 60 * gland
     image, mask = sitk.GetImageFromArray(voxels.astype(np.float32)), sitk.GetImageFromArray(gland.astype(np.uint8))
     for part in (image, mask):
@@ -53,10 +53,10 @@ def toy_case(name: str, seed: int, size=(20, 40, 40)):
     from DDSPSegmentationLib.learning.dataset import PreparedCase
 
     draw = np.random.default_rng(seed)
-    centre = np.array(size) / 2 + draw.uniform(-3, 3, 3)
-    gland = ellipsoid(size, centre, (5, 9, 9))
+    center = np.array(size) / 2 + draw.uniform(-3, 3, 3)
+    gland = ellipsoid(size, center, (5, 9, 9))
     image = (draw.normal(0, 0.3, size) + 2 * gland).astype(np.float16)
-    return PreparedCase(name, image, image * np.float16(0.9), gland.astype(np.float16), tuple(map(float, centre)))
+    return PreparedCase(name, image, image * np.float16(0.9), gland.astype(np.float16), tuple(map(float, center)))
 
 
 def toy_cases(count=3, first=0):

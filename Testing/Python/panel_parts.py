@@ -137,8 +137,10 @@ class Person:
         if node is None:
             return None
         table = node.GetTable()
-        return {table.GetColumnName(number): table.GetColumn(number).GetValue(0)
-                for number in range(table.GetNumberOfColumns())}
+        return {
+            table.GetColumnName(number): table.GetColumn(number).GetValue(0)
+            for number in range(table.GetNumberOfColumns())
+        }
 
     def has_surface(self):
         return self.result.GetSegmentation().ContainsRepresentation("Closed surface")

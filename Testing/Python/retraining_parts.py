@@ -70,8 +70,8 @@ def make_library(folder: Path, training: int = 4, hold_out: int = 2) -> CaseLibr
 def numbered_scan(number: int) -> tuple[sitk.Image, sitk.Image]:
     """One of many toy scans of different patients."""
     draw = np.random.default_rng(number)
-    centre = tuple(np.array((6, 18, 20)) + draw.uniform(-1, 1, 3) * (0.5, 3, 3))
-    return toy_scan(number, centre, tuple(draw.uniform(0.9, 1.1, 3) * (4, 8, 8)))
+    center = tuple(np.array((6, 18, 20)) + draw.uniform(-1, 1, 3) * (0.5, 3, 3))
+    return toy_scan(number, center, tuple(draw.uniform(0.9, 1.1, 3) * (4, 8, 8)))
 
 
 def make_registry(folder: Path, **facts) -> ModelRegistry:

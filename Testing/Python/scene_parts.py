@@ -55,8 +55,14 @@ class ThresholdRunner:
     def segment(self, image, *, name, mode, threshold, bias_field, device, model, location, progress) -> Segmentation:
         self.image = image
         self.asked = dict(
-            name=name, mode=mode, threshold=threshold, bias_field=bias_field, device=device, model=model,
-            location=location, progress=progress,
+            name=name,
+            mode=mode,
+            threshold=threshold,
+            bias_field=bias_field,
+            device=device,
+            model=model,
+            location=location,
+            progress=progress,
         )
         if progress is not None:
             progress("network", 0.5)

@@ -30,25 +30,25 @@ AT_GLAND = (0.0, 0.0, 0.0)
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def smooth_gland(centre=MIDDLE, radii_mm=(15, 14, 12)):
+def smooth_gland(center=MIDDLE, radii_mm=(15, 14, 12)):
     """Image and label of a soft ellipsoid: its intensities have the same centroid as its mask."""
     grid = np.ogrid[tuple(slice(0, n) for n in VOLUME)]
     squares = [
         ((axis - c) * step / radius) ** 2
-        for axis, c, step, radius in zip(grid, centre, SPACING_MM, radii_mm, strict=True)
+        for axis, c, step, radius in zip(grid, center, SPACING_MM, radii_mm, strict=True)
     ]
     distance = np.sqrt(sum(squares))
     label = torch.from_numpy(np.clip((1 - distance) * 6 + 0.5, 0, 1).astype(np.float32))
     return 3 * label, label
 
 
-def crop_of(settings, seed=0, centre=MIDDLE, gland=MIDDLE, **options):
+def crop_of(settings, seed=0, center=MIDDLE, gland=MIDDLE, **options):
     image, label = smooth_gland(gland, **options)
-    return random_crop(image, label, centre, settings, SIZE, SPACING_MM, seed)
+    return random_crop(image, label, center, settings, SIZE, SPACING_MM, seed)
 
 
 def centroid_mm(weights):
-    """Centroid of a crop (z, y, x) in mm from the crop's centre."""
+    """Centroid of a crop (z, y, x) in mm from the crop's center."""
     points = torch.stack(torch.meshgrid(*(torch.arange(n) - (n - 1) / 2 for n in weights.shape), indexing="ij"), dim=-1)
     mean = (points * weights[..., None]).sum(dim=(0, 1, 2)) / weights.sum()
     return mean.numpy() * SPACING_MM
@@ -86,8 +86,8 @@ def test_samples_do_not_touch_the_global_random_numbers():
         {"rotation_degrees": (15.0, 0.0, 0.0)},
         {"scale": 0.2},
         {"deformation_voxels": (1.0, 3.0, 3.0)},
-        {"centre_jitter": (3.0, 3.0, 3.0)},
-        {"centre_jitter": AT_GLAND, "far_share": 1.0},
+        {"center_jitter": (3.0, 3.0, 3.0)},
+        {"center_jitter": AT_GLAND, "far_share": 1.0},
         {"gamma": 0.3},
         {"contrast": 0.3},
         {"noise": 0.2},
@@ -123,7 +123,7 @@ def test_without_changes_the_sample_is_the_plain_central_crop(volume):
 
 def test_crop_about_the_gland_has_it_in_the_middle():
     gland = (13.5, 28.5, 33.5)
-    _, reference = crop_of(replace(NOTHING, centre_jitter=AT_GLAND), centre=gland, gland=gland)
+    _, reference = crop_of(replace(NOTHING, center_jitter=AT_GLAND), center=gland, gland=gland)
     assert np.abs(centroid_mm(reference)).max() < 0.1
 
 
@@ -146,7 +146,7 @@ def test_reference_is_binary_and_both_are_float32_from_half_precision_input():
 
 def test_flip_mirrors_left_and_right_alone():
     gland = (17.0, 28.0, 36.0)
-    settings = replace(NOTHING, centre_jitter=AT_GLAND)
+    settings = replace(NOTHING, center_jitter=AT_GLAND)
     plain, mirrored = crop_of(settings, gland=gland), crop_of(replace(settings, flip=1.0), gland=gland)
     for one, other in zip(plain, mirrored, strict=True):
         assert torch.allclose(one.flip(-1), other, atol=1e-4)
@@ -162,7 +162,7 @@ def test_flip_has_its_probability():
 def test_rotation_keeps_distances_in_millimetres_and_its_axis(axis):
     degrees = [0.0, 0.0, 0.0]
     degrees[axis] = 40.0
-    settings = replace(NOTHING, rotation_degrees=tuple(degrees), centre_jitter=AT_GLAND)
+    settings = replace(NOTHING, rotation_degrees=tuple(degrees), center_jitter=AT_GLAND)
     gland = np.array((18.5, 36.5, 37.5))
     offset_mm = (gland - MIDDLE) * SPACING_MM
     angles = []
@@ -187,7 +187,7 @@ def test_rotation_about_all_axes_is_rigid():
 
 
 def test_scale_changes_the_volume_of_image_and_reference_by_its_factor():
-    settings = replace(NOTHING, scale=0.3, centre_jitter=AT_GLAND)
+    settings = replace(NOTHING, scale=0.3, center_jitter=AT_GLAND)
     radii_mm = (22, 22, 22)
     plain_image, plain = crop_of(NOTHING, radii_mm=radii_mm)
     factors = []
@@ -204,18 +204,18 @@ def test_scale_changes_the_volume_of_image_and_reference_by_its_factor():
 
 
 def test_jitter_is_in_millimetres_with_the_deviation_asked_for():
-    settings = replace(NOTHING, centre_jitter=(6.0, 4.0, 2.0))
+    settings = replace(NOTHING, center_jitter=(6.0, 4.0, 2.0))
     shifts = []
     for seed in range(150):
         generator = torch.Generator().manual_seed(seed)
-        # A crop of two voxels an axis has the same centre and is quicker.
+        # A crop of two voxels an axis has the same center and is quicker.
         found = sampling_coordinates(VOLUME, MIDDLE, settings, (2, 2, 2), SPACING_MM, generator)
         shifts.append((found.mean(dim=(0, 1, 2)).numpy() - MIDDLE) * SPACING_MM)
     assert np.allclose(np.std(shifts, axis=0), (6, 4, 2), rtol=0.25) and np.abs(np.mean(shifts, axis=0)).max() < 2
 
 
 def test_far_crops_come_as_often_and_reach_as_far_as_asked():
-    settings = replace(NOTHING, centre_jitter=AT_GLAND, far_jitter=(30.0, 20.0, 10.0), far_share=0.3)
+    settings = replace(NOTHING, center_jitter=AT_GLAND, far_jitter=(30.0, 20.0, 10.0), far_share=0.3)
     shifts = []
     for seed in range(200):
         generator = torch.Generator().manual_seed(seed)
@@ -233,7 +233,7 @@ def test_crops_contain_the_gland():
     _, whole = crop_of(NOTHING, radii_mm=(20, 17, 17))
     near, far = (
         np.array([
-            random_crop(image, label, MIDDLE, replace(NOTHING, centre_jitter=EVERYTHING.centre_jitter, far_share=share),
+            random_crop(image, label, MIDDLE, replace(NOTHING, center_jitter=EVERYTHING.center_jitter, far_share=share),
                         SIZE, SPACING_MM, seed)[1].sum().item() / whole.sum().item()
             for seed in range(20)
         ])

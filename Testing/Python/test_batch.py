@@ -62,9 +62,9 @@ class FakeSegmenter:
         time.sleep(self.wait)
         write_mask(mask, mask_path.with_name(mask_path.name + self.suffix))
         time.sleep(self.wait)
-        grey = sitk.Cast(mask, sitk.sitkFloat32)
+        gray = sitk.Cast(mask, sitk.sitkFloat32)
         return Segmentation(
-            mask, grey, grey, measure_gland(mask), 0.88, self.expected_dice.get(name, 0.9), [], list(self.warnings), [],
+            mask, gray, gray, measure_gland(mask), 0.88, self.expected_dice.get(name, 0.9), [], list(self.warnings), [],
             {"segment": 0.01}, {"segment": 100.0}, "1", "0" * 64, "fast", 0.5, "full", "cpu", "float32",
         )  # fmt: skip
 

@@ -15,10 +15,10 @@ SIZE = (20, 80, 80)  # z, y, x of 2 mm: a roomy scan
 
 
 def scan(*glands, seed=0, value=1) -> tuple[sitk.Image, sitk.Image]:
-    """A noisy scan of 2 mm voxels and a mask of ellipsoids, each (centre, radii) in voxels."""
+    """A noisy scan of 2 mm voxels and a mask of ellipsoids, each (center, radii) in voxels."""
     mask = np.zeros(SIZE, np.uint8)
-    for centre, radii in glands:
-        mask[ellipsoid(SIZE, centre, radii)] = value
+    for center, radii in glands:
+        mask[ellipsoid(SIZE, center, radii)] = value
     image = np.random.default_rng(seed).normal(100, 10, SIZE).astype(np.float32) + 50 * (mask > 0)
     parts = sitk.GetImageFromArray(image), sitk.GetImageFromArray(mask)
     for part in parts:
@@ -121,9 +121,9 @@ def test_a_volume_that_no_prostate_has_is_refused_and_a_rare_one_named(radii, mi
 @pytest.mark.parametrize("axis", range(3))
 @pytest.mark.parametrize("last", [False, True])
 def test_a_mask_at_any_edge_of_the_scan_is_named(axis, last):
-    centre = [10, 40, 40]
-    centre[axis] = SIZE[axis] - 5 if last else 4
-    warnings = check_mask(scan((centre, (6, 10, 10)))[1])
+    center = [10, 40, 40]
+    center[axis] = SIZE[axis] - 5 if last else 4
+    warnings = check_mask(scan((center, (6, 10, 10)))[1])
     assert any("touches the edge" in warning for warning in warnings)
 
 

@@ -16,7 +16,7 @@ import SimpleITK as sitk
 from learning_parts import toy_scan, write_images_and_labels
 from library_parts import assert_whole, filled_library, finish, other_mask, start_process, state_of, wait_for_line
 
-from DDSPSegmentationLib.engine.errors import Cancelled, DatasetError, StorageError
+from DDSPSegmentationLib.engine.errors import Canceled, DatasetError, StorageError
 from DDSPSegmentationLib.engine.images import read_image, read_mask
 from DDSPSegmentationLib.learning.dataset import read_dataset
 from DDSPSegmentationLib.library import case_files
@@ -378,7 +378,7 @@ def test_an_export_holds_no_note_no_label_and_no_memory_of_patients(tmp_path):
 
 def test_folders_of_known_layouts_are_imported_and_importing_twice_adds_nothing(tmp_path):
     source = write_images_and_labels(tmp_path / "source", ["a", "b", "c"])
-    (source / "index.csv").write_text("case,centre,patient\na,RUNMC,p1\nb,RUNMC,p1\nc,HK,p2\n")
+    (source / "index.csv").write_text("case,center,patient\na,RUNMC,p1\nb,RUNMC,p1\nc,HK,p2\n")
     sitk.WriteImage(toy_scan(1, radii=(1, 2, 2))[1], str(source / "labels" / "b.nii.gz"))
     library, seen = CaseLibrary(tmp_path / "library"), []
     report = library.import_folder(source, progress=lambda *words: seen.append(words), seen={"a"})
@@ -422,9 +422,9 @@ def test_a_folder_without_cases_is_refused_and_a_canceled_import_keeps_what_is_s
 
     def cancel(number, *_):
         if number == 2:
-            raise Cancelled
+            raise Canceled
 
-    with pytest.raises(Cancelled):
+    with pytest.raises(Canceled):
         library.import_folder(write_images_and_labels(tmp_path / "source", "abc"), progress=cancel)
     assert [case.source_name for case in library.cases()] == ["a", "b"]
 

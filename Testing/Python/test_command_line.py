@@ -28,8 +28,8 @@ def make_scan(seed=0, size=(40, 40, 14), spacing=(2.0, 2.0, 4.0)):
     """A volume with a bright ellipsoid in soft noise; size and spacing x, y, z."""
     axes = (np.arange(length) * step for length, step in zip(size[::-1], spacing[::-1], strict=True))
     z, y, x = np.meshgrid(*axes, indexing="ij")
-    centre = np.array(size) * spacing / 2
-    inside = ((x - centre[0]) / 24) ** 2 + ((y - centre[1]) / 18) ** 2 + ((z - centre[2]) / 20) ** 2 < 1
+    center = np.array(size) * spacing / 2
+    inside = ((x - center[0]) / 24) ** 2 + ((y - center[1]) / 18) ** 2 + ((z - center[2]) / 20) ** 2 < 1
     voxels = np.random.default_rng(seed).normal(100, 8, inside.shape) + 60 * inside
     image = sitk.GetImageFromArray(voxels.astype(np.int16))
     image.SetSpacing(spacing)
@@ -60,7 +60,7 @@ def small_model(tmp_path_factory):
         network.head1.weight[0] = 0
         network.head1.weight[0, 0], network.head1.bias[0] = 8, -8 * 1.2
     folder = tmp_path_factory.mktemp("models") / "small"
-    save_model(folder, network, PreprocessingSettings().to_dict(), licence="for tests")
+    save_model(folder, network, PreprocessingSettings().to_dict(), license="for tests")
     return folder
 
 
@@ -175,7 +175,7 @@ def damaged(folder, kind):
     if kind in ("empty file", "text"):
         path.write_bytes(b"" if kind == "empty file" else b"this is no image\n" * 50)
         return path
-    if kind == "colour":
+    if kind == "color":
         image = sitk.Compose(image, image, image)
     elif kind == "four dimensions":
         image = sitk.JoinSeries([image, image])
@@ -217,7 +217,7 @@ def damaged(folder, kind):
 
 BAD_INPUTS = [
     "missing", "empty file", "text", "unknown suffix", "truncated", "truncated nii.gz", "sheared", "sheared nii",
-    "colour", "four dimensions", "one slice", "few slices", "tiny", "constant", "not a number", "infinite",
+    "color", "four dimensions", "one slice", "few slices", "tiny", "constant", "not a number", "infinite",
     "small field of view", "huge field of view", "labelmap", "CT", "folder without scans",
 ]  # fmt: skip
 
@@ -403,7 +403,7 @@ def test_full_disk_is_one_line_and_leaves_nothing_half_written(tmp_path, small_m
 # ---- what Slicer reads
 
 
-def test_mask_file_has_name_colour_and_terminology_in_slicer(tmp_path, scene):
+def test_mask_file_has_name_color_and_terminology_in_slicer(tmp_path, scene):
     import slicer
     import vtk
     from vtk.util.numpy_support import vtk_to_numpy
@@ -424,7 +424,7 @@ def test_mask_file_has_name_colour_and_terminology_in_slicer(tmp_path, scene):
     assert segmentation.GetNumberOfSegments() == 1
     segment = segmentation.GetNthSegment(0)
     assert segment.GetName() == "Prostate" == results.SEGMENT_NAME
-    assert np.allclose(segment.GetColor(), results.SEGMENT_COLOUR, atol=1e-5)
+    assert np.allclose(segment.GetColor(), results.SEGMENT_COLOR, atol=1e-5)
     terminology = vtk.reference("")
     assert segment.GetTag("TerminologyEntry", terminology) and str(terminology) == results.TERMINOLOGY
     labelmap = slicer.vtkOrientedImageData()

@@ -15,15 +15,15 @@ import SimpleITK as sitk
 from engine_parts import bright_model, phantom, scan_of
 from learning_parts import toy_plan, toy_scan, toy_trainer
 
-from DDSPSegmentationLib.engine.errors import Cancelled, ModelError, StorageError
+from DDSPSegmentationLib.engine.errors import Canceled, ModelError, StorageError
 from DDSPSegmentationLib.engine.images import write_image
 from DDSPSegmentationLib.engine.metrics import compare_masks
 from DDSPSegmentationLib.engine.model import ModelDescription, save_model
-from DDSPSegmentationLib.engine.pictures import PROSTATE_COLOUR, REFERENCE_COLOUR
+from DDSPSegmentationLib.engine.pictures import PROSTATE_COLOR, REFERENCE_COLOR
 from DDSPSegmentationLib.engine.preprocessing import PreprocessingSettings
 from DDSPSegmentationLib.engine.quality import UNCALIBRATED
 from DDSPSegmentationLib.engine.segmenter import Segmenter
-from DDSPSegmentationLib.learning.comparison import OLD_COLOUR, compare_versions
+from DDSPSegmentationLib.learning.comparison import OLD_COLOR, compare_versions
 from DDSPSegmentationLib.learning.comparison_figures import ComparedCase, Comparison, Figures, summarize
 from DDSPSegmentationLib.learning.comparison_verdict import Evidence, judge
 from DDSPSegmentationLib.learning.dataset import Case, prepare_dataset
@@ -399,8 +399,8 @@ def test_a_version_agrees_with_itself_and_the_old_one_is_kept(versions, hold_out
 
 def toy_case(folder, name, seed, poison=lambda mask: mask):
     """A toy scan with a gland off the image's middle."""
-    centre = np.array((6, 18, 14)) + np.random.default_rng(seed).uniform(-2, 2, 3)
-    scan, mask = toy_scan(seed, centre, radii=(4, 7, 7))
+    center = np.array((6, 18, 14)) + np.random.default_rng(seed).uniform(-2, 2, 3)
+    scan, mask = toy_scan(seed, center, radii=(4, 7, 7))
     poisoned = sitk.GetImageFromArray(np.ascontiguousarray(poison(sitk.GetArrayFromImage(mask))))
     poisoned.CopyInformation(mask)
     return written(folder, name, scan, poisoned, name)
@@ -484,7 +484,7 @@ def test_a_case_that_serves_twice_is_segmented_once(versions, hold_out, tmp_path
     assert comparison.forgetting == comparison.hold_out[1:2]
 
 
-def test_progress_only_rises_and_cancelling_leaves_no_result(versions, hold_out, tmp_path):
+def test_progress_only_rises_and_canceling_leaves_no_result(versions, hold_out, tmp_path):
     steps = []
     compare(versions, "wide", "good", hold_out, tmp_path / "whole", progress=lambda *step: steps.append(step))
     fractions = [fraction for _, fraction in steps]
@@ -493,9 +493,9 @@ def test_progress_only_rises_and_cancelling_leaves_no_result(versions, hold_out,
 
     def cancel(phase, fraction):
         if fraction > 0.5:
-            raise Cancelled
+            raise Canceled
 
-    with pytest.raises(Cancelled):
+    with pytest.raises(Canceled):
         compare(versions, "wide", "good", hold_out, tmp_path / "half", progress=cancel)
     assert list((tmp_path / "half").iterdir()) == []
 
@@ -539,12 +539,12 @@ def test_the_picture_shows_the_old_contour_left_the_new_one_right_and_the_refere
     half = picture.shape[1] // 2
     left, right = picture[:, :half].reshape(-1, 3), picture[:, half:].reshape(-1, 3)
 
-    def count(pixels, colour):
-        return (pixels == colour).all(axis=1).sum()
+    def count(pixels, color):
+        return (pixels == color).all(axis=1).sum()
 
-    assert count(left, OLD_COLOUR) > 50 and count(left, PROSTATE_COLOUR) == 0
-    assert count(right, PROSTATE_COLOUR) > 50 and count(right, OLD_COLOUR) == 0
-    assert count(right, REFERENCE_COLOUR) > 50
+    assert count(left, OLD_COLOR) > 50 and count(left, PROSTATE_COLOR) == 0
+    assert count(right, PROSTATE_COLOR) > 50 and count(right, OLD_COLOR) == 0
+    assert count(right, REFERENCE_COLOR) > 50
 
 
 def test_the_page_needs_no_other_file_and_says_all_sentences(written_comparison):

@@ -180,7 +180,7 @@ def test_object_that_is_no_node_is_refused():
         image_from_volume_node("T2.nrrd")
 
 
-def test_colour_volume_is_refused():
+def test_color_volume_is_refused():
     node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLVectorVolumeNode", "Photo")
     voxels = vtk.vtkImageData()
     voxels.SetDimensions(4, 4, 4)

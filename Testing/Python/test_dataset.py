@@ -71,9 +71,9 @@ def hide_macos_files(folder):
         path.with_name(f"._{path.name}").write_bytes(b"\0\5\26\7Mac OS X")
 
 
-def made_up_cases(patients, centres=None):
+def made_up_cases(patients, centers=None):
     return [
-        Case(f"case{number:02d}", None, None, centres[number] if centres else "", patient)
+        Case(f"case{number:02d}", None, None, centers[number] if centers else "", patient)
         for number, patient in enumerate(patients)
     ]
 
@@ -125,14 +125,14 @@ def test_one_name_for_two_cases_is_refused(tmp_path):
         read_dataset(tmp_path)
 
 
-def test_images_and_labels_take_centre_and_patient_from_the_index(tmp_path):
+def test_images_and_labels_take_center_and_patient_from_the_index(tmp_path):
     write_images_and_labels(tmp_path, ["Case00", "Case01", "Case02"])
     hide_macos_files(tmp_path / "images")
     hide_macos_files(tmp_path / "labels")
-    text = "case,centre,patient\nCase00,UCL,P1\nCase02,HK,\n"
+    text = "case,center,patient\nCase00,UCL,P1\nCase02,HK,\n"
     (tmp_path / "index.csv").write_text(text, encoding="utf-8-sig")  # as a spreadsheet saves it
     cases = read_dataset(tmp_path)
-    assert [(case.name, case.centre, case.patient) for case in cases] == [
+    assert [(case.name, case.center, case.patient) for case in cases] == [
         ("Case00", "UCL", "P1"), ("Case01", "", "Case01"), ("Case02", "HK", "Case02"),
     ]  # fmt: skip
     assert_is_toy_scan(cases[2], 2)
@@ -249,7 +249,7 @@ def test_zones_are_merged_into_one_gland(tmp_path):
 def test_shared_promise12_cases_are_read_with_their_folds_and_masks_on_their_scans_grids(real_scans):
     folder = real_scans / "promise12"
     cases = read_dataset(folder)
-    assert len(cases) == 40 and {case.centre for case in cases} == {"BIDMC", "RUNMC", "UCL", "HK"}
+    assert len(cases) == 40 and {case.center for case in cases} == {"BIDMC", "RUNMC", "UCL", "HK"}
     folds = split_folds(cases, [folder])
     assert folds == json.loads((folder / "folds.json").read_text())["folds"]
     assert sorted(name for fold in folds for name in fold) == [case.name for case in cases]
@@ -328,17 +328,17 @@ def test_folds_file_that_cannot_hold_is_refused(tmp_path, text, words):
         split_folds(made_up_cases(["p", "p", "q"]), [tmp_path])
 
 
-def test_drawn_folds_use_every_case_once_keep_patients_together_and_spread_centres():
+def test_drawn_folds_use_every_case_once_keep_patients_together_and_spread_centers():
     patients = [f"p{number // 2}" for number in range(40)]
-    centres = ["A" if number < 20 else "B" for number in range(40)]
-    cases = made_up_cases(patients, centres)
+    centers = ["A" if number < 20 else "B" for number in range(40)]
+    cases = made_up_cases(patients, centers)
     folds = split_folds(cases)
     assert sorted(name for fold in folds for name in fold) == [case.name for case in cases]
     patient_of = {case.name: case.patient for case in cases}
     homes = Counter(patient for fold in folds for patient in {patient_of[name] for name in fold})
     assert len(folds) == 5 and set(homes.values()) == {1}
-    centre_of = {case.name: case.centre for case in cases}
-    assert all(Counter(centre_of[name] for name in fold) == {"A": 4, "B": 4} for fold in folds)
+    center_of = {case.name: case.center for case in cases}
+    assert all(Counter(center_of[name] for name in fold) == {"A": 4, "B": 4} for fold in folds)
 
 
 def test_drawn_folds_do_not_depend_on_the_order_or_on_the_machine():
@@ -349,7 +349,7 @@ def test_drawn_folds_do_not_depend_on_the_order_or_on_the_machine():
     assert [sorted(fold) for fold in split_folds(cases[::-1])] == drawn
 
 
-def test_a_patient_seen_at_two_centres_stays_in_one_fold():
+def test_a_patient_seen_at_two_centers_stays_in_one_fold():
     cases = made_up_cases(["p", "q", "r", "p", "s", "t"], ["A", "A", "A", "B", "B", "B"])
     folds = split_folds(cases)
     assert sum("case00" in fold or "case03" in fold for fold in folds) == 1
@@ -392,7 +392,7 @@ def assert_same_arrays(one, other):
     for part in ("corrected", "uncorrected", "label"):
         first, second = getattr(one, part), getattr(other, part)
         assert first.dtype == second.dtype == np.float16 and np.array_equal(first, second)
-    assert one.gland_centre == other.gland_centre
+    assert one.gland_center == other.gland_center
 
 
 def test_prepared_arrays_are_those_of_inference(one_case):
@@ -403,12 +403,12 @@ def test_prepared_arrays_are_those_of_inference(one_case):
     assert not np.array_equal(prepared.corrected, prepared.uncorrected)
 
 
-def test_prepared_label_keeps_volume_and_centre_of_the_gland(one_case):
+def test_prepared_label_keeps_volume_and_center_of_the_gland(one_case):
     prepared = prepare_case(one_case, NO_N4)
     mask = sitk.GetArrayFromImage(one_case.load_mask())
     voxel_ratio = np.prod(SETTINGS.spacing_mm) / 16.0
     assert prepared.label.astype(float).sum() * voxel_ratio == pytest.approx(mask.sum(), rel=0.03)
-    offset_mm = (np.array(prepared.gland_centre) - (np.array(prepared.label.shape) - 1) / 2) * SETTINGS.spacing_mm[::-1]
+    offset_mm = (np.array(prepared.gland_center) - (np.array(prepared.label.shape) - 1) / 2) * SETTINGS.spacing_mm[::-1]
     native_mm = (np.argwhere(mask).mean(axis=0) - (np.array(mask.shape) - 1) / 2) * (4, 2, 2)
     assert np.allclose(offset_mm, native_mm, atol=0.3)
 
@@ -420,11 +420,11 @@ def test_second_time_the_cache_gives_the_same_to_the_bit(one_case, tmp_path):
     assert_same_arrays(first, second)
 
 
-def test_gland_centre_is_that_of_the_cached_label_when_rounding_decides_a_voxel():
+def test_gland_center_is_that_of_the_cached_label_when_rounding_decides_a_voxel():
     label = np.zeros((3, 3, 3), np.float32)
     label[1, 1, 1], label[2, 2, 2] = 1.0, 0.49999  # becomes 0.5 in half precision
     packed = dataset._packed("a", label, label, label)
-    assert packed.gland_centre == dataset._packed("a", packed.corrected, packed.uncorrected, packed.label).gland_centre
+    assert packed.gland_center == dataset._packed("a", packed.corrected, packed.uncorrected, packed.label).gland_center
 
 
 def test_without_cache_folder_nothing_is_written(one_case, tmp_path):

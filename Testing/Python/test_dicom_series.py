@@ -268,29 +268,29 @@ def test_missing_or_long_echo_time_is_taken(tmp_path, echo_time):
     only_series(tmp_path)
 
 
-def test_colour_inverted_and_unplaced_images_are_skipped(tmp_path):
-    write_series(tmp_path / "colour", voxels=np.zeros((48, 40), "uint8"))
+def test_color_inverted_and_unplaced_images_are_skipped(tmp_path):
+    write_series(tmp_path / "color", voxels=np.zeros((48, 40), "uint8"))
     write_series(tmp_path / "inverted")
     write_series(tmp_path / "unplaced")
-    for path in (tmp_path / "colour").iterdir():
-        colour = sitk.Compose([sitk.GetImageFromArray(np.zeros((48, 40), "uint8"))] * 3)
+    for path in (tmp_path / "color").iterdir():
+        color = sitk.Compose([sitk.GetImageFromArray(np.zeros((48, 40), "uint8"))] * 3)
         for key, value in (("0008|0060", "MR"), ("0020|000e", "1.2.826.99.1"), ("0008|103e", "t2")):
-            colour.SetMetaData(key, value)
+            color.SetMetaData(key, value)
         writer = sitk.ImageFileWriter()
         writer.SetImageIO("GDCMImageIO")
         writer.KeepOriginalImageUIDOn()
         writer.SetFileName(str(path))
-        writer.Execute(colour)
+        writer.Execute(color)
     for path in (tmp_path / "inverted").iterdir():
         set_element(path, (0x28, 0x4), "MONOCHROME1")
     for path in (tmp_path / "unplaced").iterdir():
         set_element(path, (0x20, 0x37), None)
-    assert reason(tmp_path / "colour") == "colour images"
-    assert reason(tmp_path / "inverted") == "inverted grey values"
+    assert reason(tmp_path / "color") == "color images"
+    assert reason(tmp_path / "inverted") == "inverted gray values"
     assert reason(tmp_path / "unplaced") == "its images have no position in the patient"
 
 
-def test_missing_slice_is_named_by_its_neighbours(tmp_path):
+def test_missing_slice_is_named_by_its_neighbors(tmp_path):
     write_series(tmp_path)[4].unlink()
     message = refusal(tmp_path)
     assert "lacks slices between slices 4 and 6 (by instance number): 8.00 mm where 4.00 mm is usual" in message

@@ -102,7 +102,7 @@ def test_live_batch_norm_normalizes_with_the_statistics_of_each_process(two, tmp
         assert alone.train_step() == pytest.approx(each["live_loss"], abs=1e-6)
     together = toy_trainer(tmp_path, toy_plan(**{**SGD, "batch_size": 2}), start_from=start).train_step()
     assert abs(sum(each["live_loss"] for each in found) / 2 - together) > 1e-5
-    assert "each process normalises with the statistics of its own share" in Trainer.__doc__
+    assert "each process normalizes with the statistics of its own share" in Trainer.__doc__
 
 
 def test_only_the_first_process_writes_files_and_they_are_whole(two):

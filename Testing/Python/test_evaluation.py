@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from DDSPSegmentationLib.engine.errors import Cancelled, DatasetError, InputError, StorageError
+from DDSPSegmentationLib.engine.errors import Canceled, DatasetError, InputError, StorageError
 from DDSPSegmentationLib.engine.images import write_image
 from DDSPSegmentationLib.engine.metrics import METRICS, REGIONS, compare_masks, promise12_style_score
-from DDSPSegmentationLib.engine.pictures import PROSTATE_COLOUR, REFERENCE_COLOUR
+from DDSPSegmentationLib.engine.pictures import PROSTATE_COLOR, REFERENCE_COLOR
 from DDSPSegmentationLib.engine.segmentation import Segmentation, measure_gland
 from DDSPSegmentationLib.learning import evaluation
 from DDSPSegmentationLib.learning.evaluation import (
@@ -39,11 +39,11 @@ def scan(seed=0):
     return image
 
 
-def cases_of(shifts, centres=None, image=None):
-    centres = centres or [""] * len(shifts)
+def cases_of(shifts, centers=None, image=None):
+    centers = centers or [""] * len(shifts)
     return [
-        (f"Case{number:02d}", centre, image, gland(shift), gland(), {"expected_dice": 0.9})
-        for number, (shift, centre) in enumerate(zip(shifts, centres, strict=True))
+        (f"Case{number:02d}", center, image, gland(shift), gland(), {"expected_dice": 0.9})
+        for number, (shift, center) in enumerate(zip(shifts, centers, strict=True))
     ]
 
 
@@ -61,7 +61,7 @@ def summary_row(folder, group, measure):
 def test_each_case_has_a_row_with_all_measures_and_the_score(tmp_path):
     evaluate_predictions(cases_of([0, 2], ["A", "B"]), tmp_path)
     rows = rows_of(tmp_path / "cases.csv")
-    assert [(row["case"], row["centre"], row["error"]) for row in rows] == [("Case00", "A", ""), ("Case01", "B", "")]
+    assert [(row["case"], row["center"], row["error"]) for row in rows] == [("Case00", "A", ""), ("Case01", "B", "")]
     wanted = compare_masks(gland(2), gland())
     for region in REGIONS:
         for metric in METRICS:
@@ -78,9 +78,9 @@ def test_without_expected_dice_there_is_no_such_column(tmp_path):
     assert not any(row["measure"] == "expected_dice" for row in rows_of(tmp_path / "summary.csv"))
 
 
-def test_the_summary_has_the_statistics_of_all_cases_and_of_each_centre(tmp_path):
-    shifts, centres = [0, 1, 2, 3, 5], ["A", "A", "B", "B", "B"]
-    summary = evaluate_predictions(cases_of(shifts, centres), tmp_path)
+def test_the_summary_has_the_statistics_of_all_cases_and_of_each_center(tmp_path):
+    shifts, centers = [0, 1, 2, 3, 5], ["A", "A", "B", "B", "B"]
+    summary = evaluate_predictions(cases_of(shifts, centers), tmp_path)
     dice = np.array([result.dice for result in summary.results])
     for group, members in (("overall", dice), ("A", dice[:2]), ("B", dice[2:])):
         row = summary_row(tmp_path, group, "whole_dsc")
@@ -178,7 +178,7 @@ def test_the_four_worst_cases_have_pictures_the_worst_first(tmp_path):
 def test_the_worst_picture_shows_prediction_and_reference_in_their_colors(tmp_path):
     evaluate_predictions(cases_of([4], image=scan()), tmp_path)
     pixels = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "worst-1-Case00.png"))).reshape(-1, 3)
-    for color in (PROSTATE_COLOUR, REFERENCE_COLOUR):
+    for color in (PROSTATE_COLOR, REFERENCE_COLOR):
         assert (pixels == color).all(axis=1).sum() > 50
 
 
@@ -194,7 +194,7 @@ def test_a_name_that_is_no_file_name_still_gets_its_picture(tmp_path):
     assert (tmp_path / "out" / "worst-1-.._a_case.png").is_file()
 
 
-def test_box_plots_show_something_for_each_centre(tmp_path):
+def test_box_plots_show_something_for_each_center(tmp_path):
     pytest.importorskip("matplotlib")
     cases = [*cases_of([0, 1, 2, 4], ["A", "A", "B", "B"]), FailedCase("Broken", "C", "Damaged file.")]
     summary = evaluate_predictions(cases, tmp_path, apart={"Case03": "315 ml"})
@@ -242,7 +242,7 @@ class AReference:
     """Stands for what a dataset reader yields."""
 
     name: str
-    centre: str = "A"
+    center: str = "A"
     patient: str = "P1"
     shift: float = 0.0
     damaged: bool = False
@@ -313,13 +313,13 @@ def test_a_case_that_cannot_be_read_or_segmented_does_not_stop_the_evaluation(tm
     ]
 
 
-def test_cancelling_stops_the_evaluation(tmp_path):
+def test_canceling_stops_the_evaluation(tmp_path):
     def cancel(phase, fraction):
-        raise Cancelled
+        raise Canceled
 
-    with pytest.raises(Cancelled):
+    with pytest.raises(Canceled):
         evaluate_model(an_answer, [AReference("Case00")], tmp_path, cancel)
-    with pytest.raises(Cancelled):
+    with pytest.raises(Canceled):
         evaluate_model(lambda image: cancel("", 0), [AReference("Case00")], tmp_path)
 
 

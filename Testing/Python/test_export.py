@@ -162,9 +162,7 @@ def test_stl_lies_where_the_gland_is_in_the_world(tmp_path, moved):
     node = new_segmentation(volume, gland(), "Prostate", "A/B")
     export_stl(node, "Prostate", tmp_path / "prostate.stl")
     points = points_of(tmp_path / "prostate.stl")
-    corners = np.array(
-        [world_lps(volume, ijk) for ijk in itertools.product((3.5, 15.5), (4.5, 14.5), (2.5, 8.5))]
-    )
+    corners = np.array([world_lps(volume, ijk) for ijk in itertools.product((3.5, 15.5), (4.5, 14.5), (2.5, 8.5))])
     assert points.min(axis=0) == pytest.approx(corners.min(axis=0), abs=2.0)
     assert points.max(axis=0) == pytest.approx(corners.max(axis=0), abs=2.0)
     assert (tmp_path / "prostate.stl").read_bytes()[:80].startswith(b"3D Slicer output. SPACE=LPS")
@@ -234,7 +232,7 @@ def test_folder_without_permission_keeps_the_old_file(tmp_path, name, monkeypatc
     def refuse(*_):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("DDSPSegmentationLib.engine.images.os.replace", refuse)
+    monkeypatch.setattr("DDSPSegmentationLib.engine.files.os.replace", refuse)
     with pytest.raises(StorageError, match="no permission"):
         WRITERS[name](node, volume, tmp_path / name)
     assert (tmp_path / name).read_text() == "old" and os.listdir(tmp_path) == [name]

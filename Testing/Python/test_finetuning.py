@@ -6,7 +6,7 @@ import pytest
 import torch
 from learning_parts import toy_plan, toy_scan, write_images_and_labels
 
-from DDSPSegmentationLib.engine.errors import Cancelled, DatasetError, ModelError
+from DDSPSegmentationLib.engine.errors import Canceled, DatasetError, ModelError
 from DDSPSegmentationLib.engine.model import describe_model, load_network, save_model
 from DDSPSegmentationLib.engine.network import DDSPConvNet
 from DDSPSegmentationLib.engine.preprocessing import PreprocessingSettings
@@ -24,7 +24,7 @@ def parent(tmp_path_factory):
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("models") / "parent"
     network = DDSPConvNet(toy_plan().network)
-    facts = {"training": {"cases": ["old-1"], "parent_cases": ["older-1"]}, "licence": "research"}
+    facts = {"training": {"cases": ["old-1"], "parent_cases": ["older-1"]}, "license": "research"}
     save_model(folder, network, PreprocessingSettings().to_dict(), **facts)
     return folder
 
@@ -60,7 +60,7 @@ def test_the_new_version_says_where_it_comes_from(parent, cases, tuned):
     assert described.training["parent"] == "parent"
     assert described.training["cases"] == ["a1", "a2", "b1", "c1"]
     assert described.training["parent_cases"] == ["old-1", "older-1"]
-    assert described.licence == "research"
+    assert described.license == "research"
     assert not same(weights_of(parent), weights_of(tuned[0].folder))
 
 
@@ -119,9 +119,9 @@ def test_a_run_that_was_canceled_goes_on_to_the_very_same_weights(parent, cases,
         nonlocal calls
         calls += 1
         if calls == stop:
-            raise Cancelled()
+            raise Canceled()
 
-    with pytest.raises(Cancelled):
+    with pytest.raises(Canceled):
         tune(parent, cases, tmp_path / "run", pause=pause)
     again = tune(parent, cases, tmp_path / "run")
     assert same(weights_of(again.folder), weights_of(tuned[0].folder))

@@ -14,7 +14,8 @@ import SimpleITK as sitk
 from dicom_parts import write_slice
 
 from DDSPSegmentationLib.engine.errors import InputError, StorageError
-from DDSPSegmentationLib.engine.images import check_image, read_image, read_mask, write_image, write_text
+from DDSPSegmentationLib.engine.files import write_text
+from DDSPSegmentationLib.engine.images import check_image, read_image, read_mask, write_image
 
 FORMATS = (".nrrd", ".nii.gz", ".nii", ".mha")
 
@@ -153,7 +154,7 @@ def test_detached_nrrd_with_a_damaged_data_file_is_refused(tmp_path):
     assert "'T2.raw.gz' is truncated" in refusal(read_image, tmp_path / "T2.nhdr")
 
 
-def test_compressed_nifti_is_read_and_not_its_uncompressed_neighbour(tmp_path):
+def test_compressed_nifti_is_read_and_not_its_uncompressed_neighbor(tmp_path):
     write_image(scan(seed=1), tmp_path / "T2.nii.gz")
     write_image(scan(seed=2), tmp_path / "T2.nii")
     assert same(read_image(tmp_path / "T2.nii.gz"), scan(seed=1))
@@ -359,7 +360,7 @@ def test_failed_write_keeps_the_old_file_and_leaves_nothing_else(tmp_path, monke
     def refuse(*_):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("DDSPSegmentationLib.engine.images.os.replace", refuse)
+    monkeypatch.setattr("DDSPSegmentationLib.engine.files.os.replace", refuse)
     with pytest.raises(StorageError, match="'T2.nrrd' could not be written: no permission"):
         write_image(scan(seed=2), path)
     with pytest.raises(StorageError, match="'run.json' could not be written: no permission"):
@@ -394,7 +395,8 @@ WRITE_WITH_LITTLE_SPACE = """
 import resource, signal, sys
 import numpy as np, SimpleITK as sitk
 from DDSPSegmentationLib.engine.errors import StorageError
-from DDSPSegmentationLib.engine.images import write_image, write_text
+from DDSPSegmentationLib.engine.files import write_text
+from DDSPSegmentationLib.engine.images import write_image
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
 image = sitk.GetImageFromArray(np.random.default_rng(0).integers(0, 900, (12, 48, 40)).astype("int16"))

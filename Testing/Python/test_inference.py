@@ -6,7 +6,7 @@ import torch
 from engine_parts import centroid, dice
 from torch import nn
 
-from DDSPSegmentationLib.engine.errors import Cancelled
+from DDSPSegmentationLib.engine.errors import Canceled
 from DDSPSegmentationLib.engine.inference import MAXIMAL_TILES, GlandPredictor
 from DDSPSegmentationLib.engine.network import NetworkSettings
 
@@ -58,11 +58,11 @@ class ThreeMinds(BrightVoxels):
         return main, main * 0.8, main * 0.3
 
 
-def ball(shape, centre, radius=5.0):
+def ball(shape, center, radius=5.0):
     """1 inside a ball, 0 outside."""
     squared = sum(
         (position - middle) ** 2
-        for position, middle in zip(np.ogrid[tuple(slice(n) for n in shape)], centre, strict=True)
+        for position, middle in zip(np.ogrid[tuple(slice(n) for n in shape)], center, strict=True)
     )
     return (squared <= radius**2).astype(np.float32)
 
@@ -77,10 +77,10 @@ def starts_of(network, volume):
 
 
 @pytest.mark.parametrize("offset", [(0, 0, 0), (0, 14, -14), (8, -12, 13)])
-def test_a_gland_off_centre_is_found_and_the_crop_centred_on_it(offset):
+def test_a_gland_off_center_is_found_and_the_crop_centered_on_it(offset):
     shape = (40, 80, 80)
-    centre = (np.array(shape) - 1) / 2 + offset
-    volume = ball(shape, centre)
+    center = (np.array(shape) - 1) / 2 + offset
+    volume = ball(shape, center)
     network = BrightVoxels()
     prediction = GlandPredictor(network).predict(volume)
     assert np.array_equal(prediction.probability > 0.5, volume > 0.5)
@@ -90,7 +90,7 @@ def test_a_gland_off_centre_is_found_and_the_crop_centred_on_it(offset):
     assert prediction.tiles == len(network.crops) <= 4
 
 
-def test_a_centred_gland_takes_one_crop():
+def test_a_centered_gland_takes_one_crop():
     network = BrightVoxels()
     volume = ball((40, 80, 80), (20, 40, 40))
     assert GlandPredictor(network).predict(volume).tiles == 1
@@ -124,21 +124,21 @@ def test_a_few_bright_voxels_are_no_gland():
 def test_a_few_bright_voxels_far_apart_are_no_large_gland():
     volume = np.zeros((24, 80, 80), np.float32)
     volume[12, 40, [26, 54]] = 1  # both in the first crop, at its opposite sides
-    prediction = GlandPredictor(BrightVoxels()).predict(volume, centre=np.array([12.0, 40.0, 40.0]))
+    prediction = GlandPredictor(BrightVoxels()).predict(volume, center=np.array([12.0, 40.0, 40.0]))
     assert np.array_equal(prediction.probability > 0.5, volume > 0.5)
 
 
 def test_a_given_point_is_where_the_search_begins_and_ends():
     volume = ball((40, 120, 120), (20, 60, 60), radius=7) + ball((40, 120, 120), (14, 20, 100))
     network = BrightVoxels()
-    prediction = GlandPredictor(network).predict(volume, centre=np.array([14.0, 20.0, 100.0]))
+    prediction = GlandPredictor(network).predict(volume, center=np.array([14.0, 20.0, 100.0]))
     assert np.array_equal(prediction.probability > 0.5, ball(volume.shape, (14, 20, 100)) > 0)
     assert prediction.tiles == 1
 
 
 def test_a_given_point_beside_any_gland_starts_no_search():
     volume = ball((40, 120, 120), (20, 60, 60))
-    prediction = GlandPredictor(BrightVoxels()).predict(volume, centre=np.array([12.0, 10.0, 110.0]))
+    prediction = GlandPredictor(BrightVoxels()).predict(volume, center=np.array([12.0, 10.0, 110.0]))
     assert prediction.tiles == 1 and prediction.probability.max() < 0.5
 
 
@@ -167,9 +167,9 @@ def test_a_gland_too_large_for_the_crop_is_shown_whole_from_further_away():
 
 
 def test_a_large_gland_far_from_the_middle_is_found_again_from_further_away():
-    centre = np.array([20.0, 30.0, 300.0])
-    volume = ball((40, 60, 400), centre, radius=15)
-    prediction = GlandPredictor(FromFurtherAway()).predict(volume, centre=centre)
+    center = np.array([20.0, 30.0, 300.0])
+    volume = ball((40, 60, 400), center, radius=15)
+    prediction = GlandPredictor(FromFurtherAway()).predict(volume, center=center)
     assert dice(prediction.probability > 0.5, volume > 0.5) > 0.96
     assert prediction.probability.max() > 0.9
 
@@ -271,9 +271,9 @@ def test_a_progress_that_cancels_ends_the_work_before_the_next_crop():
     def progress(fraction):
         fractions.append(fraction)
         if len(fractions) == 3:
-            raise Cancelled()
+            raise Canceled()
 
-    with pytest.raises(Cancelled):
+    with pytest.raises(Canceled):
         GlandPredictor(network).predict(np.zeros((40, 80, 80), np.float32), notify=progress)
     assert len(network.crops) == 2
     assert fractions == sorted(fractions) and 0 <= fractions[0] and fractions[-1] < 1

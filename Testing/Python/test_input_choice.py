@@ -126,7 +126,7 @@ def test_the_series_description_finds_the_t2_whose_name_says_nothing(dicom):
     assert preferred_volume()[0] is t2
 
 
-def test_labelmaps_colour_volumes_hidden_volumes_and_our_own_are_never_preselected():
+def test_labelmaps_color_volumes_hidden_volumes_and_our_own_are_never_preselected():
     t2 = new_volume("Case00")
     for class_name in ("vtkMRMLLabelMapVolumeNode", "vtkMRMLVectorVolumeNode", "vtkMRMLDiffusionWeightedVolumeNode"):
         other = slicer.mrmlScene.AddNewNodeByClass(class_name, "T2")

@@ -18,7 +18,7 @@ from scene_parts import (
 )
 from slicer_stand_in import add_hierarchy_items
 
-from DDSPSegmentationLib.engine.errors import Cancelled, InputError
+from DDSPSegmentationLib.engine.errors import Canceled, InputError
 from DDSPSegmentationLib.engine.images import read_image
 from DDSPSegmentationLib.scene.conversion import add_volume_node
 
@@ -211,12 +211,25 @@ def test_uncertainty_becomes_a_volume_only_when_asked(logic):
 def test_runner_gets_every_setting_and_the_point_in_lps(logic):
     runner, progress = ThresholdRunner(), lambda phase, fraction: None
     logic.segmentProstate(
-        new_volume("T2 axial"), mode="paper", device="cpu", model="/models/mine", runner=runner, biasField="off",
-        threshold=0.4, location=(1.0, 2.0, 3.0), progress=progress,
+        new_volume("T2 axial"),
+        mode="paper",
+        device="cpu",
+        model="/models/mine",
+        runner=runner,
+        biasField="off",
+        threshold=0.4,
+        location=(1.0, 2.0, 3.0),
+        progress=progress,
     )
     assert runner.asked == dict(
-        name="T2 axial", mode="paper", threshold=0.4, bias_field="off", device="cpu", model=Path("/models/mine"),
-        location=(-1.0, -2.0, 3.0), progress=progress,
+        name="T2 axial",
+        mode="paper",
+        threshold=0.4,
+        bias_field="off",
+        device="cpu",
+        model=Path("/models/mine"),
+        location=(-1.0, -2.0, 3.0),
+        progress=progress,
     )
 
 
@@ -227,7 +240,7 @@ def test_rigid_transform_moves_the_result_once_and_changes_no_voxel(logic):
     volume = new_volume()
     still = logic.segmentProstate(volume, runner=ThresholdRunner())
     before = mask_of(still.outputSegmentationNode, volume)
-    centre = np.array(still.outputSegmentationNode.GetSegmentCenterRAS("Prostate"))
+    center = np.array(still.outputSegmentationNode.GetSegmentCenterRAS("Prostate"))
     move = rigid_matrix()
     transform_node = put_under_transform(volume, move)
     moved = logic.segmentProstate(volume, runner=ThresholdRunner())
@@ -235,7 +248,7 @@ def test_rigid_transform_moves_the_result_once_and_changes_no_voxel(logic):
     assert node is still.outputSegmentationNode and node.GetParentTransformNode() is transform_node
     np.testing.assert_array_equal(mask_of(node, volume), before)
     assert moved.segmentation.measurements.volume_ml == still.segmentation.measurements.volume_ml
-    expected = (move @ [*centre, 1.0])[:3]
+    expected = (move @ [*center, 1.0])[:3]
     assert np.array(node.GetSegmentCenterRAS("Prostate")) == pytest.approx(expected, abs=1e-3)
 
 
@@ -616,7 +629,7 @@ def test_volume_is_never_changed(logic):
     np.testing.assert_array_equal(slicer.util.arrayFromVTKMatrix(matrix), geometry)
 
 
-@pytest.mark.parametrize("failure", [InputError("Too small."), Cancelled(), RuntimeError("torch")])
+@pytest.mark.parametrize("failure", [InputError("Too small."), Canceled(), RuntimeError("torch")])
 def test_failing_runner_leaves_the_scene_as_it_was(logic, failure):
     class FailingRunner:
         def segment(self, *args, **kwargs):
@@ -711,7 +724,7 @@ def test_built_in_model_segments_the_sample_scan_wherever_it_lies(logic, sample_
     still = logic.segmentProstate(volume)
     node = still.outputSegmentationNode
     mask = mask_of(node, volume)
-    centre = np.array(node.GetSegmentCenterRAS("Prostate"))
+    center = np.array(node.GetSegmentCenterRAS("Prostate"))
     counted_ml = mask.sum() * np.prod(volume.GetSpacing()) / 1000
     assert 10 < counted_ml < 250
     assert slicer.util.arrayFromTableColumn(still.tableNode, "volume_ml")[0] == pytest.approx(counted_ml, abs=0.01)
@@ -722,4 +735,4 @@ def test_built_in_model_segments_the_sample_scan_wherever_it_lies(logic, sample_
     moved = logic.segmentProstate(volume)
     assert moved.outputSegmentationNode is node
     np.testing.assert_array_equal(mask_of(node, volume), mask)
-    assert np.array(node.GetSegmentCenterRAS("Prostate")) == pytest.approx((move @ [*centre, 1.0])[:3], abs=0.01)
+    assert np.array(node.GetSegmentCenterRAS("Prostate")) == pytest.approx((move @ [*center, 1.0])[:3], abs=0.01)

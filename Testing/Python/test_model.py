@@ -38,7 +38,7 @@ def small_network(seed=0, settings=SMALL):
 def folder(tmp_path):
     """A sound model version with its card."""
     folder = tmp_path / "models" / "small-1"
-    save_model(folder, small_network(), PREPROCESSING, licence="research use")
+    save_model(folder, small_network(), PREPROCESSING, license="research use")
     (folder / "README.md").write_text("# Model card\n", encoding="utf-8")
     return folder
 
@@ -76,7 +76,7 @@ def test_a_saved_model_comes_back_with_everything_it_says(tmp_path):
         "calibration": {"soft_dice": [0, 1], "dice": [0, 0.9]},
         "training": {"cases": ["Case00"], "parent": "v6"},
         "metrics": {"dice": 0.9},
-        "licence": "research use",
+        "license": "research use",
         "date": "2024-05-01",
     }
     saved = save_model(tmp_path / "folder", network, PREPROCESSING, **facts)
@@ -112,7 +112,7 @@ def test_the_built_in_model_is_whole_small_and_described():
     folder = builtin_model_folder()
     network, description = load_network()
     assert sum(path.stat().st_size for path in folder.rglob("*")) <= 10e6
-    assert description.version == folder.name and description.licence
+    assert description.version == folder.name and description.license
     assert network.settings.input_size == (48, 96, 96)
     assert description.training["cases"] and description.calibration["soft_dice"]
     assert list(folder.glob("*.md")), "the model card"
@@ -136,8 +136,8 @@ def test_a_damaged_description_is_named(folder, content):
 
 
 def test_an_unknown_key_in_the_description_is_damage(folder):
-    change_description(folder, colour="red")
-    assert "damaged model.json" in refused(folder) and "colour" in refused(folder)
+    change_description(folder, color="red")
+    assert "damaged model.json" in refused(folder) and "color" in refused(folder)
 
 
 def test_a_model_of_a_newer_version_asks_for_an_update(folder):

@@ -255,7 +255,7 @@ def weights_of_another(folder):
 
 DAMAGE = {
     "flipped byte in the weights": (flip_a_byte, "'weights.pt' of model 'v2' is damaged or was changed"),
-    "edited description": (lambda f: edit_json(f / DESCRIPTION_FILE, licence="free"), "'model.json' of model 'v2' is"),
+    "edited description": (lambda f: edit_json(f / DESCRIPTION_FILE, license="free"), "'model.json' of model 'v2' is"),
     "missing weights": (lambda f: (f / WEIGHTS_FILE).unlink(), "'weights.pt' of model 'v2' is missing"),
     "missing description": (lambda f: (f / DESCRIPTION_FILE).unlink(), "'model.json' of model 'v2' is missing"),
     "extra file": (lambda f: (f / "extra.json").write_text("{}"), "holds 'extra.json', which does not belong"),

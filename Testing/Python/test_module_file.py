@@ -112,9 +112,7 @@ def test_code_and_ui_file_know_the_same_widgets():
     }
     active = ("Button", "CheckBox", "ComboBox", "Slider", "SpinBox", "Selector")
     unused = {
-        name
-        for name in there - named_widgets() - by_parameter
-        if name.endswith(active) and "Collapsible" not in name
+        name for name in there - named_widgets() - by_parameter if name.endswith(active) and "Collapsible" not in name
     }
     assert unused == set()
 

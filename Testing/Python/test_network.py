@@ -31,7 +31,7 @@ def small_network(**settings):
 
 
 def trained_looking(network):
-    """Weights, biases and running statistics that no initialisation gives, so that each of them matters."""
+    """Weights, biases and running statistics that no initialization gives, so that each of them matters."""
     random = torch.Generator().manual_seed(1)
     for module in network.modules():
         if isinstance(module, (nn.Conv3d, nn.ConvTranspose3d)):

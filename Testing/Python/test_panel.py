@@ -9,7 +9,7 @@ from panel_parts import READY, RUNNING, add_point, cut_off, narrow_window, node_
 from scene_parts import new_volume, put_under_transform, rigid_matrix
 from slicer_stand_in import enterModule, leaveModule
 
-from DDSPSegmentationLib.engine.errors import Cancelled
+from DDSPSegmentationLib.engine.errors import Canceled
 from DDSPSegmentationLib.scene.result_nodes import volume_of
 
 
@@ -20,12 +20,12 @@ def show(volume):
 
 @pytest.fixture
 def asked(warm_worker, monkeypatch):
-    """What the panel asks of the worker, which gets nothing of it; each request is cancelled at the end."""
+    """What the panel asks of the worker, which gets nothing of it; each request is canceled at the end."""
     requests = []
     monkeypatch.setattr(warm_worker, "submit", lambda image, **settings: requests.append(settings))
     yield requests
     for request in requests:
-        request["onError"](Cancelled())
+        request["onError"](Canceled())
 
 
 @pytest.fixture
@@ -190,7 +190,11 @@ def test_a_run_is_followed_by_phase_seconds_and_bar(person, t2):
 
     assert wait_for(watch)
     assert "Segmenting" in seen and set(seen) <= {
-        "Starting engine", "Loading model", "Preparing the scan", "Segmenting", "Measuring"
+        "Starting engine",
+        "Loading model",
+        "Preparing the scan",
+        "Segmenting",
+        "Measuring",
     }
     assert bar == sorted(bar) and max(bar) > 50
     assert person.ui.progressBar.isHidden()

@@ -14,7 +14,7 @@ from scene_parts import new_volume
 from slicer_stand_in import enterModule, leaveModule
 from worker_parts import is_running
 
-from DDSPSegmentationLib.engine.errors import Cancelled
+from DDSPSegmentationLib.engine.errors import Canceled
 from DDSPSegmentationLib.engine.model import describe_model
 from DDSPSegmentationLib.scene.result_nodes import facts_of
 
@@ -27,7 +27,7 @@ def asked(person, warm_worker, monkeypatch):
     monkeypatch.setattr(warm_worker, "submit", lambda image, **settings: requests.append(settings))
     yield requests
     for request in requests:
-        request["onError"](Cancelled())
+        request["onError"](Canceled())
 
 
 def choose(combo, text):
@@ -61,7 +61,9 @@ def test_choices_of_the_machine_are_kept_in_the_settings_and_not_in_the_scene(pe
     choose(person.ui.modeComboBox, "Paper")
     choose(person.ui.deviceComboBox, "CPU")
     assert {name: value for name, value in user_settings().items() if name.startswith("DDSPSegmentation/")} == {
-        "DDSPSegmentation/mode": "paper", "DDSPSegmentation/device": "cpu", "DDSPSegmentation/biasField": "off",
+        "DDSPSegmentation/mode": "paper",
+        "DDSPSegmentation/device": "cpu",
+        "DDSPSegmentation/biasField": "off",
     }
     names = person.widget.logic.getParameterNode().GetParameterNames()
     assert not {"mode", "device", "biasField"} & set(names)
@@ -321,5 +323,5 @@ def test_after_an_installation_the_panel_hears_of_the_devices_that_the_new_engin
     monkeypatch.setattr(client, "_hello", {"auto": "cuda", "devices": ["cuda", "cpu"]})
     client.onStateChanged()
     assert person.ui.deviceComboBox.itemText(0) == "Auto (cuda)"
-    settings["onError"](Cancelled())
+    settings["onError"](Canceled())
     shared_worker.end_shared_worker()

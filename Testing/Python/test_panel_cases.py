@@ -13,7 +13,7 @@ from panel_parts import a_session, add_result, load_scene, save_scene, user_sett
 from scene_parts import new_volume
 from slicer_stand_in import dialogs, enterModule, leaveModule
 
-from DDSPSegmentationLib.engine.errors import Cancelled
+from DDSPSegmentationLib.engine.errors import Canceled
 from DDSPSegmentationLib.engine.model import builtin_model_folder
 from DDSPSegmentationLib.library.case_library import CaseLibrary
 from DDSPSegmentationLib.library.model_registry import ModelRegistry
@@ -262,9 +262,7 @@ def test_the_table_tells_of_every_case(person, library):
     assert rows[1][2:4] == ("corrected", second.split) and rows[1][5] == "median lobe"
     assert float(rows[1][4]) == round(second.current.dice, 3)
     training = sum(case.split == "training" for case in (first, second))
-    assert person.ui.casesLabel.text.startswith(
-        f"2 cases of 2 patients: {training} training, {2 - training} hold-out"
-    )
+    assert person.ui.casesLabel.text.startswith(f"2 cases of 2 patients: {training} training, {2 - training} hold-out")
 
 
 def test_numbers_sort_as_numbers(person):
@@ -492,7 +490,7 @@ def asked(person, warm_worker, monkeypatch):
     monkeypatch.setattr(warm_worker, "submit", lambda image, **settings: requests.append(settings))
     yield requests
     for request in requests:
-        request["onError"](Cancelled())
+        request["onError"](Canceled())
 
 
 @pytest.fixture
@@ -510,7 +508,7 @@ def test_a_run_uses_the_active_version(person, asked, second_version):
     assert person.ui.modelComboBox.currentText == "v2"
     person.start()
     assert asked[0]["model"] == str(second_version.version("v2").folder)
-    asked.pop()["onError"](Cancelled())
+    asked.pop()["onError"](Canceled())
     second_version.roll_back()
     person.start()
     assert asked[0]["model"] is None

@@ -314,6 +314,7 @@ EXPORTS = [("segNrrdButton", ".seg.nrrd"), ("niftiButton", ".nii.gz"), ("stlButt
 @pytest.fixture
 def picture(monkeypatch):
     """The views as Slicer's ScreenCapture would write them; there is no screen here."""
+
     class ScreenCaptureLogic:
         def captureImageFromView(self, view, path):
             import qt
@@ -371,7 +372,7 @@ def test_file_that_nobody_agreed_to_replace_is_kept(segmented, tmp_path):
     assert kept.read_bytes().startswith(b"NRRD")
 
 
-def test_cancelled_dialog_writes_nothing_and_says_nothing(segmented, monkeypatch, tmp_path):
+def test_canceled_dialog_writes_nothing_and_says_nothing(segmented, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     status = segmented.status
     monkeypatch.setattr(segmented.panel.export, "askForFile", lambda suffix, kind: "")

@@ -1,4 +1,4 @@
-"""Runs that do not go their way: cancelled, killed, overtaken by the scene, refused, or asked again."""
+"""Runs that do not go their way: canceled, killed, overtaken by the scene, refused, or asked again."""
 
 import os
 import signal
@@ -43,7 +43,7 @@ def cancel_and_check(person, worker, before, files):
     assert wait_for(lambda: files_of(worker) <= files, 5.0)
 
 
-def test_a_click_while_the_engine_starts_waits_and_can_be_cancelled(person, t2, warm_worker):
+def test_a_click_while_the_engine_starts_waits_and_can_be_canceled(person, t2, warm_worker):
     warm_worker.stop(wait=True)
     before, files = node_ids(), files_of(warm_worker)
     person.start()

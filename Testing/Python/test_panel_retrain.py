@@ -21,7 +21,7 @@ from scene_parts import new_volume
 from slicer_stand_in import dialogs, enterModule, leaveModule
 from worker_parts import is_running, wait_until
 
-from DDSPSegmentationLib.engine.errors import Cancelled
+from DDSPSegmentationLib.engine.errors import Canceled
 from DDSPSegmentationLib.library.case_library import TRAINING, CaseLibrary
 from DDSPSegmentationLib.library.model_registry import ModelRegistry
 from DDSPSegmentationLib.scene.learning_curve import LearningCurve
@@ -245,7 +245,7 @@ def test_it_pauses_while_a_scan_is_segmented(person, folders, monkeypatch, warm_
     person.start()
     assert wait_for(lambda: person.ui.retrainStatusLabel.text == "Paused while a scan is segmented.")
     assert the_run(folders[1]).state == PAUSED
-    requests[0]["onError"](Cancelled())
+    requests[0]["onError"](Canceled())
     assert person.ui.segmentButton.text == READY
     assert wait_for(lambda: "Cross-validation" in person.ui.retrainStatusLabel.text)
     assert the_run(folders[1]).state == RUNNING

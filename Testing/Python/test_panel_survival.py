@@ -99,7 +99,12 @@ def test_another_session_goes_on_where_the_first_one_ended(scene, warm_worker, t
         assert person.shows_result() and figures(person) == shown and person.ui.psaSpinBox.value == 6.5
         assert choices_of_scene(person) == choices
         assert choices == {
-            "location": "P", "threshold": 0.35, "smoothing": 0.8, "contour": True, "fill": True, "surface": False,
+            "location": "P",
+            "threshold": 0.35,
+            "smoothing": 0.8,
+            "contour": True,
+            "fill": True,
+            "surface": False,
             "opacity": 0.25,
         }
         assert person.status.startswith("Corrected.")

@@ -8,7 +8,7 @@ import pytest
 import SimpleITK as sitk
 
 from DDSPSegmentationLib.engine.errors import InputError, StorageError
-from DDSPSegmentationLib.engine.pictures import PROSTATE_COLOUR, REFERENCE_COLOUR, contour_picture, thumbnail
+from DDSPSegmentationLib.engine.pictures import PROSTATE_COLOR, REFERENCE_COLOR, contour_picture, thumbnail
 
 PANEL, GAP = 320, 4
 
@@ -23,8 +23,8 @@ def panel(picture, number):
     return picture[top : top + PANEL, left : left + PANEL]
 
 
-def drawn(picture, colour):
-    return (picture == np.array(colour, np.uint8)).all(axis=-1)
+def drawn(picture, color):
+    return (picture == np.array(color, np.uint8)).all(axis=-1)
 
 
 def bounds(flags):
@@ -51,46 +51,46 @@ def box_mask(image, x, y, z):
 
 def test_nine_slices_make_a_three_by_three_picture(tmp_path):
     image = scan()
-    contour_picture(image, [(box_mask(image, (30, 50), (40, 60), (4, 16)), PROSTATE_COLOUR)], tmp_path / "case.png")
+    contour_picture(image, [(box_mask(image, (30, 50), (40, 60), (4, 16)), PROSTATE_COLOR)], tmp_path / "case.png")
     picture = read_png(tmp_path / "case.png")
     assert picture.shape == (3 * PANEL + 2 * GAP, 3 * PANEL + 2 * GAP, 3)
-    assert all(drawn(panel(picture, number), PROSTATE_COLOUR).any() for number in range(9))
+    assert all(drawn(panel(picture, number), PROSTATE_COLOR).any() for number in range(9))
 
 
 def test_line_lies_on_the_edge_of_the_mask_in_millimetres(tmp_path):
     image = scan(spacing=(0.5, 0.8, 3.0))
     mask = box_mask(image, (20, 60), (30, 60), (4, 16))  # 20 mm wide, 24 mm tall
-    contour_picture(image, [(mask, PROSTATE_COLOUR)], tmp_path / "case.png")
-    top, bottom, left, right = bounds(drawn(panel(read_png(tmp_path / "case.png"), 4), PROSTATE_COLOUR))
+    contour_picture(image, [(mask, PROSTATE_COLOR)], tmp_path / "case.png")
+    top, bottom, left, right = bounds(drawn(panel(read_png(tmp_path / "case.png"), 4), PROSTATE_COLOR))
     pixels_per_mm = PANEL / 60  # 24 mm and two margins of 15 mm stay below the smallest side of 60 mm
     assert abs((right - left + 1) / pixels_per_mm - 20) < 0.6
     assert abs((bottom - top + 1) / pixels_per_mm - 24) < 0.9
     assert abs((left + right) / 2 - PANEL / 2) < 3 and abs((top + bottom) / 2 - PANEL / 2) < 3
 
 
-def test_inside_and_outside_of_the_line_stay_grey(tmp_path):
+def test_inside_and_outside_of_the_line_stay_gray(tmp_path):
     image = scan()
     mask = box_mask(image, (20, 60), (30, 70), (4, 16))
-    contour_picture(image, [(mask, PROSTATE_COLOUR)], tmp_path / "case.png")
+    contour_picture(image, [(mask, PROSTATE_COLOR)], tmp_path / "case.png")
     shown = panel(read_png(tmp_path / "case.png"), 4)
-    top, bottom, left, right = bounds(drawn(shown, PROSTATE_COLOUR))
+    top, bottom, left, right = bounds(drawn(shown, PROSTATE_COLOR))
     inner = shown[top + 4 : bottom - 3, left + 4 : right - 3].astype(int)
     assert np.ptp(inner, axis=-1).max() == 0
-    assert drawn(shown, PROSTATE_COLOUR).sum() < 3 * 2 * (bottom - top + right - left)
+    assert drawn(shown, PROSTATE_COLOR).sum() < 3 * 2 * (bottom - top + right - left)
 
 
 @pytest.mark.parametrize("orientation", ["LPS", "RAS", "LAS", "PIR", "SAL"])
 def test_patients_right_front_is_at_the_upper_left_however_the_volume_is_stored(tmp_path, orientation):
     image = scan()
     voxels = sitk.GetArrayFromImage(image)
-    voxels[:, 34:44, 24:34] = 1000  # to the right (low x) and front (low y) of the mask's centre
+    voxels[:, 34:44, 24:34] = 1000  # to the right (low x) and front (low y) of the mask's center
     bright = sitk.GetImageFromArray(voxels)
     bright.CopyInformation(image)
     mask = box_mask(image, (20, 60), (30, 70), (4, 16))
     stored = [sitk.DICOMOrient(part, orientation) for part in (bright, mask)]
-    contour_picture(stored[0], [(stored[1], PROSTATE_COLOUR)], tmp_path / "case.png")
+    contour_picture(stored[0], [(stored[1], PROSTATE_COLOR)], tmp_path / "case.png")
     shown = panel(read_png(tmp_path / "case.png"), 4)
-    top, bottom, left, right = bounds(drawn(shown, PROSTATE_COLOUR))
+    top, bottom, left, right = bounds(drawn(shown, PROSTATE_COLOR))
     bright_top, bright_bottom, bright_left, bright_right = bounds(shown.min(axis=-1) > 240)
     assert bright_right < (left + right) / 2 and bright_bottom < (top + bottom) / 2
     assert bright_left > left and bright_top > top
@@ -104,7 +104,7 @@ def test_slices_run_from_caudal_to_cranial(tmp_path):
     ramp.CopyInformation(image)
     mask = box_mask(image, (30, 50), (40, 60), (2, 18))
     flipped = [sitk.DICOMOrient(part, "LPI") for part in (ramp, mask)]
-    contour_picture(flipped[0], [(flipped[1], PROSTATE_COLOUR)], tmp_path / "case.png")
+    contour_picture(flipped[0], [(flipped[1], PROSTATE_COLOR)], tmp_path / "case.png")
     picture = read_png(tmp_path / "case.png")
     means = [panel(picture, number)[:40].mean() for number in range(9)]
     assert means == sorted(means) and means[8] > means[0] + 100
@@ -117,36 +117,36 @@ def test_first_and_last_slice_of_the_gland_are_shown_and_none_beyond(tmp_path):
         voxels[index, 40:60, 30 : 31 + index] = 1  # the width tells the slice
     mask = sitk.GetImageFromArray(voxels)
     mask.CopyInformation(image)
-    contour_picture(image, [(mask, PROSTATE_COLOUR)], tmp_path / "case.png")
+    contour_picture(image, [(mask, PROSTATE_COLOR)], tmp_path / "case.png")
     picture = read_png(tmp_path / "case.png")
     widths = []
     for number in range(9):
-        _, _, left, right = bounds(drawn(panel(picture, number), PROSTATE_COLOUR))
+        _, _, left, right = bounds(drawn(panel(picture, number), PROSTATE_COLOR))
         widths.append(round((right - left + 1) * 60 / PANEL))
     assert widths[0] == 4 and widths[-1] == 18 and len(set(widths)) == 9
 
 
-def test_small_gland_is_shown_with_its_neighbour_slices_and_no_slice_twice(tmp_path):
+def test_small_gland_is_shown_with_its_neighbor_slices_and_no_slice_twice(tmp_path):
     image = scan()
     voxels = sitk.GetArrayFromImage(image) * 0 + np.arange(20, dtype=np.float32)[:, None, None]
     ramp = sitk.GetImageFromArray(voxels)
     ramp.CopyInformation(image)
     mask = box_mask(image, (30, 50), (40, 60), (18, 20))  # at the cranial end
-    contour_picture(ramp, [(mask, PROSTATE_COLOUR)], tmp_path / "case.png")
+    contour_picture(ramp, [(mask, PROSTATE_COLOR)], tmp_path / "case.png")
     picture = read_png(tmp_path / "case.png")
-    with_line = [drawn(panel(picture, number), PROSTATE_COLOUR).any() for number in range(9)]
+    with_line = [drawn(panel(picture, number), PROSTATE_COLOR).any() for number in range(9)]
     assert with_line == [False] * 7 + [True] * 2
 
 
-def test_two_masks_are_drawn_in_their_own_colours(tmp_path):
+def test_two_masks_are_drawn_in_their_own_colors(tmp_path):
     image = scan()
     masks = [
-        (box_mask(image, (30, 50), (40, 60), (4, 16)), PROSTATE_COLOUR),
-        (box_mask(image, (25, 55), (35, 65), (4, 16)), REFERENCE_COLOUR),
+        (box_mask(image, (30, 50), (40, 60), (4, 16)), PROSTATE_COLOR),
+        (box_mask(image, (25, 55), (35, 65), (4, 16)), REFERENCE_COLOR),
     ]
     contour_picture(image, masks, tmp_path / "case.png")
     shown = panel(read_png(tmp_path / "case.png"), 4)
-    inner, outer = bounds(drawn(shown, PROSTATE_COLOUR)), bounds(drawn(shown, REFERENCE_COLOUR))
+    inner, outer = bounds(drawn(shown, PROSTATE_COLOR)), bounds(drawn(shown, REFERENCE_COLOR))
     assert outer[0] < inner[0] and outer[1] > inner[1] and outer[2] < inner[2] and outer[3] > inner[3]
 
 
@@ -155,35 +155,35 @@ def test_mask_on_another_grid_is_drawn_at_its_place(tmp_path):
     mask = box_mask(image, (20, 60), (30, 70), (4, 16))
     grid = sitk.Resample(mask, (160, 200, 40), sitk.Transform(), sitk.sitkNearestNeighbor, (0, 0, 0), (0.5, 0.5, 1.5))
     for name, drawn_mask in (("own", mask), ("other", grid)):
-        contour_picture(image, [(drawn_mask, PROSTATE_COLOUR)], tmp_path / f"{name}.png")
+        contour_picture(image, [(drawn_mask, PROSTATE_COLOR)], tmp_path / f"{name}.png")
     own, other = (panel(read_png(tmp_path / f"{name}.png"), 4) for name in ("own", "other"))
-    assert np.abs(np.subtract(bounds(drawn(own, PROSTATE_COLOUR)), bounds(drawn(other, PROSTATE_COLOUR)))).max() <= 3
+    assert np.abs(np.subtract(bounds(drawn(own, PROSTATE_COLOR)), bounds(drawn(other, PROSTATE_COLOR)))).max() <= 3
 
 
 def test_oblique_volume_keeps_its_planes(tmp_path):
     image = scan()
     mask = box_mask(image, (20, 60), (30, 70), (4, 16))
-    contour_picture(image, [(mask, PROSTATE_COLOUR)], tmp_path / "straight.png")
+    contour_picture(image, [(mask, PROSTATE_COLOR)], tmp_path / "straight.png")
     turn = sitk.Euler3DTransform((0, 0, 0), 0.35, 0.1, 0.0).GetMatrix()
     for part in (image, mask):
         part.SetDirection(turn)
         part.SetOrigin((-40.0, 12.0, 77.0))
-    contour_picture(image, [(mask, PROSTATE_COLOUR)], tmp_path / "oblique.png")
+    contour_picture(image, [(mask, PROSTATE_COLOR)], tmp_path / "oblique.png")
     assert (read_png(tmp_path / "straight.png") == read_png(tmp_path / "oblique.png")).all()
 
 
 def test_empty_mask_shows_the_whole_volume_without_a_line(tmp_path):
     image = scan()
-    contour_picture(image, [(box_mask(image, (0, 0), (0, 0), (0, 0)), PROSTATE_COLOUR)], tmp_path / "case.png")
+    contour_picture(image, [(box_mask(image, (0, 0), (0, 0), (0, 0)), PROSTATE_COLOR)], tmp_path / "case.png")
     picture = read_png(tmp_path / "case.png")
-    assert not drawn(picture, PROSTATE_COLOUR).any() and all(panel(picture, number).any() for number in range(9))
+    assert not drawn(picture, PROSTATE_COLOR).any() and all(panel(picture, number).any() for number in range(9))
 
 
 def test_gland_at_the_edge_of_the_scan_is_black_beyond_it(tmp_path):
     image = scan()
-    contour_picture(image, [(box_mask(image, (0, 20), (40, 60), (4, 16)), PROSTATE_COLOUR)], tmp_path / "case.png")
+    contour_picture(image, [(box_mask(image, (0, 20), (40, 60), (4, 16)), PROSTATE_COLOR)], tmp_path / "case.png")
     shown = panel(read_png(tmp_path / "case.png"), 4)
-    assert (shown[:, :80] == 0).all() and drawn(shown, PROSTATE_COLOUR).any()
+    assert (shown[:, :80] == 0).all() and drawn(shown, PROSTATE_COLOR).any()
 
 
 def test_a_coil_beside_the_gland_does_not_leave_it_black(tmp_path):
@@ -193,9 +193,9 @@ def test_a_coil_beside_the_gland_does_not_leave_it_black(tmp_path):
     voxels[:, 62:90, 25:55] = 5000
     bright = sitk.GetImageFromArray(voxels)
     bright.CopyInformation(image)
-    contour_picture(bright, [(mask, PROSTATE_COLOUR)], tmp_path / "case.png")
+    contour_picture(bright, [(mask, PROSTATE_COLOR)], tmp_path / "case.png")
     shown = panel(read_png(tmp_path / "case.png"), 4)
-    top, bottom, left, right = bounds(drawn(shown, PROSTATE_COLOUR))
+    top, bottom, left, right = bounds(drawn(shown, PROSTATE_COLOR))
     inside = shown[top + 5 : bottom - 5, left + 5 : right - 5]
     assert 90 < inside.mean() < 165 and shown[bottom + 25, (left + right) // 2].min() == 255
 
@@ -204,7 +204,7 @@ def test_thumbnail_shows_the_middle_of_the_gland_at_200_pixels(tmp_path):
     image = scan()
     thumbnail(image, box_mask(image, (30, 50), (40, 60), (4, 16)), tmp_path / "small.png")
     picture = read_png(tmp_path / "small.png")
-    assert picture.shape == (200, 200, 3) and drawn(picture, PROSTATE_COLOUR).any()
+    assert picture.shape == (200, 200, 3) and drawn(picture, PROSTATE_COLOR).any()
 
 
 def test_png_has_no_chunk_but_the_picture_itself(tmp_path):

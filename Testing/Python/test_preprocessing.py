@@ -47,11 +47,11 @@ def geometries(draw, steps=((0.6, 1.3), (0.6, 1.3), (1.0, 4.0))):
 def scans_with_a_gland(draw):
     """A scan of 0 and 1 with an ellipsoid, and the ellipsoid's middle in world mm and its volume in ml."""
     image = draw(geometries())
-    centre = middle_of(image) + draw(st.tuples(*[st.floats(-5, 5)] * 3))
+    center = middle_of(image) + draw(st.tuples(*[st.floats(-5, 5)] * 3))
     radii = draw(st.tuples(*[st.floats(14, 22)] * 3))
-    gland = sitk.GetImageFromArray(ellipsoid(image, centre, radii).astype(np.uint8))
+    gland = sitk.GetImageFromArray(ellipsoid(image, center, radii).astype(np.uint8))
     gland.CopyInformation(image)
-    return gland, centre, np.prod(radii) * 4 / 3 * np.pi / 1000
+    return gland, center, np.prod(radii) * 4 / 3 * np.pi / 1000
 
 
 def canonical_index(image, point):
@@ -81,13 +81,13 @@ def test_an_ellipsoid_goes_to_the_network_grid_and_comes_back(case):
 @QUICK
 @given(scans_with_a_gland())
 def test_an_ellipsoid_lies_on_the_network_grid_where_it_lies_in_the_patient(case):
-    image, centre, volume_ml = case
+    image, center, volume_ml = case
     grid = Grid.of(image, SETTINGS)
     on_network = grid.to_network(grid.canonical_array(image)) > 0.5
     assert on_network.shape == grid.size
     assert np.count_nonzero(on_network) * np.prod(SPACING) / 1000 == pytest.approx(volume_ml, rel=0.05)
-    assert np.abs(centroid(on_network) - canonical_index(image, centre)).max() < 0.25
-    assert np.abs(centroid(on_network) - grid.index_of(tuple(centre), image)).max() < 0.25
+    assert np.abs(centroid(on_network) - canonical_index(image, center)).max() < 0.25
+    assert np.abs(centroid(on_network) - grid.index_of(tuple(center), image)).max() < 0.25
 
 
 @QUICK

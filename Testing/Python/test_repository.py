@@ -1,4 +1,4 @@
-"""Rules that hold for the repository as a whole: layers, package lists, catalogue files, sizes."""
+"""Rules that hold for the repository as a whole: layers, package lists, catalog files, sizes."""
 
 import ast
 import hashlib
@@ -100,7 +100,7 @@ def cmake_setting(name: str) -> str:
     return match.group(1)
 
 
-def catalogue_description() -> dict[str, str]:
+def catalog_description() -> dict[str, str]:
     lines = (ROOT / "DDSPSegmentation.s4ext").read_text(encoding="utf-8").splitlines()
     return dict((line.split(" ", 1) + [""])[:2] for line in lines if line and not line.startswith("#"))
 
@@ -279,11 +279,11 @@ def test_the_models_folder_stays_under_10_megabytes():
     assert sum(path.stat().st_size for path in models.rglob("*") if path.is_file()) <= 10 * MEBIBYTE
 
 
-# ---- catalogue
+# ---- catalog
 
 
 def test_the_description_file_is_in_step_with_cmake():
-    description = catalogue_description()
+    description = catalog_description()
     assert list(description) == [
         "scm", "scmurl", "scmrevision", "depends", "build_subdirectory", "homepage", "contributors", "category",
         "iconurl", "status", "description", "screenshoturls", "enabled",
@@ -293,9 +293,9 @@ def test_the_description_file_is_in_step_with_cmake():
     assert description["scmurl"] == f"{description['homepage']}.git"
 
 
-def test_the_catalogue_entry_is_in_step_with_cmake_and_the_description_file():
+def test_the_catalog_entry_is_in_step_with_cmake_and_the_description_file():
     entry = json.loads((ROOT / "DDSPSegmentation.json").read_text(encoding="utf-8"))
-    description = catalogue_description()
+    description = catalog_description()
     assert entry["$schema"].startswith("https://raw.githubusercontent.com/Slicer/Slicer/")
     assert entry["category"] == cmake_setting("EXTENSION_CATEGORY")
     assert entry["build_dependencies"] == cmake_setting("EXTENSION_DEPENDS").split()
@@ -304,13 +304,13 @@ def test_the_catalogue_entry_is_in_step_with_cmake_and_the_description_file():
     assert entry["tier"] in range(1, 6)
 
 
-def test_the_project_is_named_as_its_catalogue_files():
+def test_the_project_is_named_as_its_catalog_files():
     project = re.search(r"^project\((\w+)\)", (ROOT / "CMakeLists.txt").read_text(encoding="utf-8"), re.MULTILINE)
     assert project and (ROOT / f"{project.group(1)}.json").exists() and (ROOT / f"{project.group(1)}.s4ext").exists()
 
 
 @pytest.mark.parametrize("setting", ["EXTENSION_ICONURL", "EXTENSION_SCREENSHOTURLS"])
-def test_pictures_of_the_catalogue_exist_in_the_repository(setting):
+def test_pictures_of_the_catalog_exist_in_the_repository(setting):
     for address in cmake_setting(setting).split():
         start = cmake_setting("EXTENSION_HOMEPAGE").replace("github.com", "raw.githubusercontent.com") + "/main/"
         assert address.startswith(start) and (ROOT / address.removeprefix(start)).is_file(), address

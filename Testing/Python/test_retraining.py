@@ -20,7 +20,7 @@ from retraining_parts import (
     write_json,
 )
 
-from DDSPSegmentationLib.engine.errors import Cancelled, DatasetError, ModelError
+from DDSPSegmentationLib.engine.errors import Canceled, DatasetError, ModelError
 from DDSPSegmentationLib.engine.model import BUILTIN_MODEL, describe_model
 from DDSPSegmentationLib.learning import comparison
 from DDSPSegmentationLib.library.case_library import CaseLibrary
@@ -342,11 +342,11 @@ def test_a_run_that_ended_between_publishing_and_comparing_goes_on_with_the_comp
     run_folder = make_job(*folders)
 
     def broken(*_, **__):
-        raise Cancelled()
+        raise Canceled()
 
     with monkeypatch.context() as patch:
         patch.setattr(retraining_run, "compare_versions", broken)
-        with pytest.raises(Cancelled):
+        with pytest.raises(Canceled):
             quick_retrain(run_folder)
     (candidate,) = tuned_versions(ModelRegistry(folders[1]))
     first_read = [entry["first_read"] for entry in candidate.ledger["hold_out"]]

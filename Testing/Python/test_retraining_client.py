@@ -18,7 +18,7 @@ from retraining_client_parts import (
 from retraining_parts import PARENT, QUICK, tuned_versions
 from worker_parts import is_running, wait_until
 
-from DDSPSegmentationLib.engine.errors import Cancelled, DatasetError, WorkerError
+from DDSPSegmentationLib.engine.errors import Canceled, DatasetError, WorkerError
 from DDSPSegmentationLib.library.folder_lock import FolderInUseError
 from DDSPSegmentationLib.library.model_registry import ModelRegistry
 from DDSPSegmentationLib.scene import retraining_client
@@ -204,9 +204,9 @@ def test_what_progress_raises_ends_the_process_and_is_raised(folders, monkeypatc
     def stop(stage, fraction):
         if trains(folders[1]):
             pids.append(the_run(folders[1]).pid)
-            raise Cancelled()
+            raise Canceled()
 
-    with pytest.raises(Cancelled):
+    with pytest.raises(Canceled):
         fine_tune(*folders, device="cpu", progress=stop)
     assert not is_running(pids[0]) and run_folders(folders[1]) == []
 
@@ -225,9 +225,9 @@ def test_without_a_window_the_work_is_done_in_this_process(slicer_without_window
     assert told[-1] == "Done" and run_folders(folders[1]) == []
 
     def stop(stage, fraction):
-        raise Cancelled()
+        raise Canceled()
 
-    with pytest.raises(Cancelled):
+    with pytest.raises(Canceled):
         retraining_client.fine_tune(progress=stop)
     assert run_folders(folders[1]) == []
 

@@ -8,7 +8,7 @@ import SimpleITK as sitk
 import torch
 from engine_parts import bright_model, centroid, dice, middle_of, phantom, rotation, scan_of
 
-from DDSPSegmentationLib.engine.errors import Cancelled, DeviceError, InputError, ModelError
+from DDSPSegmentationLib.engine.errors import Canceled, DeviceError, InputError, ModelError
 from DDSPSegmentationLib.engine.images import read_image, read_mask
 from DDSPSegmentationLib.engine.segmenter import NOT_AXIAL, Segmenter, largest_component, touched_sides
 
@@ -300,14 +300,14 @@ def test_progress_names_the_phases_in_order_and_ends_at_1(segmenter):
 
 
 @pytest.mark.parametrize("phase", PHASES)
-def test_cancelling_in_any_phase_leaves_the_segmenter_usable(segmenter, phase):
+def test_canceling_in_any_phase_leaves_the_segmenter_usable(segmenter, phase):
     scan, gland = phantom()
 
     def cancel(now, fraction):
         if now == phase:
-            raise Cancelled()
+            raise Canceled()
 
-    with pytest.raises(Cancelled):
+    with pytest.raises(Canceled):
         segmenter.segment(scan, progress=cancel)
     assert dice(voxels(segmenter.segment(scan).mask) > 0, gland) > 0.96
 

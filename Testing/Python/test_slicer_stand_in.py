@@ -20,7 +20,7 @@ from slicer.parameterNodeWrapper import Choice, Default, WithinRange, parameterN
 
 pytestmark = pytest.mark.usefixtures("slicer_window")
 
-MODULE = '''
+MODULE = """
 import slicer
 from slicer.ScriptedLoadableModule import *
 
@@ -44,7 +44,7 @@ class SampleWidget(ScriptedLoadableModuleWidget):
 
     def cleanup(self):
         self.calls.append("cleanup")
-'''
+"""
 
 
 @pytest.fixture
@@ -399,8 +399,12 @@ def test_sample_with_a_wrong_checksum_is_not_loaded(sample_scan):
     import SampleData
 
     SampleData.SampleDataLogic.registerCustomSampleDataSource(
-        category="Test", sampleName="Wrong", uris=pathlib.Path(sample_scan).as_uri(), fileNames="wrong.nrrd",
-        nodeNames="Wrong", checksums="SHA256:" + 64 * "0",
+        category="Test",
+        sampleName="Wrong",
+        uris=pathlib.Path(sample_scan).as_uri(),
+        fileNames="wrong.nrrd",
+        nodeNames="Wrong",
+        checksums="SHA256:" + 64 * "0",
     )
     (path, *_) = SampleData.SampleDataLogic().downloadSamples("Wrong")
     assert isinstance(path, str) and not pathlib.Path(path).exists()

@@ -344,7 +344,6 @@ def test_a_killed_worker_is_killed_by_that_signal(worker):
     assert worker.popen.wait(10) == -signal.SIGKILL
 
 
-
 def test_temporary_scans_and_answers_go_with_a_client_that_is_gone_and_nothing_else(worker, model, tmp_path):
     own = tmp_path / "patient.mha"
     write_temporary(phantom()[0], own)

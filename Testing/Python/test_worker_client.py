@@ -15,7 +15,7 @@ from engine_parts import bright_model, phantom
 from worker_parts import PACKAGE_ROOT, SLOW_WORKER, is_running, pretended_worker, wait_until
 
 from DDSPSegmentationLib.engine.errors import (
-    Cancelled,
+    Canceled,
     InputError,
     StorageError,
     TorchMissingError,
@@ -163,9 +163,9 @@ def test_scripts_wait_for_the_answer_and_get_its_errors_raised(make_client, mode
 
     def stop_half_way(phase, fraction):
         if phase == "Segmenting":
-            raise Cancelled()
+            raise Canceled()
 
-    with pytest.raises(Cancelled):
+    with pytest.raises(Canceled):
         client.segment(phantom()[0], model=model, device="cpu", progress=stop_half_way)
     with pytest.raises(ZeroDivisionError):
         client.segment(phantom()[0], model=model, device="cpu", progress=lambda *one: 1 / 0)
@@ -183,7 +183,7 @@ def test_a_cancel_at_any_moment_ends_the_process_and_the_next_scan_is_right(make
     pid, started = client.processId, time.monotonic()
     client.cancel()
     assert not answers.outcomes and client.state == "starting"
-    assert isinstance(answers.wait(), Cancelled)
+    assert isinstance(answers.wait(), Canceled)
     assert gone(pid) and time.monotonic() - started < 3
     assert wait_for(lambda: files_of(client) == [])
     assert_answers_right(client, model, expected)
@@ -231,7 +231,7 @@ def test_cancel_reaches_a_worker_behind_a_launcher(others, make_client, while_st
     pids = set(descendants(os.getpid())) - others
     assert len(pids) == 2
     client.cancel()
-    assert isinstance(answers.wait(), Cancelled) and all(gone(pid) for pid in pids)
+    assert isinstance(answers.wait(), Canceled) and all(gone(pid) for pid in pids)
 
 
 def test_a_worker_killed_behind_a_launcher_is_told_like_any_other(make_client):
@@ -250,7 +250,7 @@ def test_a_second_request_meanwhile_is_refused(make_client):
         with pytest.raises(WorkerError, match="Another segmentation is under way. Wait"):
             Answers(client)
     client.cancel()
-    assert isinstance(first.wait(), Cancelled)
+    assert isinstance(first.wait(), Canceled)
 
 
 SAYS = [
@@ -358,7 +358,7 @@ def test_stop_tells_the_request_and_nothing_comes_afterwards(make_client):
     assert wait_for(lambda: client.state == "busy")
     pid = client.processId
     client.stop(wait=True)
-    assert [type(one) for one in answers.outcomes] == [Cancelled] and client.state == "off"
+    assert [type(one) for one in answers.outcomes] == [Canceled] and client.state == "off"
     assert not is_running(pid) and files_of(client) == []
     client.stop(wait=True)
     client.stop()
@@ -379,7 +379,7 @@ def test_stop_without_waiting_tells_from_the_event_loop(make_client):
     answers = Answers(client)
     client.stop()
     assert not answers.outcomes and client.state == "off"
-    assert isinstance(answers.wait(), Cancelled)
+    assert isinstance(answers.wait(), Canceled)
 
 
 @pytest.mark.parametrize("ending", ["cancel", "stop"])
@@ -395,7 +395,7 @@ def test_a_progress_callback_may_end_the_request(make_client, ending):
     client.submit(phantom()[0], onProgress=on_progress, onResult=outcomes.append, onError=outcomes.append)
     assert wait_for(lambda: outcomes)
     pause(0.2)
-    assert [type(one) for one in outcomes] == [Cancelled] and told.count("P") == 1
+    assert [type(one) for one in outcomes] == [Canceled] and told.count("P") == 1
     assert client.state == ("off" if ending == "stop" else "ready")
 
 
@@ -501,7 +501,7 @@ def test_many_restarts_leave_no_process(others, make_client):
     for _ in range(20):
         answers = Answers(client)
         client.cancel()
-        assert isinstance(answers.wait(), Cancelled)
+        assert isinstance(answers.wait(), Canceled)
     client.stop(wait=True)
     assert wait_for(lambda: set(descendants(os.getpid())) <= others, 5) and files_of(client) == []
 

@@ -46,8 +46,8 @@ class DatasetError(DDSPSegmentationError):
     """A folder of training or evaluation cases is not as expected."""
 
 
-class Cancelled(DDSPSegmentationError):
-    """The user cancelled."""
+class Canceled(DDSPSegmentationError):
+    """The user canceled."""
 
     def __init__(self, cause: str = "Canceled.", next_step: str = ""):
         super().__init__(cause, next_step)

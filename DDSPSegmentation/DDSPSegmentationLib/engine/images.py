@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import errno
-import hashlib
 import math
 import os
-import secrets
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
 
 from .errors import InputError, StorageError
+from .files import write_aside
 from .image_headers import (
     CHECK_TYPE,
     COPY_AGAIN,
@@ -148,15 +146,6 @@ def write_image(image: sitk.Image, path: str | os.PathLike, compress: bool = Tru
     write_aside(path, suffix, write)
 
 
-def write_text(text: str, path: str | os.PathLike) -> None:
-    """Write UTF-8 text aside in the same folder, then rename.
-
-    Raises:
-        StorageError: no permission, no folder, or disk full.
-    """
-    write_aside(Path(path), ".txt", lambda aside: aside.write_bytes(text.encode("utf-8")))
-
-
 def _is_misread_by_itk(path: Path, suffix: str) -> bool:
     """ITK opens T2.nii when asked for T2.nii.gz beside it, and refuses suffixes of mixed case as in T2.Nii."""
     twin = suffix == ".nii.gz" and path.with_suffix("").exists()
@@ -164,7 +153,7 @@ def _is_misread_by_itk(path: Path, suffix: str) -> bool:
 
 
 def _read(path: Path, name: str, suffix: str) -> sitk.Image:
-    """Header first, so that a 4D or colour file is refused before its voxels are loaded."""
+    """Header first, so that a 4D or color file is refused before its voxels are loaded."""
     format_name, image_io, _ = IMAGE_FORMATS[suffix]
     reader = sitk.ImageFileReader()
     reader.SetImageIO(image_io)
@@ -212,7 +201,7 @@ def _check_structure(name: str, size: tuple[int, ...], components: int, pixel_id
     if components != 1:
         raise InputError(
             f"Volume '{name}' has {components} values in each voxel; a scalar volume is needed.",
-            "Give the T2-weighted volume itself, not a colour or vector image.",
+            "Give the T2-weighted volume itself, not a color or vector image.",
         )
     if pixel_id in (sitk.sitkComplexFloat32, sitk.sitkComplexFloat64):
         raise InputError(
@@ -297,62 +286,6 @@ def _few_values(voxels: np.ndarray) -> bool:
     if np.unique(voxels[::3, ::5, ::5]).size >= LABELMAP_VALUES:
         return False
     return np.unique(voxels).size < LABELMAP_VALUES
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, read in blocks. Raises OSError."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def write_aside(path: Path, suffix: str, write: Callable[[Path], None]) -> None:
-    """Let ``write`` fill a file of another name beside ``path``, flush it to the disk, then rename it to ``path``.
-
-    Args:
-        suffix: of the file written aside, for writers that go by it.
-
-    Raises:
-        StorageError: disk full, no permission or no folder; nothing is left behind.
-    """
-    aside = path.parent / f".ddsp-{secrets.token_hex(6)}{suffix}"
-    try:
-        with open(aside, "xb"):
-            pass
-        write(aside)
-        with open(aside, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(aside, path)
-    except (OSError, RuntimeError, InputError) as error:
-        raise _storage_error(path, error) from error
-    finally:
-        with suppress(OSError):
-            aside.unlink()
-
-
-def _storage_error(path: Path, error: Exception) -> StorageError:
-    number = error.errno if isinstance(error, OSError) else None
-    try:
-        full = number is None and shutil.disk_usage(path.parent).free < 1 << 20
-    except OSError:
-        full = False
-    if full or number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return StorageError(f"'{path.name}' could not be written: the disk is full.", "Free some space and try again.")
-    if number in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return StorageError(
-            f"'{path.name}' could not be written: no permission.",
-            "Choose a folder you may write to, or close the program that has the file open.",
-        )
-    if number in (errno.ENOENT, errno.ENOTDIR):
-        return StorageError(
-            f"'{path.name}' could not be written: its folder does not exist.", "Create the folder first."
-        )
-    reason = os.strerror(number) if number else "it did not arrive whole on the disk, which may be full"
-    return StorageError(
-        f"'{path.name}' could not be written: {reason}.", "Free some space or check the drive, then try again."
-    )
 
 
 def _times(values) -> str:

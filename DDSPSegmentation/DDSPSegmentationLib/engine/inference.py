@@ -1,7 +1,7 @@
-"""From a prepared scan to the fused probability: find the gland, centre the crop on it, add tiles where it is cut.
+"""From a prepared scan to the fused probability: find the gland, center the crop on it, add tiles where it is cut.
 
 The paper crops the middle of the scan; of the 50 PROMISE12 cases that loses tissue in some. Here the first crop only
-locates the gland, the next ones are centred on it, and overlapping tiles are added wherever it reaches a crop's edge.
+locates the gland, the next ones are centered on it, and overlapping tiles are added wherever it reaches a crop's edge.
 A gland that does not fit into a crop is looked at once more from further away, at a coarser scale where it does: the
 network knows such glands in that size, while a tile shows it a part of a gland without its surroundings.
 """
@@ -19,7 +19,7 @@ from torch import Tensor
 from .network import DDSPConvNet
 from .preprocessing import resample
 
-LARGEST_SHIFT = 3  # voxels; a crop this near to the gland's centre is centred
+LARGEST_SHIFT = 3  # voxels; a crop this near to the gland's center is centered
 EDGE = 3  # voxels; a gland this near to a crop's face may be cut by it
 MAXIMAL_TILES = 27  # three along each axis: 160 x 160 x 120 mm
 LARGE = 0.85  # of the crop's length; a gland that is longer has hardly any surroundings left in the crop
@@ -63,42 +63,42 @@ class GlandPredictor:
         self.device, self.dtype = parameter.device, parameter.dtype
         self.taper = _taper(network.settings.input_size)
 
-    def predict(self, volume: np.ndarray, centre: np.ndarray | None = None, notify: Notify | None = None) -> Prediction:
+    def predict(self, volume: np.ndarray, center: np.ndarray | None = None, notify: Notify | None = None) -> Prediction:
         """Predict a whole scan.
 
         Args:
-            volume: normalised scan (z, y, x) on the network's grid.
-            centre: index (z, y, x) of a point in the gland when the user gave one.
+            volume: normalized scan (z, y, x) on the network's grid.
+            center: index (z, y, x) of a point in the gland when the user gave one.
             notify: called with a growing fraction before every crop; may raise to cancel.
         """
         self.crops = 0
         self.notify = notify or (lambda fraction: None)
         middle = (np.array(volume.shape) - 1) / 2
-        near = self._at_scale(volume, middle if centre is None else centre, scan_when_empty=centre is None)
+        near = self._at_scale(volume, middle if center is None else center, scan_when_empty=center is None)
         filled = float((_gland_extent(near.probability) / self.size).max())
         return near if self.central or filled <= LARGE else self._from_further_away(volume, near, filled / FITTING)
 
-    def _at_scale(self, volume: np.ndarray, centre: np.ndarray, scan_when_empty: bool) -> Prediction:
+    def _at_scale(self, volume: np.ndarray, center: np.ndarray, scan_when_empty: bool) -> Prediction:
         """Predict at the volume's own scale."""
         self.volume = volume
-        start = self._start(centre)
+        start = self._start(center)
         tiles = {tuple(start): self._crop(start)}
         if not self.central:
-            tiles = self._extended(self._centred(tiles, scan_when_empty))
+            tiles = self._extended(self._centered(tiles, scan_when_empty))
         return self._blend(tiles)
 
     def _from_further_away(self, volume: np.ndarray, near: Prediction, factor: float) -> Prediction:
         """Predict on a grid coarser by ``factor``, in which a large gland fits; the answer is on the scan's grid."""
-        centre = _gland_centre(near.probability)
-        if centre is None:  # a few voxels far apart
+        center = _gland_center(near.probability)
+        if center is None:  # a few voxels far apart
             return near
         factor = min(COARSEST, factor)
         size = tuple(max(1, round(n / factor)) for n in volume.shape)
         step = tuple(n / m for n, m in zip(volume.shape, size, strict=True))
         unit = (1.0, 1.0, 1.0)
-        coarse_centre = (centre + 0.5) / step - 0.5
-        far = self._at_scale(resample(volume, unit, size, step), coarse_centre, scan_when_empty=False)
-        if _gland_centre(far.probability) is None:  # not recognised in that size: the tiles are the better answer
+        coarse_center = (center + 0.5) / step - 0.5
+        far = self._at_scale(resample(volume, unit, size, step), coarse_center, scan_when_empty=False)
+        if _gland_center(far.probability) is None:  # not recognized in that size: the tiles are the better answer
             return replace(near, tiles=self.crops)
         return Prediction(
             resample(far.probability, step, volume.shape, unit),
@@ -106,9 +106,9 @@ class GlandPredictor:
             self.crops,
         )
 
-    def _start(self, centre: np.ndarray) -> np.ndarray:
-        """First index (z, y, x) of the crop about a centre, kept inside the scan where the scan is larger."""
-        start = np.rint(np.asarray(centre) - (self.size - 1) / 2).astype(int)
+    def _start(self, center: np.ndarray) -> np.ndarray:
+        """First index (z, y, x) of the crop about a center, kept inside the scan where the scan is larger."""
+        start = np.rint(np.asarray(center) - (self.size - 1) / 2).astype(int)
         room = np.array(self.volume.shape) - self.size
         # A scan smaller than the crop is padded on both sides alike.
         return np.where(room > 0, np.clip(start, 0, np.maximum(room, 0)), -((-room) // 2))
@@ -118,9 +118,7 @@ class GlandPredictor:
         self.notify(min(0.9, 0.1 * self.crops))
         self.crops += 1
         inside = [slice(max(0, s), min(n, s + m)) for s, m, n in zip(start, self.size, self.volume.shape, strict=True)]
-        padding = [
-            (max(0, -s), max(0, s + m - n)) for s, m, n in zip(start, self.size, self.volume.shape, strict=True)
-        ]
+        padding = [(max(0, -s), max(0, s + m - n)) for s, m, n in zip(start, self.size, self.volume.shape, strict=True)]
         crop = torch.from_numpy(np.pad(self.volume[tuple(inside)], padding, mode="edge"))
         result = self._run(crop)
         if self.flip:
@@ -133,21 +131,21 @@ class GlandPredictor:
             outputs = self.network(batch)
         return torch.cat([outputs[branch][0] for branch in self.branches]).float().cpu()
 
-    def _centred(self, tiles: dict, scan_when_empty: bool) -> dict:
+    def _centered(self, tiles: dict, scan_when_empty: bool) -> dict:
         """Move the crop onto the gland, at most three times; scan the whole volume when nothing is found."""
         for _ in range(3):
             (start, crop) = next(iter(tiles.items()))
-            centre = _gland_centre(crop.mean(axis=0))
-            if centre is None:
+            center = _gland_center(crop.mean(axis=0))
+            if center is None:
                 return self._scan() if scan_when_empty else tiles
-            moved = self._start(centre + start)
+            moved = self._start(center + start)
             if np.abs(moved - start).max() <= LARGEST_SHIFT:
                 return tiles
             tiles = {tuple(moved): self._crop(moved)}
         return tiles
 
     def _scan(self) -> dict:
-        """Look everywhere with half-overlapping crops; keep the one that holds most of a gland, then centre it."""
+        """Look everywhere with half-overlapping crops; keep the one that holds most of a gland, then center it."""
         starts = [
             sorted({*range(0, max(room, 0) + 1, half), max(room, 0)}) if room > 0 else [-((-room) // 2)]
             for room, half in zip(np.array(self.volume.shape) - self.size, self.size // 2, strict=True)
@@ -159,10 +157,10 @@ class GlandPredictor:
             if best is None or mass > most:
                 best, most = {tuple(start): crop}, mass
         (start, crop) = next(iter(best.items()))
-        centre = _gland_centre(crop.mean(axis=0))
-        if centre is None:
+        center = _gland_center(crop.mean(axis=0))
+        if center is None:
             return best
-        moved = self._start(centre + np.array(start))
+        moved = self._start(center + np.array(start))
         return {tuple(moved): self._crop(moved)}
 
     def _extended(self, tiles: dict) -> dict:
@@ -200,7 +198,7 @@ class GlandPredictor:
         return Prediction(branches.mean(axis=0), branches.std(axis=0), self.crops)
 
 
-def _gland_centre(probability: np.ndarray) -> np.ndarray | None:
+def _gland_center(probability: np.ndarray) -> np.ndarray | None:
     """Centroid (z, y, x) of what is likelier prostate than not, weighted by its probability."""
     gland = np.where(probability > 0.5, probability, 0)
     mass = gland.sum()

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .errors import ModelError, StorageError
-from .images import file_sha256, write_text
+from .files import file_sha256, write_text
 
 if TYPE_CHECKING:
     from .network import DDSPConvNet
@@ -36,7 +36,7 @@ class ModelDescription:
         version: the version's name; ``sha256``: of the weights file.
         network, preprocessing: settings as dictionaries (see ``NetworkSettings``, ``PreprocessingSettings``).
         calibration: knots of the monotone map from soft Dice to expected Dice, ``{"soft_dice": [...], "dice": [...]}``.
-        training: plan, steps, training cases by id, parent version; ``metrics``: measured figures; ``licence``: terms.
+        training: plan, steps, training cases by id, parent version; ``metrics``: measured figures; ``license``: terms.
     """
 
     version: str
@@ -46,7 +46,7 @@ class ModelDescription:
     calibration: dict = field(default_factory=dict)
     training: dict = field(default_factory=dict)
     metrics: dict = field(default_factory=dict)
-    licence: str = ""
+    license: str = ""
     date: str = ""
 
 
@@ -77,6 +77,8 @@ def describe_model(folder: Path | str | None = None) -> ModelDescription:
                 f"Model '{folder.name}' has schema version {schema}; this version reads {SCHEMA_VERSION}.",
                 "Update the extension, or choose another model.",
             )
+        if "licence" in values:  # as it was spelled until 2026
+            values["license"] = values.pop("licence")
         return ModelDescription(**values)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = error.strerror if isinstance(error, OSError) else error

@@ -11,12 +11,12 @@ import numpy as np
 import SimpleITK as sitk
 
 from .errors import InputError
-from .images import write_aside
+from .files import write_aside
 
-Colour = tuple[int, int, int]
+Color = tuple[int, int, int]
 
-PROSTATE_COLOUR: Colour = (255, 196, 64)
-REFERENCE_COLOUR: Colour = (64, 220, 255)
+PROSTATE_COLOR: Color = (255, 196, 64)
+REFERENCE_COLOR: Color = (64, 220, 255)
 
 _PANEL_PIXELS = 320
 _THUMBNAIL_PIXELS = 200
@@ -31,19 +31,19 @@ class _Crop:
     """A square of the axial plane around the gland.
 
     Attributes:
-        centre: continuous index (row, column); ``side_mm``: in mm.
+        center: continuous index (row, column); ``side_mm``: in mm.
         box: the gland's own bounding box (slice, row, column), or the whole volume.
     """
 
-    centre: tuple[float, float]
+    center: tuple[float, float]
     side_mm: float
     box: tuple[slice, slice, slice]
 
 
 def contour_picture(
-    image: sitk.Image, masks: list[tuple[sitk.Image, Colour]], path: str | Path, slices: int = 9
+    image: sitk.Image, masks: list[tuple[sitk.Image, Color]], path: str | Path, slices: int = 9
 ) -> None:
-    """Write a PNG of axial slices spread evenly over the gland, each mask drawn as a line in its colour.
+    """Write a PNG of axial slices spread evenly over the gland, each mask drawn as a line in its color.
 
     The slices run from caudal (top left) to cranial (bottom right). Each is cropped around the gland, shown in true
     aspect, anterior up and the patient's right on the left side, as a radiologist sees it.
@@ -64,8 +64,8 @@ def contour_picture(
     shown = _evenly_spread(crop, volume.shape[0], slices)
     spacing = sitk.DICOMOrient(image, "LPS").GetSpacing()
     window = _window(volume, crop)
-    colours = [colour for _, colour in masks]
-    panels = [_panel(volume, regions, colours, index, crop, spacing, window, _PANEL_PIXELS) for index in shown]
+    colors = [color for _, color in masks]
+    panels = [_panel(volume, regions, colors, index, crop, spacing, window, _PANEL_PIXELS) for index in shown]
     _write_png(_mosaic(panels, slices), path)
 
 
@@ -80,7 +80,7 @@ def thumbnail(image: sitk.Image, mask: sitk.Image, path: str | Path) -> None:
     middle = int(occupied[occupied.size // 2]) if occupied.size else volume.shape[0] // 2
     spacing = sitk.DICOMOrient(image, "LPS").GetSpacing()
     window = _window(volume, crop)
-    _write_png(_panel(volume, regions, [PROSTATE_COLOUR], middle, crop, spacing, window, _THUMBNAIL_PIXELS), path)
+    _write_png(_panel(volume, regions, [PROSTATE_COLOR], middle, crop, spacing, window, _THUMBNAIL_PIXELS), path)
 
 
 def _canonical(image: sitk.Image, masks: list[sitk.Image]) -> tuple[np.ndarray, list[np.ndarray]]:
@@ -121,7 +121,7 @@ def _crop_around(regions: list[np.ndarray], volume: np.ndarray, image: sitk.Imag
 
 
 def _evenly_spread(crop: _Crop, depth: int, count: int) -> list[int]:
-    """Slice indices over the gland; a gland of fewer slices is shown with its neighbours, never a slice twice."""
+    """Slice indices over the gland; a gland of fewer slices is shown with its neighbors, never a slice twice."""
     first, last = crop.box[0].start, crop.box[0].stop - 1
     missing = max(0, min(count, depth) - (last - first + 1))
     first = min(max(0, first - missing // 2), max(0, depth - count))
@@ -129,9 +129,9 @@ def _evenly_spread(crop: _Crop, depth: int, count: int) -> list[int]:
     return sorted({int(round(index)) for index in np.linspace(first, last, count)})
 
 
-def _positions(centre: float, side_mm: float, spacing_mm: float, pixels: int) -> np.ndarray:
-    """Continuous indices of the pixels' centres along one axis of the square."""
-    return centre + ((np.arange(pixels) + 0.5) / pixels - 0.5) * side_mm / spacing_mm
+def _positions(center: float, side_mm: float, spacing_mm: float, pixels: int) -> np.ndarray:
+    """Continuous indices of the pixels' centers along one axis of the square."""
+    return center + ((np.arange(pixels) + 0.5) / pixels - 0.5) * side_mm / spacing_mm
 
 
 def _interpolated(plane: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
@@ -155,7 +155,7 @@ def _window(volume: np.ndarray, crop: _Crop) -> tuple[float, float]:
 def _panel(
     volume: np.ndarray,
     regions: list[np.ndarray],
-    colours: list[Colour],
+    colors: list[Color],
     index: int,
     crop: _Crop,
     spacing: tuple[float, ...],
@@ -163,13 +163,13 @@ def _panel(
     pixels: int,
 ) -> np.ndarray:
     """One slice as uint8 (pixels, pixels, 3) with every contour drawn on it."""
-    rows = _positions(crop.centre[0], crop.side_mm, spacing[1], pixels)
-    columns = _positions(crop.centre[1], crop.side_mm, spacing[0], pixels)
-    grey = np.clip((_interpolated(volume[index], rows, columns) - window[0]) / (window[1] - window[0]), 0, 1)
+    rows = _positions(crop.center[0], crop.side_mm, spacing[1], pixels)
+    columns = _positions(crop.center[1], crop.side_mm, spacing[0], pixels)
+    gray = np.clip((_interpolated(volume[index], rows, columns) - window[0]) / (window[1] - window[0]), 0, 1)
     inside_volume = _interpolated(np.ones(volume.shape[1:]), rows, columns) >= 0.5
-    picture = np.repeat((grey * inside_volume * 255).astype(np.uint8)[..., None], 3, axis=2)
-    for region, colour in zip(regions, colours, strict=True):
-        picture[_outline(_interpolated(region[index], rows, columns) >= 0.5)] = colour
+    picture = np.repeat((gray * inside_volume * 255).astype(np.uint8)[..., None], 3, axis=2)
+    for region, color in zip(regions, colors, strict=True):
+        picture[_outline(_interpolated(region[index], rows, columns) >= 0.5)] = color
     return picture
 
 

@@ -24,7 +24,7 @@ class PreprocessingSettings:
     Attributes:
         spacing_mm: the network's voxel size (x, y, z) (Liu et al. 2018, section 4).
         bias_field: N4 on a strongly shrunk copy (``fast``), on a copy shrunk 4,4,1 (``full``), or ``off``.
-        clip_percentiles: intensities are clipped to these before they are normalised.
+        clip_percentiles: intensities are clipped to these before they are normalized.
         normalized_region_mm: in-plane side of the central region whose intensities set percentiles, mean and
             standard deviation, over all slices.
     """
@@ -60,7 +60,7 @@ class Grid:
     Attributes:
         orientation: the scan's own orientation code (for instance ``LPS`` or ``LAS``).
         native_size, native_spacing_mm: of the scan in canonical orientation, order z, y, x.
-        size, spacing_mm: of the network's grid, order z, y, x; both grids share their centre.
+        size, spacing_mm: of the network's grid, order z, y, x; both grids share their center.
     """
 
     orientation: str
@@ -114,8 +114,8 @@ class Grid:
             if self.orientation[axis] in "RAI":
                 along = reference.GetSize()[axis] - 1 - along
             result[2 - position] = along
-        native_centre = (np.array(self.native_size) - 1) / 2
-        offset = (result - native_centre) * self.native_spacing_mm
+        native_center = (np.array(self.native_size) - 1) / 2
+        offset = (result - native_center) * self.native_spacing_mm
         return offset / self.spacing_mm + (np.array(self.size) - 1) / 2
 
 
@@ -127,25 +127,25 @@ def _axis_order(orientation: str) -> tuple[int, int, int]:
 
 
 def resampling_matrix(size_in: int, spacing_in: float, size_out: int, spacing_out: float) -> np.ndarray:
-    """Weights (size_out, size_in) that resample one axis between two grids with a common centre.
+    """Weights (size_out, size_in) that resample one axis between two grids with a common center.
 
     Coarser output averages the input over each output voxel's extent; finer output interpolates linearly. Beyond the
-    outermost voxel centres the border value holds.
+    outermost voxel centers the border value holds.
     """
-    centres = ((np.arange(size_out) - (size_out - 1) / 2) * spacing_out) / spacing_in + (size_in - 1) / 2
+    centers = ((np.arange(size_out) - (size_out - 1) / 2) * spacing_out) / spacing_in + (size_in - 1) / 2
     matrix = np.zeros((size_out, size_in))
     if spacing_out > spacing_in:
         half = spacing_out / spacing_in / 2
         edges = np.arange(size_in)
-        lower = np.maximum(centres[:, None] - half, edges[None] - 0.5)
-        upper = np.minimum(centres[:, None] + half, edges[None] + 0.5)
+        lower = np.maximum(centers[:, None] - half, edges[None] - 0.5)
+        upper = np.minimum(centers[:, None] + half, edges[None] + 0.5)
         matrix = np.clip(upper - lower, 0, None)
         outside = matrix.sum(axis=1) == 0
-        matrix[outside, np.clip(np.rint(centres[outside]), 0, size_in - 1).astype(int)] = 1
+        matrix[outside, np.clip(np.rint(centers[outside]), 0, size_in - 1).astype(int)] = 1
     else:
-        centres = np.clip(centres, 0, size_in - 1)
-        first = np.minimum(np.floor(centres).astype(int), max(size_in - 2, 0))
-        fraction = centres - first
+        centers = np.clip(centers, 0, size_in - 1)
+        first = np.minimum(np.floor(centers).astype(int), max(size_in - 2, 0))
+        fraction = centers - first
         rows = np.arange(size_out)
         matrix[rows, first] += 1 - fraction
         matrix[rows, np.minimum(first + 1, size_in - 1)] += fraction
@@ -158,7 +158,7 @@ def resample(
     size_out: tuple[int, int, int],
     spacing_out: tuple[float, float, float],
 ) -> np.ndarray:
-    """Resample an array (z, y, x) axis by axis to a grid with the same centre; float32."""
+    """Resample an array (z, y, x) axis by axis to a grid with the same center; float32."""
     matrices = [
         resampling_matrix(n_in, s_in, n_out, s_out)
         for n_in, s_in, n_out, s_out in zip(array.shape, spacing_in, size_out, spacing_out, strict=True)
@@ -187,7 +187,7 @@ def estimate_log_bias_field(array: np.ndarray, spacing: tuple[float, float, floa
         mode: ``fast`` shrinks each axis to about 6 mm but keeps at least 4 slices; ``full`` shrinks 1,4,4.
 
     Returns:
-        float32 on the shrunk grid, whose centre is the scan's; interpolate it linearly, it is smooth.
+        float32 on the shrunk grid, whose center is the scan's; interpolate it linearly, it is smooth.
     """
     if mode == "full":
         factors = [1, 4, 4]
@@ -250,7 +250,7 @@ def prepare(image: sitk.Image, settings: PreprocessingSettings) -> tuple[np.ndar
         image: a checked scan (see ``images.check_image``).
 
     Returns:
-        The normalised scan (z, y, x) float32 on the network's grid, and the grid that leads back.
+        The normalized scan (z, y, x) float32 on the network's grid, and the grid that leads back.
     """
     grid = Grid.of(image, settings)
     corrected = bias_corrected(grid.canonical_array(image), grid, settings.bias_field)

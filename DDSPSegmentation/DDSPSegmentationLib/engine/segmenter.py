@@ -73,19 +73,19 @@ class Segmenter:
             threshold: of the probability, between 0 and 1.
             bias_field: ``full``, ``fast`` or ``off``; ``None`` takes the model's own.
             location: a point (x, y, z) LPS mm in the gland, when the user gave one.
-            progress: called with phase and fraction; raising ``Cancelled`` in it ends the work.
+            progress: called with phase and fraction; raising ``Canceled`` in it ends the work.
 
         Raises:
-            InputError: the scan cannot be segmented; Cancelled; DeviceError.
+            InputError: the scan cannot be segmented; Canceled; DeviceError.
         """
         settings = self._settings(mode, threshold, bias_field)
         check_image(image, name)
         clock = _Clock(progress or (lambda phase, fraction: None))
         with clock.phase("Preprocessing"):
             volume, grid = prepare(image, settings)
-            centre = None if location is None else _index_inside(grid, location, image, name)
+            center = None if location is None else _index_inside(grid, location, image, name)
         with clock.phase("Segmenting"):
-            prediction = self._predict(volume, centre, mode, clock)
+            prediction = self._predict(volume, center, mode, clock)
         with clock.phase("Measuring"):
             probability = grid.to_native(prediction.probability)
             mask, shares = largest_component(probability > threshold)
@@ -138,10 +138,10 @@ class Segmenter:
         values = self.preprocessing.to_dict()
         return PreprocessingSettings.from_dict({**values, "bias_field": bias_field or values["bias_field"]})
 
-    def _predict(self, volume: np.ndarray, centre: np.ndarray | None, mode: str, clock: _Clock) -> Prediction:
+    def _predict(self, volume: np.ndarray, center: np.ndarray | None, mode: str, clock: _Clock) -> Prediction:
         def run() -> Prediction:
             predictor = GlandPredictor(self.network, flip=mode == "accurate", central=mode == "paper")
-            return predictor.predict(volume, centre, lambda fraction: clock.notify("Segmenting", fraction))
+            return predictor.predict(volume, center, lambda fraction: clock.notify("Segmenting", fraction))
 
         try:
             return run()
@@ -196,7 +196,7 @@ def _bounding_box(inside: np.ndarray, margin: int) -> tuple[slice, ...]:
 
 
 def _soft_dice_near(mask: np.ndarray, probability: np.ndarray) -> float:
-    """Soft Dice over the gland's neighbourhood: a faint spot far away says nothing about this contour."""
+    """Soft Dice over the gland's neighborhood: a faint spot far away says nothing about this contour."""
     if not mask.any():
         return 0.0
     box = _bounding_box(mask, margin=12)
@@ -229,4 +229,3 @@ class _Clock:
         yield
         self.seconds[name] = time.perf_counter() - started
         self.peak_memory_mb[name] = peak_memory_mb()
-

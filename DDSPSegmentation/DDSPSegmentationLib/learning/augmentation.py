@@ -28,9 +28,9 @@ class AugmentationSettings:
         scale: largest relative change of size; drawn for all axes together, and a third of it for each alone.
         deformation_voxels: standard deviation of the B-spline control points' shift (z, y, x) in voxels of the
             network's grid (Liu et al. 2018, section 4); a deformation that folds is rejected.
-        centre_jitter: standard deviation (z, y, x) of the crop's centre about the gland's centre.
+        center_jitter: standard deviation (z, y, x) of the crop's center about the gland's center.
         far_jitter: half width (z, y, x) of a uniform shift used instead for ``far_share`` of the crops, so that the
-            network also finds a gland far off the crop's centre. ``None`` centres on the scan (the paper's crop).
+            network also finds a gland far off the crop's center. ``None`` centers on the scan (the paper's crop).
         gamma, contrast, noise: largest log gamma, log contrast and noise level (standard deviations).
         bias, coil: largest log amplitude of a smooth bias field and of an endorectal coil's bright spot.
         blur: probability of in-plane smoothing, as a coarser acquisition shows it.
@@ -42,7 +42,7 @@ class AugmentationSettings:
     rotation_degrees: tuple[float, float, float] = (15.0, 6.0, 8.0)
     scale: float = 0.2
     deformation_voxels: tuple[float, float, float] = (1.0, 5.0, 5.0)
-    centre_jitter: tuple[float, float, float] | None = (5.0, 7.0, 6.0)
+    center_jitter: tuple[float, float, float] | None = (5.0, 7.0, 6.0)
     far_jitter: tuple[float, float, float] = (24.0, 30.0, 20.0)
     far_share: float = 0.3
     gamma: float = 0.35
@@ -56,7 +56,7 @@ class AugmentationSettings:
 
 
 PAPER_AUGMENTATION = AugmentationSettings(
-    flip=0, rotation_degrees=(0, 0, 0), scale=0, deformation_voxels=(0.0, 15.0, 15.0), centre_jitter=None,
+    flip=0, rotation_degrees=(0, 0, 0), scale=0, deformation_voxels=(0.0, 15.0, 15.0), center_jitter=None,
     far_share=0, gamma=0, contrast=0, noise=0, bias=0, coil=0, blur=0, thick=0, uncorrected=0,
 )  # fmt: skip
 
@@ -64,7 +64,7 @@ PAPER_AUGMENTATION = AugmentationSettings(
 def random_crop(
     image: Tensor,
     label: Tensor,
-    gland_centre: tuple[float, float, float],
+    gland_center: tuple[float, float, float],
     settings: AugmentationSettings,
     size: tuple[int, int, int],
     spacing_mm: tuple[float, float, float],
@@ -73,9 +73,9 @@ def random_crop(
     """One augmented training sample.
 
     Args:
-        image: normalised scan (z, y, x) on the network's grid.
+        image: normalized scan (z, y, x) on the network's grid.
         label: share of each voxel inside the prostate (z, y, x), in [0, 1].
-        gland_centre: index (z, y, x) of the gland's centroid.
+        gland_center: index (z, y, x) of the gland's centroid.
         size: crop (z, y, x) in voxels; ``spacing_mm``: voxel size (z, y, x).
         seed: the sample's own seed.
 
@@ -83,7 +83,7 @@ def random_crop(
         Image (z, y, x) float32 and binary reference (z, y, x) float32 of the given size.
     """
     generator = torch.Generator().manual_seed(seed)
-    coordinates = sampling_coordinates(image.shape, gland_centre, settings, size, spacing_mm, generator)
+    coordinates = sampling_coordinates(image.shape, gland_center, settings, size, spacing_mm, generator)
     grid = _normalized_grid(coordinates.to(image.device), image.shape)
     crop = F.grid_sample(image[None, None].float(), grid, padding_mode="border", align_corners=True)[0, 0]
     reference = F.grid_sample(label[None, None].float(), grid, padding_mode="zeros", align_corners=True)[0, 0]
@@ -97,7 +97,7 @@ def _uniform(generator: torch.Generator, *size: int) -> Tensor:
 
 def sampling_coordinates(
     volume: tuple[int, int, int],
-    gland_centre: tuple[float, float, float],
+    gland_center: tuple[float, float, float],
     settings: AugmentationSettings,
     size: tuple[int, int, int],
     spacing_mm: tuple[float, float, float],
@@ -112,12 +112,12 @@ def sampling_coordinates(
     gaussian = torch.randn(3, generator=generator)
     far = _uniform(generator, 3)
     is_far = torch.rand(1, generator=generator).item() < settings.far_share
-    if settings.centre_jitter is None:
+    if settings.center_jitter is None:
         room = torch.tensor(volume) - torch.tensor(size)
-        centre = torch.round(room / 2) + (torch.tensor(size) - 1) / 2  # whole voxels, as inference crops
+        center = torch.round(room / 2) + (torch.tensor(size) - 1) / 2  # whole voxels, as inference crops
     else:
-        shift = far * torch.tensor(settings.far_jitter) if is_far else gaussian * torch.tensor(settings.centre_jitter)
-        centre = torch.tensor(gland_centre) + shift / spacing
+        shift = far * torch.tensor(settings.far_jitter) if is_far else gaussian * torch.tensor(settings.center_jitter)
+        center = torch.tensor(gland_center) + shift / spacing
     axes = [(torch.arange(n) - (n - 1) / 2) for n in size]
     offsets = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1)
     deformation = bspline_deformation(size, settings.deformation_voxels, generator)
@@ -125,7 +125,7 @@ def sampling_coordinates(
         offsets = offsets + deformation
     matrix = (_rotation(angles) * scales) @ torch.diag(torch.tensor([1.0, 1.0, flip]))
     matrix = matrix * spacing[None, :] / spacing[:, None]  # rotate and scale in mm, count in voxels
-    return offsets @ matrix.T + centre
+    return offsets @ matrix.T + center
 
 
 def _rotation(angles: Tensor) -> Tensor:
@@ -194,7 +194,7 @@ def vary_intensity(crop: Tensor, settings: AugmentationSettings, generator: torc
     """Random bias field, coil spot, gamma, contrast, blur and noise; the crop keeps its mean and deviation.
 
     Args:
-        crop: normalised intensities (z, y, x).
+        crop: normalized intensities (z, y, x).
     """
     mean, deviation = crop.mean(), crop.std()
     draws = _uniform(generator, 8)
@@ -220,7 +220,7 @@ def vary_intensity(crop: Tensor, settings: AugmentationSettings, generator: torc
 
 
 def _thick_slices(crop: Tensor, generator: torch.Generator) -> Tensor:
-    """Average neighbouring slices of a crop (z, y, x), then interpolate them back, as preprocessing does."""
+    """Average neighboring slices of a crop (z, y, x), then interpolate them back, as preprocessing does."""
     count = int(torch.randint(THICKNESS[0], THICKNESS[1] + 1, (1,), generator=generator))
     before = int(torch.randint(0, count, (1,), generator=generator))  # where the first thick slice begins
     after = -(len(crop) + before) % count
@@ -239,10 +239,10 @@ def _smooth_field(size: tuple[int, int, int], generator: torch.Generator) -> Ten
 def _coil_spot(size: tuple[int, int, int], generator: torch.Generator) -> Tensor:
     """A bright spot (z, y, x) with peak 1 at the rectum, behind the gland, as an endorectal coil makes it."""
     draws = _uniform(generator, 4)
-    centre = (0.5 + 0.2 * draws[0], 0.85 + 0.15 * draws[1], 0.5 + 0.1 * draws[2])
+    center = (0.5 + 0.2 * draws[0], 0.85 + 0.15 * draws[1], 0.5 + 0.1 * draws[2])
     width = 0.3 + 0.1 * draws[3]
     parts = [
         torch.exp(-(((torch.arange(n) / n - c) / (width * stretch)) ** 2) / 2)
-        for n, c, stretch in zip(size, centre, (2.0, 1.0, 1.0), strict=True)
+        for n, c, stretch in zip(size, center, (2.0, 1.0, 1.0), strict=True)
     ]
     return torch.einsum("i,j,k->ijk", *parts)

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from ..engine.images import write_text
+from ..engine.files import write_text
 from ..engine.model import describe_model, write_description
 from ..engine.quality import DOUBTFUL_DICE, expected_dice, monotone_fit
 from ..engine.segmenter import Segmenter

@@ -15,10 +15,11 @@ import numpy as np
 import SimpleITK as sitk
 
 from ..engine.errors import DatasetError, InputError, StorageError
-from ..engine.images import read_image, write_aside, write_text
+from ..engine.files import write_aside, write_text
+from ..engine.images import read_image
 from ..engine.metrics import compare_masks
 from ..engine.model import describe_model
-from ..engine.pictures import PROSTATE_COLOUR, REFERENCE_COLOUR, Colour, contour_picture
+from ..engine.pictures import PROSTATE_COLOR, REFERENCE_COLOR, Color, contour_picture
 from .comparison_figures import TIE, ComparedCase, Comparison, Figures
 from .comparison_report import REPORT_FILE, Picture, comparison_page
 from .comparison_verdict import Evidence, judge
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from ..engine.segmentation import Segmentation
 
 COMPARISON_FILE = "comparison.json"
-OLD_COLOUR: Colour = (240, 100, 220)
+OLD_COLOR: Color = (240, 100, 220)
 SHOWN_WORST, SHOWN_LOSERS, SHOWN_SLICES = 2, 2, 6
 _GAP_PIXELS = 24
 
@@ -78,10 +79,10 @@ def compare_versions(
         forgetting_name: what they are, such as "replay folder".
         sample: scan on which the two versions should agree; None is the bundled one.
         cross_validation: what the fine-tuning measured on its own training cases.
-        progress: called with (phase, fraction); raising Cancelled in it ends the work.
+        progress: called with (phase, fraction); raising Canceled in it ends the work.
 
     Raises:
-        ModelError, DeviceError: a version or the device cannot be used; StorageError; Cancelled.
+        ModelError, DeviceError: a version or the device cannot be used; StorageError; Canceled.
         A case that cannot be read or segmented is named in the comparison and stands against the new version.
     """
     output = Path(output)
@@ -98,9 +99,9 @@ def compare_versions(
             image, reference = case.load_image(), case.load_mask()
             before, after = versions.segment(image, case.name, phase)
             figures = _figures(before, reference), _figures(after, reference)
-            found[case] = ComparedCase(case.name, case.patient, case.centre, *figures)
+            found[case] = ComparedCase(case.name, case.patient, case.center, *figures)
         except (InputError, DatasetError) as error:
-            found[case] = ComparedCase(case.name, case.patient, case.centre, error=str(error))
+            found[case] = ComparedCase(case.name, case.patient, case.center, error=str(error))
             continue
         if case in hold_out:
             shown = _worth_showing([*shown, _Masks(case, found[case], before.mask, after.mask)])
@@ -190,8 +191,8 @@ def _write(comparison: Comparison, shown: Sequence[_Masks], folder: Path) -> Non
         path = folder / f"worst-{rank}-{re.sub(r'[^A-Za-z0-9.-]', '_', masks.case.name)[:40]}.png"
         _draw_side_by_side(masks, path)
         pictures.append(Picture(path, masks.figures))
-    colours = {"old version": OLD_COLOUR, "new version": PROSTATE_COLOUR, "reference": REFERENCE_COLOUR}
-    write_text(comparison_page(comparison, pictures, colours), folder / REPORT_FILE)
+    colors = {"old version": OLD_COLOR, "new version": PROSTATE_COLOR, "reference": REFERENCE_COLOR}
+    write_text(comparison_page(comparison, pictures, colors), folder / REPORT_FILE)
     write_text(json.dumps(comparison.to_dict(), indent=1, allow_nan=False) + "\n", folder / COMPARISON_FILE)
 
 
@@ -199,9 +200,9 @@ def _draw_side_by_side(masks: _Masks, path: Path) -> None:
     image, reference = masks.case.load_image(), masks.case.load_mask()
     halves = []
     with tempfile.TemporaryDirectory() as folder:
-        for name, mask, colour in (("old", masks.old, OLD_COLOUR), ("new", masks.new, PROSTATE_COLOUR)):
+        for name, mask, color in (("old", masks.old, OLD_COLOR), ("new", masks.new, PROSTATE_COLOR)):
             half = Path(folder, f"{name}.png")
-            contour_picture(image, [(reference, REFERENCE_COLOUR), (mask, colour)], half, SHOWN_SLICES)
+            contour_picture(image, [(reference, REFERENCE_COLOR), (mask, color)], half, SHOWN_SLICES)
             halves.append(sitk.GetArrayFromImage(sitk.ReadImage(str(half))))
     gap = np.full((halves[0].shape[0], _GAP_PIXELS, 3), 128, np.uint8)
     joined = sitk.GetImageFromArray(np.concatenate((halves[0], gap, halves[1]), axis=1), isVector=True)

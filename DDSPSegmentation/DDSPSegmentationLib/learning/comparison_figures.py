@@ -47,7 +47,7 @@ class ComparedCase:
 
     name: str
     patient: str
-    centre: str = ""
+    center: str = ""
     old: Figures | None = None
     new: Figures | None = None
     error: str = ""

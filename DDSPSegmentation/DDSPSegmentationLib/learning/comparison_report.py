@@ -70,14 +70,14 @@ class Picture:
 
 
 def comparison_page(
-    comparison: Comparison, pictures: Sequence[Picture], colours: Mapping[str, tuple[int, int, int]]
+    comparison: Comparison, pictures: Sequence[Picture], colors: Mapping[str, tuple[int, int, int]]
 ) -> str:
     """The whole page; the pictures are put into it.
 
     Args:
-        colours: what each line in the pictures is, for the legend.
+        colors: what each line in the pictures is, for the legend.
     """
-    parts = [_head(comparison), _groups(comparison), _cross_validation(comparison), _pictures(pictures, colours)]
+    parts = [_head(comparison), _groups(comparison), _cross_validation(comparison), _pictures(pictures, colors)]
     body = "\n".join(part for part in parts if part)
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
@@ -173,12 +173,11 @@ def _cross_validation(comparison: Comparison) -> str:
     return f"<h2>Cross-validation on the training cases</h2>\n<p>{escape(sentence)}</p>\n{table}"
 
 
-def _pictures(pictures: Sequence[Picture], colours: Mapping[str, tuple[int, int, int]]) -> str:
+def _pictures(pictures: Sequence[Picture], colors: Mapping[str, tuple[int, int, int]]) -> str:
     if not pictures:
         return ""
     legend = "".join(
-        f'<span class="swatch" style="background: rgb{colour}"></span>{escape(name)}'
-        for name, colour in colours.items()
+        f'<span class="swatch" style="background: rgb{color}"></span>{escape(name)}' for name, color in colors.items()
     )
     figures = "".join(
         f"<figure><figcaption><strong>{escape(picture.case.name)}</strong>: Dice {picture.case.old.dice:.3f} with the "

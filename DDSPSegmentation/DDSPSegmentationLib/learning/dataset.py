@@ -32,14 +32,14 @@ class Case:
     """One scan with its expert mask.
 
     Attributes:
-        name: the case's name; ``patient``: cases of one patient never part; ``centre``: where it was acquired, or ''.
+        name: the case's name; ``patient``: cases of one patient never part; ``center``: where it was acquired, or ''.
         volume: which volume of a 4D file is the T2 scan; ``None`` where that is not known.
     """
 
     name: str
     image_path: Path
     label_path: Path
-    centre: str = ""
+    center: str = ""
     patient: str = ""
     volume: int | None = None
 
@@ -86,7 +86,7 @@ def read_dataset(folder: Path | str) -> list[Case]:
 
     * PROMISE12 as distributed: ``Case00.mhd`` (+ ``.raw``) beside ``Case00_segmentation.mhd``, in subfolders or not;
       a subfolder without any mask (the challenge's test cases) is left out;
-    * ``images/`` and ``labels/`` with the same file names, optionally ``index.csv`` with columns case, centre, patient;
+    * ``images/`` and ``labels/`` with the same file names, optionally ``index.csv`` with columns case, center, patient;
     * nnU-Net raw or Medical Segmentation Decathlon: ``imagesTr/`` (``name_0000.nii.gz``, or ``name.nii.gz`` of 3 or 4
       dimensions) and ``labelsTr/name.nii.gz``; ``dataset.json`` says which channel is T2, else it is the first.
 
@@ -110,7 +110,8 @@ def read_dataset(folder: Path | str) -> list[Case]:
     index = _read_index(folder / "index.csv")
     rows = [(case, index.get(case.name, {})) for case in cases]
     return [
-        replace(case, centre=row.get("centre") or "", patient=row.get("patient") or case.name) for case, row in rows
+        replace(case, center=row.get("center") or row.get("centre") or "", patient=row.get("patient") or case.name)
+        for case, row in rows
     ]
 
 
@@ -217,7 +218,7 @@ def read_datasets(folders: Iterable[Path | str]) -> list[Case]:
 def split_folds(cases: Sequence[Case], folders: Iterable[Path | str] = (), count: int = 5) -> list[list[str]]:
     """Names of the cases in each fold: as a folder's ``folds.json`` says, every other patient drawn.
 
-    The draw spreads each centre's patients evenly over the folds and depends only on the names, so that it is the same
+    The draw spreads each center's patients evenly over the folds and depends only on the names, so that it is the same
     on every machine. A patient whose scan is listed takes scans of other folders along into that fold. There are never
     more folds than patients.
 
@@ -229,9 +230,9 @@ def split_folds(cases: Sequence[Case], folders: Iterable[Path | str] = (), count
         DatasetError: a ``folds.json`` is damaged, names unknown cases or one twice, or parts the scans of a patient.
     """
     patient_of = {case.name: case.patient for case in cases}
-    centre_of: dict[str, str] = {}
+    center_of: dict[str, str] = {}
     for case in cases:
-        centre_of.setdefault(case.patient, case.centre)
+        center_of.setdefault(case.patient, case.center)
     fold_of: dict[str, int] = {}
     for path in (Path(folder) / "folds.json" for folder in folders):
         if path.is_file():
@@ -240,14 +241,14 @@ def split_folds(cases: Sequence[Case], folders: Iterable[Path | str] = (), count
             for fold, name in ((fold, name) for fold, names in enumerate(listed) for name in names):
                 if fold_of.setdefault(patient_of[name], fold) != fold:
                     raise DatasetError(f"folds.json parts the cases of patients: {patient_of[name]}.", _CORRECT)
-    drawn = sorted((centre, patient) for patient, centre in centre_of.items() if patient not in fold_of)
+    drawn = sorted((center, patient) for patient, center in center_of.items() if patient not in fold_of)
     random.Random(0).shuffle(drawn)
     drawn.sort(key=lambda item: item[0])
-    count = min(count, len(centre_of))
-    for centre, patient in drawn:
-        of_centre = Counter(fold for other, fold in fold_of.items() if centre_of[other] == centre)
+    count = min(count, len(center_of))
+    for center, patient in drawn:
+        of_center = Counter(fold for other, fold in fold_of.items() if center_of[other] == center)
         of_all = Counter(fold_of.values())
-        fold_of[patient] = min(range(count), key=lambda fold: (of_centre[fold], of_all[fold], fold))
+        fold_of[patient] = min(range(count), key=lambda fold: (of_center[fold], of_all[fold], fold))
     return [[case.name for case in cases if fold_of[case.patient] == fold] for fold in range(count)]
 
 
@@ -291,16 +292,16 @@ class PreparedCase:
     """A scan and its mask on the network's grid.
 
     Attributes:
-        corrected, uncorrected: normalised scan (z, y, x) float16 with and without bias-field correction.
+        corrected, uncorrected: normalized scan (z, y, x) float16 with and without bias-field correction.
         label: share of each voxel inside the prostate (z, y, x) float16, in [0, 1].
-        gland_centre: index (z, y, x) of the mask's centroid.
+        gland_center: index (z, y, x) of the mask's centroid.
     """
 
     name: str
     corrected: np.ndarray
     uncorrected: np.ndarray
     label: np.ndarray
-    gland_centre: tuple[float, float, float]
+    gland_center: tuple[float, float, float]
 
 
 def prepare_case(case: Case, settings: PreprocessingSettings) -> PreparedCase:
@@ -320,9 +321,7 @@ def _check_mask(mask: sitk.Image, image: sitk.Image, name: str) -> None:
     """The mask lies on the scan's own grid, within half a voxel at every corner, and is not empty."""
     redraw = "Draw or resample the mask on the scan's own grid."
     if mask.GetSize() != image.GetSize():
-        raise DatasetError(
-            f"Case '{name}': the mask has {mask.GetSize()} voxels, the scan {image.GetSize()}.", redraw
-        )
+        raise DatasetError(f"Case '{name}': the mask has {mask.GetSize()} voxels, the scan {image.GetSize()}.", redraw)
     corners = itertools.product(*((0, n - 1) for n in image.GetSize()))
     places = [[np.array(grid.TransformIndexToPhysicalPoint(corner)) for grid in (mask, image)] for corner in corners]
     distance = max(float(np.linalg.norm(one - other)) for one, other in places)
@@ -335,8 +334,8 @@ def _check_mask(mask: sitk.Image, image: sitk.Image, name: str) -> None:
 def _packed(name: str, corrected: np.ndarray, uncorrected: np.ndarray, label: np.ndarray) -> PreparedCase:
     """Rounded first: what comes fresh is to the bit what comes from the cache."""
     corrected, uncorrected, label = (array.astype(np.float16) for array in (corrected, uncorrected, label))
-    centre = tuple(float(index.mean()) for index in np.nonzero(label >= 0.5))
-    return PreparedCase(name, corrected, uncorrected, label, centre)
+    center = tuple(float(index.mean()) for index in np.nonzero(label >= 0.5))
+    return PreparedCase(name, corrected, uncorrected, label, center)
 
 
 def prepare_dataset(

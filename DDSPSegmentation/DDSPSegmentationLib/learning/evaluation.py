@@ -1,4 +1,4 @@
-"""Evaluation against reference masks: a row for each case, a summary by centre, box plots and the worst cases."""
+"""Evaluation against reference masks: a row for each case, a summary by center, box plots and the worst cases."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import SimpleITK as sitk
 
-from ..engine.errors import Cancelled, DatasetError, DDSPSegmentationError, StorageError
-from ..engine.images import image_suffix, read_mask, write_text
+from ..engine.errors import Canceled, DatasetError, DDSPSegmentationError, StorageError
+from ..engine.files import write_text
+from ..engine.images import image_suffix, read_mask
 from ..engine.metrics import (
     REGIONS,
     SECOND_READER,
@@ -33,7 +34,7 @@ class EvaluationCase(NamedTuple):
     """One answer to compare: the picture's background is ``image``; ``extra`` goes into the case's row as it is."""
 
     name: str
-    centre: str
+    center: str
     image: sitk.Image | None
     prediction: sitk.Image
     reference: sitk.Image
@@ -44,7 +45,7 @@ class FailedCase(NamedTuple):
     """A case that has no answer, and why; it keeps its row."""
 
     name: str
-    centre: str
+    center: str
     reason: str
 
 
@@ -52,7 +53,7 @@ class ReferenceCase(Protocol):
     """What a dataset reader yields."""
 
     name: str
-    centre: str
+    center: str
     patient: str
 
     def load_image(self) -> sitk.Image: ...
@@ -68,7 +69,7 @@ class CaseResult:
     """
 
     name: str
-    centre: str
+    center: str
     apart: str
     regions: Mapping[str, RegionMetrics] | None
     score: float | None
@@ -117,7 +118,7 @@ class EvaluationSummary:
 
     Attributes:
         results: one for each case, in the order they came.
-        statistics: by group (overall, each centre, each case kept apart), then by measure.
+        statistics: by group (overall, each center, each case kept apart), then by measure.
         unmatched: files of ``evaluate_folders`` without a partner.
         notices: sentences about the pictures and about what is missing.
     """
@@ -214,7 +215,7 @@ def evaluate_model(
     """Segment whole cases on their native grid and evaluate the answers against the full reference.
 
     A case that cannot be read or segmented gets a row with the reason; ``progress`` (case, fraction) may raise
-    Cancelled. Files and other arguments as in :func:`evaluate_predictions`.
+    Canceled. Files and other arguments as in :func:`evaluate_predictions`.
     """
     cases = list(cases)
 
@@ -225,13 +226,13 @@ def evaluate_model(
             try:
                 image, reference = case.load_image(), case.load_mask()
                 segmentation = segment(image)
-            except Cancelled:
+            except Canceled:
                 raise
             except DDSPSegmentationError as error:
-                yield FailedCase(case.name, case.centre, str(error))
+                yield FailedCase(case.name, case.center, str(error))
                 continue
             extra = {"patient": case.patient, **segmentation.as_row(), "expected_dice": segmentation.expected_dice}
-            yield EvaluationCase(case.name, case.centre, image, segmentation.mask, reference, extra)
+            yield EvaluationCase(case.name, case.center, image, segmentation.mask, reference, extra)
 
     summary = evaluate_predictions(answers(), output_folder, apart=apart, second_reader=second_reader)
     if progress:
@@ -281,14 +282,14 @@ def evaluate_folders(
 
 def _compare(case: EvaluationCase | FailedCase, apart: str, second_reader: Mapping[str, SecondReader]) -> CaseResult:
     if isinstance(case, FailedCase):
-        return CaseResult(case.name, case.centre, apart, None, None, {}, case.reason)
+        return CaseResult(case.name, case.center, apart, None, None, {}, case.reason)
     try:
         regions = compare_masks(case.prediction, case.reference)
     except DatasetError as error:
-        return CaseResult(case.name, case.centre, apart, None, None, case.extra, str(error))
+        return CaseResult(case.name, case.center, apart, None, None, case.extra, str(error))
     volumes = {"prediction_ml": _volume_ml(case.prediction), "reference_ml": _volume_ml(case.reference)}
     score = promise12_style_score(regions, second_reader)
-    return CaseResult(case.name, case.centre, apart, regions, score, {**volumes, **case.extra})
+    return CaseResult(case.name, case.center, apart, regions, score, {**volumes, **case.extra})
 
 
 def _volume_ml(mask: sitk.Image) -> float:
@@ -325,11 +326,11 @@ def _listed(masks: Mapping[str, Sequence[Path]]) -> str:
 
 
 def _grouped_statistics(results: Sequence[CaseResult]) -> dict[str, dict[str, Statistics]]:
-    """Overall and by centre without the cases kept apart, then each of those alone."""
+    """Overall and by center without the cases kept apart, then each of those alone."""
     pooled = [result for result in results if not result.apart and not result.error]
     groups = {OVERALL: pooled}
-    for centre in sorted({result.centre for result in pooled} - {""}):
-        groups[centre] = [result for result in pooled if result.centre == centre]
+    for center in sorted({result.center for result in pooled} - {""}):
+        groups[center] = [result for result in pooled if result.center == center]
     for result in results:
         if result.apart and not result.error:
             groups[f"{result.name} ({result.apart})"] = [result]

@@ -10,9 +10,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..engine.images import write_aside
+from ..engine.files import write_aside
 from ..engine.metrics import METRICS, REGIONS
-from ..engine.pictures import PROSTATE_COLOUR, REFERENCE_COLOUR, contour_picture
+from ..engine.pictures import PROSTATE_COLOR, REFERENCE_COLOR, contour_picture
 
 if TYPE_CHECKING:
     from .evaluation import CaseResult, EvaluationCase, Statistics
@@ -25,10 +25,10 @@ def cases_csv(results: Sequence[CaseResult]) -> str:
     """One row a case: the measures it has, then whatever came along with it."""
     measures = [name for name in MEASURES if name != "expected_dice" or any(name in r.extra for r in results)]
     extras = [name for name in dict.fromkeys(key for r in results for key in r.extra) if name not in measures]
-    rows = [["case", "centre", "apart", *measures, *extras, "error"]]
+    rows = [["case", "center", "apart", *measures, *extras, "error"]]
     for result in results:
         values = [*(result.measure(name) for name in measures), *(result.extra.get(name, "") for name in extras)]
-        rows.append([result.name, result.centre, result.apart, *map(_cell, values), result.error])
+        rows.append([result.name, result.center, result.apart, *map(_cell, values), result.error])
     return _as_csv(rows)
 
 
@@ -53,7 +53,7 @@ def _as_csv(rows: Iterable[Sequence[str]]) -> str:
 
 
 def draw_boxplots(results: Sequence[CaseResult], path: Path) -> list[str]:
-    """Box plots by centre and region, cases kept apart as crosses; a notice instead when matplotlib is missing."""
+    """Box plots by center and region, cases kept apart as crosses; a notice instead when matplotlib is missing."""
     path.unlink(missing_ok=True)
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -63,19 +63,19 @@ def draw_boxplots(results: Sequence[CaseResult], path: Path) -> list[str]:
     compared = [result for result in results if not result.error]
     if not compared:
         return ["No boxplots.png: no case could be compared."]
-    centres = [OVERALL, *sorted({result.centre for result in compared} - {""})]
+    centers = [OVERALL, *sorted({result.center for result in compared} - {""})]
     figure = Figure(figsize=(12, 8), layout="constrained")
     canvas = FigureCanvasAgg(figure)
     titles = {"dsc": "Dice", "arvd_percent": "aRVD (%)", "abd_mm": "ABD (mm)", "hd95_mm": "95HD (mm)"}
     for axes, (metric, title) in zip(figure.subplots(2, 2).flat, titles.items(), strict=True):
         for offset, (region, color) in enumerate(zip(REGIONS, ("tab:blue", "tab:orange", "tab:green"), strict=True)):
-            for position, centre in enumerate(centres):
-                members = [result for result in compared if centre in (OVERALL, result.centre)]
+            for position, center in enumerate(centers):
+                members = [result for result in compared if center in (OVERALL, result.center)]
                 place = position + 0.25 * (offset - 1)
                 _draw_box(axes, members, f"{region}_{metric}", place, color)
             axes.plot([], [], color=color, label=region)
         axes.set_title(title)
-        axes.set_xticks(range(len(centres)), centres)
+        axes.set_xticks(range(len(centers)), centers)
         axes.grid(axis="y", alpha=0.3)
     figure.axes[0].legend(loc="lower left")
     figure.supxlabel("Points: cases; crosses: cases kept apart; cases without a distance are not drawn")
@@ -109,7 +109,7 @@ def draw_worst(worst: Sequence[EvaluationCase], folder: Path) -> list[str]:
         if case.image is None:
             without_image.append(case.name)
             continue
-        masks = [(case.reference, REFERENCE_COLOUR), (case.prediction, PROSTATE_COLOUR)]
+        masks = [(case.reference, REFERENCE_COLOR), (case.prediction, PROSTATE_COLOR)]
         file_name = re.sub(r"[^\w.-]", "_", f"worst-{rank}-{case.name}.png")
         contour_picture(case.image, masks, folder / file_name)
     if without_image:

@@ -18,8 +18,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..engine.errors import Cancelled, DatasetError, ModelError, StorageError
-from ..engine.images import write_text
+from ..engine.errors import Canceled, DatasetError, ModelError, StorageError
+from ..engine.files import write_text
 from ..engine.model import ModelDescription, describe_model, write_description
 from ..engine.quality import UNCALIBRATED
 from .dataset import Case, PreparedCase, prepare_dataset
@@ -79,7 +79,7 @@ class FineTuner:
         folder: for prepared scans, checkpoints and the new model; whoever named it deletes it.
         replay: cases of the old training to rehearse.
         progress: called with a FineTuningProgress after every few steps.
-        pause: called between steps; it may wait, and may raise Cancelled, after which the run can be resumed.
+        pause: called between steps; it may wait, and may raise Canceled, after which the run can be resumed.
 
     Raises:
         DatasetError: no cases, or one that cannot be read; ModelError: the version, or another run's folder.
@@ -221,7 +221,7 @@ class FineTuner:
         while trainer.step < until:
             try:
                 self._pause()
-            except Cancelled:
+            except Canceled:
                 trainer.save_checkpoint()
                 raise
             started = time.monotonic()
@@ -312,7 +312,7 @@ class FineTuner:
             training=training,
             calibration=parent.calibration,
             metrics={"expected_dice": UNCALIBRATED},
-            licence=parent.licence,
+            license=parent.license,
         )
         write_description(folder, described)
 

@@ -36,7 +36,7 @@ class Trainer:
 
     Every sample's case and augmentation follow from the plan's seed and the sample's number alone, so that a resumed
     run sees exactly what it would have seen. Under torchrun each process takes its share of every step's samples.
-    With live batch norm, each process normalises with the statistics of its own share (SyncBatchNorm on CUDA); with
+    With live batch norm, each process normalizes with the statistics of its own share (SyncBatchNorm on CUDA); with
     frozen batch norm, several processes compute the very gradients of one. Only the first process validates and
     writes files; on several machines the folder must be shared, so that all of them can resume.
 
@@ -45,7 +45,7 @@ class Trainer:
         training, validation: prepared cases; validation never influences the weights.
         folder: log, curve, checkpoint and the published model go here.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``; ``precision``: ``auto``, ``float32`` or ``bfloat16``.
-        start_from: weights to begin with instead of the paper's initialisation.
+        start_from: weights to begin with instead of the paper's initialization.
         replay: prepared cases of the old training that are rehearsed beside the new ones.
         facts: further fields of the published ``ModelDescription``, for instance what a parent version measured.
         checkpoint_minutes: a kill loses at most so much.
@@ -128,12 +128,12 @@ class Trainer:
         spacing = self.plan.preprocessing.spacing_mm[::-1]
         samples_per_step = self.plan.batch_size * self.plan.accumulation * self.processes.count
         size = self.plan.crop_size_at(sample // samples_per_step)
-        return random_crop(image, label, case.gland_centre, settings, size, spacing, seed)
+        return random_crop(image, label, case.gland_center, settings, size, spacing, seed)
 
     # ---- steps
 
     def train_step(self) -> float:
-        """One optimiser step; gives the mean loss over its samples on this process.
+        """One optimizer step; gives the mean loss over its samples on this process.
 
         Raises:
             ModelError: loss or gradients are not finite; the weights stay as they were.

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..engine.images import write_aside, write_text
+from ..engine.files import write_aside, write_text
 
 LOG_FILE = "log.csv"
 CURVE_FILE = "curve.png"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..engine.errors import ModelError
-from ..engine.images import write_text
+from ..engine.files import write_text
 from ..engine.model import builtin_model_folder
 from .model_version import flush_folder, is_plain_name
 

@@ -15,7 +15,7 @@ from ..engine.metrics import describe_grid
 POSSIBLE_VOLUME_ML = (5.0, 500.0)
 USUAL_VOLUME_ML = (10.0, 300.0)
 SECOND_GLAND = 0.1  # of the largest part's volume
-# Of 40 PROMISE12 cases from four centres none lies farther off the middle than 8, 21 and 16 mm.
+# Of 40 PROMISE12 cases from four centers none lies farther off the middle than 8, 21 and 16 mm.
 USUAL_OFFSET_MM = {"left-right": 12.0, "antero-posterior": 30.0, "cranio-caudal": 25.0}
 LITTLE_IN_COMMON = 0.5
 NAME = "of this case"

@@ -7,16 +7,16 @@ import os
 import re
 import secrets
 import shutil
-import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import SimpleITK as sitk
 
 from ..engine.errors import DatasetError, StorageError
-from ..engine.images import file_sha256, write_aside, write_image, write_text
+from ..engine.files import file_sha256, make_folder, retry_while_open, write_aside, write_text
+from ..engine.images import write_image
 from .case_records import CASE_FILE, HOLD_OUT, TRAINING, StoredCase, image_folder, label_folder, read_case
 from .folder_lock import FolderLock
 
@@ -26,7 +26,6 @@ WHAT = "case library"
 UNFINISHED = "unfinished.json"
 FOLDS = 5
 _SPLITS = (TRAINING, HOLD_OUT)
-_SHARING_SECONDS = 2.0
 _ID = re.compile(r"[0-9a-f]{4}-\d{4,}")
 _MASK = re.compile(r"(?:mask|prediction)-([1-9]\d*)\.mha")
 
@@ -70,15 +69,7 @@ class CaseFiles:
                     f"Folder '{self.folder.name}' holds a data set of another program.",
                     "Choose an empty folder and import that data set into it.",
                 )
-        self.make(self.folder)
-
-    def make(self, folder: Path) -> None:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise StorageError(
-                f"Folder '{folder.name}' cannot be made ({error.strerror}).", "Choose a folder you may write to."
-            ) from error
+        make_folder(self.folder)
 
     def lock(self, waiting: bool = True) -> FolderLock:
         return FolderLock(self.folder, LOCK_NAME, WAIT_SECONDS if waiting else 0.0, WHAT)
@@ -133,7 +124,7 @@ class CaseFiles:
 
     def _case_text(self, case_id: str) -> str | None:
         try:
-            return shared(lambda: (self.record(case_id) / CASE_FILE).read_text(encoding="utf-8"))
+            return retry_while_open(lambda: (self.record(case_id) / CASE_FILE).read_text(encoding="utf-8"))
         except (FileNotFoundError, NotADirectoryError):
             return None
         except ValueError:
@@ -148,7 +139,7 @@ class CaseFiles:
     @contextmanager
     def changing(self, *case_ids: str) -> Iterator[None]:
         """Name the cases, let the block work on their files, then settle them, also when it fails."""
-        shared(lambda: write_text(json.dumps({"cases": case_ids}), self.unfinished))
+        retry_while_open(lambda: write_text(json.dumps({"cases": case_ids}), self.unfinished))
         try:
             yield
         finally:
@@ -185,13 +176,13 @@ class CaseFiles:
 
     def write_mask(self, mask: sitk.Image, path: Path) -> str:
         """SHA-256 of the file written."""
-        shared(lambda: write_image(mask, path))
+        retry_while_open(lambda: write_image(mask, path))
         return file_sha256(path)
 
     def commit(self, case: StoredCase, lock: FolderLock) -> None:
         text = case.to_json()
         lock.confirm()
-        shared(lambda: write_text(text, case.record_folder / CASE_FILE))
+        retry_while_open(lambda: write_text(text, case.record_folder / CASE_FILE))
 
     def derive_label(self, case: StoredCase) -> None:
         """Bring the copy that other tools read up to the newest revision."""
@@ -199,12 +190,12 @@ class CaseFiles:
         with suppress(OSError):
             if path.stat().st_size == truth.stat().st_size and file_sha256(path) == case.current.mask_sha256:
                 return
-        self.make(path.parent)
-        shared(lambda: write_aside(path, ".mha", lambda aside: shutil.copyfile(truth, aside)))
+        make_folder(path.parent)
+        retry_while_open(lambda: write_aside(path, ".mha", lambda aside: shutil.copyfile(truth, aside)))
 
     def take_out(self, case_id: str) -> None:
         """Into the trash, by one rename."""
-        self.make(self.folder / "trash")
+        make_folder(self.folder / "trash")
         self._move(self.record(case_id), self.trashed_record(case_id))
 
     def read_trashed(self, case_id: str) -> StoredCase:
@@ -218,12 +209,12 @@ class CaseFiles:
     def put_back(self, case: StoredCase, lock: FolderLock) -> None:
         """Out of the trash, by one rename when image and label are in their places."""
         record = self.trashed_record(case.id)
-        self.make(case.image_path.parent)
-        self.make(case.label_path.parent)
+        make_folder(case.image_path.parent)
+        make_folder(case.label_path.parent)
         mask = record / case.mask_path.name
-        shared(lambda: write_aside(case.label_path, ".mha", lambda aside: shutil.copyfile(mask, aside)))
+        retry_while_open(lambda: write_aside(case.label_path, ".mha", lambda aside: shutil.copyfile(mask, aside)))
         self._move(record / "image.mha", case.image_path)
-        self.make(self.folder / "cases")
+        make_folder(self.folder / "cases")
         lock.confirm()
         self._move(record, case.record_folder)
 
@@ -266,12 +257,12 @@ class CaseFiles:
                 _unlink(path)
             elif number not in kept:
                 trash = self.folder / "trash" / f"{case.id}-revision-{number}"
-                self.make(trash)
+                make_folder(trash)
                 self._move(path, trash / path.name)
 
     def _move(self, source: Path, target: Path) -> None:
         try:
-            shared(lambda: os.rename(source, target))
+            retry_while_open(lambda: os.rename(source, target))
         except OSError as error:
             raise StorageError(
                 f"'{source.name}' of the case library cannot be moved ({error.strerror}).",
@@ -285,7 +276,7 @@ class CaseFiles:
             text = self._case_text(case_id)
             with suppress(DatasetError):
                 cases += [] if text is None else [read_case(text, case_id, self.folder)]
-        shared(lambda: describe(self.folder, cases))
+        retry_while_open(lambda: describe(self.folder, cases))
 
 
 def describe(folder: Path, cases: Sequence[StoredCase]) -> None:
@@ -318,19 +309,6 @@ def describe(folder: Path, cases: Sequence[StoredCase]) -> None:
         write_text(json.dumps(values, indent=2) + "\n", folder / name)
 
 
-def shared(action: Callable):
-    """Do it; on Windows try again for a while where another process has the file open at this moment."""
-    give_up = time.monotonic() + (_SHARING_SECONDS if sys.platform == "win32" else 0)
-    while True:
-        try:
-            return action()
-        except (PermissionError, StorageError) as error:
-            refused = isinstance(error, PermissionError) or isinstance(error.__cause__, PermissionError)
-            if not refused or time.monotonic() >= give_up:
-                raise
-            time.sleep(0.05)
-
-
 def _unlink(path: Path) -> None:
     with suppress(FileNotFoundError):
-        shared(path.unlink)
+        retry_while_open(path.unlink)

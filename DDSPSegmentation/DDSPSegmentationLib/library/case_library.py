@@ -11,9 +11,10 @@ from pathlib import Path
 import SimpleITK as sitk
 
 from ..engine.errors import DatasetError, DDSPSegmentationError, StorageError
+from ..engine.files import make_folder, retry_while_open
 from ..engine.images import read_image, read_mask, write_image
 from .case_checks import on_grid
-from .case_files import CaseFiles, shared
+from .case_files import CaseFiles
 from .case_intake import STATES, Accepted, Scan, accept, placed_as, same_mask
 from .case_records import HOLD_OUT, TRAINING, Revision, StoredCase
 from .case_transfer import ImportReport, export_cases, find_pairs, load_pair
@@ -216,7 +217,7 @@ class CaseLibrary:
         A case that is stored already with this very mask is not stored again; a correction made since stays the newest.
 
         Args:
-            progress: called before each case with its index, their number and its name; may raise Cancelled.
+            progress: called before each case with its index, their number and its name; may raise Canceled.
             seen: as in ``add``.
 
         Raises:
@@ -234,7 +235,7 @@ class CaseLibrary:
             try:
                 image, mask = load_pair(pair)
                 accepted = accept(image, mask, None, "imported")
-                scan = Scan(image, pair.patient, scanner=pair.case.centre, source_name=name)
+                scan = Scan(image, pair.patient, scanner=pair.case.center, source_name=name)
                 result = self._add(scan, accepted, seen, again=False)
             except (StorageError, FolderInUseError):
                 raise
@@ -299,7 +300,7 @@ class CaseLibrary:
 
     def _save(self, patients: Patients, lock: FolderLock) -> None:
         lock.confirm()
-        shared(lambda: patients.save(self.folder / "patients.json"))
+        retry_while_open(lambda: patients.save(self.folder / "patients.json"))
 
     def _stored_as(self, known: KnownImage | None) -> StoredCase | None:
         return None if known is None or known.case not in self._files.ids() else self._files.read(known.case)
@@ -335,11 +336,11 @@ class CaseLibrary:
         case = self._new_case(patients, patient, scan)
         with self._files.changing(case.id):
             self._save(patients, lock)
-            self._files.make(case.record_folder)
+            make_folder(case.record_folder)
             case = self._write_revision(case, accepted)
             self._files.derive_label(case)
-            self._files.make(case.image_path.parent)
-            shared(lambda: write_image(scan.plain_image(), case.image_path, compress=False))  # the user waits
+            make_folder(case.image_path.parent)
+            retry_while_open(lambda: write_image(scan.plain_image(), case.image_path, compress=False))  # the user waits
             self._files.commit(case, lock)
         return Stored(case, (*accepted.warnings, *warnings), True)
 

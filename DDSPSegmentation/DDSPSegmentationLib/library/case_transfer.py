@@ -10,7 +10,8 @@ from pathlib import Path
 import SimpleITK as sitk
 
 from ..engine.errors import DatasetError, StorageError
-from ..engine.images import image_suffix, write_aside
+from ..engine.files import write_aside
+from ..engine.images import image_suffix
 from ..learning.dataset import Case, read_dataset
 from .case_files import describe
 from .case_records import StoredCase

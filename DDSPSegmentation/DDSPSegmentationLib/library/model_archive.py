@@ -12,7 +12,7 @@ import zipfile
 from pathlib import Path
 
 from ..engine.errors import ModelError
-from ..engine.images import write_aside
+from ..engine.files import write_aside
 from ..engine.model import DESCRIPTION_FILE, WEIGHTS_FILE
 from .model_version import (
     COMPARISON_FILE,

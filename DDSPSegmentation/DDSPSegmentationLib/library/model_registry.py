@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..engine.errors import ModelError, StorageError
-from ..engine.images import file_sha256
+from ..engine.files import file_sha256
 from ..engine.model import (
     DESCRIPTION_FILE,
     REINSTALL,

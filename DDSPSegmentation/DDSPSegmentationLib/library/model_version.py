@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..engine.errors import ModelError
-from ..engine.images import file_sha256, write_text
+from ..engine.files import file_sha256, write_text
 from ..engine.model import (
     BUILTIN_MODEL,
     DESCRIPTION_FILE,
@@ -230,7 +230,7 @@ def _sound_description(folder: Path) -> ModelDescription:
         description = describe_model(folder)
     except RecursionError as error:
         raise ModelError(f"Model '{folder.name}' has a damaged {DESCRIPTION_FILE} (nested).", REPAIR) from error
-    texts = (description.version, description.sha256, description.licence, description.date)
+    texts = (description.version, description.sha256, description.license, description.date)
     tables = (description.network, description.preprocessing, description.calibration, description.training)
     sound = all(isinstance(text, str) for text in texts) and isinstance(description.metrics, dict)
     sound = sound and all(isinstance(table, dict) for table in tables)

@@ -25,7 +25,7 @@ class ScanTexture:
     Two scans are compared over shifts of 8 mm in plane and 6 mm through plane and mirrored left to right; their
     distance is the smallest share of bits that differ.
 
-    Measured on 40 PROMISE12 scans of four centres: two patients are at least 0.24 apart, also when one scan is such a
+    Measured on 40 PROMISE12 scans of four centers: two patients are at least 0.24 apart, also when one scan is such a
     copy. A scan and its copy are at most 0.13 apart; by kind of copy: rescaled 0.00, gamma of 0.6 0.05, noise of half
     the scan's standard deviation 0.13, under the brightness of a coil 0.02, mirrored 0.07, cropped by 8 mm or ten
     voxels on one side 0.11, so without its origin 0.11, cropped and mirrored 0.12, resampled to 0.5 to 2 mm in plane

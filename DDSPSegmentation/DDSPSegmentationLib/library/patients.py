@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from ..engine.errors import DatasetError, StorageError
-from ..engine.images import write_aside, write_text
+from ..engine.files import write_aside, write_text
 from .case_records import HOLD_OUT, SCHEMA_VERSION, TRAINING, check_schema
 from .near_copies import LIMIT, ScanTexture
 

@@ -17,7 +17,8 @@ from slicer.i18n import tr as _
 from vtk.util.numpy_support import vtk_to_numpy
 
 from ..engine.errors import InputError, StorageError
-from ..engine.images import write_aside, write_image
+from ..engine.files import write_aside
+from ..engine.images import write_image
 from .conversion import mask_image, read_segment
 from .result_nodes import is_edited, own_segment_id, say_who_drew, volume_of
 
@@ -68,9 +69,7 @@ def export_nifti(
     write_image(mask_image(mask, volume_node), path)
 
 
-def export_stl(
-    segmentation_node: slicer.vtkMRMLSegmentationNode, segment_id: str, path: str | os.PathLike
-) -> None:
+def export_stl(segmentation_node: slicer.vtkMRMLSegmentationNode, segment_id: str, path: str | os.PathLike) -> None:
     """Write one segment's surface in world coordinates (LPS, mm) as Slicer's own export does, smoothed as it is shown.
 
     A node without a surface stays without one.

@@ -81,11 +81,7 @@ def doubt_about(volume_node: slicer.vtkMRMLScalarVolumeNode) -> str:
 
     Its name is asked first, then its voxels' place in the world, then the DICOM tags of its first image.
     """
-    kind = (
-        _kind_named(volume_node.GetName() or "")
-        or _kind_of_geometry(volume_node)
-        or _kind_of_tags(volume_node)
-    )
+    kind = _kind_named(volume_node.GetName() or "") or _kind_of_geometry(volume_node) or _kind_of_tags(volume_node)
     sentences = {
         "": "",
         "ADC": _("'{name}' looks like an ADC map; a T2-weighted scan is needed."),
@@ -106,7 +102,7 @@ def _look_twice() -> str:
 
 
 def _candidates() -> list[slicer.vtkMRMLScalarVolumeNode]:
-    """Volumes a scan may be in; labelmaps, colour and tensor volumes are of classes derived from this one."""
+    """Volumes a scan may be in; labelmaps, color and tensor volumes are of classes derived from this one."""
     return [
         node
         for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")

@@ -203,9 +203,7 @@ def set_case_note(node: slicer.vtkMRMLSegmentationNode, text: str) -> None:
     node.SetAttribute(ATTRIBUTE_PREFIX + "CaseNote", text or None)
 
 
-def differs_from_case(
-    node: slicer.vtkMRMLSegmentationNode, volume_node: slicer.vtkMRMLScalarVolumeNode
-) -> bool:
+def differs_from_case(node: slicer.vtkMRMLSegmentationNode, volume_node: slicer.vtkMRMLScalarVolumeNode) -> bool:
     """Whether the contour is another one by now than the one that was stored as a case."""
     return _fingerprint(read_segment(node, own_segment_id(node), volume_node)) != _attribute(node, "CaseMaskSHA256")
 

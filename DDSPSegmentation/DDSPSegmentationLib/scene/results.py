@@ -12,7 +12,7 @@ from slicer.i18n import tr as _
 
 from ..engine.errors import InputError
 from ..engine.segmentation import Segmentation
-from ..service.seg_nrrd import SEGMENT_COLOUR, SEGMENT_NAME, TERMINOLOGY
+from ..service.seg_nrrd import SEGMENT_COLOR, SEGMENT_NAME, TERMINOLOGY
 from .conversion import write_segment
 from .result_nodes import (
     SEGMENTATION_ROLE,
@@ -245,9 +245,7 @@ def _judge(
     return _Target(kept=node.GetName(), reason=reason)
 
 
-def _belongs_elsewhere(
-    node: slicer.vtkMRMLSegmentationNode, volume_node: slicer.vtkMRMLScalarVolumeNode
-) -> bool:
+def _belongs_elsewhere(node: slicer.vtkMRMLSegmentationNode, volume_node: slicer.vtkMRMLScalarVolumeNode) -> bool:
     source = volume_of(node)
     moved = node.GetParentTransformNode() is not volume_node.GetParentTransformNode()
     if source is not None:
@@ -269,7 +267,7 @@ def _write_contour(
     node.SetReferenceImageGeometryParameterFromVolumeNode(volume_node)
     if not segment_id:
         segment_id = segments.AddEmptySegment(
-            segments.GenerateUniqueSegmentID(SEGMENT_NAME), SEGMENT_NAME, list(SEGMENT_COLOUR)
+            segments.GenerateUniqueSegmentID(SEGMENT_NAME), SEGMENT_NAME, list(SEGMENT_COLOR)
         )
         terminology_tag = slicer.vtkSegment.GetTerminologyEntryTagName()
         segments.GetSegment(segment_id).SetTag(terminology_tag, TERMINOLOGY)

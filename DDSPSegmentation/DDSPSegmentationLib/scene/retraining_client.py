@@ -11,8 +11,8 @@ from pathlib import Path
 
 from slicer.i18n import tr as _
 
-from ..engine.errors import Cancelled, DDSPSegmentationError, WorkerError
-from ..engine.images import write_text
+from ..engine.errors import Canceled, DDSPSegmentationError, WorkerError
+from ..engine.files import write_text
 from ..library.model_registry import ModelRegistry
 from ..library.model_version import ModelVersion
 from ..service.process_identity import process_birth
@@ -210,7 +210,7 @@ def fine_tune(
     if status.state == DONE:
         return ModelRegistry(folders[1]).version(status.version)
     if status.state == DISCARDED:
-        raise Cancelled()
+        raise Canceled()
     raise WorkerError(
         status.message or _("The retraining ended unexpectedly."),
         status.next_step or _("Resume it under Learn, or discard it there."),

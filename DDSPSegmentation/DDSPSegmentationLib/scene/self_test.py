@@ -124,7 +124,7 @@ class SelfTestChecks:
         ui.segmentButton.click()
         self.assertEqual(ui.segmentButton.text, _("Cancel"))
         ui.segmentButton.click()
-        self.waitFor(lambda: ui.segmentButton.text == _("Segment Prostate"), "the run is cancelled")
+        self.waitFor(lambda: ui.segmentButton.text == _("Segment Prostate"), "the run is canceled")
         self.assertEqual(slicer.util.getNodesByClass("vtkMRMLSegmentationNode"), [])
         ui.segmentButton.click()
         self.waitFor(lambda: ui.segmentButton.text == _("Segment Prostate"), "the run ends")

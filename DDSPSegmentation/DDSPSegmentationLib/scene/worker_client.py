@@ -13,7 +13,7 @@ from pathlib import Path
 import SimpleITK as sitk
 from slicer.i18n import tr as _
 
-from ..engine.errors import Cancelled, DDSPSegmentationError, StorageError, WorkerError
+from ..engine.errors import Canceled, DDSPSegmentationError, StorageError, WorkerError
 from ..engine.segmentation import Segmentation
 from ..service.protocol import check_hello, encode_line, error_of, garbled, segment_request
 from ..service.stored_segmentation import StoredSegmentation, write_temporary
@@ -143,7 +143,7 @@ class WorkerClient:
         Args:
             onResult: called with the answer; its probability and uncertainty are read when first asked for, and its
                 files go with it (see ``StoredSegmentation``).
-            onError: called with an error of the family, ``Cancelled`` among them.
+            onError: called with an error of the family, ``Canceled`` among them.
             onProgress: called with phase and fraction.
             settings: name, mode, threshold, bias_field, device, model, location, as ``service.runner.Runner`` has them.
 
@@ -172,21 +172,21 @@ class WorkerClient:
         return request_id
 
     def cancel(self) -> None:
-        """End the worker, and with it the request under way, which gets ``Cancelled``; another worker starts."""
+        """End the worker, and with it the request under way, which gets ``Canceled``; another worker starts."""
         if self._request is None:
             return
         self._end_worker()
-        self._answer_error(Cancelled())
+        self._answer_error(Canceled())
         self.start()
 
     def stop(self, wait: bool = False) -> None:
-        """End the worker for good; a request under way gets ``Cancelled``. A later ``start`` is welcome.
+        """End the worker for good; a request under way gets ``Canceled``. A later ``start`` is welcome.
 
         Args:
             wait: until the process is gone and everybody was told, a second at most; no callback comes afterwards.
         """
         self._end_worker()
-        self._answer_error(Cancelled())
+        self._answer_error(Canceled())
         self._tell_state()
         if wait:
             for worker in list(self._ending):
@@ -217,9 +217,7 @@ class WorkerClient:
                 raised.append(error)
                 self.cancel()
 
-        self.submit(
-            image, onProgress=tell, onResult=outcomes.append, onError=outcomes.append, **settings
-        )
+        self.submit(image, onProgress=tell, onResult=outcomes.append, onError=outcomes.append, **settings)
         loop = qt.QEventLoop()
         try:
             while not outcomes:

@@ -72,12 +72,12 @@ def _add_train_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--plan", choices=PLANS, default="improved", help="default: improved")
     help_text = "folds left out for validation, such as 0 or 0,1; 'all': train on every case"
     parser.add_argument("--fold", type=_folds, required=True, help=help_text)
-    parser.add_argument("--steps", type=_positive_int, help="optimiser steps (default: the plan's)")
+    parser.add_argument("--steps", type=_positive_int, help="optimizer steps (default: the plan's)")
     parser.add_argument("--minutes", type=_positive, help="stop after so long with a checkpoint")
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --output")
     _add_device(parser)
     parser.add_argument("--start-from", metavar="VERSION", help="begin with the weights of this model (name or folder)")
-    parser.add_argument("--licence", default="", metavar="TEXT", help="terms of the weights, kept in model.json")
+    parser.add_argument("--license", default="", metavar="TEXT", help="terms of the weights, kept in model.json")
     parser.add_argument("--cache", metavar="FOLDER", help="prepared scans (default: OUTPUT/cache)")
 
 

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 import SimpleITK as sitk
 
 from .. import __version__
-from ..engine.errors import Cancelled, DDSPSegmentationError, ModelError, StorageError, TorchMissingError
-from ..engine.images import write_text
-from ..engine.pictures import PROSTATE_COLOUR, contour_picture, thumbnail
+from ..engine.errors import Canceled, DDSPSegmentationError, ModelError, StorageError, TorchMissingError
+from ..engine.files import write_text
+from ..engine.pictures import PROSTATE_COLOR, contour_picture, thumbnail
 from ..engine.segmentation import Segmentation
 from ..library.folder_lock import FolderInUseError, FolderLock
 from .batch_record import BatchRecord, error_text, known_sha256, log_unexpected, without_folders
@@ -139,7 +139,7 @@ class _Batch:
                 self._one(case, number, len(cases))
         except _Stop as stop:
             self._end_early(stop.exit_code, str(stop))
-        except (KeyboardInterrupt, Cancelled):
+        except (KeyboardInterrupt, Canceled):
             reached = len(self._result.done) + len(self._result.unchanged) + len(self._result.failed)
             self._end_early(
                 EXIT_SOME_FAILED,
@@ -166,7 +166,7 @@ class _Batch:
             with self._record.running(case.name):
                 entry = self._segmented(case, identity)
             self._remove_kept_twins(case.name, entry["mask"]["sha256"])
-        except (KeyboardInterrupt, Cancelled):
+        except (KeyboardInterrupt, Canceled):
             raise
         except TorchMissingError as error:
             raise _Stop(EXIT_TORCH_MISSING, str(error)) from error
@@ -190,7 +190,7 @@ class _Batch:
         mask, picture, small = self._paths(case.name)
         if not mask.is_file():
             raise StorageError(f"'{mask.name}' was not written.", "Check the disk and try again.")
-        contour_picture(image, [(answer.mask, PROSTATE_COLOUR)], picture)
+        contour_picture(image, [(answer.mask, PROSTATE_COLOR)], picture)
         thumbnail(image, answer.mask, small)
         previous = self._record.entry(case.name).get("mask")
         if previous and previous["file"] != mask.name:

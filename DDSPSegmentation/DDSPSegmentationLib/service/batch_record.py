@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..engine.errors import DDSPSegmentationError, StorageError
-from ..engine.images import file_sha256, write_text
+from ..engine.files import file_sha256, write_text
 
 if TYPE_CHECKING:
     from .inputs import Skipped
@@ -72,9 +72,7 @@ class BatchRecord:
             "started": time.strftime("%Y-%m-%d %H:%M:%S"),
             "state": "running",
             "cases": {name: entry for name, entry in earlier.items() if name not in gone},
-            "skipped": [
-                {"name": without_folders(one.label), "reason": without_folders(one.reason)} for one in skipped
-            ],
+            "skipped": [{"name": without_folders(one.label), "reason": without_folders(one.reason)} for one in skipped],
         }
 
     def finish(self, message: str) -> None:

@@ -70,9 +70,7 @@ def segment(chosen: argparse.Namespace) -> int:
     return segment_inputs(chosen, _engine_case)
 
 
-def segment_inputs(
-    chosen: argparse.Namespace, make_segment_case: Callable[[argparse.Namespace], SegmentCase]
-) -> int:
+def segment_inputs(chosen: argparse.Namespace, make_segment_case: Callable[[argparse.Namespace], SegmentCase]) -> int:
     """Segment what the arguments name into their output folder, say how it went, return the exit code.
 
     Args:
@@ -168,7 +166,7 @@ def train(chosen: argparse.Namespace) -> int:
         cause = f"Folder '{Path(chosen.output).name}' already holds a training run."
         raise DatasetError(cause, "Add --resume to go on with it, or choose another output folder.")
     changes: dict[str, object] = {"steps": chosen.steps} if chosen.steps else {}
-    start_from, facts = None, {"licence": chosen.licence}
+    start_from, facts = None, {"license": chosen.license}
     if chosen.start_from:  # its architecture and preprocessing belong to the weights; what it measured stays on record
         network, parent = load_network(resolve_model(chosen.start_from))
         start_from = network.state_dict()
@@ -283,8 +281,8 @@ def info(chosen: argparse.Namespace) -> int:
     for title, facts in (("training", description.training), ("measured", description.metrics)):
         for key, value in facts.items():
             say(f"  {title}, {key}: {f'{len(value)} listed' if isinstance(value, (list, tuple)) else value}")
-    if description.licence:
-        say(f"  terms: {description.licence}")
+    if description.license:
+        say(f"  terms: {description.license}")
     if torch_there:
         from ..engine.network import NetworkSettings, summarize
 

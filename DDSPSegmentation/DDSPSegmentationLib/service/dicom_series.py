@@ -19,7 +19,7 @@ import SimpleITK as sitk
 
 from ..engine.errors import InputError
 from ..engine.images import silent_itk
-from .dicom_files import COLOUR, DicomFile, read_dicom_file
+from .dicom_files import COLOR, DicomFile, read_dicom_file
 
 MOST_DEGREES_FROM_AXIAL = 35.0
 SHORTEST_T2_ECHO_MS = 60.0
@@ -145,10 +145,10 @@ def _reason_to_skip(files: Sequence[DicomFile]) -> str | None:
     first = readable[0]
     if first.modality != "MR":
         return "not MR"
-    if first.photometric in COLOUR:
-        return "colour images"
+    if first.photometric in COLOR:
+        return "color images"
     if first.photometric == "MONOCHROME1":
-        return "inverted grey values"
+        return "inverted gray values"
     for pattern, meaning in _OTHER_NAMES:
         if pattern.search(first.names) or pattern.search(first.image_type):
             return f"its name or image type says {meaning}"
@@ -239,7 +239,7 @@ def _check_one_grid(files: Sequence[DicomFile], title: str) -> None:
 
 
 def _slice_spacing(stack: Sequence[DicomFile], normal: np.ndarray, title: str) -> float:
-    """The even distance in mm between neighbours of a stack sorted along its normal."""
+    """The even distance in mm between neighbors of a stack sorted along its normal."""
     if len(stack) == 1:
         return stack[0].thickness
     positions = np.array([file.position for file in stack])
@@ -292,7 +292,7 @@ def _voxels(stack: Sequence[DicomFile], title: str) -> np.ndarray:
             ) from error
         if pixels.size != file.size[0] * file.size[1]:
             raise InputError(
-                f"{title} has a slice that is no single grey image: {_named([file], stack)}.",
+                f"{title} has a slice that is no single gray image: {_named([file], stack)}.",
                 "Export the series again.",
             )
         slices.append(pixels.reshape(file.size[::-1]))

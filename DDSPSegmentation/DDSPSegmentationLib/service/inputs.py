@@ -15,8 +15,9 @@ from typing import Literal
 import SimpleITK as sitk
 
 from ..engine.errors import InputError
+from ..engine.files import file_sha256
 from ..engine.image_headers import detached_voxels
-from ..engine.images import file_sha256, image_suffix, read_image
+from ..engine.images import image_suffix, read_image
 from .dicom_files import read_dicom_file
 from .dicom_series import DicomSeries, files_below, load_series, series_among
 
@@ -150,9 +151,9 @@ def _look_at_file(path: Path, skipped: list[Skipped]) -> list[_Found]:
     if chosen is None or not chosen.series:
         skipped.append(Skipped(path.name, "is neither a supported image nor a DICOM image"))
         return []
-    neighbours = (neighbour for neighbour in sorted(path.parent.iterdir()) if neighbour.is_file())
-    same = ((neighbour, read_dicom_file(neighbour)) for neighbour in neighbours if image_suffix(neighbour) is None)
-    return [_directly_named(neighbour) for neighbour, file in same if file and file.series == chosen.series]
+    neighbors = (neighbor for neighbor in sorted(path.parent.iterdir()) if neighbor.is_file())
+    same = ((neighbor, read_dicom_file(neighbor)) for neighbor in neighbors if image_suffix(neighbor) is None)
+    return [_directly_named(neighbor) for neighbor, file in same if file and file.series == chosen.series]
 
 
 def _reason_to_skip(path: Path) -> str | None:

@@ -7,7 +7,7 @@ from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
-from ..engine.images import write_text
+from ..engine.files import write_text
 from ..engine.quality import DOUBTFUL_DICE
 from .batch_record import RESEARCH_ONLY, BatchRecord
 

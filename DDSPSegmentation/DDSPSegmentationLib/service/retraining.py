@@ -213,13 +213,13 @@ def retrain(
 
     Args:
         run_folder: see ``make_job``; its prepared scans, checkpoints and job are deleted at the end.
-        progress: called every few steps; ``pause``: called between steps, may wait and may raise Cancelled.
+        progress: called every few steps; ``pause``: called between steps, may wait and may raise Canceled.
 
     Returns:
         The candidate; it is not activated.
 
     Raises:
-        DatasetError, ModelError, DeviceError, TorchMissingError, StorageError, FolderInUseError, Cancelled: the run
+        DatasetError, ModelError, DeviceError, TorchMissingError, StorageError, FolderInUseError, Canceled: the run
             can be resumed unless the next step says otherwise.
     """
     require_torch()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ..engine.errors import Cancelled, DatasetError
+from ..engine.errors import Canceled, DatasetError
 from ..learning.training_log import line_progress
 from ..library.case_library import CaseLibrary
 from ..library.case_records import HOLD_OUT, TRAINING, StoredCase
@@ -30,7 +30,7 @@ def finetune(chosen: argparse.Namespace) -> int:
     try:
         with StopSignals(run.stop):
             version = run.run()
-    except Cancelled:
+    except Canceled:
         say("\nStopped. Go on with --resume.")
         return EXIT_SOME_FAILED
     discard_run(run_folder)

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from ..engine.errors import DatasetError, DDSPSegmentationError
-from ..engine.images import file_sha256, write_text
+from ..engine.files import file_sha256, write_text
 from ..learning.dataset import Case, read_dataset
 from ..library.case_intake import Scan
 from ..library.case_library import CaseLibrary

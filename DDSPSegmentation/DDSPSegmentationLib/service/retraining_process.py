@@ -23,7 +23,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..engine.errors import Cancelled, DDSPSegmentationError, DeviceError, StorageError, TorchMissingError, WorkerError
+from ..engine.errors import Canceled, DDSPSegmentationError, DeviceError, StorageError, TorchMissingError, WorkerError
 from ..library.folder_lock import FolderInUseError, FolderLock
 from ..library.model_registry import ModelRegistry
 from .process_identity import end_process, lower_priority, process_birth
@@ -219,7 +219,7 @@ class ReportedRun:
         """Retrain; whatever is raised is in the status, too.
 
         Raises:
-            FolderInUseError: another process is at work on this run; its status stays as it is. Cancelled: stopped.
+            FolderInUseError: another process is at work on this run; its status stays as it is. Canceled: stopped.
         """
         values = read_values(self._folder)
         if is_at_work(values) and values["pid"] not in (0, os.getpid()):
@@ -230,7 +230,7 @@ class ReportedRun:
         try:
             _load_torch()
             version = retrain(self._folder, self._tell, self._pause)
-        except (Cancelled, KeyboardInterrupt):
+        except (Canceled, KeyboardInterrupt):
             self._status.end(INTERRUPTED)
             raise
         except BaseException as error:
@@ -257,7 +257,7 @@ class ReportedRun:
                 pass
             self._status.set_state(RUNNING)
         if self._stopped.is_set():
-            raise Cancelled()
+            raise Canceled()
 
     def _watch(self) -> None:
         parent, birth = self._parent
@@ -314,7 +314,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         signal.signal(number, run.stop)
     try:
         run.run()
-    except Cancelled:
+    except Canceled:
         return EXIT_STOPPED
     except BaseException as error:
         _print_details(error)

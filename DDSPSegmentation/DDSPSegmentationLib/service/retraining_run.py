@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from .. import __version__
 from ..engine.errors import ModelError
-from ..engine.images import write_text
+from ..engine.files import write_text
 from ..engine.model import ModelDescription, describe_model, write_description
 from ..learning.comparison import compare_versions
 from ..learning.dataset import Case

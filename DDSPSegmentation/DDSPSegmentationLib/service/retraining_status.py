@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..engine.errors import DDSPSegmentationError, StorageError
-from ..engine.images import write_text
+from ..engine.files import write_text
 from .process_identity import process_birth
 from .retraining_job import JOB_FILE, RetrainingJob
 from .retraining_run import CURVE_FILE, STATUS_FILE, RetrainingProgress

@@ -140,9 +140,7 @@ class Worker:
         except OSError as error:
             cause = f"The temporary folder '{folder.parent}' cannot be written to: {os.strerror(error.errno)}."
             raise StorageError(cause, "Check it and its disk, then try again.") from error
-        segmentation = self._runner.segment(
-            image, progress=progress, **{name: request[name] for name in SETTINGS}
-        )
+        segmentation = self._runner.segment(image, progress=progress, **{name: request[name] for name in SETTINGS})
         return save_segmentation(segmentation, folder)
 
     def _log(self, request_id: str | None, text: str) -> None:

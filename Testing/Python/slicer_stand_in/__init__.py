@@ -29,8 +29,15 @@ from .python_qt import QtModule
 from .ui_files import QUiLoader
 
 __all__ = [
-    "Application", "add_hierarchy_items", "closeModule", "dialogs", "enterModule", "install", "leaveModule",
-    "openModule", "window",
+    "Application",
+    "add_hierarchy_items",
+    "closeModule",
+    "dialogs",
+    "enterModule",
+    "install",
+    "leaveModule",
+    "openModule",
+    "window",
 ]
 
 

@@ -67,8 +67,9 @@ class ctkCollapsibleButton(_HidesChildren, PythonQtMixin, QtWidgets.QAbstractBut
         self.contentsCollapsed.emit(not shown)
 
     def sizeHint(self):
-        header = QtCore.QSize(self.fontMetrics().horizontalAdvance(QtWidgets.QAbstractButton.text(self)) + 40,
-                              self._header_height())
+        header = QtCore.QSize(
+            self.fontMetrics().horizontalAdvance(QtWidgets.QAbstractButton.text(self)) + 40, self._header_height()
+        )
         layout = QtWidgets.QWidget.layout(self)
         return header.expandedTo(layout.totalSizeHint()) if layout is not None and self.isChecked() else header
 

@@ -73,9 +73,18 @@ class qMRMLNodeComboBox(PythonQtMixin, QtWidgets.QWidget):
     def __init__(self, parent=None):
         super().__init__(parent)
         self._options = {
-            "showHidden": False, "showChildNodeTypes": True, "noneEnabled": False, "addEnabled": True,
-            "removeEnabled": True, "editEnabled": False, "renameEnabled": False, "selectNodeUponCreation": True,
-            "noneDisplay": "None", "nodeTypes": [], "hideChildNodeTypes": [], "baseName": "",
+            "showHidden": False,
+            "showChildNodeTypes": True,
+            "noneEnabled": False,
+            "addEnabled": True,
+            "removeEnabled": True,
+            "editEnabled": False,
+            "renameEnabled": False,
+            "selectNodeUponCreation": True,
+            "noneDisplay": "None",
+            "nodeTypes": [],
+            "hideChildNodeTypes": [],
+            "baseName": "",
         }
         self._attributes = []
         self._scene = None
@@ -127,7 +136,8 @@ class qMRMLNodeComboBox(PythonQtMixin, QtWidgets.QWidget):
         hidden = hidden or any(node.IsA(name) for name in options["hideChildNodeTypes"])
         fits = all(
             node.GetAttribute(name) is not None and value in (None, node.GetAttribute(name))
-            for kind, name, value in self._attributes if node.IsA(kind)
+            for kind, name, value in self._attributes
+            if node.IsA(kind)
         )
         return of_class and fits and not hidden and node is not self._leaving
 
@@ -214,8 +224,9 @@ class qMRMLNodeComboBox(PythonQtMixin, QtWidgets.QWidget):
         node_id = node_id or ""
         if self._scene is None:
             self._requested = node_id
-        self._box.setCurrentIndex(self._box.findData(node_id) if node_id in self._ids or not node_id else
-                                  self._box.findData(""))
+        self._box.setCurrentIndex(
+            self._box.findData(node_id) if node_id in self._ids or not node_id else self._box.findData("")
+        )
 
     def setCurrentNodeIndex(self, index):
         self._box.setCurrentIndex(index + self._options["noneEnabled"])

@@ -21,8 +21,20 @@ from .parameter_validators import (
 from .parameter_widgets import Decimals, SingleStep
 
 __all__ = [
-    "Choice", "Decimals", "Default", "Exclude", "IsInstance", "Maximum", "Minimum", "NotNone", "SingleStep",
-    "SlicerParameterNamePropertyName", "Validator", "WithinRange", "isParameterNodeWrapper", "parameterNodeWrapper",
+    "Choice",
+    "Decimals",
+    "Default",
+    "Exclude",
+    "IsInstance",
+    "Maximum",
+    "Minimum",
+    "NotNone",
+    "SingleStep",
+    "SlicerParameterNamePropertyName",
+    "Validator",
+    "WithinRange",
+    "isParameterNodeWrapper",
+    "parameterNodeWrapper",
 ]
 
 SlicerParameterNamePropertyName = "SlicerParameterName"

@@ -16,8 +16,11 @@ NoneType = type(None)
 def storage_for(hint):
     """The storage of an annotated or plain type, with the validators of its annotations."""
     kind, annotations = split_annotations(hint)
-    validators = [one() if isinstance(one, type) else one for one in annotations
-                  if isinstance(one, Validator) or isinstance(one, type) and issubclass(one, Validator)]
+    validators = [
+        one() if isinstance(one, type) else one
+        for one in annotations
+        if isinstance(one, Validator) or isinstance(one, type) and issubclass(one, Validator)
+    ]
     if typing.get_origin(kind) in (typing.Union, types.UnionType):
         return _Union([storage_for(choice) for choice in typing.get_args(kind)], validators)
     if kind is list or typing.get_origin(kind) is list:
@@ -29,8 +32,9 @@ def storage_for(hint):
     if isinstance(kind, type) and issubclass(kind, slicer.vtkMRMLNode):
         return _Node([IsInstance(kind), *validators])
     if isinstance(kind, type) and issubclass(kind, enum.Enum):
-        return _Text(kind, lambda value: value.name, lambda text: kind[text], next(iter(kind)),
-                     [IsInstance(kind), *validators])
+        return _Text(
+            kind, lambda value: value.name, lambda text: kind[text], next(iter(kind)), [IsInstance(kind), *validators]
+        )
     if kind is bool:
         return _Text(bool, str, lambda text: text == "True", False, [NotNone(), IsInstance(bool), *validators])
     if kind in (int, float, str) or kind in (pathlib.Path, pathlib.PurePath):

@@ -65,8 +65,11 @@ def dressed(thing):
 
 def _plain(argument):
     """PySide6 looks for its own classes, so findChildren(qt.QWidget) hands it the one underneath."""
-    return argument.__dict__["qt_class"] if isinstance(argument, _WrappedType) and "qt_class" in argument.__dict__ \
+    return (
+        argument.__dict__["qt_class"]
+        if isinstance(argument, _WrappedType) and "qt_class" in argument.__dict__
         else argument
+    )
 
 
 def _call(method, *arguments, **named):
@@ -97,8 +100,11 @@ class Signal:
         # PySide6 counts a slot's parameters to choose what it sends, so the slot must name them.
         count = self._parameter_count() if self._count is None else self._count
         receive = (
-            lambda: run_slot(slot, ()), lambda a: run_slot(slot, (a,)), lambda a, b: run_slot(slot, (a, b)),
-            lambda a, b, c: run_slot(slot, (a, b, c)), lambda a, b, c, d: run_slot(slot, (a, b, c, d)),
+            lambda: run_slot(slot, ()),
+            lambda a: run_slot(slot, (a,)),
+            lambda a, b: run_slot(slot, (a, b)),
+            lambda a, b, c: run_slot(slot, (a, b, c)),
+            lambda a, b, c, d: run_slot(slot, (a, b, c, d)),
         )[count]
         self._bound().connect(receive)
         self._sender.__dict__.setdefault("_slots", []).append((self._name, slot, receive))

@@ -10,9 +10,20 @@ import vtk
 
 
 class SampleDataSource:
-    def __init__(self, sampleName=None, sampleDescription=None, uris=None, fileNames=None, nodeNames=None,
-                 checksums=None, loadFiles=None, customDownloader=None, thumbnailFileName=None, loadFileTypes=None,
-                 loadFileProperties=None):
+    def __init__(
+        self,
+        sampleName=None,
+        sampleDescription=None,
+        uris=None,
+        fileNames=None,
+        nodeNames=None,
+        checksums=None,
+        loadFiles=None,
+        customDownloader=None,
+        thumbnailFileName=None,
+        loadFileTypes=None,
+        loadFileProperties=None,
+    ):
         self.sampleName = sampleName
         self.sampleDescription = sampleDescription or sampleName
         self.thumbnailFileName, self.customDownloader = thumbnailFileName, customDownloader

@@ -9,9 +9,17 @@ from .segment_effects import EFFECT_NAMES, Effect, stroke
 
 COLUMNS = 2
 FLAGS = (
-    "readOnly", "unorderedEffectsVisible", "segmentationNodeSelectorVisible", "sourceVolumeNodeSelectorVisible",
-    "autoShowSourceVolumeNode", "maskingSectionVisible", "specifyGeometryButtonVisible", "show3DButtonVisible",
-    "addRemoveSegmentButtonsVisible", "switchToSegmentationsButtonVisible", "jumpToSelectedSegmentEnabled",
+    "readOnly",
+    "unorderedEffectsVisible",
+    "segmentationNodeSelectorVisible",
+    "sourceVolumeNodeSelectorVisible",
+    "autoShowSourceVolumeNode",
+    "maskingSectionVisible",
+    "specifyGeometryButtonVisible",
+    "show3DButtonVisible",
+    "addRemoveSegmentButtonsVisible",
+    "switchToSegmentationsButtonVisible",
+    "jumpToSelectedSegmentEnabled",
     "undoEnabled",
 )
 
@@ -53,8 +61,10 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):
         self._watched.add(self._history, "ModifiedEvent", lambda caller, event: self._update_undo_buttons())
 
     def _build(self):
-        make = {name: wrapped(getattr(QtWidgets, name)) for name in
-                ("QFormLayout", "QGridLayout", "QGroupBox", "QHBoxLayout", "QPushButton", "QToolButton")}
+        make = {
+            name: wrapped(getattr(QtWidgets, name))
+            for name in ("QFormLayout", "QGridLayout", "QGroupBox", "QHBoxLayout", "QPushButton", "QToolButton")
+        }
         form = make["QFormLayout"](self)
         form.setContentsMargins(0, 0, 0, 0)
         self._segmentation_box, self._source_box = qMRMLNodeComboBox(), qMRMLNodeComboBox()
@@ -324,8 +334,13 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):
 
     def installKeyboardShortcuts(self, parent=None):
         self.uninstallKeyboardShortcuts()
-        actions = {"Z": self.undo, "Ctrl+Z": self.undo, "Y": self.redo, "Ctrl+Y": self.redo,
-                   "Esc": lambda: self.setActiveEffect(None)}
+        actions = {
+            "Z": self.undo,
+            "Ctrl+Z": self.undo,
+            "Y": self.redo,
+            "Ctrl+Y": self.redo,
+            "Esc": lambda: self.setActiveEffect(None),
+        }
         for number, name in enumerate(self._order[:10] or EFFECT_NAMES[:10], 1):
             actions[str(number % 10)] = self._chooser(name, toggles=True)
         for key, action in actions.items():

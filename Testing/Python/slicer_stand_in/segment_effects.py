@@ -8,8 +8,20 @@ from vtk.util.numpy_support import vtk_to_numpy
 from .signals import Signals
 
 EFFECT_NAMES = (
-    "Paint", "Draw", "Erase", "Level tracing", "Grow from seeds", "Fill between slices", "Threshold", "Margin",
-    "Hollow", "Smoothing", "Scissors", "Islands", "Logical operators", "Mask volume",
+    "Paint",
+    "Draw",
+    "Erase",
+    "Level tracing",
+    "Grow from seeds",
+    "Fill between slices",
+    "Threshold",
+    "Margin",
+    "Hollow",
+    "Smoothing",
+    "Scissors",
+    "Islands",
+    "Logical operators",
+    "Mask volume",
 )
 
 
@@ -71,4 +83,3 @@ def _fill_sphere(labelmap, center, radius):
     voxels = vtk_to_numpy(labelmap.GetPointData().GetScalars())
     voxels[:] = inside.transpose(2, 1, 0).ravel()
     labelmap.Modified()
-

@@ -56,4 +56,3 @@ class _Loader(QtUiTools.QUiLoader):
         made.setObjectName(name)
         self.made.append(made)
         return made
-

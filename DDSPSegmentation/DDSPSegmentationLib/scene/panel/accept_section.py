@@ -149,7 +149,8 @@ class AcceptSection:
         take_back(last.library, last.node, last.stored)
         self._last = None
         words = (
-            _("Case {number} was taken back; it is in the trash of the library.") if last.stored.is_new
+            _("Case {number} was taken back; it is in the trash of the library.")
+            if last.stored.is_new
             else _("Case {number} is again as it was before.")
         )
         return words.format(number=last.stored.case.number)

@@ -194,8 +194,7 @@ class AdvancedSection:
         """Command line that segments a folder of scans without a window."""
         script = self._modulePath.parent / "Scripts" / "segment_batch.py"
         return (
-            f'"{slicerProgram()}" --no-splash --no-main-window --python-script "{script}" -- '
-            f'"SCANS" --output "RESULTS"'
+            f'"{slicerProgram()}" --no-splash --no-main-window --python-script "{script}" -- "SCANS" --output "RESULTS"'
         )
 
     def _onBatch(self, checked: bool = False) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import slicer
 from slicer.i18n import tr as _
 
-from ...engine.errors import Cancelled
+from ...engine.errors import Canceled
 from ...library.case_library import HOLD_OUT, TRAINING, CaseLibrary, StoredCase
 from ...library.model_registry import ModelRegistry
 from ..case_exchange import case_number, cases_to_accept_next, reopen, results_that_are
@@ -217,7 +217,8 @@ class CasesSection:
         chosen = self._chosen()
         self._say(_("Answer the question above."))
         text = (
-            _("Delete case {number}?").format(number=case_number(chosen[0])) if len(chosen) == 1
+            _("Delete case {number}?").format(number=case_number(chosen[0]))
+            if len(chosen) == 1
             else _("Delete {count} cases?").format(count=len(chosen))
         )
         self._ask(
@@ -293,7 +294,7 @@ class CasesSection:
         self._tell(_("Case {number} of {count}: {name}").format(number=index + 1, count=count, name=name))
         slicer.app.processEvents()
         if self._isCanceled or self._isOver:
-            raise Cancelled
+            raise Canceled
 
     def _onImport(self, checked: bool = False) -> None:
         self._copy(self.ui.importCasesButton, _("Folder of scans and masks"), self._import)

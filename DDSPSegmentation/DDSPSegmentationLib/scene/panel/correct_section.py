@@ -109,7 +109,8 @@ class CorrectSection(VTKObservationMixin):
         """Enable Reset where it would change something."""
         self.ui.resetButton.enabled = edited
         self.ui.resetButton.toolTip = (
-            _("Brings the network's contour back. Undo brings yours back.") if edited
+            _("Brings the network's contour back. Undo brings yours back.")
+            if edited
             else _("The contour is still as the network made it.")
         )
 

@@ -256,9 +256,7 @@ class ModelsSection:
         import qt
 
         kind = _("Exported version (*.zip)")
-        return qt.QFileDialog.getOpenFileName(
-            slicer.util.mainWindow(), _("Import a Version"), qt.QDir.homePath(), kind
-        )
+        return qt.QFileDialog.getOpenFileName(slicer.util.mainWindow(), _("Import a Version"), qt.QDir.homePath(), kind)
 
     def askForFileToExport(self, name: str) -> str:
         """Where to write; empty when the user thinks better of it."""

@@ -78,11 +78,15 @@ class ResultSection:
         ui.psaSpinBox.value = 0.0 if self._node is None else psa_of(self._node)
         self._filling = False
         ui.volumeLabel.text = "" if found is None else _("{ml:.1f} ml").format(ml=found.volume_ml)
-        ui.sizeLabel.text = "" if found is None else _("{lr:.0f} x {ap:.0f} x {cc:.0f} mm (LR x AP x CC)").format(
-            lr=found.left_right_mm, ap=found.antero_posterior_mm, cc=found.cranio_caudal_mm
+        ui.sizeLabel.text = (
+            ""
+            if found is None
+            else _("{lr:.0f} x {ap:.0f} x {cc:.0f} mm (LR x AP x CC)").format(
+                lr=found.left_right_mm, ap=found.antero_posterior_mm, cc=found.cranio_caudal_mm
+            )
         )
-        ui.ellipsoidLabel.text = "" if found is None else _("{ml:.1f} ml (LR x AP x CC x pi/6)").format(
-            ml=found.ellipsoid_volume_ml
+        ui.ellipsoidLabel.text = (
+            "" if found is None else _("{ml:.1f} ml (LR x AP x CC x pi/6)").format(ml=found.ellipsoid_volume_ml)
         )
         ui.psaDensityLabel.text = self._densityText()
         ui.diceLabel.text = "" if facts is None else self._diceText(facts)

@@ -180,7 +180,8 @@ class RetrainSection:
         ui.retrainButton.text = _("Cancel") if isRunning else _("Start Retraining")
         ui.retrainButton.enabled = not reason
         ui.retrainButton.toolTip = reason or (
-            _("End the retraining; no version is made.") if isRunning
+            _("End the retraining; no version is made.")
+            if isRunning
             else _("Make a new version of the network from your cases; the active one stays until you activate it.")
         )
         ui.retrainLabel.text = self._planText()
@@ -257,7 +258,8 @@ class RetrainSection:
         button.text = _("Hide Curve") if self._curve.isShown else _("Show Curve")
         button.enabled = hasPoints
         button.toolTip = (
-            _("Loss and Dice of the retraining, step by step, as a chart.") if hasPoints
+            _("Loss and Dice of the retraining, step by step, as a chart.")
+            if hasPoints
             else _("There is a curve once a retraining has taken its first steps.")
         )
 

@@ -152,7 +152,8 @@ class ReviewSection:
             button.checked = False
         button.enabled = edited
         button.toolTip = (
-            _("Shows the contour as the network made it instead of yours.") if edited
+            _("Shows the contour as the network made it instead of yours.")
+            if edited
             else _("The contour is still as the network made it.")
         )
 

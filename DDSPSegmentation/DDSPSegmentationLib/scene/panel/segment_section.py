@@ -9,7 +9,7 @@ from collections.abc import Callable
 import slicer
 from slicer.i18n import tr as _
 
-from ...engine.errors import Cancelled, DDSPSegmentationError
+from ...engine.errors import Canceled, DDSPSegmentationError
 from .. import results
 from ..conversion import image_from_volume_node, lps_from_ras
 from ..locations import location_of, start_placing
@@ -88,7 +88,8 @@ class SegmentSection:
         button.text = _("Cancel") if self.isRunning else _("Segment Prostate")
         button.enabled = not reason
         button.toolTip = reason or (
-            _("End the run; nothing in the scene changes.") if self.isRunning
+            _("End the run; nothing in the scene changes.")
+            if self.isRunning
             else _("Outline the prostate in the chosen volume.")
         )
         if self.ui.locationSelector.currentNode() is not self._parameters().location:
@@ -234,7 +235,7 @@ class SegmentSection:
         if run is not self._run:
             return
         self._end()
-        if isinstance(error, Cancelled):
+        if isinstance(error, Canceled):
             self._say(_("Canceled; nothing was changed. Press Segment Prostate to start again."))
         else:
             self._say(str(error))

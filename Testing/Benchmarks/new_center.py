@@ -1,12 +1,12 @@
 """Does fine-tuning help at a hospital that the network never saw, and what does it forget? One command.
 
-    python Testing/Benchmarks/new_centre.py PROMISE12 --output FOLDER [--centre RUNMC] [--shift coil|resolution|none]
+    python Testing/Benchmarks/new_center.py PROMISE12 --output FOLDER [--center RUNMC] [--shift coil|resolution|none]
 
-PROMISE12 is a folder with images/, labels/, index.csv (centres) and folds.json. A base model is trained without the
-centre, and without fold 0 of the other centres, which show what is forgotten. The centre's cases are split once into
+PROMISE12 is a folder with images/, labels/, index.csv (centers) and folds.json. A base model is trained without the
+center, and without fold 0 of the other centers, which show what is forgotten. The center's cases are split once into
 halves. The base model is fine-tuned, exactly as the panel does it, on 3 and on 5 cases of one half, and tested on all
-cases of the other; then the halves are swapped, so that every case of the centre is tested once for each number.
-With --shift the centre's scans are changed first: a bright endorectal coil, or half the resolution.
+cases of the other; then the halves are swapped, so that every case of the center is tested once for each number.
+With --shift the center's scans are changed first: a bright endorectal coil, or half the resolution.
 
 A run that was stopped goes on where it was. Figures: OUTPUT/results.json, and the table that is printed.
 """
@@ -28,7 +28,8 @@ import numpy as np  # noqa: E402
 import SimpleITK as sitk  # noqa: E402
 
 from DDSPSegmentationLib.engine.devices import set_threads  # noqa: E402
-from DDSPSegmentationLib.engine.images import write_image, write_text  # noqa: E402
+from DDSPSegmentationLib.engine.files import write_text  # noqa: E402
+from DDSPSegmentationLib.engine.images import write_image  # noqa: E402
 from DDSPSegmentationLib.engine.segmenter import Segmenter  # noqa: E402
 from DDSPSegmentationLib.learning.calibration import dice  # noqa: E402
 from DDSPSegmentationLib.learning.dataset import Case, prepare_dataset, read_dataset, split_folds  # noqa: E402
@@ -44,20 +45,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dataset", type=Path)
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--centre", default="RUNMC")
+    parser.add_argument("--center", default="RUNMC")
     parser.add_argument("--shift", choices=("none", "coil", "resolution"), default="none")
     chosen = parser.parse_args()
     set_threads()
     cases = read_dataset(chosen.dataset)
     fold = set(split_folds(cases, [chosen.dataset])[0])
-    centre = [case for case in cases if case.centre == chosen.centre]
-    others = [case for case in cases if case.centre != chosen.centre]
+    center = [case for case in cases if case.center == chosen.center]
+    others = [case for case in cases if case.center != chosen.center]
     forgetting = [case for case in others if case.name in fold]
     base = train_base([case for case in others if case.name not in fold], chosen.output)
-    folder = chosen.output / f"{chosen.centre}-{chosen.shift}"
+    folder = chosen.output / f"{chosen.center}-{chosen.shift}"
     if chosen.shift != "none":
-        centre = [shifted(case, chosen.shift, folder / "scans") for case in centre]
-    results = run(base, centre, forgetting, folder)
+        center = [shifted(case, chosen.shift, folder / "scans") for case in center]
+    results = run(base, center, forgetting, folder)
     print(report(results))
 
 
@@ -71,13 +72,13 @@ def train_base(cases: list[Case], output: Path) -> Path:
     return output / "base" / "model"
 
 
-def run(base: Path, centre: list[Case], forgetting: list[Case], folder: Path) -> dict:
+def run(base: Path, center: list[Case], forgetting: list[Case], folder: Path) -> dict:
     """Fine-tune on 3 and 5 cases of each half, and test every version on all cases that it has not seen."""
-    names = [case.name for case in centre]
+    names = [case.name for case in center]
     random.Random(0).shuffle(names)
     half = (len(names) + 1) // 2
     halves = {"A": names[:half], "B": names[half:]}
-    by_name = {case.name: case for case in (*centre, *forgetting)}
+    by_name = {case.name: case for case in (*center, *forgetting)}
     results_file = folder / "results.json"
     results = json.loads(results_file.read_text()) if results_file.is_file() else {"halves": halves, "runs": {}}
 
@@ -97,9 +98,7 @@ def run(base: Path, centre: list[Case], forgetting: list[Case], folder: Path) ->
             assert not set(training) & set(halves[tested])
             print(f"fine-tuning on {count} cases of half {trained}", flush=True)
             started = time.monotonic()
-            tuned = FineTuner(
-                base, [by_name[name] for name in training], folder / key, progress=show_progress
-            ).run()
+            tuned = FineTuner(base, [by_name[name] for name in training], folder / key, progress=show_progress).run()
             minutes = (time.monotonic() - started) / 60
             after = dice_of(tuned.folder, [by_name[name] for name in halves[tested]] + forgetting)
             results["runs"][key] = {
@@ -174,12 +173,12 @@ def report(results: dict) -> str:
     for count in COUNTS:
         runs = [results["runs"][f"{half}{count}"] for half in "AB"]
         after = {name: value for run in runs for name, value in run["after"].items() if name in tested}
-        minutes = ' and '.join(f'{run["minutes"]:.1f}' for run in runs)
+        minutes = " and ".join(f"{run['minutes']:.1f}" for run in runs)
         lines += [f"{count} cases ({minutes} min), tested on n={len(after)}"]
         for title, names, values in (
-            ("new centre", sorted(after), after),
-            ("other centres, first version", forgotten, runs[0]["after"]),
-            ("other centres, second version", forgotten, runs[1]["after"]),
+            ("new center", sorted(after), after),
+            ("other centers, first version", forgotten, runs[0]["after"]),
+            ("other centers, second version", forgotten, runs[1]["after"]),
         ):
             differences = [values[name] - before[name] for name in names]
             low, high = interval(differences)

@@ -1,0 +1,122 @@
+"""Files that are never half there: written aside, then renamed; with JSON, folders and checksums."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import secrets
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import TypeVar
+
+from .errors import InputError, StorageError
+
+_SHARING_SECONDS = 2.0
+
+T = TypeVar("T")
+
+
+def write_aside(path: Path, suffix: str, write: Callable[[Path], None]) -> None:
+    """Let ``write`` fill a file of another name beside ``path``, flush it to the disk, then rename it to ``path``.
+
+    Args:
+        suffix: of the file written aside, for writers that go by it.
+
+    Raises:
+        StorageError: disk full, no permission or no folder; nothing is left behind.
+    """
+    aside = path.parent / f".ddsp-{secrets.token_hex(6)}{suffix}"
+    try:
+        with open(aside, "xb"):
+            pass
+        write(aside)
+        with open(aside, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    except (OSError, RuntimeError, InputError) as error:
+        raise _storage_error(path, error) from error
+    finally:
+        with suppress(OSError):
+            aside.unlink()
+
+
+def write_text(text: str, path: str | os.PathLike) -> None:
+    """Write UTF-8 text aside in the same folder, then rename.
+
+    Raises:
+        StorageError: no permission, no folder, or disk full.
+    """
+    write_aside(Path(path), ".txt", lambda aside: aside.write_bytes(text.encode("utf-8")))
+
+
+def write_json(values: object, path: str | os.PathLike) -> None:
+    """Write a value as indented JSON, see :func:`write_text`."""
+    write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", path)
+
+
+def make_folder(folder: str | os.PathLike, advice: str = "Choose a folder you may write to.") -> Path:
+    """Make a folder with its parents, unless it is there.
+
+    Args:
+        advice: the next step that an error names.
+
+    Raises:
+        StorageError: it cannot be made.
+    """
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"Folder '{folder.name}' cannot be made ({error.strerror}).", advice) from error
+    return folder
+
+
+def retry_while_open(action: Callable[[], T]) -> T:
+    """Do it; on Windows try again for a while where another process has the file open at this moment."""
+    give_up = time.monotonic() + (_SHARING_SECONDS if sys.platform == "win32" else 0)
+    while True:
+        try:
+            return action()
+        except (PermissionError, StorageError) as error:
+            refused = isinstance(error, PermissionError) or isinstance(error.__cause__, PermissionError)
+            if not refused or time.monotonic() >= give_up:
+                raise
+            time.sleep(0.05)
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, read in blocks. Raises OSError."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _storage_error(path: Path, error: Exception) -> StorageError:
+    number = error.errno if isinstance(error, OSError) else None
+    try:
+        full = number is None and shutil.disk_usage(path.parent).free < 1 << 20
+    except OSError:
+        full = False
+    if full or number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return StorageError(f"'{path.name}' could not be written: the disk is full.", "Free some space and try again.")
+    if number in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return StorageError(
+            f"'{path.name}' could not be written: no permission.",
+            "Choose a folder you may write to, or close the program that has the file open.",
+        )
+    if number in (errno.ENOENT, errno.ENOTDIR):
+        return StorageError(
+            f"'{path.name}' could not be written: its folder does not exist.", "Create the folder first."
+        )
+    reason = os.strerror(number) if number else "it did not arrive whole on the disk, which may be full"
+    return StorageError(
+        f"'{path.name}' could not be written: {reason}.", "Free some space or check the drive, then try again."
+    )
