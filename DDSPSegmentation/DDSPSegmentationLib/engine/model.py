@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .errors import ModelError, StorageError
-from .files import file_sha256, write_text
+from .files import file_sha256, write_json
+from .scan_identity import ScanIdentity, SeenScans
 
 if TYPE_CHECKING:
     from .network import DDSPConvNet
@@ -37,6 +38,7 @@ class ModelDescription:
         network, preprocessing: settings as dictionaries (see ``NetworkSettings``, ``PreprocessingSettings``).
         calibration: knots of the monotone map from soft Dice to expected Dice, ``{"soft_dice": [...], "dice": [...]}``.
         training: plan, steps, training cases by id, parent version; ``metrics``: measured figures; ``license``: terms.
+        seen: the scans that it or a version it came from was trained on, see :meth:`was_trained_on`.
     """
 
     version: str
@@ -48,6 +50,20 @@ class ModelDescription:
     metrics: dict = field(default_factory=dict)
     license: str = ""
     date: str = ""
+    seen: SeenScans = field(default_factory=SeenScans)
+
+    def was_trained_on(self, scan: ScanIdentity) -> bool | None:
+        """Whether this version, or one that it came from, saw a scan in training or rehearsal.
+
+        Decided by the voxels, never by a name; a copy at another resolution, renamed or cropped is recognized, see
+        ``scan_identity``.
+
+        Returns:
+            ``None`` where nobody can tell: the version came without the list of what it saw.
+        """
+        if self.seen.find(scan):
+            return True
+        return False if self.seen.known else None
 
 
 def builtin_model_folder() -> Path:
@@ -77,6 +93,7 @@ def describe_model(folder: Path | str | None = None) -> ModelDescription:
                 f"Model '{folder.name}' has schema version {schema}; this version reads {SCHEMA_VERSION}.",
                 "Update the extension, or choose another model.",
             )
+        values["seen"] = SeenScans.from_dict(values["seen"]) if "seen" in values else SeenScans()
         if "licence" in values:  # as it was spelled until 2026
             values["license"] = values.pop("licence")
         return ModelDescription(**values)
@@ -199,5 +216,5 @@ def _present(folder: Path) -> Path:
 
 def write_description(folder: Path, description: ModelDescription) -> None:
     """Replace model.json atomically."""
-    values = {"schema_version": SCHEMA_VERSION, **vars(description)}
-    write_text(json.dumps(values, indent=2) + "\n", folder / DESCRIPTION_FILE)
+    values = {"schema_version": SCHEMA_VERSION, **vars(description), "seen": description.seen.to_dict()}
+    write_json(values, folder / DESCRIPTION_FILE)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -10,12 +9,11 @@ import numpy as np
 import SimpleITK as sitk
 
 from ..engine.images import read_mask
+from ..engine.scan_identity import ScanIdentity
 from .case_checks import check_case
 from .case_records import StoredCase
-from .near_copies import ScanTexture
 from .patients import Patients
 
-_OFF_ROUND_MM = 0.0013  # what is halfway between two hundredths then is no spacing that a scanner has
 STATES = {True: "corrected", False: "unedited"}  # of a mask, by whether a person edited it
 
 
@@ -44,19 +42,12 @@ class Scan:
     source_name: str = ""
 
     @cached_property
-    def texture(self) -> ScanTexture:
-        return ScanTexture(self.image)
+    def identity(self) -> ScanIdentity:
+        return ScanIdentity(self.image)
 
     def content(self, patients: Patients) -> str:
         """A salted hash of size, spacing and values, whatever type the values are kept in."""
-        return patients.pseudonym("image", self._digest)
-
-    @cached_property
-    def _digest(self) -> bytes:
-        voxels = np.ascontiguousarray(sitk.GetArrayViewFromImage(self.image), dtype="<f4")
-        # Spacings differ in their last digits by who read the scan. Without the shift 0.625 would round either way.
-        grid = repr((self.image.GetSize(), [round(step + _OFF_ROUND_MM, 2) for step in self.image.GetSpacing()]))
-        return hashlib.sha256(grid.encode() + hashlib.sha256(voxels).digest()).digest()
+        return patients.pseudonym("image", bytes.fromhex(self.identity.digest))
 
     def plain_image(self) -> sitk.Image:
         """A copy without names, dates and whatever else a reader put into its dictionary."""

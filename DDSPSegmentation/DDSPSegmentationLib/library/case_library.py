@@ -349,7 +349,7 @@ class CaseLibrary:
         known = patients.images.get(scan.content(patients))
         if known is not None:
             return known.patient, patients.recognize(scan.patient_key, known.patient)
-        twin = patients.near_copy(scan.texture)
+        twin = patients.near_copy(scan.identity.texture)
         if twin is not None:
             there = twin.case if twin.case in self._files.ids() else f"{twin.case}, which was deleted"
             warning = f"The scan looks like a copy of case {there}; it counts as the same patient."
@@ -367,7 +367,7 @@ class CaseLibrary:
         about = {"label": scan.label, "scanner": scan.scanner, "source_name": scan.source_name, "content": content}
         case = StoredCase(case_id, patients.next_number, patient, split, **about, revisions=(), folder=self.folder)
         patients.next_number += 1
-        patients.images[content] = KnownImage(patient, case_id, scan.texture.fingerprint(patients.salt))
+        patients.images[content] = KnownImage(patient, case_id, scan.identity.texture.fingerprint(patients.salt))
         return case
 
     def _revise(

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from ..engine.errors import DatasetError, StorageError
 from ..engine.files import write_aside, write_text
+from ..engine.scan_identity import LIMIT, ScanTexture
 from .case_records import HOLD_OUT, SCHEMA_VERSION, TRAINING, check_schema
-from .near_copies import LIMIT, ScanTexture
 
 FIRST_ALL_TRAINING = 4
 ONE_IN = 5

@@ -227,7 +227,7 @@ def _decide(cases: Sequence[Case], library: CaseLibrary, pause: Callable[[], Non
             continue
         patient = memory.patient_of(memory.pseudonym("patient", case.patient))
         known = case.name in known_names or patient in memory.splits or scan.content(memory) in memory.images
-        if known or memory.near_copy(scan.texture):
+        if known or memory.near_copy(scan.identity.texture):
             known_patients.add(case.patient)
     for case in cases:
         if case.patient in known_patients:

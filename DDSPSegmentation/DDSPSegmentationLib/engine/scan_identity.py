@@ -1,9 +1,15 @@
-"""Recognizes a scan that was stored before, although its file or its values changed."""
+"""Recognizes a scan by what is in it: a digest of its voxels, and a fingerprint that outlives resampling.
+
+Names decide nothing: files are renamed, and every hospital has a Case01.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import SimpleITK as sitk
@@ -15,6 +21,103 @@ DETAIL_MM, SURROUNDINGS_MM = 2.0, 6.0
 WINDOW = (5, 16, 16)  # half extents in steps (z, y, x)
 PAIR_STEPS = (2.0, 10.0)
 SHIFTS = (3, 4, 4)  # in steps either way (z, y, x)
+SALT_BYTES = 32
+_OFF_ROUND_MM = 0.0013  # what is halfway between two hundredths then is no spacing that a scanner has
+
+
+def voxel_digest(image: sitk.Image) -> str:
+    """SHA-256 of size, spacing and values of a scan, whatever type the values are kept in; no salt, 64 digits."""
+    voxels = np.ascontiguousarray(sitk.GetArrayViewFromImage(image), dtype="<f4")
+    # Spacings differ in their last digits by who read the scan. Without the shift 0.625 would round either way.
+    grid = repr((image.GetSize(), [round(step + _OFF_ROUND_MM, 2) for step in image.GetSpacing()]))
+    return hashlib.sha256(grid.encode() + hashlib.sha256(voxels).digest()).hexdigest()
+
+
+class ScanIdentity:
+    """What a scan is recognized by; both parts are computed when they are first asked for."""
+
+    def __init__(self, image: sitk.Image):
+        self._image = image
+
+    @cached_property
+    def digest(self) -> str:
+        """See :func:`voxel_digest`."""
+        return voxel_digest(self._image)
+
+    @cached_property
+    def texture(self) -> ScanTexture:
+        return ScanTexture(self._image)
+
+
+@dataclass(frozen=True)
+class SeenScan:
+    """A scan that a version saw: its name there, its digest, and its fingerprint under its group's salt."""
+
+    name: str
+    digest: str
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class SeenGroup:
+    """The scans of one training, with the random salt (hexadecimal) that their fingerprints were read under."""
+
+    salt: str
+    scans: tuple[SeenScan, ...]
+
+
+@dataclass(frozen=True)
+class SeenScans:
+    """Every scan that a version or one that it came from was trained on or rehearsed.
+
+    Attributes:
+        groups: one for each training, the version's own last.
+        known: whether the list is whole; a version that was exported without it, or made before there was one, is not.
+    """
+
+    groups: tuple[SeenGroup, ...] = ()
+    known: bool = False
+    _digests: frozenset[str] = field(init=False, repr=False, compare=False, default=frozenset())
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_digests", frozenset(scan.digest for group in self.groups for scan in group.scans))
+
+    def find(self, scan: ScanIdentity) -> str:
+        """Name of the scan that this one is, or is a copy of; "" when it is none of them."""
+        if scan.digest in self._digests:
+            return next(seen.name for group in self.groups for seen in group.scans if seen.digest == scan.digest)
+        for group in self.groups:
+            prints = {str(number): seen.fingerprint for number, seen in enumerate(group.scans)}
+            nearest, distance = scan.texture.nearest(prints, bytes.fromhex(group.salt))
+            if nearest and distance <= LIMIT:
+                return group.scans[int(nearest)].name
+        return ""
+
+    def with_training(self, scans: Sequence[tuple[str, ScanIdentity]]) -> SeenScans:
+        """This and the scans (name, identity) of one training more, under a salt of its own."""
+        if not scans:
+            return self
+        salt = secrets.token_bytes(SALT_BYTES)
+        seen = tuple(SeenScan(name, scan.digest, scan.texture.fingerprint(salt)) for name, scan in scans)
+        return SeenScans((*self.groups, SeenGroup(salt.hex(), seen)), self.known)
+
+    def to_dict(self) -> dict:
+        """As model.json keeps it."""
+        groups = [{"salt": group.salt, "scans": [vars(scan) for scan in group.scans]} for group in self.groups]
+        return {"known": self.known, "groups": groups}
+
+    @classmethod
+    def from_dict(cls, values: dict) -> SeenScans:
+        """Raises ValueError, KeyError, TypeError or AttributeError for what is damaged."""
+        groups = []
+        for group in values["groups"]:
+            scans = tuple(SeenScan(str(scan["name"]), scan["digest"], scan["fingerprint"]) for scan in group["scans"])
+            if len(bytes.fromhex(group["salt"])) != SALT_BYTES:
+                raise ValueError("a salt of another length")
+            if any(len(bytes.fromhex(s.digest)) != 32 or len(bytes.fromhex(s.fingerprint)) != BITS // 8 for s in scans):
+                raise ValueError("a digest or fingerprint of another length")
+            groups.append(SeenGroup(group["salt"], scans))
+        return cls(tuple(groups), values["known"] is True)
 
 
 class ScanTexture:
