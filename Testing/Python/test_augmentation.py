@@ -12,6 +12,7 @@ from DDSPSegmentationLib.learning import augmentation
 from DDSPSegmentationLib.learning.augmentation import (
     PAPER_AUGMENTATION,
     AugmentationSettings,
+    _thick_slices,
     bspline_deformation,
     cubic_bspline_basis,
     jacobian_determinant,
@@ -94,6 +95,7 @@ def test_samples_do_not_touch_the_global_random_numbers():
         {"bias": 0.5},
         {"coil": 1.0},
         {"blur": 1.0},
+        {"thick": 1.0},
     ],
     ids=lambda changes: list(changes)[-1],
 )
@@ -373,3 +375,29 @@ def test_bias_field_and_coil_are_smooth_positive_changes():
         assert max(part.diff(dim=axis).abs().max() for axis in range(3)) < 0.2
     brightest = np.unravel_index(int(spot.argmax()), SIZE)
     assert brightest[1] > SIZE[1] / 2  # behind the gland
+
+
+# ---- thick slices
+
+
+def test_thick_slices_lose_detail_through_plane_and_keep_it_in_plane():
+    """Lines across the slices are averaged away, lines within a slice stay."""
+    z, y, _ = torch.meshgrid(*(torch.arange(n) for n in (24, 40, 40)), indexing="ij")
+    for seed in range(8):
+        across, within = (_thick_slices((axis % 2).float(), torch.Generator().manual_seed(seed)) for axis in (z, y))
+        assert across.shape == within.shape == z.shape
+        assert float(across.std()) < 0.6 * float((z % 2).float().std())
+        assert torch.allclose(within, (y % 2).float(), atol=1e-5)
+
+
+def test_thick_slices_keep_a_ramp_where_it_is():
+    ramp = torch.arange(24.0)[:, None, None].expand(24, 8, 8)
+    for seed in range(8):
+        found = _thick_slices(ramp, torch.Generator().manual_seed(seed))
+        assert float((found - ramp)[5:-5].abs().max()) < 1e-4
+
+
+def test_the_same_seed_gives_the_same_sample_whether_or_not_thick_slices_exist():
+    """A draw of its own, made only where it is wanted: runs of earlier plans stay repeatable."""
+    plain = crop_of(EVERYTHING, 7)[0]
+    assert torch.equal(plain, crop_of(replace(EVERYTHING, thick=0.0), 7)[0])

@@ -19,6 +19,7 @@ from DDSPSegmentationLib.learning.dataset import (
     prepare_case,
     prepare_dataset,
     read_dataset,
+    read_datasets,
     select_folds,
     split_folds,
 )
@@ -370,6 +371,57 @@ def test_a_fold_parts_all_cases_in_two_and_none_trains_on_all():
         training, validation = select_folds(cases, folds, [fold])
         assert {case.name for case in validation} == set(folds[fold]) and len(training) + len(validation) == 7
     assert select_folds(cases, folds, []) == (cases, [])
+
+
+# ---- several data sets
+
+
+def two_datasets(folder):
+    """Five patients with folds.json, and three scans: one of such a patient, two of new ones."""
+    one = write_images_and_labels(folder / "one", [f"a{number}" for number in range(5)])
+    (one / "folds.json").write_text(json.dumps({"folds": [[f"a{number}"] for number in range(5)]}))
+    other = write_images_and_labels(folder / "other", ["b0", "b1", "b2"])
+    (other / "index.csv").write_text("case,centre,patient\nb0,X,a3\nb1,X,b1\nb2,X,b2\n")
+    return one, other
+
+
+def test_scans_of_one_patient_in_two_data_sets_never_part(tmp_path):
+    folders = two_datasets(tmp_path)
+    cases = read_datasets(folders)
+    folds = split_folds(cases, folders)
+    assert [name for fold in folds for name in fold if name.startswith("a")] == [f"a{number}" for number in range(5)]
+    assert "b0" in folds[3] and sorted(name for fold in folds for name in fold) == sorted(case.name for case in cases)
+    new = [fold for fold in folds if {"b1", "b2"} & set(fold)]
+    assert len(new) == 2 and all(len(fold) == 2 for fold in new)  # spread, into the smallest folds
+    training, left_out = select_folds(cases, folds, [0, 3])
+    assert {case.patient for case in training}.isdisjoint(case.patient for case in left_out)
+    assert {"a0", "a3", "b0"} <= {case.name for case in left_out}
+
+
+def test_two_data_sets_with_a_case_of_one_name_are_refused(tmp_path):
+    folders = [write_images_and_labels(tmp_path / folder, ["Case00"]) for folder in ("one", "other")]
+    with pytest.raises(DatasetError, match="Case00"):
+        read_datasets(folders)
+
+
+def test_fold_files_of_two_data_sets_that_part_a_patient_are_refused(tmp_path):
+    one, other = two_datasets(tmp_path)
+    (other / "folds.json").write_text(json.dumps({"folds": [["b0"], ["b1"], ["b2"]]}))
+    with pytest.raises(DatasetError, match="a3"):
+        split_folds(read_datasets([one, other]), [one, other])
+
+
+def test_all_57_shared_patients_lie_in_five_folds_with_every_centre_spread(real_scans):
+    folders = [real_scans / "promise12", real_scans / "prostate3t"]
+    cases = read_datasets(folders)
+    folds = split_folds(cases, folders)
+    patient_of = {case.name: case.patient for case in cases}
+    patients = [{patient_of[name] for name in fold} for fold in folds]
+    assert len(cases) == 66 and sorted(map(len, patients)) == [11, 11, 11, 12, 12]
+    assert len(set().union(*patients)) == sum(map(len, patients)) == 57
+    for center in ("BIDMC", "HK", "UCL", "RUNMC", "RUNMC-Trio"):
+        counts = [sum(case.name in fold and case.center == center for case in cases) for fold in folds]
+        assert min(counts) >= 1 and max(counts) - min(counts) <= 2
 
 
 # ---- preparation and cache

@@ -7,6 +7,7 @@ import torch
 
 from DDSPSegmentationLib.engine.losses import (
     LOSSES,
+    dsc_cross_entropy,
     dsc_loss,
     jaccard_loss,
     multi_supervision,
@@ -180,6 +181,13 @@ def test_cross_entropy_of_a_certain_but_wrong_prediction_is_finite(wrong):
     prediction = torch.full_like(reference, wrong)
     assert math.isfinite(float(reweighted_cross_entropy(prediction, reference)))
     assert gradient(reweighted_cross_entropy, prediction, reference).isfinite().all()
+
+
+def test_dsc_and_cross_entropy_are_added():
+    prediction, reference = a_case((4, 4, 4), torch.float64)
+    plain = torch.nn.functional.binary_cross_entropy(prediction, reference)
+    expected = float(dsc_loss(prediction, reference) + plain)
+    assert float(dsc_cross_entropy(prediction, reference)) == pytest.approx(expected, rel=1e-12)
 
 
 def test_multi_supervision_adds_the_weighted_losses_of_the_outputs():

@@ -155,6 +155,12 @@ def test_half_of_the_samples_come_without_bias_field_correction(tmp_path):
         assert abs(found - share) < (0.2 if share == 0.5 else 1e-9)
 
 
+def test_crops_are_small_at_first_and_then_as_large_as_the_network_expects(tmp_path):
+    trainer = toy_trainer(tmp_path, toy_plan(steps=4, small_crop=(8, 16, 16)))
+    sizes = [tuple(trainer.make_batch(step, 0)[0].shape[2:]) for step in range(4)]
+    assert sizes == [(8, 16, 16)] * 2 + [(16, 32, 32)] * 2
+
+
 # ---- steps
 
 
