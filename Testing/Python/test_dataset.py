@@ -282,18 +282,24 @@ def respaced(mask):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda mask: mask[:-1], "'Case07': the mask has .39, 36, 12. voxels, the scan .40, 36, 12."),
+        (lambda mask: sitk.ConstantPad(mask, (0, 0, 0), (1, 0, 0)), "'Case07': The mask .*41x36x12 .*40x36x12"),
         (lambda mask: mask * 0, "'Case07': the mask is empty"),
-        (lambda mask: moved(mask, 3.0), "'Case07': the mask lies up to 5.2 mm off the scan"),
-        (respaced, "'Case07': the mask lies up to 3.9 mm off the scan"),
-        (lambda mask: sitk.DICOMOrient(mask, "RAS"), "'Case07': the mask lies up to"),
+        (lambda mask: moved(mask, 3.0), "'Case07': The mask lies on another grid .*origin 8, -4, 14"),
+        (respaced, "'Case07': The mask lies on another grid .*2.1x2x4 mm"),
+        (lambda mask: sitk.DICOMOrient(mask, "RAS"), "'Case07': The mask lies on another grid"),
     ],
-    ids=["another size", "empty", "moved", "other spacing", "flipped"],
+    ids=["larger", "empty", "moved", "other spacing", "flipped"],
 )
 def test_mask_that_does_not_fit_its_scan_names_the_case_and_caches_nothing(tmp_path, change, words):
     with pytest.raises(DatasetError, match=words):
         prepare_changed(tmp_path, change)
     assert not (tmp_path / "cache").exists()
+
+
+def test_mask_saved_no_larger_than_its_gland_trains_as_the_whole_one_does(tmp_path):
+    (whole,) = prepare_changed(tmp_path / "whole", lambda mask: mask)
+    (cropped,) = prepare_changed(tmp_path / "cropped", lambda mask: mask[10:31, 8:29, 2:11])
+    assert_same_arrays(whole, cropped)
 
 
 def test_mask_within_the_rounding_of_a_header_fits(tmp_path):

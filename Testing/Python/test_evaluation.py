@@ -392,14 +392,28 @@ def test_a_pair_that_cannot_be_compared_is_a_row_and_the_others_are_evaluated(fo
     for name in ("good", "other-grid", "damaged", "scan"):
         write_image(gland(), predictions / f"{name}.nrrd")
         write_image(gland(), references / f"{name}.nrrd")
-    write_image(gland(size=(40, 36, 10)), references / "other-grid.nrrd")
+    write_image(sitk.BinShrink(gland(), (2, 2, 1)), references / "other-grid.nrrd")
     (predictions / "damaged.nrrd").write_bytes((predictions / "damaged.nrrd").read_bytes()[:200])
     write_image(scan(), predictions / "scan.nrrd")
     summary = evaluate_folders(predictions, references, output)
     errors = {result.name: result.error for result in summary.results}
     assert errors["good"] == ""
-    assert "40x36x12 voxels" in errors["other-grid"] and "40x36x10 voxels" in errors["other-grid"]
+    assert "40x36x12 voxels" in errors["other-grid"] and "20x18x12 voxels" in errors["other-grid"]
     assert "damaged.nrrd" in errors["damaged"] and "scan.nrrd" in errors["scan"]
+
+
+def test_masks_saved_no_larger_than_their_glands_are_compared_as_the_whole_ones_are(folders):
+    predictions, references, output = folders
+    for name, predicted, expected in (
+        ("whole", gland(1.0), gland()),
+        ("reference", gland(1.0), gland()[10:32, 8:29, 1:11]),
+        ("prediction", gland(1.0)[10:33, 8:29, 1:11], gland()),
+        ("both", gland(1.0)[11:33, 8:29, 1:11], gland()[10:32, 7:28, :12]),
+    ):
+        write_image(predicted, predictions / f"{name}.nrrd")
+        write_image(expected, references / f"{name}.nrrd")
+    results = {result.name: result for result in evaluate_folders(predictions, references, output).results}
+    assert len(results) == 4 and all(result.regions == results["whole"].regions for result in results.values())
 
 
 def test_two_files_of_one_stem_are_an_error_row_that_names_both(folders):

@@ -7,7 +7,6 @@ challenge's own second-reader figures are not public in full, so they are a tabl
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,11 +15,11 @@ import numpy as np
 import SimpleITK as sitk
 
 from .errors import DatasetError
+from .grids import describe_grid, same_grid
 from .image_headers import SHEAR_TOLERANCE, shear_of
 
 REGIONS = ("whole", "base", "apex")
 METRICS = ("dsc", "jaccard", "arvd_percent", "abd_mm", "hd95_mm")
-GRID_TOLERANCE_VOXELS = 0.1
 
 
 @dataclass(frozen=True)
@@ -138,8 +137,7 @@ def promise12_style_score(
 def check_same_grid(prediction: sitk.Image, reference: sitk.Image) -> None:
     """Raise DatasetError unless both are 3D scalar images whose voxels lie at the same places.
 
-    Origins, spacings and directions may differ by what a file format rounds off: no corner may be farther than a tenth
-    of the smallest voxel edge from its counterpart.
+    Which places are the same is up to ``same_grid``.
     """
     for role, mask in (("prediction", prediction), ("reference", reference)):
         if mask.GetDimension() != 3 or mask.GetNumberOfComponentsPerPixel() != 1:
@@ -150,32 +148,11 @@ def check_same_grid(prediction: sitk.Image, reference: sitk.Image) -> None:
             )
         if shear_of(np.reshape(mask.GetDirection(), (3, 3))) > SHEAR_TOLERANCE:
             raise DatasetError(f"The {role} has axes that are not orthogonal.", "Resample it on an orthogonal grid.")
-    tolerance = GRID_TOLERANCE_VOXELS * min(reference.GetSpacing())
-    if prediction.GetSize() != reference.GetSize() or _largest_corner_shift(prediction, reference) > tolerance:
+    if not same_grid(prediction, reference):
         raise DatasetError(
             f"The prediction's grid ({describe_grid(prediction)}) is not the reference's ({describe_grid(reference)}).",
             "Compare masks of the same scan, or resample one onto the other's grid.",
         )
-
-
-def describe_grid(image: sitk.Image) -> str:
-    """Size, spacing, origin and direction of an image in one line."""
-
-    def listed(values: tuple[float, ...]) -> str:
-        return ", ".join(f"{value:.4g}" for value in values)
-
-    return (
-        f"{'x'.join(map(str, image.GetSize()))} voxels of {'x'.join(f'{step:.4g}' for step in image.GetSpacing())} mm, "
-        f"origin {listed(image.GetOrigin())}, direction {listed(image.GetDirection())}"
-    )
-
-
-def _largest_corner_shift(one: sitk.Image, other: sitk.Image) -> float:
-    corners = itertools.product(*((0, size - 1) for size in one.GetSize()))
-    return max(
-        math.dist(one.TransformIndexToPhysicalPoint(corner), other.TransformIndexToPhysicalPoint(corner))
-        for corner in corners
-    )
 
 
 def _crop_caudal_to_cranial(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-PLAUSIBLE_VOLUME_ML = (10.0, 250.0)
+USUAL_VOLUME_ML = (10.0, 250.0)
 DOUBTFUL_DICE = 0.85
 GOOD_DICE = 0.87
 LARGE_COMPONENT = 0.05  # of the gland's volume
@@ -101,6 +101,13 @@ def _non_decreasing(values: np.ndarray, weights: Sequence[int]) -> np.ndarray:
     return np.concatenate([np.full(int(count), mean) for mean, _, count in pools])
 
 
+def unusual_volume(volume_ml: float) -> list[str]:
+    """A warning when few prostates have this volume."""
+    low, high = USUAL_VOLUME_ML
+    usual = low <= volume_ml <= high
+    return [] if usual else [f"The volume of {volume_ml:.0f} ml is outside the usual {low:.0f}-{high:.0f} ml."]
+
+
 def find_warnings(
     volume_ml: float,
     touches: Sequence[str],
@@ -122,9 +129,7 @@ def find_warnings(
         warnings.append(
             f"The gland touches the {sides} edge of the scan; part of it may be missing and the volume too small."
         )
-    low, high = PLAUSIBLE_VOLUME_ML
-    if not low <= volume_ml <= high:
-        warnings.append(f"The volume of {volume_ml:.0f} ml is outside the usual {low:.0f}-{high:.0f} ml.")
+    warnings += unusual_volume(volume_ml)
     large = sum(share > LARGE_COMPONENT for share in component_shares)
     if large:
         warnings.append(f"{large + 1} separate parts were found; only the largest is kept.")

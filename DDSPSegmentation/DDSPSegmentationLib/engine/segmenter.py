@@ -18,7 +18,7 @@ from .inference import GlandPredictor, Prediction
 from .model import load_network
 from .preprocessing import BIAS_FIELD_MODES, Grid, PreprocessingSettings, prepare
 from .quality import UNCALIBRATED, expected_dice, find_warnings, slice_doubts, soft_dice, uncertainty_map
-from .segmentation import MODES, Segmentation, acquired_axis, measure_gland
+from .segmentation import MODES, Segmentation, acquired_axis, connected_parts, measure_gland
 
 Progress = Callable[[str, float], None]
 NOT_AXIAL = "The slices are not axial; the network was trained on axial scans alone."
@@ -171,7 +171,7 @@ def _index_inside(grid: Grid, location: tuple[float, float, float], image: sitk.
 
 
 def largest_component(inside: np.ndarray) -> tuple[np.ndarray, list[float]]:
-    """Largest 6-connected component with its holes filled, and the sizes of the others relative to it.
+    """Largest part (see ``connected_parts``) with its holes filled, and the sizes of the others relative to it.
 
     Args:
         inside: bool (z, y, x).
@@ -179,9 +179,8 @@ def largest_component(inside: np.ndarray) -> tuple[np.ndarray, list[float]]:
     if not inside.any():
         return inside, []
     box = _bounding_box(inside, margin=1)
-    labels = sitk.RelabelComponent(sitk.ConnectedComponent(sitk.GetImageFromArray(inside[box].astype(np.uint8))))
-    counts = np.bincount(sitk.GetArrayViewFromImage(labels).ravel())[1:]
-    filled = sitk.BinaryFillhole(sitk.Cast(labels == 1, sitk.sitkUInt8))
+    labels, counts = connected_parts(inside[box])
+    filled = sitk.BinaryFillhole(sitk.GetImageFromArray((labels == 1).astype(np.uint8)))
     result = np.zeros_like(inside)
     result[box] = sitk.GetArrayViewFromImage(filled) != 0
     return result, (counts[1:] / counts[0]).tolist()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import itertools
 import json
 import os
 import random
@@ -19,6 +18,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from ..engine.errors import DatasetError, StorageError
+from ..engine.grids import on_grid
 from ..engine.image_headers import check_nifti, detached_voxels
 from ..engine.images import check_image, read_image, read_mask
 from ..engine.preprocessing import PreprocessingSettings, prepare
@@ -49,14 +49,24 @@ class Case:
         Raises:
             InputError, DatasetError: the file cannot be read, or is no T2 scan of the prostate.
         """
-        image = None if self.volume is None else _volume_of_4d(self.image_path, self.volume)
-        image = read_image(self.image_path) if image is None else image
+        image = self._read_image()
         check_image(image, self.name)
         return image
 
     def load_mask(self) -> sitk.Image:
-        """The expert's mask as 0 and 1 (zones merged), on the scan's grid."""
-        return sitk.Cast(read_mask(self.label_path) > 0, sitk.sitkUInt8)
+        """The expert's mask as 0 and 1 (zones merged), exactly on the scan's grid, see ``on_grid``.
+
+        Raises:
+            InputError, DatasetError: a file cannot be read, or the mask lies on another grid.
+        """
+        try:
+            return on_grid(read_mask(self.label_path), self._read_image())
+        except DatasetError as error:
+            raise DatasetError(f"Case '{self.name}': {error.cause}", error.next_step) from error
+
+    def _read_image(self) -> sitk.Image:
+        image = None if self.volume is None else _volume_of_4d(self.image_path, self.volume)
+        return read_image(self.image_path) if image is None else image
 
 
 def _volume_of_4d(path: Path, volume: int) -> sitk.Image | None:
@@ -307,28 +317,14 @@ class PreparedCase:
 def prepare_case(case: Case, settings: PreprocessingSettings) -> PreparedCase:
     """Preprocess one case as inference does, with and without bias-field correction."""
     image, mask = case.load_image(), case.load_mask()
-    _check_mask(mask, image, case.name)
-    mask.CopyInformation(image)
+    if not sitk.GetArrayViewFromImage(mask).any():
+        raise DatasetError(f"Case '{case.name}': the mask is empty.", "Draw the prostate or take the case out.")
     corrected, grid = prepare(image, settings)
     uncorrected, _ = prepare(image, replace(settings, bias_field="off"))
     label = grid.to_network(grid.canonical_array(mask))
     if not (label >= 0.5).any():
         raise DatasetError(f"Case '{case.name}': the mask is smaller than a voxel.", "Draw the prostate.")
     return _packed(case.name, corrected, uncorrected, label)
-
-
-def _check_mask(mask: sitk.Image, image: sitk.Image, name: str) -> None:
-    """The mask lies on the scan's own grid, within half a voxel at every corner, and is not empty."""
-    redraw = "Draw or resample the mask on the scan's own grid."
-    if mask.GetSize() != image.GetSize():
-        raise DatasetError(f"Case '{name}': the mask has {mask.GetSize()} voxels, the scan {image.GetSize()}.", redraw)
-    corners = itertools.product(*((0, n - 1) for n in image.GetSize()))
-    places = [[np.array(grid.TransformIndexToPhysicalPoint(corner)) for grid in (mask, image)] for corner in corners]
-    distance = max(float(np.linalg.norm(one - other)) for one, other in places)
-    if not distance <= min(image.GetSpacing()) / 2:
-        raise DatasetError(f"Case '{name}': the mask lies up to {distance:.2g} mm off the scan.", redraw)
-    if not sitk.GetArrayViewFromImage(mask).any():
-        raise DatasetError(f"Case '{name}': the mask is empty.", "Draw the prostate or take the case out.")
 
 
 def _packed(name: str, corrected: np.ndarray, uncorrected: np.ndarray, label: np.ndarray) -> PreparedCase:

@@ -13,6 +13,7 @@ import SimpleITK as sitk
 
 from ..engine.errors import Canceled, DatasetError, DDSPSegmentationError, StorageError
 from ..engine.files import write_text
+from ..engine.grids import on_one_grid
 from ..engine.images import image_suffix, read_mask
 from ..engine.metrics import (
     REGIONS,
@@ -252,7 +253,8 @@ def evaluate_folders(
 
     The stem is the file's name without suffix and without a trailing ``_segmentation``; where a folder holds both
     Case00.mhd and Case00_segmentation.mhd, the scan is left aside. Files without a partner are named in the summary;
-    a pair that cannot be read or compared is a row with its reason. There is no image here, hence no contour picture.
+    a pair that cannot be read or compared is a row with its reason; a mask saved no larger than its gland, as Slicer
+    does, is completed. There is no image here, hence no contour picture.
 
     Raises:
         DatasetError: a folder is missing or nothing pairs.
@@ -315,7 +317,8 @@ def _read_pair(stem: str, predicted: Sequence[Path], expected: Sequence[Path]) -
         if len(paths) > 1:
             return FailedCase(stem, "", f"Several {kind} have its name: {', '.join(path.name for path in paths)}.")
     try:
-        return EvaluationCase(stem, "", None, read_mask(predicted[0]), read_mask(expected[0]))
+        masks = on_one_grid(read_mask(predicted[0]), read_mask(expected[0]))
+        return EvaluationCase(stem, "", None, *masks)
     except DDSPSegmentationError as error:
         return FailedCase(stem, "", str(error))
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 
 import numpy as np
 import SimpleITK as sitk
 
 from ..engine.errors import DatasetError, InputError
+from ..engine.grids import on_grid
 from ..engine.images import check_image
-from ..engine.metrics import describe_grid
+from ..engine.quality import unusual_volume
+from ..engine.segmentation import connected_parts
 
 POSSIBLE_VOLUME_ML = (5.0, 500.0)
-USUAL_VOLUME_ML = (10.0, 300.0)
 SECOND_GLAND = 0.1  # of the largest part's volume
 # Of 40 PROMISE12 cases from four centers none lies farther off the middle than 8, 21 and 16 mm.
 USUAL_OFFSET_MM = {"left-right": 12.0, "antero-posterior": 30.0, "cranio-caudal": 25.0}
@@ -28,7 +28,7 @@ def check_case(
 
     Args:
         image: the T2 scan.
-        mask: any value but 0 is prostate (zones are merged); on the scan's grid within half a voxel.
+        mask: any value but 0 is prostate (zones are merged); on the scan's grid, see ``on_grid``.
         prediction: the network's mask on the same grid.
 
     Returns:
@@ -66,9 +66,7 @@ def check_mask(mask: sitk.Image) -> list[str]:
     inside = sitk.GetArrayViewFromImage(mask) != 0
     if not inside.any():
         raise DatasetError("The mask is empty.", "Draw the prostate first.")
-    parts = sitk.ConnectedComponent(mask, True)
-    voxel_ml = math.prod(mask.GetSpacing()) / 1000
-    volumes = np.sort(np.bincount(sitk.GetArrayViewFromImage(parts).ravel())[1:])[::-1] * voxel_ml
+    volumes = connected_parts(inside)[1] * math.prod(mask.GetSpacing()) / 1000
     shown = " and ".join(f"{volume:.1f}" for volume in volumes[:2])
     if volumes.size > 1 and volumes[1] > SECOND_GLAND * volumes[0]:
         raise DatasetError(
@@ -89,32 +87,11 @@ def check_mask(mask: sitk.Image) -> list[str]:
             f"The mask has {count} apart from the gland, the largest of {volumes[1]:.2f} ml. "
             "Remove what is not prostate (Islands in the Segment Editor)."
         )
-    if not USUAL_VOLUME_ML[0] <= total <= USUAL_VOLUME_ML[1]:
-        warnings.append(
-            f"The volume of {total:.0f} ml is outside the usual {USUAL_VOLUME_ML[0]:.0f}-{USUAL_VOLUME_ML[1]:.0f} ml."
-        )
+    warnings += unusual_volume(total)
     edges = [np.take(inside, index, axis).any() for axis in range(3) for index in (0, -1)]
     if any(edges):
         warnings.append("The mask touches the edge of the scan; part of the gland may be missing.")
     return warnings + _far_off(mask, inside)
-
-
-def on_grid(mask: sitk.Image, image: sitk.Image, what: str) -> sitk.Image:
-    """The mask as 0 and 1 with the very geometry of the scan, from which it may differ by half a voxel.
-
-    Raises:
-        DatasetError: it lies on another grid.
-    """
-    redraw = "Draw it on this scan, or resample it to the scan's grid."
-    if mask.GetDimension() != 3 or mask.GetNumberOfComponentsPerPixel() != 1:
-        raise DatasetError(f"The {what} is not a 3D image with one value in each voxel.", redraw)
-    if mask.GetSize() != image.GetSize() or _largest_shift(mask, image) > min(image.GetSpacing()) / 2:
-        raise DatasetError(
-            f"The {what} lies on another grid ({describe_grid(mask)}) than the scan ({describe_grid(image)}).", redraw
-        )
-    binary = sitk.GetImageFromArray((sitk.GetArrayViewFromImage(mask) > 0).astype(np.uint8))
-    binary.CopyInformation(image)
-    return binary
 
 
 def dice_of(one: sitk.Image, other: sitk.Image) -> float:
@@ -122,13 +99,6 @@ def dice_of(one: sitk.Image, other: sitk.Image) -> float:
     first, second = (sitk.GetArrayViewFromImage(mask) != 0 for mask in (one, other))
     total = int(first.sum()) + int(second.sum())
     return 2 * int((first & second).sum()) / total if total else 1.0
-
-
-def _largest_shift(one: sitk.Image, other: sitk.Image) -> float:
-    """In mm, of any corner; NaN counts as infinitely far."""
-    corners = itertools.product(*((0, size - 1) for size in one.GetSize()))
-    shifts = [math.dist(*(grid.TransformIndexToPhysicalPoint(corner) for grid in (one, other))) for corner in corners]
-    return max(shift if math.isfinite(shift) else math.inf for shift in shifts)
 
 
 def _far_off(mask: sitk.Image, inside: np.ndarray) -> list[str]:

@@ -12,12 +12,12 @@ import SimpleITK as sitk
 
 from ..engine.errors import DatasetError, DDSPSegmentationError, StorageError
 from ..engine.files import make_folder, retry_while_open
+from ..engine.grids import on_grid
 from ..engine.images import read_image, read_mask, write_image
-from .case_checks import on_grid
 from .case_files import CaseFiles
 from .case_intake import STATES, Accepted, Scan, accept, placed_as, same_mask
 from .case_records import HOLD_OUT, TRAINING, Revision, StoredCase
-from .case_transfer import ImportReport, export_cases, find_pairs, load_pair
+from .case_transfer import ImportReport, export_cases, find_pairs
 from .folder_lock import FolderInUseError, FolderLock
 from .patients import KnownImage, Patients, read_patients
 
@@ -233,7 +233,7 @@ class CaseLibrary:
                 failed[name] = pair.reason
                 continue
             try:
-                image, mask = load_pair(pair)
+                image, mask = pair.case.load_image(), pair.case.load_mask()
                 accepted = accept(image, mask, None, "imported")
                 scan = Scan(image, pair.patient, scanner=pair.case.center, source_name=name)
                 result = self._add(scan, accepted, seen, again=False)

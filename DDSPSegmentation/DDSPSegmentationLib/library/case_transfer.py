@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import SimpleITK as sitk
-
 from ..engine.errors import DatasetError, StorageError
 from ..engine.files import write_aside
 from ..engine.images import image_suffix
@@ -81,30 +79,6 @@ def _scan_of(stem: str) -> str | None:
     ending = next((ending for ending in MASK_ENDINGS if bare.lower().endswith(ending) and bare.lower() != ending), "")
     bare = bare[: len(bare) - len(ending)]
     return None if bare == stem else bare
-
-
-def load_pair(pair: Pair) -> tuple[sitk.Image, sitk.Image]:
-    """Scan and mask; a mask that covers a part of the scan's own voxels, as Slicer saves it, is completed.
-
-    Raises:
-        InputError, DatasetError: one of them cannot be read.
-    """
-    image, mask = pair.case.load_image(), pair.case.load_mask()
-    if mask.GetSize() != image.GetSize() and _is_part_of(mask, image):
-        mask = sitk.Resample(mask, image, sitk.Transform(), sitk.sitkNearestNeighbor, 0)
-    return image, mask
-
-
-def _is_part_of(mask: sitk.Image, image: sitk.Image) -> bool:
-    first = image.TransformPhysicalPointToContinuousIndex(mask.GetOrigin())
-    last = image.TransformPhysicalPointToContinuousIndex(
-        mask.TransformIndexToPhysicalPoint([count - 1 for count in mask.GetSize()])
-    )
-    places = zip(first, last, mask.GetSize(), image.GetSize(), strict=True)
-    return all(
-        abs(start - round(start)) < 0.1 and abs(end - start - (count - 1)) < 0.1 and start > -0.5 and end < size - 0.5
-        for start, end, count, size in places
-    )
 
 
 def export_cases(cases: Sequence[StoredCase], folder: Path, progress: Callable[[int, int, str], None]) -> int:
