@@ -21,6 +21,8 @@ test: export OMP_NUM_THREADS := 1
 test:
 	@sh requirements/install.sh test
 	@$(PYTHON_OF_VENV) -m ruff check .
+	@$(PYTHON_OF_VENV) -m ruff format --check .
+	@$(PYTHON_OF_VENV) -m mypy
 	@$(PYTHON_OF_VENV) -m pytest -n 2 --dist loadfile
 
 screenshots:

@@ -22,7 +22,7 @@ _SHARING_SECONDS = 2.0
 T = TypeVar("T")
 
 
-def write_aside(path: Path, suffix: str, write: Callable[[Path], None]) -> None:
+def write_aside(path: Path, suffix: str, write: Callable[[Path], object]) -> None:
     """Let ``write`` fill a file of another name beside ``path``, flush it to the disk, then rename it to ``path``.
 
     Args:

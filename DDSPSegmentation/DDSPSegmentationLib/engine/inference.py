@@ -150,11 +150,12 @@ class GlandPredictor:
             sorted({*range(0, max(room, 0) + 1, half), max(room, 0)}) if room > 0 else [-((-room) // 2)]
             for room, half in zip(np.array(self.volume.shape) - self.size, self.size // 2, strict=True)
         ]
-        best, most = None, 0.0
+        best: dict = {}
+        most = 0.0
         for start in itertools.product(*starts):
             crop = self._crop(np.array(start))
             mass = float(crop.mean(axis=0).clip(0.5).sum())
-            if best is None or mass > most:
+            if not best or mass > most:
                 best, most = {tuple(start): crop}, mass
         (start, crop) = next(iter(best.items()))
         center = _gland_center(crop.mean(axis=0))
@@ -176,10 +177,10 @@ class GlandPredictor:
                     continue
                 shifted = np.array(start)
                 shifted[axis] += direction * (self.size[axis] // 3)
-                shifted = tuple(self._start(shifted + (self.size - 1) / 2))
-                if shifted not in tiles:
-                    tiles[shifted] = self._crop(np.array(shifted))
-                    waiting.append(shifted)
+                beyond = tuple(self._start(shifted + (self.size - 1) / 2))
+                if beyond not in tiles:
+                    tiles[beyond] = self._crop(np.array(beyond))
+                    waiting.append(beyond)
         return tiles
 
     def _blend(self, tiles: dict) -> Prediction:
@@ -187,12 +188,10 @@ class GlandPredictor:
         total = np.zeros((len(self.branches), *self.volume.shape), np.float32)
         weights = np.zeros(self.volume.shape, np.float32)
         for start, crop in tiles.items():
-            target, source = [], []
-            for s, m, n in zip(start, self.size, self.volume.shape, strict=True):
-                target.append(slice(max(0, s), min(n, s + m)))
-                source.append(slice(max(0, -s), min(n, s + m) - s))
-            target, source = tuple(target), tuple(source)
-            total[(slice(None), *target)] += crop[(slice(None), *source)] * self.taper[source]
+            extents = list(zip(start, self.size, self.volume.shape, strict=True))
+            target = tuple(slice(max(0, s), min(n, s + m)) for s, m, n in extents)
+            source = tuple(slice(max(0, -s), min(n, s + m) - s) for s, m, n in extents)
+            total[(slice(None),) + target] += crop[(slice(None),) + source] * self.taper[source]
             weights[target] += self.taper[source]
         branches = total / np.maximum(weights, 1e-6)
         return Prediction(branches.mean(axis=0), branches.std(axis=0), self.crops)

@@ -56,7 +56,8 @@ def dsc_cross_entropy(prediction: Tensor, reference: Tensor) -> Tensor:
 
 def multi_supervision(outputs: Sequence[Tensor], reference: Tensor, loss: Loss, weights: Sequence[float]) -> Tensor:
     """LOSS = alpha L_main + beta L_stage2 + gamma L_stage3 (section 2.1); an output of weight 0 is not evaluated."""
-    return sum(weight * loss(output, reference) for output, weight in zip(outputs, weights, strict=True) if weight > 0)
+    used = [weight * loss(output, reference) for output, weight in zip(outputs, weights, strict=True) if weight > 0]
+    return sum(used[1:], used[0])
 
 
 LOSSES: dict[str, Loss] = {

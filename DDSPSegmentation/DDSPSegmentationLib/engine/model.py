@@ -13,7 +13,7 @@ import shutil
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .errors import ModelError, StorageError
 from .files import file_sha256, write_json
@@ -146,7 +146,7 @@ def load_network(folder: Path | str | None = None) -> tuple[DDSPConvNet, ModelDe
     return network.eval(), description
 
 
-def save_model(folder: Path | str, network: DDSPConvNet, preprocessing: dict, **facts: object) -> ModelDescription:
+def save_model(folder: Path | str, network: DDSPConvNet, preprocessing: dict, **facts: Any) -> ModelDescription:
     """Publish a model version: written aside, then one rename; half-precision weights.
 
     Args:

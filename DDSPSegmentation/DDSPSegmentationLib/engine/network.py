@@ -7,6 +7,7 @@ grids are relative to the input, so another size is, strictly, another network: 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -62,7 +63,7 @@ class NetworkSettings:
             raise ValueError("no output is both supervised and fused; give the main output a weight.")
 
     @property
-    def fused(self) -> tuple[bool, bool, bool]:
+    def fused(self) -> tuple[bool, ...]:
         """Which of the outputs (main, stage 2, stage 3) take part in the answer."""
         return tuple(bool(use) and weight > 0 for use, weight in zip(self.fusion, self.supervision, strict=True))
 
@@ -70,12 +71,13 @@ class NetworkSettings:
         return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
 
     @classmethod
-    def from_dict(cls, values: dict) -> NetworkSettings:
+    def from_dict(cls, values: dict[str, Any]) -> NetworkSettings:
         known = {field.name for field in fields(cls)}
         unknown = set(values) - known
         if unknown:
             raise ValueError(f"network settings have unknown keys: {', '.join(sorted(unknown))}.")
-        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+        read: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
+        return cls(**read)
 
 
 class ConvolutionLayer(nn.Module):
@@ -85,7 +87,7 @@ class ConvolutionLayer(nn.Module):
         super().__init__()
         padding = dilation * (kernel // 2)
         self.convolution = nn.Conv3d(channels_in, channels_out, kernel, padding=padding, dilation=dilation)
-        self.norm = nn.BatchNorm3d(channels_out)
+        self.norm: nn.BatchNorm3d | nn.Identity = nn.BatchNorm3d(channels_out)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(self.norm(self.convolution(x)), inplace=True)
@@ -176,10 +178,10 @@ class DDSPConvNet(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv3d):
                 nn.init.normal_(module.weight, std=0.01)
-                nn.init.zeros_(module.bias)
             elif isinstance(module, nn.ConvTranspose3d):
                 with torch.no_grad():
                     module.weight.copy_(trilinear_kernel(module.in_channels))
+            if isinstance(module, (nn.Conv3d, nn.ConvTranspose3d)) and module.bias is not None:
                 nn.init.zeros_(module.bias)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -206,6 +208,11 @@ class DDSPConvNet(nn.Module):
             if isinstance(module, ConvolutionLayer):
                 module.fold()
         return self
+
+    def place(self, device: torch.device, dtype: torch.dtype | None = None) -> DDSPConvNet:
+        """Move to a device and a type, channels last, the order in which convolutions are fastest."""
+        self.to(device, dtype)
+        return self.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # torch's stubs lack it
 
     def _join(self, decoded: Tensor, encoded: Tensor) -> Tensor:
         if self.settings.long_connection == "none":
@@ -253,8 +260,9 @@ def summarize(settings: NetworkSettings) -> NetworkSummary:
     def count(name: str):
         def hook(module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
             positions = (inputs[0] if isinstance(module, nn.ConvTranspose3d) else output)[0, 0].numel()
-            operations = 2 * positions * module.weight.numel()
-            rows.append((name, tuple(output.shape[1:]), sum(p.numel() for p in module.parameters()), operations / 1e9))
+            numbers = {part: parameter.numel() for part, parameter in module.named_parameters()}
+            operations = 2 * positions * numbers["weight"]
+            rows.append((name, tuple(output.shape[1:]), sum(numbers.values()), operations / 1e9))
 
         return hook
 

@@ -8,6 +8,7 @@ separable, resampling is one small matrix per axis, the same for training, infer
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
+from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
@@ -46,11 +47,12 @@ class PreprocessingSettings:
         return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
 
     @classmethod
-    def from_dict(cls, values: dict) -> PreprocessingSettings:
+    def from_dict(cls, values: dict[str, Any]) -> PreprocessingSettings:
         unknown = set(values) - {field.name for field in fields(cls)}
         if unknown:
             raise ValueError(f"preprocessing settings have unknown keys: {', '.join(sorted(unknown))}.")
-        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+        read: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
+        return cls(**read)
 
 
 @dataclass(frozen=True)
@@ -121,9 +123,10 @@ class Grid:
 
 def _axis_order(orientation: str) -> tuple[int, int, int]:
     """Image axis that runs left-right, antero-posterior, cranio-caudal."""
-    return tuple(
+    left_right, antero_posterior, cranio_caudal = (
         next(axis for axis, letter in enumerate(orientation) if letter in letters) for letters in ("LR", "PA", "SI")
     )
+    return left_right, antero_posterior, cranio_caudal
 
 
 def resampling_matrix(size_in: int, spacing_in: float, size_out: int, spacing_out: float) -> np.ndarray:
@@ -200,7 +203,7 @@ def estimate_log_bias_field(array: np.ndarray, spacing: tuple[float, float, floa
     shrunk -= shrunk.min()
     image = sitk.GetImageFromArray(shrunk)
     image.SetSpacing(shrunk_spacing[::-1])
-    smoothed = sitk.DiscreteGaussian(image, variance=float(min(shrunk_spacing)) ** 2)
+    smoothed = sitk.DiscreteGaussian(image, variance=[float(min(shrunk_spacing)) ** 2] * 3)
     mask = sitk.OtsuThreshold(smoothed, 0, 1, 200)
     if not np.any(sitk.GetArrayViewFromImage(mask)):
         return np.zeros_like(shrunk)

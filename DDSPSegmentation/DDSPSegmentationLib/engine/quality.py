@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -54,7 +54,7 @@ def slice_doubts(mask: np.ndarray, probability: np.ndarray, axis: int) -> list[f
     ]
 
 
-def expected_dice(soft: float, calibration: dict[str, Sequence[float]]) -> float:
+def expected_dice(soft: float, calibration: Mapping[str, Sequence[float]]) -> float:
     """The Dice an expert's mask would give, from the soft Dice by the model's monotone calibration.
 
     Args:

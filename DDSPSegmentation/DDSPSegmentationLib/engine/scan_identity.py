@@ -30,7 +30,7 @@ def voxel_digest(image: sitk.Image) -> str:
     voxels = np.ascontiguousarray(sitk.GetArrayViewFromImage(image), dtype="<f4")
     # Spacings differ in their last digits by who read the scan. Without the shift 0.625 would round either way.
     grid = repr((image.GetSize(), [round(step + _OFF_ROUND_MM, 2) for step in image.GetSpacing()]))
-    return hashlib.sha256(grid.encode() + hashlib.sha256(voxels).digest()).hexdigest()
+    return hashlib.sha256(grid.encode() + hashlib.sha256(voxels.data).digest()).hexdigest()
 
 
 class ScanIdentity:

@@ -50,7 +50,7 @@ class Segmenter:
     def _move_to(self, device: torch.device, precision: str) -> None:
         self.device, self.precision = device, choose_precision(precision, device)
         dtype = torch.bfloat16 if self.precision == "bfloat16" else torch.float32
-        self.network.to(device, dtype, memory_format=torch.channels_last_3d)
+        self.network.place(device, dtype)
 
     def segment(
         self,

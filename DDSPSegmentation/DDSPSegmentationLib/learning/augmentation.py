@@ -8,6 +8,7 @@ exactly the samples it would have seen.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -96,7 +97,7 @@ def _uniform(generator: torch.Generator, *size: int) -> Tensor:
 
 
 def sampling_coordinates(
-    volume: tuple[int, int, int],
+    volume: Sequence[int],
     gland_center: tuple[float, float, float],
     settings: AugmentationSettings,
     size: tuple[int, int, int],
@@ -184,7 +185,7 @@ def jacobian_determinant(displacement: Tensor) -> Tensor:
     return torch.linalg.det(jacobian)
 
 
-def _normalized_grid(coordinates: Tensor, volume: tuple[int, int, int]) -> Tensor:
+def _normalized_grid(coordinates: Tensor, volume: Sequence[int]) -> Tensor:
     """Index coordinates (z, y, x) as grid_sample wants them: (1, z, y, x, 3), order x, y, z, in [-1, 1]."""
     extent = torch.tensor([max(n - 1, 1) for n in volume], dtype=torch.float32, device=coordinates.device)
     return (2 * coordinates / extent - 1).flip(-1)[None]
@@ -230,13 +231,13 @@ def _thick_slices(crop: Tensor, generator: torch.Generator) -> Tensor:
     return fine[before : before + len(crop)]
 
 
-def _smooth_field(size: tuple[int, int, int], generator: torch.Generator) -> Tensor:
+def _smooth_field(size: Sequence[int], generator: torch.Generator) -> Tensor:
     """A smooth field (z, y, x) with values about in [-1, 1]: a 3x3x3 random grid, interpolated."""
     coarse = _uniform(generator, 27).reshape(1, 1, 3, 3, 3)
     return F.interpolate(coarse, size=size, mode="trilinear", align_corners=True)[0, 0]
 
 
-def _coil_spot(size: tuple[int, int, int], generator: torch.Generator) -> Tensor:
+def _coil_spot(size: Sequence[int], generator: torch.Generator) -> Tensor:
     """A bright spot (z, y, x) with peak 1 at the rectum, behind the gland, as an endorectal coil makes it."""
     draws = _uniform(generator, 4)
     center = (0.5 + 0.2 * draws[0], 0.85 + 0.15 * draws[1], 0.5 + 0.1 * draws[2])

@@ -330,8 +330,8 @@ def prepare_case(case: Case, settings: PreprocessingSettings) -> PreparedCase:
 def _packed(name: str, corrected: np.ndarray, uncorrected: np.ndarray, label: np.ndarray) -> PreparedCase:
     """Rounded first: what comes fresh is to the bit what comes from the cache."""
     corrected, uncorrected, label = (array.astype(np.float16) for array in (corrected, uncorrected, label))
-    center = tuple(float(index.mean()) for index in np.nonzero(label >= 0.5))
-    return PreparedCase(name, corrected, uncorrected, label, center)
+    z, y, x = (float(index.mean()) for index in np.nonzero(label >= 0.5))
+    return PreparedCase(name, corrected, uncorrected, label, (z, y, x))
 
 
 def prepare_dataset(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
 from ..engine.losses import LOSSES
 from ..engine.network import NetworkSettings
@@ -97,6 +98,6 @@ PLANS = {
 }  # fmt: skip
 
 
-def choose_plan(name: str, **changes: object) -> TrainingPlan:
+def choose_plan(name: str, **changes: Any) -> TrainingPlan:
     """A plan by name, with named settings changed."""
     return replace(PLANS[name], **changes)

@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -49,7 +50,7 @@ class StopSignals:
 
     def __init__(self, handler: Callable[[int, object], None]):
         self.handler = handler
-        self.previous: dict[int, object] = {}
+        self.previous: dict[int, Any] = {}
 
     def __enter__(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -62,7 +63,7 @@ class Trainer:
         precision: str = "auto",
         start_from: dict[str, Tensor] | None = None,
         replay: Sequence[PreparedCase] = (),
-        facts: dict[str, object] | None = None,
+        facts: dict[str, Any] | None = None,
         checkpoint_minutes: float = 3.0,
         progress: Callable[[str], None] = print,
     ):
@@ -84,13 +85,15 @@ class Trainer:
             head.requires_grad_(weight > 0)  # processes would wait for the gradients of an unsupervised output
         if self.device.type == "cuda" and self.processes.count > 1 and not plan.frozen_batch_norm:
             network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
-        self.network = network.to(self.device, memory_format=torch.channels_last_3d)
-        self.parallel = DistributedDataParallel(self.network) if self.processes.count > 1 else self.network
+        self.network = network.place(self.device)
+        self.parallel: Any = self.network
+        if self.processes.count > 1:
+            self.parallel = DistributedDataParallel(self.network)
         self.optimizer = _optimizer(plan, self.network)
         self.average = {key: value.detach().clone() for key, value in self.network.state_dict().items()}
         self._start = {key: value.clone() for key, value in self.average.items()}
         self.step = 0
-        self.log: list[dict[str, float]] = []
+        self.log: list[dict[str, float | str]] = []
         self._stopped_by: int | None = None
 
     # ---- samples
@@ -146,7 +149,8 @@ class Trainer:
         total = 0.0
         for accumulated in range(plan.accumulation):
             last = accumulated == plan.accumulation - 1
-            with nullcontext() if last or self.processes.count == 1 else self.parallel.no_sync():
+            waits = not last and isinstance(self.parallel, DistributedDataParallel)
+            with self.parallel.no_sync() if waits else nullcontext():
                 total += self.accumulate_gradients(*self.make_batch(self.step, accumulated)) / plan.accumulation
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), plan.gradient_clip or math.inf)
         if not (math.isfinite(total) and math.isfinite(norm)):
@@ -271,7 +275,7 @@ class Trainer:
         """The network that is published: averaged weights, eval mode, folded, in the precision of the run."""
         network = self._published_network()
         dtype = torch.bfloat16 if self.precision == "bfloat16" else torch.float32
-        return network.eval().fold_batch_norm().to(self.device, dtype, memory_format=torch.channels_last_3d)
+        return network.eval().fold_batch_norm().place(self.device, dtype)
 
     def _published_network(self) -> DDSPConvNet:
         weights = {

@@ -146,7 +146,7 @@ def error_of(message: dict) -> DDSPSegmentationError:
     cause, next_step = message.get("cause"), message.get("next_step")
     if not isinstance(cause, str) or not isinstance(next_step, str):
         return garbled()
-    return _FAMILY.get(message.get("type"), WorkerError)(cause, next_step)
+    return _FAMILY.get(str(message.get("type")), WorkerError)(cause, next_step)
 
 
 def _outside_the_family(error: BaseException) -> DDSPSegmentationError:
