@@ -153,8 +153,8 @@ class DDSPSegmentationLogic(ScriptedLoadableModuleLogic):
             mode: "fast", "accurate" or "paper".
             device: "auto", "cpu", "cuda" or "mps".
             model: name or folder of a model version; None: the active one.
-            runner: object with the engine's segment(); None: a worker process where Slicer has a window, else this
-                process.
+            runner: object with InProcessRunner's segment(); None: a worker process where Slicer has a window, else
+                this process.
             overwriteEdited: replace a contour that somebody edited or drew.
             biasField: "full", "fast" or "off"; None: the mode's own choice.
             threshold: probability from which a voxel counts as prostate.
@@ -167,6 +167,7 @@ class DDSPSegmentationLogic(ScriptedLoadableModuleLogic):
         Raises:
             DDSPSegmentationError: with cause and next step in the user's words.
         """
+        from DDSPSegmentationLib.engine.run_settings import RunSettings
         from DDSPSegmentationLib.library.model_registry import resolve_model
         from DDSPSegmentationLib.scene import conversion, results
         from DDSPSegmentationLib.scene.user_folders import model_registry
@@ -174,17 +175,16 @@ class DDSPSegmentationLogic(ScriptedLoadableModuleLogic):
         results.check_output_node(outputSegmentationNode)
         image = conversion.image_from_volume_node(volumeNode)
         before = results.state_of(volumeNode)
-        segmentation = (runner or self._defaultRunner()).segment(
-            image,
-            name=volumeNode.GetName(),
+        settings = RunSettings(
             mode=mode,
             threshold=threshold,
             bias_field=biasField,
             device=device,
             model=resolve_model(model, model_registry()),
             location=None if location is None else conversion.lps_from_ras(location),
-            progress=progress,
         )
+        runner = runner or self._defaultRunner()
+        segmentation = runner.segment(image, settings, name=volumeNode.GetName(), progress=progress)
         results.check_unchanged(volumeNode, before)
         return results.place_result(segmentation, volumeNode, outputSegmentationNode, overwriteEdited)
 

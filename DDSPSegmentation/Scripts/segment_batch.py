@@ -26,7 +26,7 @@ def main(arguments):
         headless_host.stop()
 
 
-def makeSegmentCase(chosen):
+def makeSegmentCase(settings):
     """A function that takes one scan through the scene and saves its segmentation node."""
     from DDSPSegmentationLib.scene import headless_host
 
@@ -45,17 +45,16 @@ def makeSegmentCase(chosen):
         try:
             result = logic.segmentProstate(
                 add_volume_node(image, name),
-                mode=chosen.mode,
-                device=chosen.device,
-                model=chosen.model,
-                biasField=chosen.bias_field,
-                threshold=chosen.threshold,
+                mode=settings.mode,
+                device=settings.device,
+                model=settings.model,
+                biasField=settings.bias_field,
+                threshold=settings.threshold,
             )
-            path = maskPath.with_name(maskPath.name + MASK_SUFFIXES[chosen.format])
-            if chosen.format == "seg.nrrd":
-                saveSegmentation(result.outputSegmentationNode, path)
+            if maskPath.name.endswith(MASK_SUFFIXES["seg.nrrd"]):
+                saveSegmentation(result.outputSegmentationNode, maskPath)
             else:
-                write_mask(result.segmentation.mask, path)
+                write_mask(result.segmentation.mask, maskPath)
             return result.segmentation
         finally:
             slicer.mrmlScene.Clear(0)

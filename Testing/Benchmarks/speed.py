@@ -48,10 +48,11 @@ def peer_seconds(repeats: int) -> float:
 
 def measure(scan: sitk.Image, bias_field: str, precision: str, repeats: int) -> tuple[dict[str, float], float]:
     """Median seconds per phase with a warm model, and the process's peak memory in MB."""
+    from DDSPSegmentationLib.engine.run_settings import RunSettings
     from DDSPSegmentationLib.engine.segmenter import Segmenter
 
     segmenter = Segmenter(precision=precision)
-    results = [segmenter.segment(scan, bias_field=bias_field) for _ in range(repeats + 1)][1:]
+    results = [segmenter.segment(scan, RunSettings(bias_field=bias_field)) for _ in range(repeats + 1)][1:]
     phases = {phase: statistics.median(r.seconds[phase] for r in results) for phase in results[0].seconds}
     return phases, max(results[-1].peak_memory_mb.values())
 

@@ -176,15 +176,13 @@ def add_result(seed=0, name="T2", expected_dice=0.9, radii=(4, 8, 8)):
     from learning_parts import toy_scan
     from scene_parts import ThresholdRunner
 
+    from DDSPSegmentationLib.engine.run_settings import RunSettings
     from DDSPSegmentationLib.scene.conversion import add_volume_node
     from DDSPSegmentationLib.scene.results import place_result
 
     image, mask = toy_scan(seed, radii=radii)
     volume = add_volume_node(image, name)
-    segmentation = ThresholdRunner().segment(
-        mask * 100, name=name, mode="fast", threshold=0.5, bias_field=None, device="cpu", model=None, location=None,
-        progress=None,
-    )  # fmt: skip
+    segmentation = ThresholdRunner().segment(mask * 100, RunSettings(device="cpu"), name=name)
     segmentation.expected_dice = expected_dice
     return volume, place_result(segmentation, volume).outputSegmentationNode
 

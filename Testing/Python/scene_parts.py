@@ -50,20 +50,11 @@ class ThresholdRunner:
     def __init__(self, above: float = 50.0):
         self.above = above
         self.image = None
-        self.asked = {}
+        self.settings, self.asked = None, {}
 
-    def segment(self, image, *, name, mode, threshold, bias_field, device, model, location, progress) -> Segmentation:
+    def segment(self, image, settings, *, name, progress=None) -> Segmentation:
         self.image = image
-        self.asked = dict(
-            name=name,
-            mode=mode,
-            threshold=threshold,
-            bias_field=bias_field,
-            device=device,
-            model=model,
-            location=location,
-            progress=progress,
-        )
+        self.settings, self.asked = settings, dict(name=name, progress=progress)
         if progress is not None:
             progress("network", 0.5)
         mask = sitk.Cast(image > self.above, sitk.sitkUInt8)
@@ -82,9 +73,9 @@ class ThresholdRunner:
             peak_memory_mb={"network": 100.0},
             model_version="threshold-1",
             model_sha256="0" * 64,
-            mode=mode,
-            threshold=threshold,
-            bias_field=bias_field or "off",
+            mode=settings.mode,
+            threshold=settings.threshold,
+            bias_field=settings.bias_field or "off",
             device="cpu",
             precision="float32",
         )

@@ -16,6 +16,7 @@ import pytest
 import SimpleITK as sitk
 
 from DDSPSegmentationLib.engine import errors
+from DDSPSegmentationLib.engine.run_settings import RunSettings
 from DDSPSegmentationLib.engine.segmentation import Segmentation, measure_gland
 from DDSPSegmentationLib.library.folder_lock import LOCK_NAME, FolderLock
 from DDSPSegmentationLib.service.batch import BatchSettings, run_batch
@@ -23,7 +24,7 @@ from DDSPSegmentationLib.service.batch_record import without_folders
 from DDSPSegmentationLib.service.inputs import Skipped
 from DDSPSegmentationLib.service.seg_nrrd import write_mask
 
-SETTINGS = BatchSettings("fast", 0.5, None, ".seg.nrrd", "1", "0" * 64)
+SETTINGS = BatchSettings(RunSettings(), ".seg.nrrd", "1", "0" * 64)
 
 
 @dataclass
@@ -52,15 +53,15 @@ class FakeCase:
 class FakeSegmenter:
     """Thresholds at 150 and writes the mask; keeps the names it was called with."""
 
-    def __init__(self, folder_of=None, suffix=".seg.nrrd", wait=0.0, expected_dice=None, warnings=()):
-        self.calls, self.suffix, self.wait = [], suffix, wait
+    def __init__(self, wait=0.0, expected_dice=None, warnings=()):
+        self.calls, self.wait = [], wait
         self.expected_dice, self.warnings = expected_dice or {}, list(warnings)
 
     def __call__(self, name, image, mask_path) -> Segmentation:
         self.calls.append(name)
         mask = image > 150
         time.sleep(self.wait)
-        write_mask(mask, mask_path.with_name(mask_path.name + self.suffix))
+        write_mask(mask, mask_path)
         time.sleep(self.wait)
         gray = sitk.Cast(mask, sitk.sitkFloat32)
         return Segmentation(
@@ -75,7 +76,7 @@ class Lines(list):
 
 
 def run(folder, cases, segment=None, settings=SETTINGS, skipped=(), progress=None):
-    segment = segment or FakeSegmenter(suffix=settings.mask_suffix)
+    segment = segment or FakeSegmenter()
     return run_batch(cases, skipped, folder, settings, segment, Lines() if progress is None else progress), segment
 
 
@@ -135,13 +136,26 @@ def test_only_a_changed_input_is_redone(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "change", [{"mode": "accurate"}, {"threshold": 0.4}, {"bias_field": "off"}, {"model_sha256": "1" * 64}]
+    "changed",
+    [
+        replace(SETTINGS, run=RunSettings(mode="accurate")),
+        replace(SETTINGS, run=RunSettings(threshold=0.4)),
+        replace(SETTINGS, run=RunSettings(bias_field="off")),
+        replace(SETTINGS, model_sha256="1" * 64),
+    ],
 )
-def test_changed_settings_or_model_redo_everything(tmp_path, change):
+def test_changed_settings_or_model_redo_everything(tmp_path, changed):
     run(tmp_path, cases())
-    _, segment = run(tmp_path, cases(), settings=replace(SETTINGS, **change))
+    _, segment = run(tmp_path, cases(), settings=changed)
     assert len(segment.calls) == 3
-    _, segment = run(tmp_path, cases(), settings=replace(SETTINGS, **change))
+    _, segment = run(tmp_path, cases(), settings=changed)
+    assert segment.calls == []
+
+
+def test_another_device_or_place_of_the_model_redoes_nothing(tmp_path):
+    run(tmp_path, cases())
+    elsewhere = replace(SETTINGS, run=RunSettings(device="cpu", model="/elsewhere"))
+    _, segment = run(tmp_path, cases(), settings=elsewhere)
     assert segment.calls == []
 
 
@@ -213,8 +227,8 @@ def test_unexpected_error_is_one_plain_line_and_its_place_goes_to_a_log(tmp_path
 
 
 def test_a_segmenter_that_writes_no_mask_is_noticed(tmp_path):
-    segment = FakeSegmenter(suffix=".nii.gz")
-    result, _ = run(tmp_path, cases(1), segment)
+    elsewhere = FakeSegmenter()
+    result, _ = run(tmp_path, cases(1), lambda name, image, path: elsewhere(name, image, tmp_path / "other.nii.gz"))
     assert result.exit_code == 1 and "case0.seg.nrrd" in result.message
 
 

@@ -12,6 +12,7 @@ from scene_parts import ThresholdRunner, node_names, put_under_transform, rigid_
 
 from DDSPSegmentationLib.engine.errors import DatasetError, DDSPSegmentationError
 from DDSPSegmentationLib.engine.images import read_image, read_mask
+from DDSPSegmentationLib.engine.run_settings import RunSettings
 from DDSPSegmentationLib.library.case_library import HOLD_OUT, TRAINING, CaseLibrary
 from DDSPSegmentationLib.library.model_registry import ModelRegistry
 from DDSPSegmentationLib.scene import case_exchange
@@ -193,8 +194,7 @@ def test_a_result_of_another_volume_in_the_same_node_is_not_that_case(library):
     node.GetSegmentation().RemoveAllSegments()
     other, _unused = add_result(1, "Other")
     mask = toy_scan(1)[1]
-    asked = dict(name="", mode="fast", threshold=0.5, bias_field=None, device="cpu", model=None, location=None)
-    placed = place_result(ThresholdRunner().segment(mask * 100, progress=None, **asked), other, node)
+    placed = place_result(ThresholdRunner().segment(mask * 100, RunSettings(device="cpu"), name=""), other, node)
     assert placed.outputSegmentationNode is node and volume_of(node) is other
     assert case_of(node) == ""
 

@@ -20,6 +20,7 @@ from vtk.util.numpy_support import vtk_to_numpy
 from DDSPSegmentationLib import __version__
 from DDSPSegmentationLib.engine.errors import InputError, StorageError
 from DDSPSegmentationLib.engine.images import read_image
+from DDSPSegmentationLib.engine.run_settings import RunSettings
 from DDSPSegmentationLib.scene.conversion import image_from_volume_node, read_segment, write_segment
 from DDSPSegmentationLib.scene.export import (
     dicom_seg_obstacle,
@@ -351,10 +352,7 @@ def dicom_case(scene, monkeypatch, tmp_path_factory):
     tag = add_hierarchy_items(scene)
     volume = new_volume()
     volume.SetAttribute("DICOM.instanceUIDs", " ".join(files))
-    segmentation = ThresholdRunner().segment(
-        image_from_volume_node(volume), name="T2", mode="fast", threshold=0.5, bias_field=None, device="cpu",
-        model=None, location=None, progress=None,
-    )  # fmt: skip
+    segmentation = ThresholdRunner().segment(image_from_volume_node(volume), RunSettings(device="cpu"), name="T2")
     node = place_result(segmentation, volume).outputSegmentationNode
     yield node, volume, database
     scene.RemoveObserver(tag)

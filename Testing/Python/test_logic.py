@@ -20,6 +20,7 @@ from slicer_stand_in import add_hierarchy_items
 
 from DDSPSegmentationLib.engine.errors import Canceled, InputError
 from DDSPSegmentationLib.engine.images import read_image
+from DDSPSegmentationLib.engine.run_settings import RunSettings
 from DDSPSegmentationLib.scene.conversion import add_volume_node
 
 pytestmark = pytest.mark.usefixtures("scene")
@@ -221,16 +222,8 @@ def test_runner_gets_every_setting_and_the_point_in_lps(logic):
         location=(1.0, 2.0, 3.0),
         progress=progress,
     )
-    assert runner.asked == dict(
-        name="T2 axial",
-        mode="paper",
-        threshold=0.4,
-        bias_field="off",
-        device="cpu",
-        model=Path("/models/mine"),
-        location=(-1.0, -2.0, 3.0),
-        progress=progress,
-    )
+    assert runner.asked == dict(name="T2 axial", progress=progress)
+    assert runner.settings == RunSettings("paper", 0.4, "off", "cpu", Path("/models/mine"), (-1.0, -2.0, 3.0))
 
 
 # ---- transforms
@@ -664,8 +657,8 @@ class MeddlingRunner(ThresholdRunner):
         super().__init__()
         self.meddle = meddle
 
-    def segment(self, image, **asked):
-        segmentation = super().segment(image, **asked)
+    def segment(self, image, settings, **told):
+        segmentation = super().segment(image, settings, **told)
         self.meddle()
         return segmentation
 
@@ -707,8 +700,8 @@ def test_edit_made_meanwhile_is_kept(logic):
 
 def test_mask_of_another_size_is_refused(logic):
     class CroppingRunner(ThresholdRunner):
-        def segment(self, image, **asked):
-            return super().segment(image[1:], **asked)
+        def segment(self, image, settings, **told):
+            return super().segment(image[1:], settings, **told)
 
     before = [new_volume(), node_names()][1]
     with pytest.raises(InputError, match=r"\(23, 20, 12\) voxels, the volume \(24, 20, 12\)"):

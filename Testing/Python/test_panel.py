@@ -22,7 +22,9 @@ def show(volume):
 def asked(warm_worker, monkeypatch):
     """What the panel asks of the worker, which gets nothing of it; each request is canceled at the end."""
     requests = []
-    monkeypatch.setattr(warm_worker, "submit", lambda image, **settings: requests.append(settings))
+    monkeypatch.setattr(
+        warm_worker, "submit", lambda image, settings, **told: requests.append({"settings": settings, **told})
+    )
     yield requests
     for request in requests:
         request["onError"](Canceled())
@@ -117,7 +119,7 @@ def test_a_point_in_the_world_reaches_the_engine_in_lps(person, asked):
     person.ui.inputSelector.setCurrentNode(volume)
     person.ui.locationSelector.setCurrentNode(point)
     person.start()
-    assert asked[0]["location"] == pytest.approx((-world[0], -world[1], world[2]))
+    assert asked[0]["settings"].location == pytest.approx((-world[0], -world[1], world[2]))
     assert world != pytest.approx((1.0, 2.0, 3.0), abs=0.1)
 
 
@@ -129,13 +131,13 @@ def test_a_box_reaches_the_engine_as_its_center(person, asked):
     put_under_transform(box, np.diag([1.0, 1.0, 2.0, 1.0]))
     person.ui.locationSelector.setCurrentNode(box)
     person.start()
-    assert asked[0]["location"] == pytest.approx((-4.0, 5.0, 12.0))
+    assert asked[0]["settings"].location == pytest.approx((-4.0, 5.0, 12.0))
 
 
 def test_without_a_point_the_engine_searches(person, asked):
     person.ui.inputSelector.setCurrentNode(new_volume())
     person.start()
-    assert asked[0]["location"] is None
+    assert asked[0]["settings"].location is None
 
 
 def test_an_empty_point_list_gives_one_message(person, asked):

@@ -16,6 +16,7 @@ from worker_parts import is_running
 
 from DDSPSegmentationLib.engine.errors import Canceled
 from DDSPSegmentationLib.engine.model import describe_model
+from DDSPSegmentationLib.engine.run_settings import RunSettings
 from DDSPSegmentationLib.scene.result_nodes import facts_of
 
 
@@ -24,7 +25,9 @@ def asked(person, warm_worker, monkeypatch):
     """What a click on a small volume asks of the worker, which gets nothing of it."""
     person.ui.inputSelector.setCurrentNode(new_volume())
     requests = []
-    monkeypatch.setattr(warm_worker, "submit", lambda image, **settings: requests.append(settings))
+    monkeypatch.setattr(
+        warm_worker, "submit", lambda image, settings, **told: requests.append({"settings": settings, **told})
+    )
     yield requests
     for request in requests:
         request["onError"](Canceled())
@@ -40,9 +43,7 @@ def choose(combo, text):
 def test_at_first_a_run_is_fast_on_the_best_device_with_the_built_in_model(person, asked):
     person.ui.biasFieldCheckBox.checked = True
     person.start()
-    asked = asked[0]
-    assert (asked["mode"], asked["device"], asked["model"], asked["bias_field"]) == ("fast", "auto", None, None)
-    assert asked["threshold"] == 0.5
+    assert asked[0]["settings"] == RunSettings()
     assert person.ui.modelComboBox.currentText == f"{describe_model().version} (built in)"
 
 
@@ -52,9 +53,9 @@ def test_choices_reach_the_engine(person, asked):
     person.ui.biasFieldCheckBox.checked = False
     person.ui.thresholdSlider.value = 0.7
     person.start()
-    asked = asked[0]
-    assert (asked["mode"], asked["device"], asked["bias_field"]) == ("accurate", "cpu", "off")
-    assert asked["threshold"] == pytest.approx(0.7)
+    settings = asked[0]["settings"]
+    assert (settings.mode, settings.device, settings.bias_field) == ("accurate", "cpu", "off")
+    assert settings.threshold == pytest.approx(0.7)
 
 
 def test_choices_of_the_machine_are_kept_in_the_settings_and_not_in_the_scene(person):
@@ -315,13 +316,13 @@ def test_after_an_installation_the_panel_hears_of_the_devices_that_the_new_engin
     monkeypatch.setattr(shared_worker, "_worker", None)  # as an installation leaves it
     requests = []
     monkeypatch.setattr(
-        worker_client.WorkerClient, "submit", lambda client, image, **settings: requests.append((client, settings))
+        worker_client.WorkerClient, "submit", lambda client, image, settings, **told: requests.append((client, told))
     )
     person.ui.inputSelector.setCurrentNode(new_volume())
     person.start()
-    client, settings = requests[0]
+    client, told = requests[0]
     monkeypatch.setattr(client, "_hello", {"auto": "cuda", "devices": ["cuda", "cpu"]})
     client.onStateChanged()
     assert person.ui.deviceComboBox.itemText(0) == "Auto (cuda)"
-    settings["onError"](Canceled())
+    told["onError"](Canceled())
     shared_worker.end_shared_worker()

@@ -487,7 +487,9 @@ def asked(person, warm_worker, monkeypatch):
     """What a click on a small volume asks of the worker, which gets nothing of it."""
     person.ui.inputSelector.setCurrentNode(new_volume())
     requests = []
-    monkeypatch.setattr(warm_worker, "submit", lambda image, **settings: requests.append(settings))
+    monkeypatch.setattr(
+        warm_worker, "submit", lambda image, settings, **told: requests.append({"settings": settings, **told})
+    )
     yield requests
     for request in requests:
         request["onError"](Canceled())
@@ -507,11 +509,11 @@ def test_a_run_uses_the_active_version(person, asked, second_version):
     enterModule("DDSPSegmentation")
     assert person.ui.modelComboBox.currentText == "v2"
     person.start()
-    assert asked[0]["model"] == str(second_version.version("v2").folder)
+    assert asked[0]["settings"].model == str(second_version.version("v2").folder)
     asked.pop()["onError"](Canceled())
     second_version.roll_back()
     person.start()
-    assert asked[0]["model"] is None
+    assert asked[0]["settings"].model is None
 
 
 def test_an_active_version_that_is_damaged_is_named_and_nothing_runs(person, asked, second_version):

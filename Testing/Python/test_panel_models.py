@@ -146,7 +146,7 @@ def test_a_recommended_version_is_activated_at_a_click_and_segments_from_then_on
     assert person.status == "better segments from now on." and person.ui.questionFrame.isHidden()
     assert registry.active().name == "better" and states(person)["better"] == "active"
     assert states(person)[BUILTIN] == "built in"
-    assert person.panel.advanced.asked()["model"] == str(better.folder)
+    assert person.panel.advanced.asked().model == str(better.folder)
     assert person.ui.modelComboBox.currentText == "better"
     assert sys.modules.get("torch") is torch
 
@@ -196,7 +196,7 @@ def test_one_click_rolls_back_to_the_version_that_the_tooltip_names(person, bett
         person.ui.rollBackButton.click()
         assert registry.active().name == name and person.status == f"{name} segments from now on."
     assert not person.ui.rollBackButton.enabled
-    assert person.panel.advanced.asked()["model"] is None
+    assert person.panel.advanced.asked().model is None
 
 
 def test_an_active_version_that_is_damaged_is_named_and_rolling_back_helps(person, better, registry, weights_are_fine):

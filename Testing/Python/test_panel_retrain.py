@@ -240,7 +240,7 @@ def test_canceling_ends_the_process_and_makes_no_version(person, folders, monkey
 def test_it_pauses_while_a_scan_is_segmented(person, folders, monkeypatch, warm_worker):
     start_and_train(person, folders, monkeypatch)
     requests = []
-    monkeypatch.setattr(warm_worker, "submit", lambda image, **settings: requests.append(settings))
+    monkeypatch.setattr(warm_worker, "submit", lambda image, settings, **told: requests.append(told))
     person.ui.inputSelector.setCurrentNode(new_volume())
     person.start()
     assert wait_for(lambda: person.ui.retrainStatusLabel.text == "Paused while a scan is segmented.")

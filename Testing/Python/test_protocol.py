@@ -14,6 +14,7 @@ from worker_parts import PACKAGE_ROOT
 import DDSPSegmentationLib
 from DDSPSegmentationLib.engine import errors
 from DDSPSegmentationLib.engine.errors import DeviceError, InputError, StorageError, WorkerError
+from DDSPSegmentationLib.engine.run_settings import RunSettings
 from DDSPSegmentationLib.service import protocol
 from DDSPSegmentationLib.service.runner import InProcessRunner
 from DDSPSegmentationLib.service.stored_segmentation import StoredSegmentation, save_segmentation, write_temporary
@@ -67,7 +68,7 @@ def test_an_error_derived_elsewhere_comes_back_as_the_nearest_of_the_family():
 @pytest.mark.parametrize(
     ("key", "value", "words"),
     [
-        ("protocol", 2, "protocol '2' instead of '1'"),
+        ("protocol", 1, "protocol '1' instead of '2'"),
         ("package", "9.9", f"version '9.9' instead of '{DDSPSegmentationLib.__version__}'"),
         ("folder", "/elsewhere", "folder '/elsewhere' instead of"),
         ("pid", "12", "unreadable"),
@@ -84,7 +85,7 @@ def test_a_worker_of_another_installation_is_named(key, value, words):
 @pytest.fixture
 def answer(model, tmp_path):
     """An answer as the client has it."""
-    segmentation = InProcessRunner().segment(phantom()[0], device="cpu", model=model)
+    segmentation = InProcessRunner().segment(phantom()[0], RunSettings(device="cpu", model=model))
     segmentation.soft_dice, segmentation.seconds = math.nan, {"Segmenting": np.float32(0.5)}
     (tmp_path / "answer").mkdir()
     message = protocol.decode_line(protocol.encode_line(save_segmentation(segmentation, tmp_path / "answer")))
@@ -104,7 +105,7 @@ def test_large_images_wait_in_their_files_until_they_are_asked_for(answer, tmp_p
 
 
 def test_files_go_with_the_answer_unless_they_are_kept(model, tmp_path):
-    segmentation = InProcessRunner().segment(phantom()[0], device="cpu", model=model)
+    segmentation = InProcessRunner().segment(phantom()[0], RunSettings(device="cpu", model=model))
     for kept in (False, True):
         folder = tmp_path / f"answer {kept}"
         folder.mkdir()
@@ -117,7 +118,9 @@ def test_files_go_with_the_answer_unless_they_are_kept(model, tmp_path):
 
 @pytest.mark.parametrize("change", [{"mask": None}, {"mask": 3}, {"measurements": {"volume": 3}}])
 def test_an_answer_with_anything_missing_is_unreadable(model, tmp_path, change):
-    message = save_segmentation(InProcessRunner().segment(phantom()[0], device="cpu", model=model), tmp_path)
+    message = save_segmentation(
+        InProcessRunner().segment(phantom()[0], RunSettings(device="cpu", model=model)), tmp_path
+    )
     with pytest.raises(WorkerError, match="unreadable"):
         StoredSegmentation.load({**message, **change}, tmp_path / "x")
     del message["warnings"]

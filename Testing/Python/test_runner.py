@@ -12,6 +12,7 @@ from engine_parts import bright_model, dice, phantom
 
 from DDSPSegmentationLib.engine import segmenter as segmenter_module
 from DDSPSegmentationLib.engine.errors import ModelError, TorchMissingError
+from DDSPSegmentationLib.engine.run_settings import RunSettings
 from DDSPSegmentationLib.service.runner import InProcessRunner, require_torch
 
 
@@ -75,11 +76,7 @@ def test_the_runner_segments_and_passes_everything_on(model):
     told = []
     result = InProcessRunner().segment(
         scan,
-        mode="accurate",
-        threshold=0.4,
-        bias_field="fast",
-        device="cpu",
-        model=model,
+        RunSettings(mode="accurate", threshold=0.4, bias_field="fast", device="cpu", model=model),
         progress=lambda phase, fraction: told.append(phase),
     )
     assert (result.mode, result.threshold, result.bias_field, result.device) == ("accurate", 0.4, "fast", "cpu")
@@ -91,7 +88,9 @@ def test_the_model_stays_loaded_between_scans(model, loads):
     runner, told = InProcessRunner(), []
     scan, _ = phantom()
     for _ in range(3):
-        runner.segment(scan, model=model, device="cpu", progress=lambda phase, fraction: told.append(phase))
+        runner.segment(
+            scan, RunSettings(model=model, device="cpu"), progress=lambda phase, fraction: told.append(phase)
+        )
     assert loads == [model]
     assert told.count("Loading model") == 1
 
@@ -99,9 +98,9 @@ def test_the_model_stays_loaded_between_scans(model, loads):
 def test_a_model_saved_anew_in_the_same_folder_is_loaded_anew(model, loads):
     runner = InProcessRunner()
     scan, _ = phantom()
-    before = runner.segment(scan, model=model, device="cpu")
+    before = runner.segment(scan, RunSettings(model=model, device="cpu"))
     bright_model(model, bright=50.0)
-    after = runner.segment(scan, model=model, device="cpu")
+    after = runner.segment(scan, RunSettings(model=model, device="cpu"))
     assert len(loads) == 2 and before.model_sha256 != after.model_sha256
     assert before.measurements.volume_ml > 0 == after.measurements.volume_ml
 
@@ -109,18 +108,18 @@ def test_a_model_saved_anew_in_the_same_folder_is_loaded_anew(model, loads):
 def test_another_model_or_device_is_loaded_anew(model, loads, tmp_path):
     runner = InProcessRunner()
     scan, _ = phantom()
-    runner.segment(scan, model=model, device="cpu")
-    runner.segment(scan, model=bright_model(tmp_path / "other", bright=2.0), device="cpu")
+    runner.segment(scan, RunSettings(model=model, device="cpu"))
+    runner.segment(scan, RunSettings(model=bright_model(tmp_path / "other", bright=2.0), device="cpu"))
     assert len(loads) == 2
     if not (torch.cuda.is_available() or torch.backends.mps.is_available()):
-        runner.segment(scan, model=tmp_path / "other", device="auto")
+        runner.segment(scan, RunSettings(model=tmp_path / "other", device="auto"))
         assert len(loads) == 3
 
 
 def test_a_model_that_disappeared_is_told_and_the_runner_recovers(model, tmp_path):
     runner = InProcessRunner()
     scan, _ = phantom()
-    runner.segment(scan, model=model, device="cpu")
+    runner.segment(scan, RunSettings(model=model, device="cpu"))
     with pytest.raises(ModelError, match="'nothing'"):
-        runner.segment(scan, model=tmp_path / "nothing", device="cpu")
-    assert np.any(sitk.GetArrayViewFromImage(runner.segment(scan, model=model, device="cpu").mask))
+        runner.segment(scan, RunSettings(model=tmp_path / "nothing", device="cpu"))
+    assert np.any(sitk.GetArrayViewFromImage(runner.segment(scan, RunSettings(model=model, device="cpu")).mask))

@@ -17,6 +17,7 @@ from engine_parts import bright_model, phantom, rotation
 from worker_parts import PACKAGE_ROOT, WORKER, is_running, wait_until
 
 import DDSPSegmentationLib
+from DDSPSegmentationLib.engine.run_settings import RunSettings
 from DDSPSegmentationLib.service import protocol
 from DDSPSegmentationLib.service.runner import InProcessRunner
 from DDSPSegmentationLib.service.stored_segmentation import StoredSegmentation, write_temporary
@@ -26,9 +27,9 @@ CHANGED_WORKER = """
 import ctypes, os, sys, time
 from DDSPSegmentationLib.service import runner, worker
 segment = runner.InProcessRunner.segment
-def changed(self, image, **settings):
+def changed(self, image, settings, *, name, progress):
     {change}
-    return segment(self, image, **settings)
+    return segment(self, image, settings, name=name, progress=progress)
 runner.InProcessRunner.segment = changed
 worker.main()
 """
@@ -71,15 +72,18 @@ class Process:
         self.popen.stdin.write(line.encode())
         self.popen.stdin.flush()
 
-    def ask(self, image, **settings):
-        """Send a request without waiting for the answer; returns its id."""
+    def ask(self, image, name="volume", model=None, **settings):
+        """Send a request, whatever the settings, without waiting for the answer; returns its id."""
         self._number += 1
         path = image
         if isinstance(image, sitk.Image):
             path = self.folder / f"{self._number}.mha"
             write_temporary(image, path)
         output = self.folder / f"out{self._number}"
-        request = protocol.segment_request(str(self._number), path, output, device="cpu", **settings)
+        request = protocol.segment_request(
+            str(self._number), path, output, RunSettings(device="cpu", model=model), name
+        )
+        request["settings"] |= settings
         self.write(protocol.encode_line(request))
         return str(self._number)
 
@@ -155,7 +159,7 @@ def test_the_first_event_says_who_answers(start):
 def test_the_answer_is_the_one_of_the_runner_in_this_process(worker, model):
     scan, _ = phantom(direction=rotation((10, 20, 5)), origin=(-31.123456789012, 7.1, -812.3))
     settings = {"mode": "accurate", "threshold": 0.4, "bias_field": "off", "model": model}
-    here = InProcessRunner().segment(scan, device="cpu", **settings)
+    here = InProcessRunner().segment(scan, RunSettings(device="cpu", **settings))
     there = worker.segment(scan, **settings)
     for name in ("mask", "probability", "uncertainty"):
         one, other = getattr(here, name), getattr(there, name)
@@ -251,6 +255,7 @@ def test_each_refused_scan_is_one_error_and_the_next_one_is_done(worker, model, 
         (damaged, {}, "StorageError", "damaged"),
         (scan[:, :, :3], {}, "InputError", "Volume 'Müller^Hans' has 3 slices"),
         (scan, {"mode": "best"}, "InputError", "Mode 'best' is unknown"),
+        (scan, {"flip": True}, "InputError", "Settings are unknown: flip."),
         (scan, {"location": (9e3, 0, 0)}, "InputError", "lies outside 'Müller^Hans'"),
         (scan, {"model": tmp_path}, "ModelError", ""),
     ):
@@ -264,7 +269,7 @@ def test_each_refused_scan_is_one_error_and_the_next_one_is_done(worker, model, 
 
 
 def test_an_internal_error_is_one_sentence_with_its_details_in_the_log_alone(start, model, tmp_path):
-    bug = "if settings['mode'] == 'paper': raise KeyError('no ' + settings['name'])"
+    bug = "if settings.mode == 'paper': raise KeyError('no ' + name)"
     process = start(changed_worker(bug))
     assert process.event()["event"] == "hello"
     answer, _told = process.answer(process.ask(phantom()[0], model=model, mode="paper", name="Doe^Jane"))
@@ -350,7 +355,9 @@ def test_temporary_scans_and_answers_go_with_a_client_that_is_gone_and_nothing_e
     worker.segment(phantom()[0], model=model)
     output, kept = tmp_path / "2", tmp_path / "scan of the user.mha"
     own.rename(kept)
-    worker.write(protocol.encode_line(protocol.segment_request("2", kept, output, device="cpu", model=model)))
+    worker.write(
+        protocol.encode_line(protocol.segment_request("2", kept, output, RunSettings(device="cpu", model=model), ""))
+    )
     assert worker.answer("2")[0]["event"] == "result" and (output / "mask.mha").exists()
     assert (tmp_path / "1.mha").exists()
     assert worker.end() == 0

@@ -21,6 +21,7 @@ from DDSPSegmentationLib.engine.errors import (
     TorchMissingError,
     WorkerError,
 )
+from DDSPSegmentationLib.engine.run_settings import RunSettings
 from DDSPSegmentationLib.scene.headless_host import start as start_headless_host
 from DDSPSegmentationLib.service.process_identity import kill_process
 from DDSPSegmentationLib.service.runner import InProcessRunner
@@ -58,7 +59,7 @@ def model(tmp_path_factory):
 @pytest.fixture(scope="module")
 def expected(model):
     """What the runner of this process says."""
-    return InProcessRunner().segment(phantom()[0], model=model, device="cpu")
+    return InProcessRunner().segment(phantom()[0], RunSettings(model=model, device="cpu"))
 
 
 @pytest.fixture
@@ -86,14 +87,15 @@ def wait_for(condition, seconds=60.0):
 class Answers:
     """What one request was told."""
 
-    def __init__(self, client, image=None, **settings):
+    def __init__(self, client, image=None, name="volume", **settings):
         self.outcomes, self.phases, self.within_submit = [], [], True
         self.id = client.submit(
             phantom()[0] if image is None else image,
+            RunSettings(**settings),
+            name=name,
             onProgress=lambda phase, fraction: self.phases.append(phase),
             onResult=self._told,
             onError=self._told,
-            **settings,
         )
         self.within_submit = False
 
@@ -156,20 +158,22 @@ def test_a_warm_worker_answers_many_requests(make_client, model, expected):
 
 def test_scripts_wait_for_the_answer_and_get_its_errors_raised(make_client, model, expected):
     client, told = make_client(), []
-    result = client.segment(phantom()[0], model=model, device="cpu", progress=lambda *one: told.append(one))
+    result = client.segment(
+        phantom()[0], RunSettings(model=model, device="cpu"), progress=lambda *one: told.append(one)
+    )
     assert result.measurements == expected.measurements and told[0] == ("Starting engine", 0.0)
     with pytest.raises(InputError, match="Mode 'best' is unknown"):
-        client.segment(phantom()[0], mode="best")
+        client.segment(phantom()[0], RunSettings(mode="best"))
 
     def stop_half_way(phase, fraction):
         if phase == "Segmenting":
             raise Canceled()
 
     with pytest.raises(Canceled):
-        client.segment(phantom()[0], model=model, device="cpu", progress=stop_half_way)
+        client.segment(phantom()[0], RunSettings(model=model, device="cpu"), progress=stop_half_way)
     with pytest.raises(ZeroDivisionError):
-        client.segment(phantom()[0], model=model, device="cpu", progress=lambda *one: 1 / 0)
-    assert client.segment(phantom()[0], model=model, device="cpu").measurements == expected.measurements
+        client.segment(phantom()[0], RunSettings(model=model, device="cpu"), progress=lambda *one: 1 / 0)
+    assert client.segment(phantom()[0], RunSettings(model=model, device="cpu")).measurements == expected.measurements
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -392,7 +396,14 @@ def test_a_progress_callback_may_end_the_request(make_client, ending):
         if phase == "P":
             client.cancel() if ending == "cancel" else client.stop(wait=True)
 
-    client.submit(phantom()[0], onProgress=on_progress, onResult=outcomes.append, onError=outcomes.append)
+    client.submit(
+        phantom()[0],
+        RunSettings(),
+        name="T2",
+        onProgress=on_progress,
+        onResult=outcomes.append,
+        onError=outcomes.append,
+    )
     assert wait_for(lambda: outcomes)
     pause(0.2)
     assert [type(one) for one in outcomes] == [Canceled] and told.count("P") == 1
@@ -406,9 +417,9 @@ def test_the_next_scan_may_be_asked_for_from_the_answer(make_client):
     def on_error(error):
         told.append(error)
         if len(told) < 5:
-            client.submit(phantom()[0], onResult=told.append, onError=on_error)
+            client.submit(phantom()[0], RunSettings(), name="T2", onResult=told.append, onError=on_error)
 
-    client.submit(phantom()[0], onResult=told.append, onError=on_error)
+    client.submit(phantom()[0], RunSettings(), name="T2", onResult=told.append, onError=on_error)
     assert wait_for(lambda: len(told) == 5) and {str(error) for error in told} == {"No."}
 
 

@@ -38,11 +38,11 @@ SLOW_WORKER = [
 import time
 from DDSPSegmentationLib.service import runner, worker
 segment = runner.InProcessRunner.segment
-def slow(self, image, *, name, progress, **settings):
+def slow(self, image, settings, *, name, progress):
     def tell(phase, fraction):
         progress(phase, fraction)
         time.sleep(2 * (name == "slow"))
-    return segment(self, image, name=name, progress=tell, **settings)
+    return segment(self, image, settings, name=name, progress=tell)
 runner.InProcessRunner.segment = slow
 worker.main()
 """,

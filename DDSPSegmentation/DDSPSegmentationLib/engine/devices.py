@@ -8,7 +8,7 @@ import sys
 import torch
 
 from .errors import DeviceError
-from .segmentation import DEVICES
+from .run_settings import DEVICES
 
 PRECISIONS = ("auto", "float32", "bfloat16")
 

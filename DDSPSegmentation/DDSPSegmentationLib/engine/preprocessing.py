@@ -14,8 +14,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from .errors import InputError
-
-BIAS_FIELD_MODES = ("full", "fast", "off")
+from .run_settings import BIAS_FIELD_MODES
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 import SimpleITK as sitk
 
-MODES = ("fast", "accurate", "paper")
-DEVICES = ("auto", "cpu", "cuda", "mps")
-
 
 @dataclass(frozen=True)
 class GlandMeasurements:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +17,10 @@ from .errors import DeviceError, InputError
 from .images import check_image
 from .inference import GlandPredictor, Prediction
 from .model import load_network
-from .preprocessing import BIAS_FIELD_MODES, Grid, PreprocessingSettings, prepare
+from .preprocessing import Grid, PreprocessingSettings, prepare
 from .quality import UNCALIBRATED, expected_dice, find_warnings, slice_doubts, soft_dice, uncertainty_map
-from .segmentation import MODES, Segmentation, acquired_axis, connected_parts, measure_gland
+from .run_settings import DEFAULTS, RunSettings
+from .segmentation import Segmentation, acquired_axis, connected_parts, measure_gland
 
 Progress = Callable[[str, float], None]
 NOT_AXIAL = "The slices are not axial; the network was trained on axial scans alone."
@@ -55,40 +57,35 @@ class Segmenter:
     def segment(
         self,
         image: sitk.Image,
+        settings: RunSettings = DEFAULTS,
         *,
         name: str = "volume",
-        mode: str = "fast",
-        threshold: float = 0.5,
-        bias_field: str | None = None,
-        location: tuple[float, float, float] | None = None,
         progress: Progress | None = None,
     ) -> Segmentation:
         """Segment the prostate on a T2-weighted scan.
 
         Args:
             image: 3D scalar scan, any orientation, LPS mm.
+            settings: how; model and device are this segmenter's own, whatever they say.
             name: what error messages call the scan.
-            mode: ``fast``; ``accurate`` averages with the mirrored scan; ``paper`` takes the plain central crop and
-                the main output, as published.
-            threshold: of the probability, between 0 and 1.
-            bias_field: ``full``, ``fast`` or ``off``; ``None`` takes the model's own.
-            location: a point (x, y, z) LPS mm in the gland, when the user gave one.
             progress: called with phase and fraction; raising ``Canceled`` in it ends the work.
 
         Raises:
             InputError: the scan cannot be segmented; Canceled; DeviceError.
         """
-        settings = self._settings(mode, threshold, bias_field)
+        preprocessing = self.preprocessing
+        if settings.bias_field is not None:
+            preprocessing = replace(preprocessing, bias_field=settings.bias_field)
         check_image(image, name)
         clock = _Clock(progress or (lambda phase, fraction: None))
         with clock.phase("Preprocessing"):
-            volume, grid = prepare(image, settings)
-            center = None if location is None else _index_inside(grid, location, image, name)
+            volume, grid = prepare(image, preprocessing)
+            center = None if settings.location is None else _index_inside(grid, settings.location, image, name)
         with clock.phase("Segmenting"):
-            prediction = self._predict(volume, center, mode, clock)
+            prediction = self._predict(volume, center, settings.mode, clock)
         with clock.phase("Measuring"):
             probability = grid.to_native(prediction.probability)
-            mask, shares = largest_component(probability > threshold)
+            mask, shares = largest_component(probability > settings.threshold)
             uncertainty = grid.to_native(uncertainty_map(prediction.probability, prediction.disagreement))
             soft = _soft_dice_near(mask, probability)
             expected = expected_dice(soft, self.model.calibration) if mask.any() else 0.0
@@ -115,9 +112,9 @@ class Segmenter:
                 peak_memory_mb=clock.peak_memory_mb,
                 model_version=self.model.version,
                 model_sha256=self.model.sha256,
-                mode=mode,
-                threshold=threshold,
-                bias_field=settings.bias_field,
+                mode=settings.mode,
+                threshold=settings.threshold,
+                bias_field=preprocessing.bias_field,
                 device=self.device.type,
                 precision=self.precision,
             )
@@ -127,16 +124,6 @@ class Segmenter:
     def _notices(self) -> list[str]:
         uncalibrated = self.model.metrics.get("expected_dice") == UNCALIBRATED
         return [NOT_CALIBRATED] * uncalibrated + [FELL_BACK] * self._fell_back
-
-    def _settings(self, mode: str, threshold: float, bias_field: str | None) -> PreprocessingSettings:
-        if mode not in MODES:
-            raise InputError(f"Mode '{mode}' is unknown.", f"Choose one of {', '.join(MODES)}.")
-        if not 0 < threshold < 1:
-            raise InputError(f"Threshold {threshold:g} is not between 0 and 1.", "Choose 0.5 unless you know better.")
-        if bias_field is not None and bias_field not in BIAS_FIELD_MODES:
-            raise InputError(f"Bias field '{bias_field}' is unknown.", f"Choose one of {', '.join(BIAS_FIELD_MODES)}.")
-        values = self.preprocessing.to_dict()
-        return PreprocessingSettings.from_dict({**values, "bias_field": bias_field or values["bias_field"]})
 
     def _predict(self, volume: np.ndarray, center: np.ndarray | None, mode: str, clock: _Clock) -> Prediction:
         def run() -> Prediction:

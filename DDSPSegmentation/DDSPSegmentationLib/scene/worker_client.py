@@ -14,6 +14,7 @@ import SimpleITK as sitk
 from slicer.i18n import tr as _
 
 from ..engine.errors import Canceled, DDSPSegmentationError, StorageError, WorkerError
+from ..engine.run_settings import DEFAULTS, RunSettings
 from ..engine.segmentation import Segmentation
 from ..service.protocol import check_hello, encode_line, error_of, garbled, segment_request
 from ..service.stored_segmentation import StoredSegmentation, write_temporary
@@ -132,20 +133,21 @@ class WorkerClient:
     def submit(
         self,
         image: sitk.Image,
+        settings: RunSettings,
         *,
+        name: str,
         onResult: OnResult,
         onError: OnError,
         onProgress: OnProgress | None = None,
-        **settings,
     ) -> str:
         """Ask for one segmentation and return at once with the request's id.
 
         Args:
+            name: what error messages call the scan.
             onResult: called with the answer; its probability and uncertainty are read when first asked for, and its
                 files go with it (see ``StoredSegmentation``).
             onError: called with an error of the family, ``Canceled`` among them.
             onProgress: called with phase and fraction.
-            settings: name, mode, threshold, bias_field, device, model, location, as ``service.runner.Runner`` has them.
 
         Raises:
             WorkerError: another request is under way.
@@ -155,7 +157,7 @@ class WorkerClient:
             raise WorkerError(_("Another segmentation is under way."), _("Wait until it is done, or cancel it."))
         request_id = secrets.token_hex(8)
         scan, output = self._folder / f"{request_id}.mha", self._folder / request_id
-        line = encode_line(segment_request(request_id, scan, output, **settings))
+        line = encode_line(segment_request(request_id, scan, output, settings, name))
         request = _Request(request_id, scan, output, line, onProgress, onResult, onError)
         try:
             make_folder(self._folder)
@@ -197,11 +199,12 @@ class WorkerClient:
     def segment(
         self,
         image: sitk.Image,
+        settings: RunSettings = DEFAULTS,
         *,
+        name: str = "volume",
         progress: OnProgress | None = None,
-        **settings,
     ) -> Segmentation:
-        """Segment and wait for it, for scripts: the signature of ``service.runner.Runner``.
+        """Segment and wait for it, for scripts: the signature of ``InProcessRunner.segment``.
 
         Views are drawn meanwhile; clicks and keys wait. Whatever ``progress`` raises ends the work and is raised.
         """
@@ -217,7 +220,7 @@ class WorkerClient:
                 raised.append(error)
                 self.cancel()
 
-        self.submit(image, onProgress=tell, onResult=outcomes.append, onError=outcomes.append, **settings)
+        self.submit(image, settings, name=name, onProgress=tell, onResult=outcomes.append, onError=outcomes.append)
         loop = qt.QEventLoop()
         try:
             while not outcomes:

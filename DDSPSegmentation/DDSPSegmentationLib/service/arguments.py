@@ -6,8 +6,7 @@ import argparse
 from typing import NoReturn
 
 from .. import __version__
-from ..engine.preprocessing import BIAS_FIELD_MODES
-from ..engine.segmentation import DEVICES, MODES
+from ..engine.run_settings import BIAS_FIELD_MODES, DEVICES, MODES
 from .seg_nrrd import MASK_SUFFIXES
 
 PLANS = ("improved", "paper")

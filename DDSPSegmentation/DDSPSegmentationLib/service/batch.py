@@ -8,7 +8,7 @@ import io
 import re
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +19,7 @@ from .. import __version__
 from ..engine.errors import Canceled, DDSPSegmentationError, ModelError, StorageError, TorchMissingError
 from ..engine.files import write_text
 from ..engine.pictures import PROSTATE_COLOR, contour_picture, thumbnail
+from ..engine.run_settings import RunSettings
 from ..engine.segmentation import Segmentation
 from ..library.folder_lock import FolderInUseError, FolderLock
 from .batch_record import BatchRecord, error_text, known_sha256, log_unexpected, without_folders
@@ -38,20 +39,29 @@ _LEFTOVER = re.compile(r"^\.ddsp-[0-9a-f]{12}\.")
 
 @dataclass(frozen=True)
 class BatchSettings:
-    """What decides a result besides the scan; a change of any of it makes a case be done again.
+    """What a batch is asked for.
 
     Attributes:
+        run: how each scan is segmented.
         mask_suffix: ``.seg.nrrd`` or ``.nii.gz``.
-        bias_field: ``full``, ``fast``, ``off``, or None for the model's own.
         model_version, model_sha256: the weights that will answer.
     """
 
-    mode: str
-    threshold: float
-    bias_field: str | None
+    run: RunSettings
     mask_suffix: str
     model_version: str
     model_sha256: str
+
+    def identity(self) -> dict:
+        """What decides a result besides the scan; a change of any of it makes a case be done again."""
+        return {
+            "mode": self.run.mode,
+            "threshold": self.run.threshold,
+            "bias_field": self.run.bias_field,
+            "mask_suffix": self.mask_suffix,
+            "model_version": self.model_version,
+            "model_sha256": self.model_sha256,
+        }
 
 
 @dataclass
@@ -96,8 +106,8 @@ def run_batch(
         cases: with ``name`` (unique, usable as a file name), ``load()`` and ``fingerprint()``.
         skipped: inputs that are not cases, with ``label`` and ``reason``; they are listed and nothing else.
         output_folder: made when it is missing.
-        segment_case: called with the name, the image and the mask's path without its suffix; writes the mask there
-            with ``settings.mask_suffix`` and returns the answer.
+        segment_case: called with the name, the image and the mask's path; writes the mask there and returns the
+            answer.
         progress: takes one line of text at a time.
 
     Returns:
@@ -128,7 +138,7 @@ class _Batch:
 
     def run(self, cases: list[InputCase], skipped: list[Skipped]) -> BatchResult:
         about = {"package": __version__, "model_version": self._settings.model_version}
-        about |= {"model_sha256": self._settings.model_sha256, "settings": asdict(self._settings)}
+        about |= {"model_sha256": self._settings.model_sha256, "settings": self._settings.identity()}
         self._record.start(about, [case.name for case in cases], skipped)
         for one in skipped:
             self._progress(f"skipped {one.label}: {one.reason}")
@@ -157,7 +167,7 @@ class _Batch:
         label = f"[{number}/{total}] {case.name}"
         started = time.monotonic()
         try:
-            identity = asdict(self._settings) | {"package": __version__, "input": case.fingerprint()}
+            identity = self._settings.identity() | {"package": __version__, "input": case.fingerprint()}
             if self._is_done(case.name, identity):
                 self._result.unchanged.append(case.name)
                 self._progress(f"{label}: unchanged")
@@ -186,8 +196,8 @@ class _Batch:
 
     def _segmented(self, case: InputCase, identity: dict) -> dict:
         image = case.load()
-        answer = self._segment_case(case.name, image, self._folder / case.name)
         mask, picture, small = self._paths(case.name)
+        answer = self._segment_case(case.name, image, mask)
         if not mask.is_file():
             raise StorageError(f"'{mask.name}' was not written.", "Check the disk and try again.")
         contour_picture(image, [(answer.mask, PROSTATE_COLOR)], picture)

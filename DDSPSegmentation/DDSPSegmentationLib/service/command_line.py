@@ -20,6 +20,7 @@ from ..engine.errors import (
     TorchMissingError,
 )
 from ..engine.model import ModelDescription, describe_model
+from ..engine.run_settings import RunSettings
 from ..library.model_registry import ModelRegistry, resolve_model
 from .arguments import command_parser
 from .batch import EXIT_SOME_FAILED, EXIT_TORCH_MISSING, EXIT_USAGE, BatchSettings, SegmentCase, run_batch
@@ -70,7 +71,7 @@ def segment(chosen: argparse.Namespace) -> int:
     return segment_inputs(chosen, _engine_case)
 
 
-def segment_inputs(chosen: argparse.Namespace, make_segment_case: Callable[[argparse.Namespace], SegmentCase]) -> int:
+def segment_inputs(chosen: argparse.Namespace, make_segment_case: Callable[[RunSettings], SegmentCase]) -> int:
     """Segment what the arguments name into their output folder, say how it went, return the exit code.
 
     Args:
@@ -78,8 +79,9 @@ def segment_inputs(chosen: argparse.Namespace, make_segment_case: Callable[[argp
         make_segment_case: called once the arguments are known to be good.
     """
     require_torch()
-    chosen.model = str(resolve_model(chosen.model))  # one version for all scans, whatever is activated meanwhile
-    description = describe_model(chosen.model)
+    model = str(resolve_model(chosen.model))  # one version for all scans, whatever is activated meanwhile
+    run = RunSettings(chosen.mode, chosen.threshold, chosen.bias_field, chosen.device, model)
+    description = describe_model(model)
     _check_device(chosen.device)
     output = Path(chosen.output)
     try:
@@ -87,15 +89,8 @@ def segment_inputs(chosen: argparse.Namespace, make_segment_case: Callable[[argp
         cases, skipped = collect_inputs(chosen.inputs)
     except InputError as error:
         return _complain(str(error), EXIT_USAGE)
-    settings = BatchSettings(
-        chosen.mode,
-        chosen.threshold,
-        chosen.bias_field,
-        MASK_SUFFIXES[chosen.format],
-        description.version,
-        description.sha256,
-    )
-    result = run_batch(cases, skipped, output, settings, make_segment_case(chosen), say)
+    settings = BatchSettings(run, MASK_SUFFIXES[chosen.format], description.version, description.sha256)
+    result = run_batch(cases, skipped, output, settings, make_segment_case(run), say)
     for name, reason in result.failed.items():
         _complain(f"{name}: {reason}", result.exit_code)
     if result.message:
@@ -106,22 +101,12 @@ def segment_inputs(chosen: argparse.Namespace, make_segment_case: Callable[[argp
     return result.exit_code
 
 
-def _engine_case(chosen: argparse.Namespace) -> SegmentCase:
+def _engine_case(settings: RunSettings) -> SegmentCase:
     runner = InProcessRunner()
 
     def segment_case(name, image, mask_path):
-        answer = runner.segment(
-            image,
-            name=name,
-            mode=chosen.mode,
-            threshold=chosen.threshold,
-            bias_field=chosen.bias_field,
-            device=chosen.device,
-            model=chosen.model,
-            location=None,
-            progress=None,
-        )
-        write_mask(answer.mask, mask_path.with_name(mask_path.name + MASK_SUFFIXES[chosen.format]))
+        answer = runner.segment(image, settings, name=name)
+        write_mask(answer.mask, mask_path)
         return answer
 
     return segment_case
@@ -244,19 +229,10 @@ def _evaluate_model(chosen: argparse.Namespace, apart: dict[str, str]):
     if seen:
         say(f"Note: the model was trained on {seen} of these {len(cases)} cases; their Dice flatters it.")
     runner = InProcessRunner()
+    settings = RunSettings(mode=chosen.mode, bias_field=chosen.bias_field, device=chosen.device, model=model)
 
     def segment_scan(image):
-        return runner.segment(
-            image,
-            name="scan",
-            mode=chosen.mode,
-            threshold=0.5,
-            bias_field=chosen.bias_field,
-            device=chosen.device,
-            model=model,
-            location=None,
-            progress=None,
-        )
+        return runner.segment(image, settings, name="scan")
 
     def progress(name: str, fraction: float) -> None:
         say(f"[{round(fraction * len(cases))}/{len(cases)}] {name}")
@@ -309,7 +285,7 @@ def _installed(package: str) -> str:
 
 def _devices() -> list[str]:
     from ..engine.devices import choose_device, choose_precision
-    from ..engine.segmentation import DEVICES
+    from ..engine.run_settings import DEVICES
 
     usable = []
     for name in DEVICES[1:]:

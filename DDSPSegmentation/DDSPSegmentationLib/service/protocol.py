@@ -17,29 +17,27 @@ result    id, segmentation: every field of ``Segmentation``; an image is a file 
 error     id (or null), type (class of the family), cause, next_step
 ========  ==================================================================================================
 
-There is one request, ``segment``: id, image (path), name, mode, threshold, bias_field, device, model, location
-(x, y, z in LPS mm, or null), output (a folder that does not exist yet; the worker makes it and, on failure, removes
-it). Each request is answered by any number of ``progress`` and exactly one ``result`` or ``error``. One request at a
-time: another one meanwhile is answered by ``error`` at once. When its standard input closes the worker ends at once,
-and deletes the images and outputs that are named like their request's id: they are temporary, and nobody else will.
+There is one request, ``segment``: id, image (path), name (what error messages call the scan), settings (see
+``RunSettings``), output (a folder that does not exist yet; the worker makes it and, on failure, removes it). Each
+request is answered by any number of ``progress`` and exactly one ``result`` or ``error``. One request at a time:
+another one meanwhile is answered by ``error`` at once. When its standard input closes the worker ends at once, and
+deletes the images and outputs that are named like their request's id: they are temporary, and nobody else will.
 """
 
 from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Sequence
 from pathlib import Path
 
 from .. import __version__
 from ..engine import errors
 from ..engine.errors import DDSPSegmentationError, WorkerError
+from ..engine.run_settings import RunSettings
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 PACKAGE_FOLDER = str(Path(__file__).resolve().parents[1])
-# What a runner is asked beside the image, by the same names.
-SETTINGS = ("name", "mode", "threshold", "bias_field", "device", "model", "location")
-REQUEST_KEYS = ("id", "image", *SETTINGS, "output")
+REQUEST_KEYS = ("id", "image", "name", "settings", "output")
 
 _SEE_LOG = "Segment again; if it happens again, press Show Log under Advanced and report it."
 _FAMILY = {
@@ -88,30 +86,13 @@ def hello_message(pid: int, torch_version: str, devices: list[str], auto: str) -
     }
 
 
-def segment_request(
-    request_id: str,
-    image: Path,
-    output: Path,
-    *,
-    name: str = "volume",
-    mode: str = "fast",
-    threshold: float = 0.5,
-    bias_field: str | None = None,
-    device: str = "auto",
-    model: Path | str | None = None,
-    location: Sequence[float] | None = None,
-) -> dict:
+def segment_request(request_id: str, image: Path, output: Path, settings: RunSettings, name: str) -> dict:
     return {
         "request": "segment",
         "id": request_id,
         "image": str(image),
         "name": name,
-        "mode": mode,
-        "threshold": float(threshold),
-        "bias_field": bias_field,
-        "device": device,
-        "model": None if model is None else str(model),
-        "location": None if location is None else [float(value) for value in location],
+        "settings": settings.to_dict(),
         "output": str(output),
     }
 

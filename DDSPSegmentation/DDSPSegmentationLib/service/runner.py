@@ -1,15 +1,16 @@
-"""How callers reach the engine: the in-process runner. A worker process may stand behind the same signature."""
+"""How callers reach the engine: in this process. A worker process may stand behind the same ``segment``."""
 
 from __future__ import annotations
 
 import importlib.metadata
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import SimpleITK as sitk
 
 from ..engine.errors import TorchMissingError
+from ..engine.run_settings import DEFAULTS, RunSettings
 from ..engine.segmentation import Segmentation
 
 if TYPE_CHECKING:
@@ -20,25 +21,6 @@ INSTALL_TORCH = (
     "In Slicer, install the extension 'PyTorch', restart, and press Install PyTorch in its module PyTorch Utils; "
     "elsewhere, run 'pip install torch' in the same environment."
 )
-
-
-class Runner(Protocol):
-    """What the logic and the batch need: one scan in, one segmentation out."""
-
-    def segment(
-        self,
-        image: sitk.Image,
-        *,
-        name: str = "volume",
-        mode: str = "fast",
-        threshold: float = 0.5,
-        bias_field: str | None = None,
-        device: str = "auto",
-        model: Path | str | None = None,
-        location: tuple[float, float, float] | None = None,
-        progress: Callable[[str, float], None] | None = None,
-    ) -> Segmentation:
-        """See ``Segmenter.segment``; ``model`` is a folder, ``None`` the built-in model."""
 
 
 def require_torch() -> str:
@@ -68,29 +50,17 @@ class InProcessRunner:
     def segment(
         self,
         image: sitk.Image,
+        settings: RunSettings = DEFAULTS,
         *,
         name: str = "volume",
-        mode: str = "fast",
-        threshold: float = 0.5,
-        bias_field: str | None = None,
-        device: str = "auto",
-        model: Path | str | None = None,
-        location: tuple[float, float, float] | None = None,
         progress: Callable[[str, float], None] | None = None,
     ) -> Segmentation:
-        """See ``Segmenter.segment``; ``model`` is a folder, ``None`` the built-in model."""
+        """See ``Segmenter.segment``."""
         require_torch()
         if progress is not None and self._segmenter is None:
             progress("Loading model", 0.0)
-        return self._segmenter_for(model, device).segment(
-            image,
-            name=name,
-            mode=mode,
-            threshold=threshold,
-            bias_field=bias_field,
-            location=location,
-            progress=progress,
-        )
+        segmenter = self._segmenter_for(settings.model, settings.device)
+        return segmenter.segment(image, settings, name=name, progress=progress)
 
     def load(self, model: Path | str | None = None, device: str = "auto") -> None:
         """Load a model now, so that the first scan need not wait for it. Raises what ``segment`` would."""

@@ -18,7 +18,8 @@ from pathlib import Path
 
 # Nothing here may import torch or ITK: what they print while they load would end up among the events.
 from ..engine.errors import DDSPSegmentationError, StorageError, TorchMissingError, WorkerError
-from .protocol import REQUEST_KEYS, SETTINGS, decode_line, encode_line, error_message, hello_message
+from ..engine.run_settings import RunSettings
+from .protocol import REQUEST_KEYS, decode_line, encode_line, error_message, hello_message
 
 EXIT_CANNOT_START = 3
 EXIT_NOBODY_LISTENS = 4
@@ -117,8 +118,10 @@ class Worker:
         request_id, folder = request["id"], Path(request["output"])
         started = time.perf_counter()
         try:
-            answer = {"event": "result", "id": request_id, "segmentation": self._segment(request, folder, started)}
-            self._log(request_id, f"{request['mode']} segmentation done in {time.perf_counter() - started:.1f} s.")
+            settings = RunSettings.from_dict(request["settings"])
+            answered = self._segment(request, settings, folder, started)
+            answer = {"event": "result", "id": request_id, "segmentation": answered}
+            self._log(request_id, f"{settings.mode} segmentation done in {time.perf_counter() - started:.1f} s.")
         except Exception as error:
             shutil.rmtree(folder, ignore_errors=True)
             _print_details(error, request["name"])
@@ -126,7 +129,7 @@ class Worker:
         self._busy.clear()  # before the answer, which the next request may follow at once
         self._events.send(answer)
 
-    def _segment(self, request: dict, folder: Path, started: float) -> dict:
+    def _segment(self, request: dict, settings: RunSettings, folder: Path, started: float) -> dict:
         from .stored_segmentation import read_temporary, save_segmentation
 
         def progress(phase: str, fraction: float) -> None:
@@ -140,7 +143,7 @@ class Worker:
         except OSError as error:
             cause = f"The temporary folder '{folder.parent}' cannot be written to: {os.strerror(error.errno)}."
             raise StorageError(cause, "Check it and its disk, then try again.") from error
-        segmentation = self._runner.segment(image, progress=progress, **{name: request[name] for name in SETTINGS})
+        segmentation = self._runner.segment(image, settings, name=request["name"], progress=progress)
         return save_segmentation(segmentation, folder)
 
     def _log(self, request_id: str | None, text: str) -> None:

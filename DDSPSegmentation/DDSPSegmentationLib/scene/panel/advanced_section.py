@@ -11,7 +11,7 @@ from slicer.i18n import tr as _
 
 from ...engine.errors import DDSPSegmentationError
 from ...engine.model import describe_model
-from ...engine.segmentation import MODES
+from ...engine.run_settings import MODES, RunSettings
 from ...library.model_registry import ModelRegistry
 from ...service.process_identity import kill_process
 from ..settings import read_setting, write_setting
@@ -63,18 +63,18 @@ class AdvancedSection:
         ui.logButton.connect("clicked(bool)", self._onLog)
         ui.testLabel.setVisible(False)
 
-    def asked(self) -> dict:
-        """What the section asks of the next run, as arguments of a runner.
+    def asked(self) -> RunSettings:
+        """What the section asks of the next run.
 
         Raises:
             ModelError: the active version of the network cannot be used.
         """
-        return {
-            "mode": self._chosen(self.ui.modeComboBox),
-            "device": self._chosen(self.ui.deviceComboBox),
-            "model": self._modelFolder(),
-            "bias_field": None if self.ui.biasFieldCheckBox.checked else "off",
-        }
+        return RunSettings(
+            mode=self._chosen(self.ui.modeComboBox),
+            bias_field=None if self.ui.biasFieldCheckBox.checked else "off",
+            device=self._chosen(self.ui.deviceComboBox),
+            model=self._modelFolder(),
+        )
 
     def _modelFolder(self) -> str | None:
         """Where the active version is, checked file by file; ``None`` for the built-in one."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import slicer
 from slicer.i18n import tr as _
@@ -51,7 +52,7 @@ class SegmentSection:
 
     Args:
         parameters: called for the panel's parameters.
-        asked: called for the arguments that the section Advanced adds to a run.
+        asked: called for the settings that the section Advanced gives a run.
         onDone: called with the run and its Segmentation.
         onChanged: called when a run began or ended, and with True when there is nothing else to say.
     """
@@ -184,15 +185,14 @@ class SegmentSection:
         image = image_from_volume_node(run.volumeNode)
         run.before = results.state_of(run.volumeNode)
         location = location_of(chosen.location)
+        point = None if location is None else lps_from_ras(location)
         shared_worker().submit(
             image,
+            replace(self._asked(), threshold=chosen.threshold, location=point),
             name=run.volumeNode.GetName(),
-            threshold=chosen.threshold,
-            location=None if location is None else lps_from_ras(location),
             onProgress=lambda phase, fraction: self._onProgress(run, phase, fraction),
             onResult=lambda segmentation: self._onResult(run, segmentation),
             onError=lambda error: self._onError(run, error),
-            **self._asked(),
         )
 
     def _onProgress(self, run: Run, phase: str, fraction: float) -> None:
