@@ -13,7 +13,7 @@ help:
 
 demo:
 	@sh requirements/install.sh run
-	@$(PYTHON_OF_VENV) DDSPSegmentation/Scripts/segment_batch.py $(SAMPLE) --output demo
+	@.venv/bin/ddsp-segmentation segment $(SAMPLE) --output demo
 	@$(PYTHON_OF_VENV) Testing/demo.py demo
 
 test: export QT_QPA_PLATFORM := offscreen

@@ -15,8 +15,7 @@ sys.path[:0] = [str(ROOT / "DDSPSegmentation"), str(ROOT / "Testing" / "Python")
 
 import numpy as np  # noqa: E402
 import SimpleITK as sitk  # noqa: E402
-
-from DDSPSegmentationLib.scene.headless_host import start  # noqa: E402
+from headless_host import start  # noqa: E402
 
 WINDOW_SIZE = (1200, 880)
 

@@ -1,11 +1,10 @@
-"""Segments many scans through the Slicer module's logic, in Slicer without a window or in plain Python.
+"""Segments many scans through the module's logic, in a Slicer without a window.
 
     Slicer --no-splash --no-main-window --python-script segment_batch.py -- INPUT... --output FOLDER
-    python segment_batch.py INPUT... --output FOLDER        (needs the package slicer-core)
 
-The arguments are those of ``ddsp-segmentation segment``. Each scan becomes a volume node, is segmented by
-``DDSPSegmentationLogic.segmentProstate`` and its segmentation node is saved. Slicer ends by itself and asks nothing.
-Exit codes: 0 all done, 1 some failed, 2 usage, 3 PyTorch is missing.
+The arguments are those of ``ddsp-segmentation segment``, which does the same without Slicer. Each scan becomes a volume
+node, is segmented by ``DDSPSegmentationLogic.segmentProstate`` and its segmentation node is saved. Slicer ends by
+itself and asks nothing. Exit codes: 0 all done, 1 some failed, 2 usage, 3 PyTorch is missing.
 """
 
 import pathlib
@@ -15,23 +14,15 @@ import sys
 def main(arguments):
     """Run the batch; returns the exit code."""
     sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
-    from DDSPSegmentationLib.scene import headless_host
     from DDSPSegmentationLib.service.arguments import segment_parser
     from DDSPSegmentationLib.service.command_line import guarded, segment_inputs
 
     chosen = segment_parser("segment_batch.py").parse_args(arguments)
-    try:
-        return guarded(lambda: segment_inputs(chosen, makeSegmentCase))
-    finally:
-        headless_host.stop()
+    return guarded(lambda: segment_inputs(chosen, makeSegmentCase))
 
 
 def makeSegmentCase(settings):
     """A function that takes one scan through the scene and saves its segmentation node."""
-    from DDSPSegmentationLib.scene import headless_host
-
-    headless_host.start()
-
     import slicer
 
     from DDSPSegmentation import DDSPSegmentationLogic
@@ -86,25 +77,18 @@ def argumentsAfter(argv):
     return argv[argv.index("--") + 1 :] if "--" in argv else argv[1:]
 
 
-def inSlicer():
-    """Whether the application itself runs this; its modules are loaded before any script is."""
-    return hasattr(sys.modules.get("slicer"), "app")
-
-
 def run():
-    """Run and end: Slicer through its own exit, whatever happens, Python with the exit code."""
+    """Run, and end Slicer with the exit code, whatever happens."""
     code = 1
     try:
         code = main(argumentsAfter(sys.argv))
     except SystemExit as stop:  # argparse, for --help and for bad arguments
         code = stop.code if isinstance(stop.code, int) else 2
     finally:
-        if inSlicer():
-            sys.modules["slicer"].util.exit(code)
-    return code
+        sys.modules["slicer"].util.exit(code)
 
 
 if __name__ == "__main__":
-    exitCode = run()
-    if not inSlicer():
-        sys.exit(exitCode)
+    if not hasattr(sys.modules.get("slicer"), "app"):  # Slicer has loaded it before any script runs
+        sys.exit("error: This script runs in Slicer; 'ddsp-segmentation segment' takes the same arguments without it.")
+    run()

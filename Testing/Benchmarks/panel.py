@@ -79,7 +79,7 @@ def main():
     asked = parser.parse_args()
     moments = random.Random(asked.seed)
 
-    from DDSPSegmentationLib.scene.headless_host import start
+    from headless_host import start
 
     host = start()
     import numpy as np

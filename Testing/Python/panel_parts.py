@@ -195,10 +195,10 @@ def a_session(worker, settings=None, hasLayout=True):
         settings: what user_settings() told at the end of an earlier one.
         hasLayout: without it Slicer has no main window.
     """
+    from headless_host import start
     from slicer_stand_in import closeModule, openModule, window
 
     from DDSPSegmentationLib.scene import shared_worker
-    from DDSPSegmentationLib.scene.headless_host import start
 
     with (
         window(start(), hasLayout) as application,

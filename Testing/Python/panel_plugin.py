@@ -9,9 +9,9 @@ import pytest
 @pytest.fixture(scope="session")
 def warm_worker(tmp_path_factory):
     """A real worker process that outlives the panels of single tests."""
+    from headless_host import start
     from slicer_stand_in import window
 
-    from DDSPSegmentationLib.scene.headless_host import start
     from DDSPSegmentationLib.scene.worker_client import WorkerClient
 
     with window(start()):

@@ -1,8 +1,7 @@
 """pytest plugin for the Slicer side: an empty MRML scene a test, and Slicer's window where a test wants it."""
 
 import pytest
-
-from DDSPSegmentationLib.scene.headless_host import start
+from headless_host import start
 
 CONTRACT = "test_slicer_contract.py"
 

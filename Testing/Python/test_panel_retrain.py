@@ -317,7 +317,7 @@ def test_a_slicer_that_ends_leaves_no_process_behind(home, stored, tmp_path):
     program = f"""
 import sys, time
 sys.path[:0] = {[str(MODULE_FILE.parent), str(MODULE_FILE.parents[1] / "Testing" / "Python")]!r}
-from DDSPSegmentationLib.scene.headless_host import start
+from headless_host import start
 from slicer_stand_in import install, window
 with window(start()):
     import pytest

@@ -312,7 +312,7 @@ def test_importing_the_module_is_quick():
     program = textwrap.dedent(f"""
         import os, sys, time
         sys.path.insert(0, {str(MODULE_FILE.parent)!r})
-        from DDSPSegmentationLib.scene.headless_host import start
+        from headless_host import start
         start()
         import slicer
         for name in [name for name in sys.modules if name.startswith("DDSPSegmentationLib")]:

@@ -39,6 +39,10 @@ def test_every_dependency_is_pinned():
     assert not set(pins("run.txt")) & set(pins("test.txt"))
 
 
+def test_the_program_installs_none_of_the_libraries_of_slicer():
+    assert not {"slicer-core", "vtk", "PySide6-Essentials"} & set(pins("run.txt"))
+
+
 needs_shell = pytest.mark.skipif(os.name == "nt", reason="the Makefile is for Linux and macOS")
 
 

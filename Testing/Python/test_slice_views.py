@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import slicer
 import vtk
+from headless_host import start
 from scene_parts import SHAPE, gland_voxels, new_volume, put_under_transform, rigid_matrix
 from vtk.util.numpy_support import vtk_to_numpy
 
 from DDSPSegmentationLib.scene.conversion import write_segment
-from DDSPSegmentationLib.scene.headless_host import start
 from DDSPSegmentationLib.scene.slice_views import (
     SliceTour,
     UncertaintyOverlay,

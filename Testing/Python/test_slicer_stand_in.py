@@ -8,10 +8,9 @@ from typing import Annotated, Optional, Union
 import numpy as np
 import pytest
 import slicer
+from headless_host import start
 from scene_parts import gland_voxels, new_volume
 from slicer_stand_in import closeModule, dialogs, enterModule, install, leaveModule, openModule, rendering, window
-
-from DDSPSegmentationLib.scene.headless_host import start
 
 install()
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from engine_parts import bright_model, phantom
+from headless_host import start as start_headless_host
 from worker_parts import PACKAGE_ROOT, SLOW_WORKER, is_running, pretended_worker, wait_until
 
 from DDSPSegmentationLib.engine.errors import (
@@ -22,7 +23,6 @@ from DDSPSegmentationLib.engine.errors import (
     WorkerError,
 )
 from DDSPSegmentationLib.engine.run_settings import RunSettings
-from DDSPSegmentationLib.scene.headless_host import start as start_headless_host
 from DDSPSegmentationLib.service.process_identity import kill_process
 from DDSPSegmentationLib.service.runner import InProcessRunner
 

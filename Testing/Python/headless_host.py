@@ -1,6 +1,6 @@
 """A scene without Slicer: the parts of the application that the logic needs, on the slicer-core wheel.
 
-Call start() before anything that imports slicer. Inside Slicer it changes nothing.
+Call start() before anything that imports slicer.
 """
 
 from __future__ import annotations
@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
-from ..engine.errors import InputError
-
 _host: HeadlessHost | None = None
 
 
@@ -22,7 +20,7 @@ class HeadlessHost:
 
     Attributes:
         scene: the MRML scene, which is slicer.mrmlScene too.
-        logics: module name to module logic; empty inside Slicer, which has its own.
+        logics: module name to module logic.
     """
 
     scene: Any
@@ -31,23 +29,12 @@ class HeadlessHost:
 
 
 def start() -> HeadlessHost:
-    """Make a scene and the module logics; a second call returns the same host.
-
-    Raises:
-        InputError: slicer-core is not installed.
-    """
+    """Make a scene and the module logics; a second call returns the same host."""
     global _host
     if _host is not None:
         return _host
-    if importlib.util.find_spec("slicer") is None:
-        raise InputError(
-            "A scene without Slicer needs the package slicer-core, which is not installed.",
-            "Run 'pip install slicer-core', or run this in Slicer.",
-        )
     import slicer
 
-    if hasattr(slicer, "app"):
-        return HeadlessHost(slicer.mrmlScene, {})
     scene = slicer.vtkMRMLScene()
     slicer.mrmlScene = scene
     logics = _module_logics(scene)
@@ -126,7 +113,7 @@ def _i18n() -> ModuleType:
 
 
 def _scripted_loadable_module() -> ModuleType:
-    from . import scripted_module_stand_in
+    import scripted_module_stand_in  # it imports slicer, which start() makes ready first
 
     module = ModuleType("slicer.ScriptedLoadableModule", scripted_module_stand_in.__doc__)
     for name in scripted_module_stand_in.__all__:
