@@ -276,7 +276,7 @@ class Child:
             version = self.registry.version(self.retrained)
             if version.problem or not version.comparison:
                 problems.append(f"The resumed retraining left {version.name} unusable or not compared.")
-        if self.registry.runs_folder.is_dir() and any(self.registry.runs_folder.iterdir()):
+        if self.registry.runs_folder.is_dir() and any(path.is_dir() for path in self.registry.runs_folder.iterdir()):
             discard_run(make_job(self.library.folder, self.registry.folder, device="cpu"))
         problems += [f"Run {status.folder.name} is left." for status in unfinished_runs(self.registry.folder)]
         return way

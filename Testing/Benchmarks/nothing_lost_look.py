@@ -142,7 +142,7 @@ def unaccounted(library: CaseLibrary, registry: ModelRegistry) -> list[str]:
             files = json.loads((version.folder / "manifest.json").read_text())["files"]
             known |= {version.folder / name for name in (*files, "manifest.json")}
     for top in (library.folder, registry.folder):
-        there = set(top.rglob("*"))
+        there = {path for path in top.rglob("*") if path.suffix != ".lock"}
         files = {path for path in there if path.is_file()}
         empty = [path for path in there - files if path.parent != top and not any(path.iterdir())]
         wanted = {path for path in known if top in path.parents}

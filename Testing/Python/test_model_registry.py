@@ -15,6 +15,8 @@ from registry_parts import BUILTIN, assert_whole, edit_json, publish, snapshot, 
 
 from DDSPSegmentationLib.engine.errors import ModelError, StorageError
 from DDSPSegmentationLib.engine.model import DESCRIPTION_FILE, WEIGHTS_FILE, builtin_model_folder, load_network
+from DDSPSegmentationLib.library import model_registry
+from DDSPSegmentationLib.library.folder_lock import FolderInUseError, FolderLock, lock_holder
 from DDSPSegmentationLib.library.model_registry import ModelRegistry, resolve_model
 from DDSPSegmentationLib.library.model_version import MANIFEST_FILE
 from DDSPSegmentationLib.library.user_folder import default_models_folder
@@ -75,7 +77,7 @@ def test_a_published_version_is_a_candidate_that_the_engine_can_load(registry, t
     network, description = load_network(registry.checked_folder("v1"))
     assert description == version.description and description.version == "v1"
     assert sorted(os.listdir(version.folder)) == ["ledger.json", MANIFEST_FILE, DESCRIPTION_FILE, WEIGHTS_FILE]
-    assert os.listdir(registry.folder / "versions") == ["v1"] and not (registry.folder / "registry.lock").exists()
+    assert os.listdir(registry.folder / "versions") == ["v1"] and not lock_holder(registry.folder, "registry.lock")
 
 
 def test_versions_are_listed_by_date_and_number(registry, tmp_path):
@@ -464,7 +466,7 @@ def killed_at(folder: Path, call: int, action) -> bool:
 
 
 def no_leftovers(registry):
-    found = [path for path in registry.folder.rglob("*") if path.name.startswith(".") or "lock" in path.name]
+    found = [path for path in registry.folder.rglob("*") if path.name.startswith(".")]
     return found == []
 
 
@@ -540,9 +542,6 @@ def test_processes_that_share_only_the_folder_lose_nothing(three, tmp_path, one_
 
 
 def test_a_lock_of_another_process_is_named_after_a_moment(three, monkeypatch):
-    from DDSPSegmentationLib.library import model_registry
-    from DDSPSegmentationLib.library.folder_lock import FolderInUseError, FolderLock
-
     monkeypatch.setattr(model_registry, "_WAIT_SECONDS", 0.2)
     with FolderLock(three.folder, name="registry.lock"):
         with pytest.raises(FolderInUseError, match="The models folder 'Models' is in use by"):

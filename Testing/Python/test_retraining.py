@@ -1,6 +1,7 @@
 """Retraining from the frozen job to the compared candidate: what it trains on, never touches, and records."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -25,7 +26,7 @@ from DDSPSegmentationLib.engine.model import BUILTIN_MODEL, describe_model
 from DDSPSegmentationLib.learning import comparison
 from DDSPSegmentationLib.library.case_library import CaseLibrary
 from DDSPSegmentationLib.library.case_records import HOLD_OUT, TRAINING
-from DDSPSegmentationLib.library.folder_lock import FolderInUseError, FolderLock
+from DDSPSegmentationLib.library.folder_lock import FolderInUseError
 from DDSPSegmentationLib.library.model_registry import ModelRegistry
 from DDSPSegmentationLib.library.patients import read_patients
 from DDSPSegmentationLib.service import retraining_run
@@ -323,11 +324,14 @@ assert plan.seconds > 0 and len(plan.notes) == 2
 def test_a_second_retraining_names_the_process_that_holds_the_models_folder(folders):
     run_folder = make_job(*folders)
     runs = ModelRegistry(folders[1]).runs_folder
-    other = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    code = "from DDSPSegmentationLib.library.folder_lock import FolderLock\n"
+    code += f"with FolderLock({str(runs)!r}, {RETRAINING_LOCK!r}): print('held', flush=True); input()"
+    environment = {**os.environ, "PYTHONPATH": str(PACKAGE_FOLDER)}
+    other = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
+    )
     try:
-        with FolderLock(runs, name=RETRAINING_LOCK):
-            path = runs / RETRAINING_LOCK
-            write_json(path, process=other.pid)
+        assert other.stdout.readline() == b"held\n"
         for start in (lambda: quick_retrain(run_folder), lambda: make_job(*folders)):
             with pytest.raises(FolderInUseError, match=f"process {other.pid}"):
                 start()
@@ -400,7 +404,7 @@ def test_left_overs_of_runs_that_are_over_are_deleted_by_the_next_one(folders):
         (runs / name).mkdir(parents=True)
         (runs / name / "status.json").write_text("{}")
     run_folder = make_job(*folders)
-    assert sorted(path.name for path in runs.iterdir()) == [run_folder.name]
+    assert [path.name for path in runs.iterdir() if path.is_dir()] == [run_folder.name]
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"schema_version": 99, "cases": []}'])

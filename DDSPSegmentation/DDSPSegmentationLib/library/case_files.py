@@ -179,9 +179,8 @@ class CaseFiles:
         retry_while_open(lambda: write_image(mask, path))
         return file_sha256(path)
 
-    def commit(self, case: StoredCase, lock: FolderLock) -> None:
+    def commit(self, case: StoredCase) -> None:
         text = case.to_json()
-        lock.confirm()
         retry_while_open(lambda: write_text(text, case.record_folder / CASE_FILE))
 
     def derive_label(self, case: StoredCase) -> None:
@@ -206,7 +205,7 @@ class CaseFiles:
             raise DatasetError(f"Case {case_id} is not in the trash.", "The trash may have been emptied.") from error
         return read_case(text, case_id, self.folder)
 
-    def put_back(self, case: StoredCase, lock: FolderLock) -> None:
+    def put_back(self, case: StoredCase) -> None:
         """Out of the trash, by one rename when image and label are in their places."""
         record = self.trashed_record(case.id)
         make_folder(case.image_path.parent)
@@ -215,7 +214,6 @@ class CaseFiles:
         retry_while_open(lambda: write_aside(case.label_path, ".mha", lambda aside: shutil.copyfile(mask, aside)))
         self._move(record / "image.mha", case.image_path)
         make_folder(self.folder / "cases")
-        lock.confirm()
         self._move(record, case.record_folder)
 
     def empty_trash(self) -> None:

@@ -18,7 +18,7 @@ from .case_files import CaseFiles
 from .case_intake import STATES, Accepted, Scan, accept, placed_as, same_mask
 from .case_records import HOLD_OUT, TRAINING, Revision, StoredCase
 from .case_transfer import ImportReport, export_cases, find_pairs
-from .folder_lock import FolderInUseError, FolderLock
+from .folder_lock import FolderInUseError
 from .patients import KnownImage, Patients, read_patients
 
 __all__ = ["HOLD_OUT", "TRAINING", "CaseLibrary", "ImportReport", "Revision", "Stored", "StoredCase"]
@@ -140,8 +140,8 @@ class CaseLibrary:
         """
         image = read_image(self.case(case_id).image_path)
         accepted = accept(image, mask, prediction, STATES[bool(edited)], model_version, model_sha256, note)
-        with self._writing() as lock:
-            return self._revise(self._committed(case_id), accepted, lock)
+        with self._writing():
+            return self._revise(self._committed(case_id), accepted)
 
     def undo(self, stored: Stored) -> None:
         """Take back what was stored, the revision or the new case, into the trash.
@@ -152,14 +152,14 @@ class CaseLibrary:
             DatasetError: it was taken back or deleted already.
         """
         number = stored.case.current.number
-        with self._writing() as lock:
+        with self._writing():
             case = self._committed(stored.case.id)
             if number not in {revision.number for revision in case.revisions}:
                 raise DatasetError(f"Revision {number} of case {case.id} was taken back already.", "Nothing is to do.")
             rest = case.without_revision(number)
             with self._files.changing(case.id):
                 if rest.revisions:
-                    self._files.commit(rest, lock)
+                    self._files.commit(rest)
                 else:
                     self._files.take_out(case.id)
 
@@ -185,7 +185,7 @@ class CaseLibrary:
         Raises:
             DatasetError: it is not in the trash, or its scan has been stored again since.
         """
-        with self._writing() as lock:
+        with self._writing():
             case, patients = self._files.read_trashed(case_id), self._patients()
             twin = self._stored_as(patients.images.get(case.content))
             if twin is not None:
@@ -195,8 +195,8 @@ class CaseLibrary:
             with self._files.changing(case_id):
                 if case.content in patients.images:
                     patients.images[case.content].case = case_id
-                    self._save(patients, lock)
-                self._files.put_back(case, lock)
+                    self._save(patients)
+                self._files.put_back(case)
             return self._committed(case_id)
 
     def empty_trash(self) -> None:
@@ -280,11 +280,11 @@ class CaseLibrary:
                 self._files.mend()
 
     @contextmanager
-    def _writing(self) -> Iterator[FolderLock]:
+    def _writing(self) -> Iterator[None]:
         self._files.make_folder()
-        with self._files.lock() as lock:
+        with self._files.lock():
             self._files.mend()
-            yield lock
+            yield
 
     def _committed(self, case_id: str) -> StoredCase:
         case = self._files.read(case_id) if case_id in self._files.ids() else None
@@ -298,8 +298,7 @@ class CaseLibrary:
     def _patients(self) -> Patients:
         return read_patients(self.folder / "patients.json", self.folder / "salt")
 
-    def _save(self, patients: Patients, lock: FolderLock) -> None:
-        lock.confirm()
+    def _save(self, patients: Patients) -> None:
         retry_while_open(lambda: patients.save(self.folder / "patients.json"))
 
     def _stored_as(self, known: KnownImage | None) -> StoredCase | None:
@@ -307,11 +306,11 @@ class CaseLibrary:
 
     def _add(self, scan: Scan, accepted: Accepted, seen: Collection[str], again: bool = True) -> Stored | None:
         """None when ``again`` is False and the case is stored with this very mask."""
-        with self._writing() as lock:
+        with self._writing():
             patients = self._patients()
             case = self._stored_as(patients.images.get(scan.content(patients)))
             if case is None:
-                return self._add_new(patients, scan, accepted, seen, lock)
+                return self._add_new(patients, scan, accepted, seen)
             if not again and same_mask(case, accepted.mask):
                 return None
             warnings = patients.recognize(scan.patient_key, case.patient)
@@ -319,11 +318,9 @@ class CaseLibrary:
                 warnings.append(
                     "A model version was trained on this case, but it is held out: comparisons favor that version."
                 )
-            return self._revise(case, placed_as(case, accepted), lock, patients, tuple(warnings))
+            return self._revise(case, placed_as(case, accepted), patients, tuple(warnings))
 
-    def _add_new(
-        self, patients: Patients, scan: Scan, accepted: Accepted, seen: Collection[str], lock: FolderLock
-    ) -> Stored:
+    def _add_new(self, patients: Patients, scan: Scan, accepted: Accepted, seen: Collection[str]) -> Stored:
         patient, warnings = self._patient(patients, scan)
         if scan.source_name in seen:
             if patients.splits.get(patient) == HOLD_OUT:
@@ -335,13 +332,13 @@ class CaseLibrary:
             warnings.append("A model version was trained on this case, so it belongs to training.")
         case = self._new_case(patients, patient, scan)
         with self._files.changing(case.id):
-            self._save(patients, lock)
+            self._save(patients)
             make_folder(case.record_folder)
             case = self._write_revision(case, accepted)
             self._files.derive_label(case)
             make_folder(case.image_path.parent)
             retry_while_open(lambda: write_image(scan.plain_image(), case.image_path, compress=False))  # the user waits
-            self._files.commit(case, lock)
+            self._files.commit(case)
         return Stored(case, (*accepted.warnings, *warnings), True)
 
     def _patient(self, patients: Patients, scan: Scan) -> tuple[str, list[str]]:
@@ -374,7 +371,6 @@ class CaseLibrary:
         self,
         case: StoredCase,
         accepted: Accepted,
-        lock: FolderLock,
         patients: Patients | None = None,
         warnings: tuple[str, ...] = (),
     ) -> Stored:
@@ -383,9 +379,9 @@ class CaseLibrary:
         accepted = replace(accepted, mask=on_grid(accepted.mask, place, "mask"), prediction=prediction)
         with self._files.changing(case.id):
             if patients is not None:
-                self._save(patients, lock)
+                self._save(patients)
             case = self._write_revision(case, accepted)
-            self._files.commit(case, lock)
+            self._files.commit(case)
         return Stored(case, (*accepted.warnings, *warnings), False)
 
     def _write_revision(self, case: StoredCase, accepted: Accepted) -> StoredCase:

@@ -1,36 +1,55 @@
-"""One writer at a time in a folder: a lock file that names its holder, also for folders that several hosts share."""
+"""One writer at a time in a folder: a lock of the operating system, on a file that also says who holds it.
+
+The system frees the lock at the moment in which its holder ends, however it ends; so what is locked is at work, on
+every host that shares the folder, and nothing is concluded from process ids, clocks or the age of a file. The file
+stays where it is when it is released: whoever deleted it could delete the one that somebody else has just locked.
+"""
 
 from __future__ import annotations
 
-import hashlib
+import errno
 import json
 import os
-import secrets
 import socket
 import sys
+import threading
 import time
+import warnings
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from ..engine.errors import DDSPSegmentationError, StorageError
 
 LOCK_NAME = ".ddsp-segmentation.lock"
-_HELD_HERE: set[Path] = set()
+_BYTE = 1 << 20  # the one that is locked: far behind the text, which Windows would not let others read
+_TEXT_BYTES = 512
 _LOOK_AGAIN_SECONDS = 0.05
-_HALF_WRITTEN_SECONDS = 3
-_MOST_STALE = 5
+_LEAST_WAIT_SECONDS = 0.1  # who only looks, see lock_holder, is gone by then
+_TAKEN = (errno.EACCES, errno.EAGAIN)
+
+# POSIX locks belong to a process: two runs in it do not exclude each other, and the lock is gone once the process
+# closes any descriptor of the file. So what is held here is remembered, and no such file is opened a second time.
+_HELD: dict[tuple[int, int], Holder] = {}
+_MUTEX = threading.Lock()
+_PROVED: set[int] = set()  # drives of which it was seen that their locks keep another process out
 
 
 class FolderInUseError(DDSPSegmentationError):
-    """Another process holds the folder."""
+    """Another process, or another run of this one, holds the folder."""
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who holds a lock, as far as it can be told."""
+
+    process: int = 0
+    host: str = ""
+    since: str = ""
 
 
 class FolderLock:
     """Holds a folder for this process between ``with`` and its end.
-
-    The lock is a file made by exclusive creation, with process id, host and time in it. One whose process has ended
-    (on this host) is stale and taken over; ``note`` then says so. One of another host cannot be judged from here: it
-    is named, and ``take_over`` removes it.
 
     Args:
         folder: exists already.
@@ -39,200 +58,207 @@ class FolderLock:
         what: the folder is called so in messages.
 
     Raises:
-        FolderInUseError: another living process, or a process on another host, holds the folder.
-        StorageError: the lock cannot be written.
+        FolderInUseError: somebody holds the folder.
+        StorageError: the lock file cannot be written, or the drive does not keep two writers apart. That two hosts
+            are kept apart on a shared drive can only be believed of it; two processes of this host are tried.
     """
 
     def __init__(self, folder: Path, name: str = LOCK_NAME, wait_seconds: float = 0.0, what: str = "output folder"):
         self._path = Path(folder) / name
         self._what, self._wait_seconds = what, wait_seconds
-        self._content = json.dumps(
-            {
-                "process": os.getpid(),
-                "host": socket.gethostname(),
-                "since": time.strftime("%Y-%m-%d %H:%M:%S"),
-                "token": secrets.token_hex(8),
-            }
-        )
-        self.note = ""
+        self._descriptor = -1
+        self._identity = (0, 0)
 
     def __enter__(self) -> FolderLock:
-        give_up, stale = time.monotonic() + self._wait_seconds, 0
-        while not self._created():
-            try:
-                self._remove_stale()
-                stale += 1
-                if stale > _MOST_STALE:
-                    raise self._in_use("a process that cannot be told")
-            except FolderInUseError:
-                if time.monotonic() >= give_up:
-                    raise
-                time.sleep(_LOOK_AGAIN_SECONDS)
-        _HELD_HERE.add(self._path.resolve())
+        give_up = time.monotonic() + max(self._wait_seconds, _LEAST_WAIT_SECONDS)
+        while (in_the_way := self._take()) is not None:
+            if time.monotonic() >= give_up:
+                cause = f"The {self._what} '{self._path.parent.name}' is in use by {in_the_way}."
+                raise FolderInUseError(cause, "Wait for it, or choose another folder.")
+            time.sleep(_LOOK_AGAIN_SECONDS)
         return self
 
     def __exit__(self, *_) -> None:
-        _HELD_HERE.discard(self._path.resolve())
-        if _text(self._path) == self._content:
-            _unlink(self._path)
+        with _MUTEX:
+            _HELD.pop(self._identity, None)
+            _close(self._descriptor)
 
-    def confirm(self) -> None:
-        """Look whether the lock is still ours, before what was prepared under it becomes valid.
+    def _take(self) -> str | None:
+        """Lock the file; when somebody else has, who that is."""
+        with _MUTEX:
+            try:
+                if _identity_of(self._path) in _HELD:
+                    return "another run of this very process"
+                descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
+            except OSError as error:
+                raise self._refused("written", error) from error
+            kept = False
+            try:
+                if not _lock(descriptor):
+                    return _name(_read_holder(descriptor))
+                self._identity = _identity_of(descriptor)
+                if self._identity != _identity_of(self._path):
+                    return "a process that has just deleted its lock"
+                self._check_drive(descriptor)
+                _HELD[self._identity] = self._write_holder(descriptor)
+                self._descriptor, kept = descriptor, True
+            except OSError as error:
+                raise self._refused("locked", error) from error
+            finally:
+                if not kept:
+                    _close(descriptor)
+        return None
 
-        Raises:
-            FolderInUseError: somebody took it over meanwhile, for instance while this computer slept.
-        """
-        if _text(self._path) != self._content:
-            raise FolderInUseError(
-                f"The {self._what} '{self._path.parent.name}' was taken over by another process meanwhile.",
-                "Nothing was changed; try again.",
+    def _check_drive(self, descriptor: int) -> None:
+        """See once for each drive that its locks are more than words."""
+        if self._identity[0] in _PROVED:
+            return
+        if not _keeps_others_out(descriptor, self._path):
+            raise StorageError(
+                f"The {self._what} '{self._path.parent.name}' lies on a drive whose file locks have no effect, so two "
+                "programs could write there at the same time.",
+                "Choose a folder on another drive, or have file locks turned on for this one.",
             )
+        _PROVED.add(self._identity[0])
 
-    def _created(self) -> bool:
-        try:
-            descriptor = os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
-        except FileExistsError:
-            return False
-        except OSError as error:
-            if isinstance(error, PermissionError) and self._path.exists():
-                return False  # Windows says so while the holder's file is being deleted
-            raise self._not_writable(error) from error
-        try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                file.write(self._content)
-        except OSError as error:
-            _unlink(self._path)
-            raise self._not_writable(error) from error
-        return True
+    def _write_holder(self, descriptor: int) -> Holder:
+        holder = Holder(os.getpid(), socket.gethostname(), time.strftime("%Y-%m-%d %H:%M:%S"))
+        text = json.dumps(vars(holder)).encode().ljust(_TEXT_BYTES)
+        if os.fstat(descriptor).st_size > _TEXT_BYTES:
+            os.ftruncate(descriptor, _TEXT_BYTES)
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        os.write(descriptor, text)
+        if hasattr(os, "fchmod"):
+            with suppress(OSError):  # the file of another account: that one has seen to it
+                os.fchmod(descriptor, os.stat(self._path.parent).st_mode & 0o666 | 0o600)
+        return holder
 
-    def _remove_stale(self) -> None:
-        """Delete the lock of a process that has ended; refuse when its holder may still be at work.
-
-        Who deletes it must first make a claim file that is named after its content, so that of several processes
-        that find a stale lock none deletes the lock that another one has made in its place.
-        """
-        if self._path.resolve() in _HELD_HERE:
-            raise self._in_use("another run of this very process")
-        content = _text(self._path)
-        holder = _holder(content)
-        if holder is not None:
-            name = f"process {holder['process']} on host '{holder['host']}' (since {holder['since']})"
-            if holder["host"] != socket.gethostname() or process_is_alive(holder["process"]):
-                raise self._in_use(name)
-        claim = self._path.with_name(f"{self._path.name}.{hashlib.sha256(content.encode()).hexdigest()[:12]}")
-        if not self._claimed(claim):
-            raise self._in_use("another run that is just starting")
-        try:
-            if _text(self._path) != content or not self._path.exists():
-                return
-            if holder is None and _seconds_between(self._path, claim) < _HALF_WRITTEN_SECONDS:
-                raise self._in_use("a run that is just starting")
-            _unlink(self._path)
-            if holder is not None:
-                self.note = f"The lock of an earlier run that ended without cleaning up ({name}) was taken over."
-        finally:
-            _unlink(claim)
-
-    def _claimed(self, claim: Path) -> bool:
-        try:
-            os.close(os.open(claim, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
-            return True
-        except FileExistsError:
-            with suppress(OSError):
-                if time.time() - claim.stat().st_mtime > _HALF_WRITTEN_SECONDS:
-                    claim.unlink()  # whoever made it was ended within the moment that it lasts
-            return False
-        except OSError as error:
-            raise self._not_writable(error) from error
-
-    def _in_use(self, holder: str) -> FolderInUseError:
-        return FolderInUseError(
-            f"The {self._what} '{self._path.parent.name}' is in use by {holder}.",
-            f"Wait for it or choose another folder; if it has ended, delete '{self._path.name}' there.",
-        )
-
-    def _not_writable(self, error: OSError) -> StorageError:
+    def _refused(self, what: str, error: OSError) -> StorageError:
         return StorageError(
-            f"The {self._what} '{self._path.parent.name}' cannot be written ({error.strerror}).",
-            "Choose a folder you may write to, on a disk with free space.",
+            f"The {self._what} '{self._path.parent.name}' cannot be {what} ({error.strerror}).",
+            "Choose a folder you may write to, on a disk with free space that locks files.",
         )
 
 
-def take_over(folder: Path, name: str = LOCK_NAME) -> None:
-    """Remove a lock whose holder has surely ended, for instance on another host; only a person can know that.
+def lock_holder(folder: Path, name: str = LOCK_NAME) -> Holder | None:
+    """Who holds the lock of a folder at this moment; ``None`` when nobody does, or when it cannot be looked at."""
+    path = Path(folder) / name
+    with _MUTEX:
+        try:
+            identity = _identity_of(path)
+            if identity in _HELD:
+                return _HELD[identity]
+            descriptor = os.open(path, os.O_RDONLY)
+        except OSError:
+            return None
+        try:
+            return None if _lock(descriptor, looking=True) else _read_holder(descriptor)
+        except OSError:
+            return None
+        finally:
+            _close(descriptor)
+
+
+def _lock(descriptor: int, looking: bool = False) -> bool:
+    """Lock the byte at once, or say that another process has it; ``looking`` keeps away no other who only looks.
 
     Raises:
-        FolderInUseError: this very process, or a living one of this host, holds it.
-        StorageError: it cannot be deleted.
+        OSError: this drive does not lock.
     """
-    path = Path(folder) / name
-    holder = _holder(_text(path))
-    ours = holder is not None and holder["host"] == socket.gethostname() and process_is_alive(holder["process"])
-    if ours or path.resolve() in _HELD_HERE:
-        raise FolderInUseError(
-            f"'{path.parent.name}' is held by a process of this computer that is still at work.", "Wait for it."
-        )
     try:
-        path.unlink(missing_ok=True)
-    except OSError as error:
-        raise StorageError(f"'{name}' cannot be deleted ({error.strerror}).", "Delete it by hand.") from error
+        if sys.platform == "win32":
+            _lock_on_windows(descriptor, patient=looking)
+        else:
+            import fcntl  # lockf and not flock: over NFS it reaches the server on every system
 
-
-def process_is_alive(process: int) -> bool:
-    """Whether another process of this host still runs; in doubt yes."""
-    if process == os.getpid():
-        return False  # this process holds no lock there, so an earlier process had the same id
-    if sys.platform == "win32":
-        import ctypes
-
-        kernel = ctypes.windll.kernel32
-        handle = kernel.OpenProcess(0x1000, False, process)  # PROCESS_QUERY_LIMITED_INFORMATION
-        if not handle:
-            return kernel.GetLastError() == 5  # access denied: it exists
-        code = ctypes.c_ulong()
-        kernel.GetExitCodeProcess(handle, ctypes.byref(code))
-        kernel.CloseHandle(handle)
-        return code.value == 259  # STILL_ACTIVE
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
+            kind = fcntl.LOCK_SH if looking else fcntl.LOCK_EX
+            fcntl.lockf(descriptor, kind | fcntl.LOCK_NB, 1, _BYTE)
         return True
-    # Linux keeps the id of an ended process until its parent has asked how it ended.
-    return not _text(Path(f"/proc/{process}/stat")).rpartition(")")[2].strip().startswith("Z")
+    except OSError as error:
+        if error.errno not in _TAKEN:
+            raise
+        return False
 
 
-def _unlink(path: Path) -> None:
-    """Windows refuses while another process reads the file, which takes a moment."""
-    for _ in range(20):
+def _lock_on_windows(descriptor: int, patient: bool) -> None:
+    """Who only looks has to lock, too, so one who finds the byte locked may have met another look: ask once more."""
+    import msvcrt
+
+    for attempts_left in (2, 1, 0) if patient else (0,):
+        os.lseek(descriptor, _BYTE, os.SEEK_SET)
         try:
-            path.unlink(missing_ok=True)
-            return
-        except PermissionError:
-            time.sleep(_LOOK_AGAIN_SECONDS)
+            return msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
         except OSError:
-            return
+            if not attempts_left:
+                raise
+            time.sleep(0.01)
 
 
-def _text(path: Path) -> str:
+def _close(descriptor: int) -> None:
+    """Closing gives the lock free; Windows wants to be told first, or it takes its time."""
+    if sys.platform == "win32":
+        import msvcrt
+
+        with suppress(OSError):  # it did not have the lock
+            os.lseek(descriptor, _BYTE, os.SEEK_SET)
+            msvcrt.locking(descriptor, msvcrt.LK_UNLCK, 1)
+    os.close(descriptor)
+
+
+def _keeps_others_out(descriptor: int, path: Path) -> bool:
+    """Whether another process is refused the lock that this one has: seen, not believed.
+
+    On POSIX the other process is a fork, which asks and ends: no lock is inherited, and no interpreter starts. On
+    Windows locks belong to an open file, so that a second one shows the same.
+    """
+    if sys.platform == "win32":
+        other = os.open(path, os.O_RDWR)
+        try:
+            return not _lock(other)
+        finally:
+            _close(other)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of threads, which the child has no use for
+        child = os.fork()
+    if child == 0:
+        got_it = True
+        try:
+            got_it = _lock(descriptor)
+        finally:
+            os._exit(got_it)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def _forget_in_child() -> None:
+    """A forked process holds none of its parent's locks."""
+    global _MUTEX
+    _MUTEX = threading.Lock()
+    _HELD.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_in_child)
+
+
+def _identity_of(file: Path | int) -> tuple[int, int]:
+    """The same for every name of a file; of none when it is missing."""
     try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, ValueError):
-        return ""
+        found = os.stat(file)
+    except FileNotFoundError:
+        return (0, 0)
+    return found.st_dev, found.st_ino
 
 
-def _seconds_between(earlier: Path, later: Path) -> float:
-    """By the clock of the disk they are on, which on a network is another computer's."""
+def _read_holder(descriptor: int) -> Holder:
     try:
-        return later.stat().st_mtime - earlier.stat().st_mtime
-    except OSError:
-        return 0.0
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        said = json.loads(os.read(descriptor, _TEXT_BYTES))
+        return Holder(int(said["process"]), str(said["host"]), str(said.get("since", "?")))
+    except (OSError, ValueError, TypeError, KeyError):
+        return Holder()
 
 
-def _holder(content: str) -> dict | None:
-    try:
-        holder = json.loads(content)
-        return {"process": int(holder["process"]), "host": str(holder["host"]), "since": str(holder.get("since", "?"))}
-    except (ValueError, TypeError, KeyError):
-        return None
+def _name(holder: Holder) -> str:
+    if not holder.process:
+        return "another process"
+    return f"process {holder.process} on host '{holder.host}' (since {holder.since})"

@@ -166,13 +166,12 @@ class ModelRegistry:
         if is_builtin(name):
             raise ModelError(f"The built-in version '{name}' cannot be changed.", "Publish a version of your own.")
         contents = read_contents(files)
-        with self._writing() as lock:
+        with self._writing():
             folder = self._usable(name).folder
             try:
                 checksums = read_manifest(folder)
                 for file, content in contents.items():
                     checksums[file] = write_flushed(content, folder / f"{WAITING}{file}")
-                lock.confirm()
                 write_manifest(folder, checksums)
             finally:
                 put_waiting_in_place(folder)
@@ -187,12 +186,11 @@ class ModelRegistry:
             StorageError, FolderInUseError: it cannot be written.
         """
         self.version(name)
-        with self._writing() as lock:
+        with self._writing():
             version = self._usable(name)
             self._try_weights(version.folder)
             state = read_active_to_leave(self.folder)
             if state.name != version.name:
-                lock.confirm()
                 write_active(self.folder, version.name, [*state.previous, *filter(None, [state.name])])
         return version
 
@@ -203,7 +201,7 @@ class ModelRegistry:
             ModelError: the built-in version is active and nothing came before it.
             StorageError, FolderInUseError: it cannot be written.
         """
-        with self._writing() as lock:
+        with self._writing():
             state = read_active_to_leave(self.folder)
             previous: Sequence[str] = state.previous
             while found := self._go_back(state.name, previous):
@@ -214,7 +212,6 @@ class ModelRegistry:
                     if version.builtin:
                         raise
                     continue
-                lock.confirm()
                 write_active(self.folder, version.name, previous)
                 return version
         raise ModelError("There is no earlier version to go back to.", "Activate a version by its name.")
@@ -229,12 +226,11 @@ class ModelRegistry:
         if is_builtin(name):
             raise ModelError(f"The built-in version '{name}' cannot be deleted.", "Delete versions of your own only.")
         self._folder_of(name)
-        with self._writing() as lock:
+        with self._writing():
             folder, state = self._folder_of(name), read_active(self.folder)
             if state.name == name:
                 cause = f"Model '{name}' is the active version and cannot be deleted."
                 raise ModelError(cause, "Roll back or activate another version first.")
-            lock.confirm()
             if name in state.previous:
                 write_active(self.folder, state.name, [other for other in state.previous if other != name])
             if folder.is_symlink():
@@ -323,12 +319,12 @@ class ModelRegistry:
         return None if is_builtin(active) else (builtin_version(), [])
 
     @contextmanager
-    def _writing(self) -> Iterator[FolderLock]:
+    def _writing(self) -> Iterator[None]:
         try:
             self._versions.mkdir(parents=True, exist_ok=True)
-            with FolderLock(self.folder, LOCK_FILE, _WAIT_SECONDS, "models folder") as lock:
+            with FolderLock(self.folder, LOCK_FILE, _WAIT_SECONDS, "models folder"):
                 self._sweep()
-                yield lock
+                yield
         except OSError as error:
             cause = f"The models folder '{self.folder.name}' cannot be written ({error.strerror or error})."
             raise StorageError(cause, "Free space or choose a folder you may write to.") from error
@@ -359,7 +355,7 @@ class ModelRegistry:
         if not is_plain_name(name) or is_builtin(name):
             reason = "; that is the built-in one" if is_builtin(name) else ""
             raise ModelError(f"A model version cannot be called '{name}'{reason}.", _OTHER_NAME)
-        with self._writing() as lock:
+        with self._writing():
             aside = Path(tempfile.mkdtemp(prefix=_ASIDE, dir=self._versions))
             try:
                 staged = aside / name
@@ -373,7 +369,6 @@ class ModelRegistry:
                 if taken is not None:
                     return same_version(taken, staged)
                 flush_folder(staged)
-                lock.confirm()
                 os.replace(staged, self._versions / name)
                 flush_folder(self._versions)
             finally:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import slicer
 
-from ..library.folder_lock import process_is_alive
+from ..service.process_identity import process_is_alive
 from .worker_client import WorkerClient
 
 FOLDER = "DDSPSegmentation-{process}-"

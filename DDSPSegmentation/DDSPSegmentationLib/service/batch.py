@@ -119,9 +119,7 @@ def run_batch(
         return BatchResult(EXIT_USAGE, message=f"There is nothing to segment. {reasons}".strip())
     try:
         _make_folder(folder)
-        with FolderLock(folder) as lock:
-            if lock.note:
-                progress(lock.note)
+        with FolderLock(folder):
             _remove_leftovers(folder)
             return _Batch(folder, settings, segment_case, progress).run(cases, skipped)
     except (FolderInUseError, StorageError) as error:

@@ -9,8 +9,6 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-from ..library.folder_lock import process_is_alive
-
 _QUERY, _TERMINATE, _BELOW_NORMAL = 0x1000, 0x0001, 0x4000
 _STILL_ACTIVE = 259
 NICENESS = 10
@@ -66,6 +64,31 @@ def _birth_on_windows(pid: int) -> str:
     kernel.GetProcessTimes(handle, *map(ctypes.byref, times))
     kernel.CloseHandle(handle)
     return str(times[0].value) if code.value == _STILL_ACTIVE else ""
+
+
+def process_is_alive(process: int) -> bool:
+    """Whether another process of this host still runs; in doubt yes."""
+    if sys.platform == "win32":
+        import ctypes
+
+        kernel = ctypes.windll.kernel32
+        handle = kernel.OpenProcess(0x1000, False, process)  # PROCESS_QUERY_LIMITED_INFORMATION
+        if not handle:
+            return kernel.GetLastError() == 5  # access denied: it exists
+        code = ctypes.c_ulong()
+        kernel.GetExitCodeProcess(handle, ctypes.byref(code))
+        kernel.CloseHandle(handle)
+        return code.value == 259  # STILL_ACTIVE
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    # Linux keeps the id of an ended process until its parent has asked how it ended.
+    with suppress(OSError, ValueError):
+        return not Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rpartition(")")[2].strip().startswith("Z")
+    return True
 
 
 def end_process(pid: int, birth: str) -> None:
