@@ -1,4 +1,4 @@
-"""Rules that hold for the repository as a whole: layers, package lists, catalog files, sizes."""
+"""Rules that hold for the repository as a whole: layers, package lists, catalog files, pages."""
 
 import ast
 import hashlib
@@ -244,12 +244,6 @@ def test_a_product_file_stays_inside_the_installed_folder(path):
     assert f"..{os.sep}Resources" not in text and "../Resources" not in text
 
 
-@pytest.mark.parametrize("path", PRODUCT_FILES, ids=name_of)
-def test_a_product_file_stays_under_400_lines(path):
-    lines = path.read_text(encoding="utf-8").count("\n")
-    assert lines < 400, f"{name_of(path)} has {lines} lines"
-
-
 def test_the_sample_scan_is_small_and_its_attribution_lies_beside_it():
     scan = MODULE / "Resources/SampleData/ProstateX-0000.nrrd"
     attribution = (scan.parent / "ATTRIBUTION.md").read_text(encoding="utf-8")
@@ -324,11 +318,105 @@ def test_the_readme_says_first_that_it_is_for_research_only():
     assert "Research use only. Not a medical device." in readme[:400]
 
 
-def test_links_of_the_readme_lead_somewhere():
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    targets = re.findall(r"\]\(([^)#\s]+)\)", readme) + re.findall(r'src="([^"]+)"', readme)
-    missing = [target for target in targets if not target.startswith("http") and not (ROOT / target).exists()]
-    assert missing == []
+PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")] + sorted(
+    (ROOT / "docs").glob("*.md")
+)
+
+
+def text_of(page: Path) -> str:
+    return page.read_text(encoding="utf-8")
+
+
+def links(page: Path) -> list[tuple[str, str]]:
+    """Words and target of every Markdown link and picture outside of code blocks."""
+    prose = re.sub(r"^```.*?^```", "", text_of(page), flags=re.DOTALL | re.MULTILINE)
+    return re.findall(r"\[([^\]]*)\]\(([^)\s]+)\)", prose)
+
+
+def anchors(page: Path) -> set[str]:
+    headings = re.findall(r"^#+ (.+)$", text_of(page), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def defined_names(path: Path) -> set[str]:
+    """Classes, functions and constants of a Python file, methods as ``Class.method``."""
+    names: set[str] = set()
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            names |= {target.id for target in targets if isinstance(target, ast.Name)}
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            names.add(node.name)
+        if isinstance(node, ast.ClassDef):
+            names |= {f"{node.name}.{part.name}" for part in node.body if isinstance(part, ast.FunctionDef)}
+    return names
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_links_and_pictures_of_a_page_lead_somewhere(page):
+    for words, target in links(page):
+        if target.startswith("http"):
+            continue
+        file, _, anchor = target.partition("#")
+        reached = page.parent / file if file else page
+        assert reached.exists(), f"{name_of(page)}: [{words}]({target}) leads nowhere"
+        assert not anchor or anchor in anchors(reached), f"{name_of(page)}: there is no heading for {target}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_a_link_that_names_code_leads_to_where_it_is_defined(page):
+    for words, target in links(page):
+        name = re.fullmatch(r"`([A-Za-z_]\w*(?:\.\w+)?)`", words)
+        if name and target.endswith(".py"):
+            assert name[1] in defined_names(page.parent / target), f"{name_of(page)}: {name[1]} is not in {target}"
+
+
+def test_each_of_the_twelve_questions_about_the_code_leads_to_a_name_in_a_file():
+    table = text_of(ROOT / "docs/architecture.md").split("## Question: file")[1]
+    answers = [line.split("|")[2] for line in table.splitlines() if re.match(r"\| [A-Z].*\?", line)]
+    assert len(answers) == 12
+    for answer in answers:
+        assert re.search(r"\[`[\w.]+`\]\([^)]+\.py\)", answer), answer
+
+
+def test_every_picture_of_the_repository_is_shown_on_some_page():
+    shown = {(page.parent / target).resolve() for page in PAGES for _, target in links(page)}
+    pictures = [*(ROOT / "Resources/Screenshots").iterdir(), *(ROOT / "docs").glob("*.svg")]
+    assert [name_of(picture) for picture in pictures if picture.resolve() not in shown] == []
+
+
+def test_the_command_line_understands_every_command_of_the_pages():
+    from DDSPSegmentationLib.service.arguments import command_parser
+
+    commands = [
+        line.replace("...", "").split()
+        for page in PAGES
+        for line in re.findall(r"ddsp-segmentation ([^`\n]+)", text_of(page))
+    ]
+    assert len(commands) > 8
+    for command in commands:
+        command_parser().parse_args(command)  # ends the test with its own sentence when it does not
+
+
+def test_every_program_that_a_page_starts_is_there():
+    started = {
+        name for page in PAGES for name in re.findall(r"\b((?:Testing|DDSPSegmentation)/[\w/]+\.py)", text_of(page))
+    }
+    assert len(started) > 6
+    assert [name for name in sorted(started) if not (ROOT / name).is_file()] == []
+
+
+def test_changelog_and_citation_speak_of_this_version():
+    from DDSPSegmentationLib import __version__
+
+    citation = text_of(ROOT / "CITATION.cff")
+    assert f"\nversion: {__version__}\n" in citation and "1801.10517" in citation and "PROMISE12" in citation
+    assert f"\n## {__version__} - " in text_of(ROOT / "CHANGELOG.md")
+
+
+def test_a_commit_is_checked_with_the_ruff_of_make_test():
+    pinned = re.search(r"^ruff==(\S+)$", text_of(ROOT / "requirements/test.txt"), re.MULTILINE)
+    assert pinned and f"rev: v{pinned[1]}\n" in text_of(ROOT / ".pre-commit-config.yaml")
 
 
 def test_no_file_names_a_folder_of_somebodys_machine():
