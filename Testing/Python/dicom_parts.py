@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import struct
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import SimpleITK as sitk
 
 AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
@@ -80,42 +80,20 @@ def write_series(folder: Path, count: int = 12, **settings) -> list[Path]:
 
 
 def set_element(path: Path, tag: tuple[int, int], value: str | None) -> None:
-    """Set, or take out with None, a text element of a file with implicit value representations, as GDCM writes them."""
-    content = path.read_bytes()
-    key = struct.pack("<HH", *tag)
-    start = _element(content, key)
-    if start >= 0:
-        length = struct.unpack_from("<I", content, start + 4)[0]
-        content = content[:start] + content[start + 8 + length :]
+    """Set a text element of a file, or take it out with None."""
+    dataset = pydicom.dcmread(path)
+    if tag in dataset:
+        del dataset[tag]
     if value is not None:
-        text = value.encode() + b" " * (len(value) % 2)
-        place = next(at for at, found, _ in _elements(content) if found > tag)
-        content = content[:place] + key + struct.pack("<I", len(text)) + text + content[place:]
-    path.write_bytes(content)
+        dataset.add_new(tag, pydicom.datadict.dictionary_VR(tag), value)
+    dataset.save_as(path)
 
 
 def set_transfer_syntax(path: Path, uid: str, frame: bytes) -> None:
-    """Claim another compression for a slice written with ``compressor="JPEG"``, with ``frame`` as its pixels."""
-    content = path.read_bytes()
-    start = content.index(b"\x02\x00\x10\x00UI") + 6
-    length = struct.unpack_from("<H", content, start)[0]
-    text = uid.encode() + b"\0" * (len(uid) % 2)
-    group = struct.unpack_from("<I", content, 140)[0] + len(text) - length
-    meta = content[:140] + struct.pack("<I", group) + content[144:start] + struct.pack("<H", len(text)) + text
-    pixels = content.rindex(b"\xe0\x7f\x10\x00OB\0\0\xff\xff\xff\xff") + 12
-    frame += b"\0" * (len(frame) % 2)
-    items = b"\xfe\xff\x00\xe0\0\0\0\0\xfe\xff\x00\xe0" + struct.pack("<I", len(frame)) + frame
-    path.write_bytes(meta + content[start + 2 + length : pixels] + items + b"\xfe\xff\xdd\xe0\0\0\0\0")
-
-
-def _element(content: bytes, key: bytes) -> int:
-    return next((at for at, tag, _ in _elements(content) if struct.pack("<HH", *tag) == key), -1)
-
-
-def _elements(content: bytes):
-    """(place, tag, length) of the elements behind group 2."""
-    at = 144 + struct.unpack_from("<I", content, 140)[0]
-    while at + 8 <= len(content):
-        group, element, length = struct.unpack_from("<HHI", content, at)
-        yield at, (group, element), length
-        at += 8 + length
+    """Claim another compression for a slice, with ``frame`` as its pixels."""
+    dataset = pydicom.dcmread(path)
+    dataset.file_meta.TransferSyntaxUID = pydicom.uid.UID(uid)
+    dataset.PixelData = pydicom.encaps.encapsulate([frame])
+    dataset["PixelData"].VR = "OB"
+    dataset["PixelData"].is_undefined_length = True
+    dataset.save_as(path)

@@ -3,9 +3,11 @@
 import math
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 import SimpleITK as sitk
 from dicom_parts import (
@@ -19,7 +21,8 @@ from dicom_parts import (
 
 from DDSPSegmentationLib.engine.errors import InputError
 from DDSPSegmentationLib.engine.images import check_image, read_image
-from DDSPSegmentationLib.service.dicom_series import find_series, load_series
+from DDSPSegmentationLib.service.dicom_files import read_dicom_file
+from DDSPSegmentationLib.service.dicom_series import files_below, load_series, series_among, sorted_slices
 
 
 def tilted(degrees: float) -> tuple[float, ...]:
@@ -28,14 +31,14 @@ def tilted(degrees: float) -> tuple[float, ...]:
 
 
 def only_series(folder: Path):
-    found, skipped = find_series(folder)
+    found, skipped = series_among(files_below(folder)[0])
     assert (len(found), skipped) == (1, [])
     return found[0]
 
 
 def reason(folder: Path) -> str:
     """Why the one series of a folder is skipped."""
-    found, skipped = find_series(folder)
+    found, skipped = series_among(files_below(folder)[0])
     assert found == []
     assert len(skipped) == 1
     assert not any(secret in repr(skipped) for secret in SECRETS)
@@ -67,7 +70,7 @@ def test_real_series_equals_its_nifti_voxel_for_voxel(real_scans):
 
 
 def test_real_series_is_found_beside_other_files_and_named_by_a_hash(real_scans):
-    found, skipped = find_series(real_scans / "prostatex")
+    found, skipped = series_among(files_below(real_scans / "prostatex")[0])
     assert [series.name for series in found] == ["case-aebcd4d389"]
     assert found[0].label == "series 1 of 1 (19 images)"
     assert skipped == []
@@ -133,8 +136,10 @@ def test_tree_with_other_files_is_searched_and_series_told_apart(tmp_path):
     (tmp_path / "a" / "empty").write_bytes(b"")
     (tmp_path / "a" / "._IM0001").write_bytes((tmp_path / "a" / "IM0001").read_bytes())
     (tmp_path / "DICOMDIR").write_bytes(bytes(128) + b"DICM" + bytes(200))
-    (tmp_path / "dicomdir2").write_bytes(bytes(128) + b"DICM" + b"1.2.840.10008.1.3.10" + bytes(200))
-    found, skipped = find_series(tmp_path)
+    directory = pydicom.dcmread(next(tmp_path.glob("a/IM*")))
+    directory.file_meta.MediaStorageSOPClassUID = directory.SOPClassUID = pydicom.uid.MediaStorageDirectoryStorage
+    directory.save_as(tmp_path / "dicomdir2")
+    found, skipped = series_among(files_below(tmp_path)[0])
     assert [series.label for series in found] == ["series 1 of 2 (12 images)", "series 2 of 2 (9 images)"]
     assert [load_series(series).GetSize()[2] for series in found] == [12, 9]
     assert len({series.name for series in found}) == 2
@@ -185,7 +190,7 @@ def test_names_of_t2_series_are_taken(tmp_path, name):
     (
         ("ep2d_diff_b50_400_800_T2", "says diffusion"),
         ("t2 DWI", "says diffusion"),
-        ("ep2d_diff_tra_ADC", "says diffusion"),
+        ("ep2d_diff_tra_ADC", "says ADC map"),
         ("T2 dADC map", "says ADC map"),
         ("t2_tse_ADCmap", "says ADC map"),
         ("t2 DCE", "says dynamic contrast"),
@@ -196,7 +201,7 @@ def test_names_of_t2_series_are_taken(tmp_path, name):
         ("T2 SSFSE LOC", "says localizer"),
         ("t2 localiser", "says localizer"),
         ("gre_tra", "does not say T2"),
-        ("T1_vibe_tra", "does not say T2"),
+        ("T1_vibe_tra", "says T1"),
         ("t20_gre", "does not say T2"),
         ("test2 gre", "does not say T2"),
         ("offset gre", "does not say T2"),
@@ -218,7 +223,7 @@ def test_protocol_and_sequence_name_count_too(tmp_path, tag):
 
 def test_image_type_tells_an_adc_map_that_its_name_hides(tmp_path):
     write_series(tmp_path, tags={"0008|0008": "DERIVED\\PRIMARY\\DIFFUSION\\ADC"})
-    assert "image type says diffusion" in reason(tmp_path)
+    assert "image type says ADC map" in reason(tmp_path)
 
 
 @pytest.mark.parametrize("degrees", (36, -50, 88))
@@ -407,7 +412,7 @@ def test_file_cut_off_before_its_series_is_known_is_listed(tmp_path):
     path = write_series(tmp_path, count=13)[12]
     path.write_bytes(path.read_bytes()[:300])
     (tmp_path / "empty.dcm").write_bytes(b"")
-    found, skipped = find_series(tmp_path)
+    found, skipped = series_among(files_below(tmp_path)[0])
     assert len(found) == 1
     assert [one.label for one in skipped] == ["2 DICOM files"]
     assert "no image that can be read" in skipped[0].reason
@@ -417,7 +422,7 @@ def test_report_that_refers_to_the_series_is_not_taken_for_a_torn_slice(tmp_path
     path = write_series(tmp_path, count=13)[12]
     content = path.read_bytes().replace(b"1.2.840.10008.5.1.4.1.1.4\0", b"1.2.840.10008.5.1.4.1.1.8\0")
     path.write_bytes(content[:-50])
-    found, skipped = find_series(tmp_path)
+    found, skipped = series_among(files_below(tmp_path)[0])
     assert load_series(found[0]).GetSize()[2] == 12
     assert [one.label for one in skipped] == ["1 DICOM file"]
 
@@ -442,13 +447,14 @@ def test_compression_that_cannot_be_unpacked_is_named(tmp_path, uid, frame, word
 def test_damaged_run_length_slice_does_not_end_the_process(tmp_path):
     set_transfer_syntax(write_series(tmp_path, compressor="JPEG")[4], "1.2.840.10008.1.2.5", bytes(64))
     script = (
-        "import sys\nfrom DDSPSegmentationLib.service.dicom_series import find_series, load_series\n"
-        "try:\n    load_series(find_series(sys.argv[1])[0][0])\nexcept Exception as error:\n    print(error)"
+        "import sys\nfrom pathlib import Path\nfrom DDSPSegmentationLib.service import dicom_series as dicom\n"
+        "files = dicom.files_below(Path(sys.argv[1]))[0]\n"
+        "try:\n    dicom.load_series(dicom.series_among(files)[0][0])\nexcept Exception as error:\n    print(error)"
     )
     package = str(Path(sys.modules["DDSPSegmentationLib"].__file__).parents[1])
     run = subprocess.run([sys.executable, "-c", script, str(tmp_path)], cwd=package, capture_output=True, text=True)
     assert run.returncode == 0
-    assert "truncated or damaged: slice 5 (by instance number)" in run.stdout
+    assert "has a slice whose pixels cannot be read: slice 5 (by instance number)" in run.stdout
 
 
 def test_slice_without_position_is_named(tmp_path):
@@ -466,7 +472,7 @@ def test_single_slice_is_left_to_the_check_of_the_volume(tmp_path):
 def test_nothing_the_files_say_is_carried_by_what_is_returned(tmp_path):
     write_series(tmp_path / "t2")
     write_series(tmp_path / "t1", series=2, tags={"0008|103e": "Doe^John gre"})
-    found, skipped = find_series(tmp_path)
+    found, skipped = series_among(files_below(tmp_path)[0])
     image = load_series(found[0])
     told = repr((found, skipped, image.GetMetaDataKeys()))
     assert not any(secret in told for secret in (*SECRETS, str(tmp_path)))
@@ -474,5 +480,133 @@ def test_nothing_the_files_say_is_carried_by_what_is_returned(tmp_path):
 
 def test_folder_without_dicom_and_missing_folder_hold_no_series(tmp_path):
     (tmp_path / "notes.txt").write_text("hello")
-    assert find_series(tmp_path) == ([], [])
-    assert find_series(tmp_path / "absent") == ([], [])
+    assert series_among(files_below(tmp_path)[0]) == ([], [])
+    assert series_among(files_below(tmp_path / "absent")[0]) == ([], [])
+
+
+# ---- kinds of files
+
+
+def saved_again(path: Path, change) -> Path:
+    """The file as ``change`` leaves its data set."""
+    dataset = pydicom.dcmread(path)
+    change(dataset)
+    dataset.save_as(path)
+    return path
+
+
+def written_as(path: Path, uid: str) -> Path:
+    """The same slice in another transfer syntax; samples of two bytes change their order with it."""
+    dataset = pydicom.dcmread(path)
+    if uid == pydicom.uid.RLELossless:
+        dataset.compress(uid)
+    big = uid == pydicom.uid.ExplicitVRBigEndian
+    if big:
+        dataset.PixelData = np.frombuffer(dataset.PixelData, "<u2").astype(">u2").tobytes()
+    dataset.file_meta.TransferSyntaxUID = uid
+    pydicom.dcmwrite(
+        path, dataset, implicit_vr=uid == pydicom.uid.ImplicitVRLittleEndian, little_endian=not big, force_encoding=big
+    )
+    return path
+
+
+@pytest.mark.parametrize(
+    "uid",
+    (
+        pydicom.uid.ImplicitVRLittleEndian,
+        pydicom.uid.ExplicitVRLittleEndian,
+        pydicom.uid.ExplicitVRBigEndian,
+        pydicom.uid.DeflatedExplicitVRLittleEndian,
+        pydicom.uid.RLELossless,
+    ),
+    ids=lambda uid: uid.keyword,
+)
+def test_every_way_of_writing_voxels_is_read_and_a_cut_one_is_named(tmp_path, uid, capfd):
+    paths = [written_as(path, uid) for path in write_series(tmp_path)]
+    voxels = sitk.GetArrayFromImage(load_series(only_series(tmp_path)))
+    assert [number for number in range(12) if not np.array_equal(voxels[number], slice_voxels(number))] == []
+    paths[4].write_bytes(paths[4].read_bytes()[:-100])
+    if uid == pydicom.uid.DeflatedExplicitVRLittleEndian:  # nothing of it can be unpacked
+        assert [one.label for one in series_among(paths)[1]] == ["1 DICOM file"]
+    else:
+        assert "truncated or damaged: slice 5 (by instance number)" in refusal(tmp_path)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_run_length_coded_slices_are_rescaled(tmp_path):
+    for path in write_series(tmp_path):
+        set_element(path, (0x28, 0x1052), "-10")
+        set_element(path, (0x28, 0x1053), "2.5")
+        written_as(path, pydicom.uid.RLELossless)
+    voxels = sitk.GetArrayFromImage(load_series(only_series(tmp_path)))
+    assert np.allclose(voxels[3], slice_voxels(3) * 2.5 - 10)
+
+
+def test_files_without_preamble_are_read(tmp_path):
+    for path in write_series(tmp_path):
+        content = path.read_bytes()
+        meta = 12 + int.from_bytes(content[140:144], "little")
+        path.write_bytes(content[132 + meta :] if int(path.name[2:]) % 2 else content[132:])
+    assert load_series(only_series(tmp_path)).GetSize() == (40, 48, 12)
+
+
+@pytest.mark.parametrize("charset", (b"ISO_IR 192", b"ISO 2022 IR 87", b"GB18030", b"no such set", b"\\ISO_IR 100"))
+def test_names_in_any_character_set_are_read_and_not_told(tmp_path, charset, capfd):
+    name, holder = b"T2 tra \xe5\x89\x8d\x1b$BA0N)A#\x1b(B\xff", b"ISO 2022 IR 100"
+    for path in write_series(tmp_path, count=8, tags={"0008|103e": "x" * len(name)}):
+        set_element(path, (0x8, 0x5), holder.decode())
+        content = path.read_bytes().replace(b"x" * len(name), name)
+        path.write_bytes(content.replace(holder, charset.ljust(len(holder))))
+    only_series(tmp_path)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_private_elements_full_of_garbage_do_not_matter(tmp_path, capfd):
+    def change(dataset: pydicom.Dataset) -> None:
+        dataset.add_new(0x00190010, "LO", "SOMEBODY")
+        dataset.add_new(0x00191001, "UN", bytes(range(256)))
+        dataset.add_new(0x00291010, "OB", b"\xfe\xff\x00\xe0\xff\xff\xff\xff" * 40)
+
+    for path in write_series(tmp_path):
+        saved_again(path, change)
+    load_series(only_series(tmp_path))
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("tag", ("0018|0081", "0018|0086", "0020|0013"))
+def test_numbers_that_are_none_are_taken_for_missing(tmp_path, tag, capfd):
+    for path in write_series(tmp_path, tags={tag: "123459"}):
+        path.write_bytes(path.read_bytes().replace(b"123459", b"1,5 ms"))
+    load_series(only_series(tmp_path))
+    assert capfd.readouterr() == ("", "")
+
+
+def test_slices_without_pixel_spacing_are_named_and_none_is_made_up(tmp_path):
+    set_element(write_series(tmp_path)[2], (0x28, 0x30), None)
+    assert "has 1 slice without pixel spacing: slice 3 (by instance number)" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize("groups", ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"))
+@pytest.mark.parametrize("degrees", (0, 90))
+def test_multi_frame_object_is_placed_by_its_functional_groups(tmp_path, groups, degrees):
+    def change(dataset: pydicom.Dataset) -> None:
+        dataset.pop("ImageOrientationPatient", None)
+        plane, group = pydicom.Dataset(), pydicom.Dataset()
+        plane.ImageOrientationPatient = list(tilted(degrees))
+        group.PlaneOrientationSequence = [plane]
+        setattr(dataset, groups, [group])
+
+    path = write_slice(tmp_path / "frames", 0, voxels=np.stack([slice_voxels(number) for number in range(12)]))
+    saved_again(path, change)
+    words = refusal(tmp_path) if degrees == 0 else reason(tmp_path)
+    assert ("is an enhanced multi-frame object" if degrees == 0 else "not axial: slice normal 90 degrees") in words
+
+
+def test_slices_are_sorted_by_place_whatever_their_numbers_and_names(tmp_path):
+    write_series(tmp_path, step=-4)
+    files = [read_dicom_file(path) for path in sorted(tmp_path.iterdir())]
+    placed = [file.position[2] for file in sorted_slices(files)]
+    assert placed == sorted(placed)
+    nowhere = replace(files[3], position=None, orientation=None)
+    assert sorted_slices([nowhere, *files[:2]])[-1] is nowhere
+    assert sorted_slices([nowhere, nowhere]) == [nowhere, nowhere]

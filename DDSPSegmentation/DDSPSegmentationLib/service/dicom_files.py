@@ -1,50 +1,53 @@
-"""What one DICOM file says about its slice, read through SimpleITK's GDCM, and what can be said of a torn one."""
+"""What one DICOM file says about its slice: the header through pydicom, the pixels through SimpleITK's GDCM."""
 
 from __future__ import annotations
 
-import re
-import struct
+import math
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
+import pydicom
 import SimpleITK as sitk
+from pydicom import uid
+from pydicom.tag import Tag
 
-ENHANCED_MR = "1.2.840.10008.5.1.4.1.1.4.1"
-MR = "1.2.840.10008.5.1.4.1.1.4"
-DIRECTORY = "1.2.840.10008.1.3.10"
+from ..engine.images import silent_itk
+
 DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
-COLOR = ("RGB", "PALETTE COLOR", "YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_422", "YBR_ICT", "YBR_RCT")
-RLE = "1.2.840.10008.1.2.5"
-READ_BY_GDCM = {
-    "1.2.840.10008.1.2",
-    "1.2.840.10008.1.2.1",
-    "1.2.840.10008.1.2.1.99",
-    "1.2.840.10008.1.2.2",
-    RLE,
-    *(f"1.2.840.10008.1.2.4.{number}" for number in (50, 51, 57, 70, 80, 81, 90, 91)),
-}
-
-_HEAD_BYTES = 1 << 18
-_GROUP_2_BYTES = 512
-_PREAMBLE_BYTES = 132
-_LENGTH = rb"(?:UI..|IS..|....)"
-_SOP_CLASS = re.compile(rb"\x08\x00\x16\x00" + _LENGTH + rb"([0-9.]{5,64})", re.S)
-# StudyInstanceUID and SeriesInstanceUID side by side are the file's own; inside a sequence they name another series.
-_SERIES = re.compile(
-    rb"\x20\x00\x0d\x00" + _LENGTH + rb"[0-9.]{1,64}\x00?\x20\x00\x0e\x00" + _LENGTH + rb"([0-9.]{1,64})", re.S
+MR_CLASSES = (uid.MRImageStorage, uid.EnhancedMRImageStorage)
+READ_HERE = (
+    *uid.UncompressedTransferSyntaxes,
+    *uid.RLETransferSyntaxes,
+    *uid.JPEGTransferSyntaxes,
+    *uid.JPEGLSTransferSyntaxes,
+    uid.JPEG2000Lossless,
+    uid.JPEG2000,
 )
-_INSTANCE = re.compile(rb"\x20\x00\x13\x00" + _LENGTH + rb"\s*(\d{1,9})", re.S)
-_TRANSFER_SYNTAX = re.compile(rb"\x02\x00\x10\x00UI..([0-9.]{5,64})", re.S)
-_RLE_FRAME = re.compile(rb"\xe0\x7f\x10\x00OB\0\0\xff\xff\xff\xff\xfe\xff\x00\xe0(....)", re.S)
+
+Header = dict[str, list]
+
+# What a slice is recognized and placed by; nothing else is read, least of all about the patient.
+_KEYWORDS = """
+    SOPClassUID ImageType Modality SeriesDescription ScanningSequence SequenceName EchoTime EchoNumbers ProtocolName
+    DiffusionBValue SeriesInstanceUID InstanceNumber ImagePositionPatient ImageOrientationPatient SamplesPerPixel
+    PhotometricInterpretation NumberOfFrames Rows Columns PixelSpacing BitsAllocated
+    SharedFunctionalGroupsSequence PerFrameFunctionalGroupsSequence
+"""
+_TAGS = [Tag(keyword) for keyword in _KEYWORDS.split()]
 
 
 @dataclass(frozen=True)
 class DicomFile:
-    """One file of a series. ``position``, ``spacing`` and ``thickness`` are mm in LPS, ``echo_time`` ms.
+    """One file of a series. ``position`` and ``spacing`` (x, y) are mm in LPS, ``echo_time`` ms, ``b_value`` s/mm2.
 
     ``readable`` is False for a truncated or damaged file, of which only ``series`` and perhaps ``instance`` are known.
-    ``unsupported`` marks a compression GDCM cannot read. ``names`` is lower-case text and never shown to anyone.
+    ``unsupported`` marks a compression that cannot be read here. ``names`` are never shown to anyone.
     """
 
     path: Path = field(repr=False)
@@ -52,16 +55,17 @@ class DicomFile:
     instance: int | None = None
     readable: bool = False
     modality: str = ""
-    names: str = field(default="", repr=False)
+    names: tuple[str, ...] = field(default=(), repr=False)
     image_type: str = field(default="", repr=False)
+    scanning_sequence: str = ""
     photometric: str = ""
     position: tuple[float, ...] | None = None
     orientation: tuple[float, ...] | None = None
-    size: tuple[int, ...] = ()
-    spacing: tuple[float, ...] = ()
-    thickness: float = 1.0
+    size: tuple[int, int] = (0, 0)
+    spacing: tuple[float, ...] | None = None
     echo_time: float | None = None
     echo_number: int | None = None
+    b_value: float | None = None
     frames: int = 1
     enhanced: bool = False
     unsupported: bool = False
@@ -76,106 +80,153 @@ def read_dicom_file(path: Path) -> DicomFile | None:
     if path.name.startswith(".") or path.name.upper() == "DICOMDIR":
         return None
     try:
-        with open(path, "rb") as file:
-            head = file.read(_PREAMBLE_BYTES)
-            if not _looks_like_dicom(head):
+        with open(path, "rb") as file, quiet_readers():
+            if not _looks_like_dicom(file):
                 return DicomFile(path, "") if path.suffix.lower() in DICOM_SUFFIXES else None
-            head += file.read(_HEAD_BYTES)
-    except OSError:
+            dataset = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=_TAGS, force=True)
+            if dataset.file_meta.get("MediaStorageSOPClassUID") == uid.MediaStorageDirectoryStorage:
+                return None
+            header = _values(dataset)
+            syntax = dataset.file_meta.get("TransferSyntaxUID", uid.ImplicitVRLittleEndian)
+            return _described(path, header, syntax, whole=_has_all_pixels(file, header, syntax))
+    except Exception:  # pydicom raises almost anything on garbage
         return DicomFile(path, "")
-    if DIRECTORY.encode() in head[:_GROUP_2_BYTES]:
-        return None
-    syntax = _first(_TRANSFER_SYNTAX, head)
-    if syntax == RLE and not _has_rle_segments(path):
-        return _torn_file(path, head)
-    reader = sitk.ImageFileReader()
-    reader.SetImageIO("GDCMImageIO")
-    reader.LoadPrivateTagsOff()
-    try:
+
+
+def read_pixels(path: Path) -> np.ndarray:
+    """The gray values of a slice (y, x, or with one frame before them), rescale slope and intercept applied.
+
+    Raises:
+        Exception: of any class, as the decoders raise it.
+    """
+    with quiet_readers():
+        meta = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["Rows"], force=True).file_meta
+        if meta.get("TransferSyntaxUID") == uid.RLELossless:
+            return _run_length_pixels(path)
+        reader = sitk.ImageFileReader()
+        reader.SetImageIO("GDCMImageIO")
         reader.SetFileName(str(path))
-        reader.ReadImageInformation()
-    except (RuntimeError, ValueError):
-        return _torn_file(path, head)
-    return _whole_file(path, reader, unsupported=bool(syntax) and syntax not in READ_BY_GDCM)
+        return sitk.GetArrayFromImage(reader.Execute())
 
 
-def _looks_like_dicom(head: bytes) -> bool:
-    """With the preamble, or without as old scanners write it: then group 8 comes first."""
-    return head[128:132] == b"DICM" or (head[:2] == b"\x08\x00" and head[3:4] == b"\x00")
+@contextmanager
+def quiet_readers() -> Iterator[None]:
+    """pydicom and ITK warn on the console, in their own jargon and with the values they stumble over."""
+    with warnings.catch_warnings(), silent_itk():
+        warnings.simplefilter("ignore")
+        yield
 
 
-def _torn_file(path: Path, head: bytes) -> DicomFile:
-    """A damaged slice still counts in its series, so that it is missed there and not passed over."""
-    series = _first(_SERIES, head) if _first(_SOP_CLASS, head) in (MR, ENHANCED_MR) else ""
-    instance = _first(_INSTANCE, head)
-    return DicomFile(path, series, instance=int(instance) if instance else None)
+def _looks_like_dicom(file: BinaryIO) -> bool:
+    """With the preamble, or without as old scanners write it: then group 2 or 8 comes first."""
+    head = file.read(132)
+    file.seek(0)
+    return head[128:] == b"DICM" or (head[:2] in (b"\x02\x00", b"\x08\x00") and head[3:4] == b"\x00")
 
 
-def _whole_file(path: Path, reader: sitk.ImageFileReader, unsupported: bool) -> DicomFile:
-    def text(tag: str) -> str:
-        return reader.GetMetaData(tag).strip(" \0") if reader.HasMetaDataKey(tag) else ""
+def _has_all_pixels(file: BinaryIO, header: Header, syntax: str) -> bool:
+    """Whether the file, read up to its pixels, goes on for as long as its header promises."""
+    bits = math.prod(_number(header, name) or 0 for name in ("Rows", "Columns", "BitsAllocated"))
+    promised = int(bits / 8 * (_number(header, "SamplesPerPixel") or 1) * _frames(header))
+    if promised == 0 or syntax == uid.DeflatedExplicitVRLittleEndian:
+        return promised > 0  # a deflated file that is cut off cannot be unpacked at all
+    if syntax in uid.UncompressedTransferSyntaxes:
+        before = 8 if syntax == uid.ImplicitVRLittleEndian else 12
+        return os.fstat(file.fileno()).st_size - file.tell() >= before + promised
+    file.seek(0)
+    return "PixelData" in pydicom.dcmread(file, specific_tags=["PixelData"], force=True)
 
-    frames = _integer(text("0028|0008")) or 1
-    enhanced = text("0008|0016") == ENHANCED_MR
-    position = _floats(text("0020|0032"), 3)
-    orientation = _unit_axes(_floats(text("0020|0037"), 6))
-    if enhanced or frames > 1:  # the place of a multi-frame object lies in its functional groups, which GDCM reads
-        position = tuple(reader.GetOrigin())
-        orientation = tuple(np.array(reader.GetDirection()).reshape(3, 3)[:, :2].T.ravel())
+
+def _described(path: Path, header: Header, syntax: str, whole: bool) -> DicomFile:
+    series, instance = _text(header, "SeriesInstanceUID"), _integer(header, "InstanceNumber")
+    sop_class = _text(header, "SOPClassUID")
+    if not whole:  # a damaged slice still counts in its series, so that it is missed there and not passed over
+        return DicomFile(path, series if sop_class in MR_CLASSES else "", instance=instance)
+    frames, enhanced = _frames(header), sop_class == uid.EnhancedMRImageStorage
+    plane = _first_frame(header) if enhanced or frames > 1 else header
+    spacing = _numbers(header, "PixelSpacing", 2)
     return DicomFile(
         path=path,
-        series=text("0020|000e"),
-        instance=_integer(text("0020|0013")),
+        series=series,
+        instance=instance,
         readable=True,
-        modality=text("0008|0060"),
-        names=" ".join(text(tag) for tag in ("0008|103e", "0018|1030", "0018|0024")).lower(),
-        image_type=text("0008|0008").lower(),
-        photometric=text("0028|0004"),
-        position=position,
-        orientation=orientation,
-        size=tuple(reader.GetSize()[:2]),
-        spacing=tuple(reader.GetSpacing()[:2]),
-        thickness=float(reader.GetSpacing()[2]) if len(reader.GetSpacing()) > 2 else 1.0,
-        echo_time=(_floats(text("0018|0081"), 1) or (None,))[0],
-        echo_number=_integer(text("0018|0086")),
+        modality=_text(header, "Modality"),
+        names=tuple(_text(header, name) for name in ("SeriesDescription", "ProtocolName", "SequenceName")),
+        image_type=_text(header, "ImageType"),
+        scanning_sequence=_text(header, "ScanningSequence"),
+        photometric=_text(header, "PhotometricInterpretation"),
+        position=_numbers(plane, "ImagePositionPatient", 3),
+        orientation=_unit_axes(_numbers(plane, "ImageOrientationPatient", 6)),
+        size=(_integer(header, "Columns") or 0, _integer(header, "Rows") or 0),
+        spacing=spacing[::-1] if spacing and min(spacing) > 0 else None,
+        echo_time=_number(header, "EchoTime"),
+        echo_number=_integer(header, "EchoNumbers"),
+        b_value=_number(header, "DiffusionBValue"),
         frames=frames,
         enhanced=enhanced,
-        unsupported=unsupported,
+        unsupported=syntax not in READ_HERE,
     )
 
 
-def _has_rle_segments(path: Path) -> bool:
+def _first_frame(header: Header) -> Header:
+    """With position and orientation of a multi-frame object's first frame, which lie in its functional groups."""
+    place = dict(header)
+    for groups in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
+        for group in header.get(groups, [])[:1]:
+            for part in ("PlanePositionSequence", "PlaneOrientationSequence"):
+                for item in group.get(part) or ():
+                    place |= _values(item)
+    return place
+
+
+def _run_length_pixels(path: Path) -> np.ndarray:
     """GDCM divides by the number of segments of a run-length coded frame: nought of them would end the process."""
-    content = path.read_bytes()
-    table = _RLE_FRAME.search(content)
-    if table is None:
-        return False
-    frame = table.end() + struct.unpack("<I", table.group(1))[0]
-    if content[frame : frame + 4] != b"\xfe\xff\x00\xe0" or len(content) < frame + 12:
-        return False
-    return 1 <= struct.unpack_from("<I", content, frame + 8)[0] <= 15
+    slice_ = pydicom.dcmread(path, force=True)
+    slope, intercept = (slice_.get(name) for name in ("RescaleSlope", "RescaleIntercept"))
+    pixels = slice_.pixel_array
+    return pixels if slope in (None, 1) and not intercept else pixels * float(slope or 1) + float(intercept or 0)
 
 
-def _first(pattern: re.Pattern[bytes], head: bytes) -> str:
-    found = pattern.search(head)
-    return found.group(1).decode("ascii") if found else ""
+def _values(dataset: pydicom.Dataset) -> Header:
+    """The values of each element by its keyword, without those that are not of their type."""
+    header: Header = {}
+    for tag in dataset.keys():
+        try:
+            keyword, value = dataset[tag].keyword, dataset[tag].value
+        except Exception:  # pydicom raises almost anything on garbage
+            continue
+        if value not in (None, ""):
+            header[keyword] = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+    return header
 
 
-def _integer(text: str) -> int | None:
-    numbers = _floats(text.split("\\")[0], 1)
-    return int(numbers[0]) if numbers else None
+def _text(header: Header, keyword: str) -> str:
+    return "\\".join(map(str, header.get(keyword, []))).strip(" \0")
 
 
-def _floats(text: str, count: int) -> tuple[float, ...] | None:
+def _numbers(header: Header, keyword: str, count: int) -> tuple[float, ...] | None:
     try:
-        numbers = tuple(float(part) for part in text.split("\\"))
-    except ValueError:
+        numbers = tuple(map(float, header.get(keyword, [])))
+    except (TypeError, ValueError):
         return None
-    return numbers if len(numbers) == count and np.isfinite(numbers).all() else None
+    return numbers if len(numbers) == count and all(map(math.isfinite, numbers)) else None
+
+
+def _number(header: Header, keyword: str) -> float | None:
+    return (_numbers(header, keyword, 1) or (None,))[0]
+
+
+def _integer(header: Header, keyword: str) -> int | None:
+    number = _number(header, keyword)
+    return None if number is None else int(number)
+
+
+def _frames(header: Header) -> int:
+    return _integer(header, "NumberOfFrames") or 1
 
 
 def _unit_axes(numbers: tuple[float, ...] | None) -> tuple[float, ...] | None:
     """Row and column directions, or None where they are not two directions at all."""
-    if numbers is None or not np.allclose(np.linalg.norm(np.reshape(numbers, (2, 3)), axis=1), 1, atol=1e-2):
+    if numbers is None or any(abs(math.hypot(*axis) - 1) > 0.01 for axis in (numbers[:3], numbers[3:])):
         return None
     return numbers

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -18,31 +17,16 @@ import numpy as np
 import SimpleITK as sitk
 
 from ..engine.errors import InputError
-from ..engine.images import silent_itk
-from .dicom_files import COLOR, DicomFile, read_dicom_file
+from ..engine.t2_recognition import NOT_AXIAL, ScanFacts, recognize
+from .dicom_files import DicomFile, read_dicom_file, read_pixels
 
 MOST_DEGREES_FROM_AXIAL = 35.0
-SHORTEST_T2_ECHO_MS = 60.0
 UNEVEN_SPACING = 0.01
 MISSING_SLICE = 1.5
 MOST_SIDEWAYS_PIXELS = 0.5
 ORIENTATION_TOLERANCE = 1e-3
 ECHO_TOLERANCE = 0.02
 MOST_NUMBERS = 8
-
-_T2_NAME = re.compile(
-    r"(?<![a-z0-9])(?:ax|axial|tra|obl|wip|[a-z])?t2(?!\d)"
-    r"|(?<![a-z])(?:fr|ss|s|t|v)?(?:tse|fse)(?:xl|opt|fs)?(?![a-z])"
-)
-_OTHER_NAMES = (
-    (re.compile(r"(?<![a-z])(?:dwi|diff|diffusion|dti|trace|tracew|ep2d|ep_b\d+)(?![a-z])"), "diffusion"),
-    (re.compile(r"(?<![a-z])[ed]?adc(?:maps?)?(?![a-z])"), "ADC map"),
-    (re.compile(r"(?<![a-z])(?:dce|perf|perfusion)(?![a-z])"), "dynamic contrast"),
-    (re.compile(r"(?<![a-z])(?:sub|subs|subtr|subtract|subtracted|subtraction)(?![a-z])"), "subtraction"),
-    (re.compile(r"(?<![a-z])(?:loc|localizers?|localisers?|scout|survey)(?![a-z])"), "localizer"),
-)
-_T1_NAME = re.compile(r"(?<![a-z0-9])t1(?!\d)")
-_T2_WORD = re.compile(r"t2(?!\d)")
 
 
 @dataclass(frozen=True)
@@ -68,14 +52,6 @@ class DicomSeries:
     files: tuple[DicomFile, ...]
 
 
-def find_series(folder: str | os.PathLike) -> tuple[list[DicomSeries], list[SkippedSeries]]:
-    """Look through a folder and all below it for axial T2-weighted series.
-
-    Files without suffix count, DICOMDIR, hidden and other files do not. Series come in the order of their first file.
-    """
-    return series_among(files_below(Path(folder))[0])
-
-
 def files_below(folder: Path) -> tuple[list[Path], list[Path]]:
     """All files of a tree in the order of their paths, without hidden ones, and the folders that may not be opened."""
     files: list[Path] = []
@@ -87,16 +63,18 @@ def files_below(folder: Path) -> tuple[list[Path], list[Path]]:
 
 
 def series_among(paths: Iterable[Path]) -> tuple[list[DicomSeries], list[SkippedSeries]]:
-    """As ``find_series``, for files that are already listed."""
+    """The axial T2-weighted series of a list of files, and why the others are none.
+
+    Files without suffix count, DICOMDIR, hidden and other files do not. Series come in the order of their first file.
+    """
     groups: dict[str, list[DicomFile]] = {}
     others = 0
-    with silent_itk():
-        for path in paths:
-            file = read_dicom_file(path)
-            if file is not None and file.series:
-                groups.setdefault(file.series, []).append(file)
-            elif file is not None:
-                others += 1
+    for path in paths:
+        file = read_dicom_file(path)
+        if file is not None and file.series:
+            groups.setdefault(file.series, []).append(file)
+        elif file is not None:
+            others += 1
     found: list[DicomSeries] = []
     skipped: list[SkippedSeries] = []
     for number, (uid, files) in enumerate(groups.items(), start=1):
@@ -114,7 +92,7 @@ def series_among(paths: Iterable[Path]) -> tuple[list[DicomSeries], list[Skipped
 
 
 def load_series(series: DicomSeries) -> sitk.Image:
-    """Stack the slices by their position along the slice normal.
+    """Stack the slices in the order of ``sorted_slices``.
 
     Returns:
         A scalar volume (LPS, mm) with rescale slope and intercept applied and no metadata.
@@ -127,9 +105,8 @@ def load_series(series: DicomSeries) -> sitk.Image:
     _check_files(series.files, title)
     _check_one_acquisition(series.files, title)
     _check_one_grid(series.files, title)
-    row, column = np.array(series.files[0].orientation).reshape(2, 3)
-    normal = np.cross(row, column)
-    stack = sorted(series.files, key=lambda file: float(normal @ file.position))
+    stack = sorted_slices(series.files)
+    row, column, normal = _axes(series.files[0])
     spacing = _slice_spacing(stack, normal, title)
     image = sitk.GetImageFromArray(_voxels(stack, title))
     image.SetSpacing((*stack[0].spacing, spacing))
@@ -138,21 +115,54 @@ def load_series(series: DicomSeries) -> sitk.Image:
     return image
 
 
-def _reason_to_skip(files: Sequence[DicomFile]) -> str | None:
+def sorted_slices(files: Sequence[DicomFile]) -> list[DicomFile]:
+    """The slices of one stack in the order in which they lie in the patient.
+
+    Each is placed by its ImagePositionPatient projected on the slice normal, the cross product of the row and column
+    directions in ImageOrientationPatient, so that the normal of the volume points from the first slice to the last.
+    Instance numbers, slice locations and file names do not count: they may run either way or be missing. Files without
+    a place come last, in the order given.
+    """
+    placed = next((file for file in files if file.orientation is not None), None)
+    if placed is None:
+        return list(files)
+    normal = _axes(placed)[2]
+    return sorted(files, key=lambda file: np.inf if file.position is None else float(normal @ file.position))
+
+
+def _axes(file: DicomFile) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Directions of a slice's rows and columns, and its normal, as unit vectors in LPS."""
+    row, column = np.array(file.orientation).reshape(2, 3)
+    return row, column, np.cross(row, column)
+
+
+def _reason_to_skip(files: Sequence[DicomFile]) -> str:
+    """Empty for an axial T2."""
     readable = [file for file in files if file.readable]
     if not readable:
         return "none of its images can be read (truncated or damaged)"
     first = readable[0]
-    if first.modality != "MR":
-        return "not MR"
-    if first.photometric in COLOR:
-        return "color images"
     if first.photometric == "MONOCHROME1":
         return "inverted gray values"
-    for pattern, meaning in _OTHER_NAMES:
-        if pattern.search(first.names) or pattern.search(first.image_type):
-            return f"its name or image type says {meaning}"
-    placed = [file for file in readable if file.orientation is not None]
+    if first.photometric != "MONOCHROME2" and first.photometric:
+        return "color images"
+    off_axial = _reason_not_axial(readable)
+    recognition = recognize(
+        ScanFacts(
+            names=first.names,
+            image_type=first.image_type,
+            modality=first.modality or "none",
+            scanning_sequence=first.scanning_sequence,
+            b_value=first.b_value,
+            echo_time=max((file.echo_time for file in readable if file.echo_time is not None), default=None),
+            axial=not off_axial,
+        )
+    )
+    return off_axial if recognition.kind == NOT_AXIAL and off_axial else recognition.reason
+
+
+def _reason_not_axial(files: Sequence[DicomFile]) -> str:
+    placed = [file for file in files if file.orientation is not None]
     if not placed:
         return "its images have no position in the patient"
     angles = [_degrees_from_axial(file) for file in placed]
@@ -161,19 +171,11 @@ def _reason_to_skip(files: Sequence[DicomFile]) -> str | None:
         return f"not axial: slice normal {np.median(tilted):.0f} degrees from cranio-caudal"
     if 2 * len(tilted) >= len(angles):
         return f"not axial: {len(tilted)} of {_count(len(angles), 'slice')} lie in other orientations"
-    if not _T2_NAME.search(first.names):
-        return "its name does not say T2 (t2, tse or fse)"
-    if _T1_NAME.search(first.names) and not _T2_WORD.search(first.names):
-        return "its name says T1"
-    echoes = [file.echo_time for file in readable if file.echo_time is not None]
-    if echoes and max(echoes) < SHORTEST_T2_ECHO_MS:
-        return f"echo time below {SHORTEST_T2_ECHO_MS:.0f} ms, so not T2-weighted"
-    return None
+    return ""
 
 
 def _degrees_from_axial(file: DicomFile) -> float:
-    row, column = np.array(file.orientation).reshape(2, 3)
-    return float(np.degrees(np.arccos(np.clip(abs(np.cross(row, column)[2]), 0, 1))))
+    return float(np.degrees(np.arccos(np.clip(abs(_axes(file)[2][2]), 0, 1))))
 
 
 def _check_files(files: Sequence[DicomFile], title: str) -> None:
@@ -197,11 +199,13 @@ def _check_files(files: Sequence[DicomFile], title: str) -> None:
             "Export it uncompressed (Explicit VR Little Endian).",
         )
     unplaced = [file for file in files if file.position is None or file.orientation is None]
-    if unplaced:
-        raise InputError(
-            f"{title} has {_count(len(unplaced), 'slice')} without position or orientation: {_named(unplaced, files)}.",
-            "Export the series again from the scanner or the archive.",
-        )
+    unmeasured = [file for file in files if file.spacing is None]
+    for odd, words in ((unplaced, "position or orientation"), (unmeasured, "pixel spacing")):
+        if odd:
+            raise InputError(
+                f"{title} has {_count(len(odd), 'slice')} without {words}: {_named(odd, files)}.",
+                "Export the series again from the scanner or the archive.",
+            )
 
 
 def _check_one_acquisition(files: Sequence[DicomFile], title: str) -> None:
@@ -241,7 +245,7 @@ def _check_one_grid(files: Sequence[DicomFile], title: str) -> None:
 def _slice_spacing(stack: Sequence[DicomFile], normal: np.ndarray, title: str) -> float:
     """The even distance in mm between neighbors of a stack sorted along its normal."""
     if len(stack) == 1:
-        return stack[0].thickness
+        return 1.0  # of no use: one slice is refused as a volume
     positions = np.array([file.position for file in stack])
     places = positions @ normal
     steps = np.diff(places)
@@ -278,14 +282,10 @@ def _slice_spacing(stack: Sequence[DicomFile], normal: np.ndarray, title: str) -
 def _voxels(stack: Sequence[DicomFile], title: str) -> np.ndarray:
     """The slices as one array (z, y, x), of the scanner's type where all slices share it, else float32."""
     slices = []
-    reader = sitk.ImageFileReader()
-    reader.SetImageIO("GDCMImageIO")
     for file in stack:
         try:
-            with silent_itk():
-                reader.SetFileName(str(file.path))
-                pixels = sitk.GetArrayFromImage(reader.Execute())
-        except RuntimeError as error:
+            pixels = read_pixels(file.path)
+        except Exception as error:  # the decoders raise almost anything on garbage
             raise InputError(
                 f"{title} has a slice whose pixels cannot be read: {_named([file], stack)}.",
                 "Send the series again, or export it uncompressed (Explicit VR Little Endian).",
@@ -319,7 +319,7 @@ def _numbers(files: Sequence[DicomFile]) -> tuple[dict[DicomFile, int], str]:
 def _named(chosen: Sequence[DicomFile], files: Sequence[DicomFile]) -> str:
     if any(file.position is None for file in files) and any(file.instance is None for file in files):
         return f"{len(chosen)} of {len(files)}, without a slice number"
-    numbers, how = _numbers(_by_position(files))
+    numbers, how = _numbers(sorted_slices(files))
     shown = sorted(numbers[file] for file in chosen)
     more = f" and {len(shown) - MOST_NUMBERS} more" if len(shown) > MOST_NUMBERS else ""
     word = "slice" if len(shown) == 1 else "slices"
@@ -331,12 +331,3 @@ def _pairs(starts: Sequence[int], stack: Sequence[DicomFile]) -> str:
     pairs = [f"{numbers[stack[index]]} and {numbers[stack[index + 1]]}" for index in starts]
     more = f" and {len(pairs) - MOST_NUMBERS} more pairs" if len(pairs) > MOST_NUMBERS else ""
     return f"slices {', '.join(pairs[:MOST_NUMBERS])}{more} ({how})"
-
-
-def _by_position(files: Sequence[DicomFile]) -> list[DicomFile]:
-    """Along the normal of the first placed file; files without a place come last."""
-    placed = next((file for file in files if file.orientation is not None), None)
-    if placed is None:
-        return list(files)
-    normal = np.cross(*np.array(placed.orientation).reshape(2, 3))
-    return sorted(files, key=lambda file: float("inf") if file.position is None else float(normal @ file.position))
