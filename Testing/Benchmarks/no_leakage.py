@@ -109,7 +109,8 @@ class Hospital:
         cases = self.library.cases()
         if cases:
             case = self._one_of(cases)
-            self.library.revise(case.id, edited(self.case_scan[case.id].mask, self.draw))
+            scan = self.case_scan[case.id]
+            self.library.add(scan.image, edited(scan.mask, self.draw))
             self.record.done["re-edit"] += 1
 
     def copy(self) -> None:

@@ -134,7 +134,7 @@ class Child:
         def change(after: dict) -> None:
             after["cases"][case]["revisions"][number] = [content_of(mask), ""]
 
-        self._do("revise", change, lambda: self.library.revise(case, mask))
+        self._do("revise", change, lambda: self.library.add(read_image(stored.image_path), mask))
 
     def delete(self) -> None:
         case = self.draw.choice(sorted(self.state["cases"]))

@@ -44,6 +44,11 @@ def filled_library(folder: Path, count: int, first: int = 0) -> CaseLibrary:
     return library
 
 
+def store_again(library: CaseLibrary, case_id: str, mask: sitk.Image, **given):
+    """Another mask of a stored case: its scan is accepted again."""
+    return library.add(read_image(library.case(case_id).image_path), mask, **given)
+
+
 def state_of(library: CaseLibrary) -> dict[str, tuple]:
     """Id to where a case is and which revisions it has."""
     state = {case.id: ("cases", *(revision.number for revision in case.revisions)) for case in library.cases()}
@@ -126,7 +131,7 @@ def change_for_ever(folder: Path, seed: int, first: int) -> None:
         say("begin", action, case_id)
         if action == "revise":
             mask = other_mask(read_mask(library.case(case_id).mask_path), draw.randrange(8))
-            stored[case_id] = library.revise(case_id, mask)
+            stored[case_id] = store_again(library, case_id, mask)
         elif action == "undo":
             library.undo(stored.pop(case_id))
         else:
@@ -180,12 +185,42 @@ def add_without_permission(folder: Path) -> None:
         say("refused", error)
 
 
+def add_as_another_account(folder: Path, group: int, seed: int) -> None:
+    from DDSPSegmentationLib.engine.errors import StorageError
+
+    image, mask = toy_scan(seed)
+    os.umask(0o002)
+    os.setgroups([group])
+    os.setgid(65534)
+    os.setuid(65534)
+    try:
+        say("added", CaseLibrary(folder).add(image, mask).case.id)
+    except StorageError as error:
+        say("refused", error)
+
+
 ACTIONS = {
     action.__name__: action
-    for action in (change_for_ever, add_some, hold, add_with_little_disk, add_without_permission)
+    for action in (
+        change_for_ever,
+        add_some,
+        hold,
+        add_with_little_disk,
+        add_without_permission,
+        add_as_another_account,
+    )
 }
 
-__all__ = ["assert_whole", "filled_library", "finish", "other_mask", "start_process", "state_of", "wait_for_line"]
+__all__ = [
+    "assert_whole",
+    "filled_library",
+    "finish",
+    "other_mask",
+    "start_process",
+    "state_of",
+    "store_again",
+    "wait_for_line",
+]
 
 if __name__ == "__main__":
     ACTIONS[sys.argv[1]](Path(sys.argv[2]), **json.loads(sys.argv[3]))

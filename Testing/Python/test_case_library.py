@@ -14,7 +14,16 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from learning_parts import toy_scan, write_images_and_labels
-from library_parts import assert_whole, filled_library, finish, other_mask, start_process, state_of, wait_for_line
+from library_parts import (
+    assert_whole,
+    filled_library,
+    finish,
+    other_mask,
+    start_process,
+    state_of,
+    store_again,
+    wait_for_line,
+)
 
 from DDSPSegmentationLib.engine.errors import Canceled, DatasetError, StorageError
 from DDSPSegmentationLib.engine.images import read_image, read_mask
@@ -73,7 +82,7 @@ def test_a_case_without_a_prediction_has_no_dice_and_an_unedited_one_says_so(tmp
     library = CaseLibrary(tmp_path)
     case = library.add(image, mask).case
     assert case.prediction_path is None and case.current.dice is None
-    case = library.revise(case.id, mask, prediction=mask, edited=False).case
+    case = store_again(library, case.id, mask, prediction=mask, edited=False).case
     assert case.current.state == "unedited" and case.current.dice == 1.0 and case.prediction_path.exists()
 
 
@@ -104,13 +113,13 @@ def test_a_revision_can_be_taken_back_and_its_number_is_not_used_again(tmp_path)
     library = filled_library(tmp_path, 1)
     case_id = library.cases()[0].id
     _, mask = toy_scan(0)
-    second = library.revise(case_id, other_mask(mask, 1))
+    second = store_again(library, case_id, other_mask(mask, 1))
     library.undo(second)
     assert np.array_equal(voxels(library.case(case_id).label_path), sitk.GetArrayFromImage(mask))
     assert (tmp_path / "trash" / f"{case_id}-revision-2" / "mask-2.mha").exists()
     with pytest.raises(DatasetError, match="taken back already"):
         library.undo(second)
-    assert library.revise(case_id, mask).case.current.number == 3
+    assert store_again(library, case_id, mask).case.current.number == 3
     assert assert_whole(tmp_path) == {case_id: ("cases", 1, 3)}
 
 
@@ -118,7 +127,7 @@ def test_taking_back_a_new_case_keeps_what_somebody_added_to_it_since(tmp_path):
     library = CaseLibrary(tmp_path)
     image, mask = toy_scan()
     stored = library.add(image, mask)
-    library.revise(stored.case.id, other_mask(mask, 1))
+    store_again(library, stored.case.id, other_mask(mask, 1))
     library.undo(stored)
     assert state_of(library) == {stored.case.id: ("cases", 2)}
     library.undo(library.add(*toy_scan(1)))
@@ -129,7 +138,7 @@ def test_taking_back_a_new_case_keeps_what_somebody_added_to_it_since(tmp_path):
 def test_a_deleted_case_comes_back_with_its_history_until_the_trash_is_emptied(tmp_path):
     library = filled_library(tmp_path, 2)
     first, second = (case.id for case in library.cases())
-    library.revise(first, toy_scan(0)[1], note="again")
+    store_again(library, first, toy_scan(0)[1], note="again")
     before = library.case(first)
     library.delete(first)
     assert library.trashed() == [first] and [case.id for case in library.cases()] == [second]
@@ -256,7 +265,7 @@ def test_what_another_program_puts_beside_the_masks_stops_nobody(tmp_path):
     library = filled_library(tmp_path, 1)
     stranger = library.cases()[0].record_folder / "mask-1-LAPTOP.mha"
     stranger.write_bytes(b"of a synchronized folder")
-    library.revise(library.cases()[0].id, other_mask(toy_scan(0)[1], 2))
+    store_again(library, library.cases()[0].id, other_mask(toy_scan(0)[1], 2))
     assert assert_whole(tmp_path) and stranger.exists()
 
 
@@ -292,6 +301,103 @@ def test_a_patient_on_both_sides_is_named(tmp_path):
     again = library.add(*toy_scan(held.number - 1), patient_key=f"key {number}")
     assert again.case.split == HOLD_OUT and "Other scans of this patient are in training" in again.warnings[0]
     assert other.split == TRAINING
+
+
+def test_a_new_case_joins_the_patient_of_another_and_takes_its_split(tmp_path):
+    library = CaseLibrary(tmp_path)
+    stored = [library.add(*toy_scan(seed)).case for seed in range(6)]
+    for number, case in enumerate(stored, start=10):
+        joined = library.add(*toy_scan(number), same_patient_as=case.id).case
+        assert (joined.patient, joined.split) == (case.patient, case.split)
+    assert library.split_counts()["training patients"] + library.split_counts()["hold-out patients"] == 6
+    later = library.add(*toy_scan(20), patient_key="4711", same_patient_as=stored[0].id).case
+    assert library.add(*toy_scan(21), patient_key="4711").case.patient == later.patient == stored[0].patient
+    with pytest.raises(DatasetError, match="no case 9999-0001"):
+        library.add(*toy_scan(22), same_patient_as="9999-0001")
+    assert_whole(tmp_path)
+
+
+def test_a_known_scan_goes_over_to_another_patient_only_within_its_split(tmp_path):
+    library = CaseLibrary(tmp_path)
+    stored = [library.add(*toy_scan(seed)).case for seed in range(6)]
+    held = next(case for case in stored if case.split == HOLD_OUT)
+    first, second = [case for case in stored if case.split == TRAINING][:2]
+    with pytest.raises(DatasetError, match=f"known as case {held.id} .hold-out. and cannot join case {first.id}"):
+        library.add(*toy_scan(held.number - 1), same_patient_as=first.id)
+    moved = library.add(*toy_scan(second.number - 1), same_patient_as=first.id)
+    assert not moved.is_new and library.case(second.id).patient == first.patient
+    library.delete(second.id)
+    library.empty_trash()
+    assert library.add(*toy_scan(second.number - 1)).case.patient == first.patient
+    assert_whole(tmp_path)
+
+
+def test_cases_whose_patients_an_index_names_later_go_over_when_they_are_imported_again(tmp_path):
+    source, library = write_images_and_labels(tmp_path / "source", "abcd"), CaseLibrary(tmp_path / "library")
+    report = library.import_folder(source)
+    assert report.without_patient == ("a", "b", "c", "d") and "nobody names: 4;" in report.about_patients
+    training = [stored.case.source_name for stored in report.stored if stored.case.split == TRAINING]
+    names = dict.fromkeys("abcd", "") | dict.fromkeys(training, "P-7")
+    (source / "index.csv").write_text("case;patient\n" + "".join(f"{case};{names[case]}\n" for case in names))
+    report = library.import_folder(source)
+    assert report.about_patients == "" and len({case.patient for case in library.cases()}) == 5 - len(training)
+    assert len(library.import_folder(source).stored) == 0
+    assert all(len(case.revisions) == 1 for case in library.cases())
+
+
+def test_loose_pairs_take_their_patients_from_an_index_at_the_top(tmp_path):
+    for name, seed in (("one/X", 1), ("two/X", 2), ("Y", 3)):
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        for part, ending in zip(toy_scan(seed), ("", "_mask"), strict=True):
+            sitk.WriteImage(part, str(tmp_path / "in" / f"{name}{ending}.nrrd"))
+    index = tmp_path / "in" / "index.csv"
+    index.write_text("Case\tPatient\none/X\tMüller 1\ntwo\\X\tMüller 1\nY\tunknown\n", encoding="cp1252")
+    report = CaseLibrary(tmp_path / "library").import_folder(tmp_path / "in")
+    patient = {stored.case.source_name: stored.case.patient for stored in report.stored}
+    assert patient["one/X"] == patient["two/X"] != patient["Y"] and report.without_patient == ("Y",)
+    for content, cause in (("case,patient\nX,A\n", "none of the folder's cases"), ("patient\nA\n", "no column 'case'")):
+        index.write_text(content)
+        with pytest.raises(DatasetError, match=cause):
+            CaseLibrary(tmp_path / "other").import_folder(tmp_path / "in")
+    index.rename(tmp_path / "in" / "one" / "index.csv")
+    with pytest.raises(DatasetError, match="'one/index.csv' is not used"):
+        CaseLibrary(tmp_path / "other").import_folder(tmp_path / "in")
+
+
+def folds_of(library) -> list[set[str]]:
+    """Who is left out by each fold: patients, by the cases that splits_final.json names."""
+    patient = {case.id: case.patient for case in library.cases()}
+    folds = json.loads((library.folder / "splits_final.json").read_text())
+    return [{patient[case] for case in fold["val"]} for fold in folds]
+
+
+def test_a_patients_fold_is_drawn_once_into_the_smallest_and_outlives_deletion(tmp_path):
+    library, seeds = CaseLibrary(tmp_path), iter(range(40))
+    while library.split_counts()["training"] < 12:
+        library.add(*toy_scan(seed := next(seeds)), patient_key=f"patient {seed}")
+    before = folds_of(library)
+    assert sorted(map(len, before)) == [2, 2, 2, 3, 3] and len(set.union(*before)) == 12
+    gone = next(case for case in library.cases() if case.split == TRAINING)
+    library.delete(gone.id)
+    assert folds_of(library) == [fold - {gone.patient} for fold in before]
+    library.empty_trash()
+    library.add(*toy_scan(50), patient_key="somebody new")
+    back = library.add(*toy_scan(51), patient_key=f"patient {gone.number - 1}").case
+    assert back.patient == gone.patient
+    assert all(fold <= now for fold, now in zip(before, folds_of(library), strict=True))
+
+
+def test_folds_of_a_library_of_an_earlier_version_are_drawn_once_too(tmp_path):
+    library = filled_library(tmp_path, 7)
+    path = tmp_path / "patients.json"
+    values = json.loads(path.read_text())
+    del values["folds"]
+    path.write_text(json.dumps(values | {"schema_version": 1}))
+    library.delete(library.cases()[0].id)
+    drawn = folds_of(library)
+    library.delete(library.cases()[-1].id)
+    library.restore(library.trashed()[-1])
+    assert folds_of(library) == drawn and 4 <= len(drawn) <= 5
 
 
 def test_a_near_copy_gets_the_split_of_its_twin_also_when_that_was_deleted(tmp_path):
@@ -365,7 +471,7 @@ def test_other_tools_read_the_folder_as_it_is_and_no_patient_straddles_its_folds
 def test_an_export_holds_no_note_no_label_and_no_memory_of_patients(tmp_path):
     library = CaseLibrary(tmp_path / "library")
     library.add(*toy_scan(), note="NOTE", label="LABEL", patient_key="KEY", source_name="SOURCE", scanner="SCANNER")
-    library.revise(library.cases()[0].id, toy_scan()[1])
+    store_again(library, library.cases()[0].id, toy_scan()[1])
     library.export(tmp_path / "out")
     exported = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
     assert {path.parent.name for path in exported} <= {"out", "imagesTr", "labelsTr", "imagesTs", "labelsTs"}
@@ -391,7 +497,7 @@ def test_folders_of_known_layouts_are_imported_and_importing_twice_adds_nothing(
     again = library.import_folder(source)
     assert again.stored == () and "c: It is stored already with this very mask." in again.warnings
     case = library.cases()[0]
-    library.revise(case.id, other_mask(read_mask(case.mask_path), 5))
+    store_again(library, case.id, other_mask(read_mask(case.mask_path), 5))
     assert library.import_folder(source).stored == ()  # or the correction would not be the newest mask any more
     assert library.case(case.id).current.state == "corrected"
     sitk.WriteImage(toy_scan(1)[1], str(source / "labels" / "b.nii.gz"))
@@ -479,11 +585,11 @@ def add_new(library):
 
 def revise(library):
     case = library.cases()[0]
-    library.revise(case.id, other_mask(read_mask(case.mask_path), 5), prediction=read_mask(case.mask_path))
+    store_again(library, case.id, other_mask(read_mask(case.mask_path), 5), prediction=read_mask(case.mask_path))
 
 
 def undo_revision(library):
-    library.undo(library.revise(library.cases()[0].id, toy_scan(0)[1]))
+    library.undo(store_again(library, library.cases()[0].id, toy_scan(0)[1]))
 
 
 def delete(library):
@@ -647,22 +753,53 @@ def test_a_full_disk_is_said_and_leaves_no_half_case(tmp_path, most_bytes):
     assert CaseLibrary(tmp_path).add(*toy_scan(5)).is_new
 
 
+@contextmanager
+def open_to_all(folder: Path):
+    """The folders above let other accounts through for a while."""
+    parents = [parent for parent in folder.parents if parent.stat().st_mode & 0o005 != 0o005]
+    modes = [parent.stat().st_mode for parent in parents]
+    try:
+        for parent in parents:
+            parent.chmod(0o755)
+        yield
+    finally:
+        for parent, mode in zip(parents, modes, strict=True):
+            parent.chmod(mode)
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="only root can work as two accounts")
+def test_two_accounts_share_a_library_whose_folder_both_may_write(tmp_path):
+    folder, group = tmp_path / "shared", 4711
+    folder.mkdir()
+    os.chown(folder, -1, group)
+    folder.chmod(0o2775)
+    before = os.umask(0o002)
+    try:
+        filled_library(folder, 2)
+    finally:
+        os.umask(before)
+    salt = folder / "salt"
+    assert salt.stat().st_mode & 0o777 == 0o640 and salt.stat().st_gid == group
+    with open_to_all(folder):
+        (line,) = finish(start_process("add_as_another_account", folder, group=group, seed=7))
+        assert line.startswith("added") and len(assert_whole(folder)) == 3
+        salt.chmod(0o600)  # a library of an earlier version
+        (line,) = finish(start_process("add_as_another_account", folder, group=group, seed=8))
+        assert line.startswith("refused You may not read 'salt'") and line.endswith(f"run: chmod g+r {salt}")
+        os.chown(salt, -1, 0)
+        (line,) = finish(start_process("add_as_another_account", folder, group=group, seed=8))
+        assert line.endswith(f"run: chgrp {group} {salt} && chmod g+r {salt}")
+
+
 @pytest.mark.skipif(os.name != "posix", reason="permissions as on POSIX")
 def test_a_library_that_may_only_be_read_is_read(tmp_path):
     folder = tmp_path / "library"
     filled_library(folder, 2)
-    closed = [parent for parent in folder.parents if parent.stat().st_mode & 0o005 != 0o005]
-    parents = [folder, *closed]
-    modes = [parent.stat().st_mode for parent in parents]
-    try:
-        for path in [*folder.rglob("*"), folder]:
-            path.chmod(0o555 if path.is_dir() else 0o444)
-        for parent in parents[1:]:
-            parent.chmod(0o755)
+    for path in [*folder.rglob("*"), folder]:
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    with open_to_all(folder):
         lines = finish(start_process("add_without_permission", folder))
-    finally:
-        for path, mode in zip(parents, modes, strict=True):
-            path.chmod(mode)
+    folder.chmod(0o755)
     assert lines[0] == "read 2" and lines[1].startswith("refused") and "Permission denied" in lines[1]
 
 

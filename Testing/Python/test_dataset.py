@@ -130,7 +130,7 @@ def test_images_and_labels_take_center_and_patient_from_the_index(tmp_path):
     write_images_and_labels(tmp_path, ["Case00", "Case01", "Case02"])
     hide_macos_files(tmp_path / "images")
     hide_macos_files(tmp_path / "labels")
-    text = "case,center,patient\nCase00,UCL,P1\nCase02,HK,\n"
+    text = "case,center,patient\nCase00,UCL,P1\nCase01,,\nCase02,HK,\n"
     (tmp_path / "index.csv").write_text(text, encoding="utf-8-sig")  # as a spreadsheet saves it
     cases = read_dataset(tmp_path)
     assert [(case.name, case.center, case.patient) for case in cases] == [

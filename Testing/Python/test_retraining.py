@@ -10,6 +10,7 @@ from dataclasses import asdict
 import pytest
 import SimpleITK as sitk
 from learning_parts import PACKAGE_FOLDER, write_images_and_labels
+from library_parts import store_again
 from retraining_parts import (
     PARENT,
     QUICK,
@@ -247,7 +248,7 @@ def test_masks_that_were_corrected_from_the_parent_are_told_to_the_comparison(fo
     library = CaseLibrary(folders[0])
     case = library.case(ids(library, HOLD_OUT)[0])
     mask = sitk.ReadImage(str(case.mask_path))
-    library.revise(case.id, mask, prediction=mask, model_version=PARENT, model_sha256="0" * 64)
+    store_again(library, case.id, mask, prediction=mask, model_version=PARENT, model_sha256="0" * 64)
     version = quick_retrain(make_job(*folders))
     assert version.comparison["old_masks"] == [case.id]
 
@@ -260,7 +261,7 @@ def test_a_revision_that_is_stored_after_the_start_is_not_trained_on(folders):
     library = CaseLibrary(folders[0])
     case = library.case(ids(library, TRAINING)[0])
     mask = sitk.BinaryDilate(sitk.ReadImage(str(case.mask_path)), (1, 1, 0))
-    library.revise(case.id, mask)
+    store_again(library, case.id, mask)
     version = quick_retrain(run_folder)
     entry = next(entry for entry in version.ledger["training"] if entry["case"] == case.id)
     assert (entry["revision"], entry["mask_sha256"]) == (1, case.current.mask_sha256)

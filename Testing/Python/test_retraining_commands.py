@@ -117,6 +117,23 @@ def test_cases_are_imported_and_what_is_refused_is_named(place, tmp_path, capsys
     assert imported["old-1"].split == "training"  # a version was trained on a case of this name
 
 
+def test_an_import_says_what_it_means_that_nobody_names_the_patients_and_joins_them_on_request(place, tmp_path, capsys):
+    new = [tmp_path / name for name in ("one", "two")]
+    for number, folder in enumerate(new, start=60):
+        write_images_and_labels(folder, [folder.name], ".nrrd")
+        for part, image in zip(("images", "labels"), numbered_scan(number), strict=True):
+            sitk.WriteImage(image, str(folder / part / f"{folder.name}.nrrd"))
+    assert main(["cases", "import", str(new[0])]) == 0
+    assert "nobody names: 1; each counts as a patient of its own" in capsys.readouterr().out
+    first = next(case for case in CaseLibrary(place / "Cases").cases() if case.source_name == "one")
+    assert main(["cases", "import", str(new[1]), "--patient-of-case", str(first.number)]) == 0
+    assert "nobody names" not in capsys.readouterr().out
+    second = next(case for case in CaseLibrary(place / "Cases").cases() if case.source_name == "two")
+    assert (second.patient, second.split) == (first.patient, first.split)
+    assert main(["cases", "import", str(new[1]), "--patient-of-case", "99"]) == 2
+    assert "no case 99" in capsys.readouterr().err
+
+
 def test_cases_are_exported_for_other_tools(place, tmp_path, capsys):
     assert main(["cases", "export", str(tmp_path / "out")]) == 0
     assert "4 cases exported to" in capsys.readouterr().out

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 import os
@@ -22,6 +21,7 @@ from ..engine.grids import on_grid
 from ..engine.image_headers import check_nifti, detached_voxels
 from ..engine.images import check_image, read_image, read_mask
 from ..engine.preprocessing import PreprocessingSettings, prepare
+from .case_index import IndexRow, read_index
 
 SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
 CACHE_FORMAT = 1
@@ -32,7 +32,8 @@ class Case:
     """One scan with its expert mask.
 
     Attributes:
-        name: the case's name; ``patient``: cases of one patient never part; ``center``: where it was acquired, or ''.
+        name: the case's name; ``center``: where it was acquired, or ''.
+        patient: cases of one patient never part; the case's name where ``patient_is_known`` is False.
         volume: which volume of a 4D file is the T2 scan; ``None`` where that is not known.
     """
 
@@ -42,6 +43,7 @@ class Case:
     center: str = ""
     patient: str = ""
     volume: int | None = None
+    patient_is_known: bool = False
 
     def load_image(self) -> sitk.Image:
         """The T2 scan.
@@ -96,7 +98,7 @@ def read_dataset(folder: Path | str) -> list[Case]:
 
     * PROMISE12 as distributed: ``Case00.mhd`` (+ ``.raw``) beside ``Case00_segmentation.mhd``, in subfolders or not;
       a subfolder without any mask (the challenge's test cases) is left out;
-    * ``images/`` and ``labels/`` with the same file names, optionally ``index.csv`` with columns case, center, patient;
+    * ``images/`` and ``labels/`` with the same file names, optionally ``index.csv``, see ``read_index``;
     * nnU-Net raw or Medical Segmentation Decathlon: ``imagesTr/`` (``name_0000.nii.gz``, or ``name.nii.gz`` of 3 or 4
       dimensions) and ``labelsTr/name.nii.gz``; ``dataset.json`` says which channel is T2, else it is the first.
 
@@ -117,11 +119,20 @@ def read_dataset(folder: Path | str) -> list[Case]:
             f"Folder '{folder.name}' has no scans with masks.",
             "Expected CaseNN.mhd with CaseNN_segmentation.mhd, images/ with labels/, or imagesTr/ with labelsTr/.",
         )
-    index = _read_index(folder / "index.csv")
-    rows = [(case, index.get(case.name, {})) for case in cases]
+    return indexed(cases, folder)
+
+
+def indexed(cases: Sequence[Case], folder: Path) -> list[Case]:
+    """The cases with center and patient as the folder's index.csv tells them, see ``read_index``.
+
+    Raises:
+        DatasetError: there is such a file, but it cannot be used.
+    """
+    rows = read_index(folder, {case.name for case in cases})
+    told = [(case, rows.get(case.name, IndexRow())) for case in cases]
     return [
-        replace(case, center=row.get("center") or row.get("centre") or "", patient=row.get("patient") or case.name)
-        for case, row in rows
+        replace(case, center=row.center, patient=row.patient or case.name, patient_is_known=bool(row.patient))
+        for case, row in told
     ]
 
 
@@ -199,13 +210,6 @@ def _read_promise12(folder: Path) -> list[Case]:
         if missing:
             raise _without_mask(missing, len(scans), place)
     return [cases[name] for name in sorted(cases)]
-
-
-def _read_index(index: Path) -> dict[str, dict[str, str]]:
-    if not index.is_file():
-        return {}
-    with open(index, newline="", encoding="utf-8-sig") as file:
-        return {row["case"]: row for row in csv.DictReader(file) if row.get("case")}
 
 
 def read_datasets(folders: Iterable[Path | str]) -> list[Case]:

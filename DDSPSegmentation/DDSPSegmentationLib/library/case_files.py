@@ -8,7 +8,7 @@ import re
 import secrets
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -19,12 +19,12 @@ from ..engine.files import file_sha256, make_folder, retry_while_open, write_asi
 from ..engine.images import write_image
 from .case_records import CASE_FILE, HOLD_OUT, TRAINING, StoredCase, image_folder, label_folder, read_case
 from .folder_lock import FolderLock
+from .patients import read_patients
 
 LOCK_NAME = "library.lock"
 WAIT_SECONDS = 5.0
 WHAT = "case library"
 UNFINISHED = "unfinished.json"
-FOLDS = 5
 _SPLITS = (TRAINING, HOLD_OUT)
 _ID = re.compile(r"[0-9a-f]{4}-\d{4,}")
 _MASK = re.compile(r"(?:mask|prediction)-([1-9]\d*)\.mha")
@@ -274,11 +274,15 @@ class CaseFiles:
             text = self._case_text(case_id)
             with suppress(DatasetError):
                 cases += [] if text is None else [read_case(text, case_id, self.folder)]
-        retry_while_open(lambda: describe(self.folder, cases))
+        folds = read_patients(self.folder / "patients.json", self.folder / "salt").folds if cases else {}
+        retry_while_open(lambda: describe(self.folder, cases, folds))
 
 
-def describe(folder: Path, cases: Sequence[StoredCase]) -> None:
-    """Write dataset.json, and splits_final.json with five folds of the training cases that no patient straddles.
+def describe(folder: Path, cases: Sequence[StoredCase], fold_of: Mapping[str, int]) -> None:
+    """Write dataset.json, and splits_final.json with the folds of the training cases.
+
+    Args:
+        fold_of: the fold of each training patient, see ``Patients.folds``; one that no case is left of is left out.
 
     Raises:
         StorageError: they cannot be written.
@@ -293,15 +297,13 @@ def describe(folder: Path, cases: Sequence[StoredCase]) -> None:
         "file_ending": ".mha",
         "overwrite_image_reader_writer": "SimpleITKIO",
     }
-    patients = list(dict.fromkeys(case.patient for case in training))
-    count = min(FOLDS, len(patients))
-    fold_of = {patient: position % count for position, patient in enumerate(patients)}
+    fold = {case.id: fold_of.get(case.patient, 0) for case in training}  # unknown to a patients.json of a backup
     folds = [
         {
-            "train": [case.id for case in training if fold_of[case.patient] != fold],
-            "val": [case.id for case in training if fold_of[case.patient] == fold],
+            "train": [case.id for case in training if fold[case.id] != left_out],
+            "val": [case.id for case in training if fold[case.id] == left_out],
         }
-        for fold in range(count)
+        for left_out in sorted(set(fold.values()))
     ]
     for name, values in (("splits_final.json", folds), ("dataset.json", about)):
         write_text(json.dumps(values, indent=2) + "\n", folder / name)

@@ -18,7 +18,7 @@ STATES = {True: "corrected", False: "unedited"}  # of a mask, by whether a perso
 
 
 @dataclass(frozen=True)
-class Accepted:
+class Admitted:
     """A mask that has passed the door, with what is recorded about it."""
 
     mask: sitk.Image
@@ -40,6 +40,7 @@ class Scan:
     label: str = ""
     scanner: str = ""
     source_name: str = ""
+    same_patient_as: str = ""
 
     @cached_property
     def identity(self) -> ScanIdentity:
@@ -56,7 +57,7 @@ class Scan:
         return plain
 
 
-def accept(
+def admit(
     image: sitk.Image,
     mask: sitk.Image,
     prediction: sitk.Image | None,
@@ -64,19 +65,19 @@ def accept(
     model_version: str = "",
     model_sha256: str = "",
     note: str = "",
-) -> Accepted:
+) -> Admitted:
     """Let a mask through the door, see ``check_case``. Raises DatasetError."""
     mask, prediction, dice, warnings = check_case(image, mask, prediction)
     dice = None if dice is None else round(dice, 4)
-    return Accepted(mask, prediction, dice, state, model_version, model_sha256, note, tuple(warnings))
+    return Admitted(mask, prediction, dice, state, model_version, model_sha256, note, tuple(warnings))
 
 
-def placed_as(case: StoredCase, accepted: Accepted) -> Accepted:
+def placed_as(case: StoredCase, admitted: Admitted) -> Admitted:
     """The masks where the case's scan was stored; the same voxels may have been moved since, as by registration."""
     place = read_mask(case.mask_path)
-    for mask in filter(None, (accepted.mask, accepted.prediction)):
+    for mask in filter(None, (admitted.mask, admitted.prediction)):
         mask.CopyInformation(place)
-    return accepted
+    return admitted
 
 
 def same_mask(case: StoredCase, mask: sitk.Image) -> bool:

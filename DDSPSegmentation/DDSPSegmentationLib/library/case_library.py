@@ -12,10 +12,9 @@ import SimpleITK as sitk
 
 from ..engine.errors import DatasetError, DDSPSegmentationError, StorageError
 from ..engine.files import make_folder, retry_while_open
-from ..engine.grids import on_grid
-from ..engine.images import read_image, read_mask, write_image
+from ..engine.images import write_image
 from .case_files import CaseFiles
-from .case_intake import STATES, Accepted, Scan, accept, placed_as, same_mask
+from .case_intake import STATES, Admitted, Scan, admit, placed_as, same_mask
 from .case_records import HOLD_OUT, TRAINING, Revision, StoredCase
 from .case_transfer import ImportReport, export_cases, find_pairs
 from .folder_lock import FolderInUseError
@@ -26,11 +25,12 @@ __all__ = ["HOLD_OUT", "TRAINING", "CaseLibrary", "ImportReport", "Revision", "S
 
 @dataclass(frozen=True)
 class Stored:
-    """What was stored: the case as it is now, what to look at again, and whether the case is new."""
+    """What was stored: the case as it is now, what to look at again, and whether the case is new, or changed at all."""
 
     case: StoredCase
     warnings: tuple[str, ...]
     is_new: bool
+    is_changed: bool = True
 
 
 class CaseLibrary:
@@ -102,6 +102,7 @@ class CaseLibrary:
         scanner: str = "",
         source_name: str = "",
         seen: Collection[str] = frozenset(),
+        same_patient_as: str = "",
     ) -> Stored:
         """Store a scan with its accepted mask; a scan that is stored already gets a new revision of its case.
 
@@ -112,36 +113,16 @@ class CaseLibrary:
             note: the radiologist's own words; label: a person's own name for the case. Both stay in this folder.
             patient_key: what tells patients apart, for instance the DICOM PatientID; only a salted hash of it is
                 kept. Without it the scan itself stands for the patient.
+            same_patient_as: id of a case whose patient this is, where a person knows it; the split is that patient's.
             source_name: the case's name where it was imported from.
             seen: names of cases that a model version was trained on; a case of such a name goes to training.
 
         Raises:
-            DatasetError: refused at the door (see ``check_case``), or a case that some model was trained on although
-                its patient is held out.
+            DatasetError: refused at the door (see ``check_case``), a case that some model was trained on although
+                its patient is held out, or a known scan of another split than the case it is said to go with.
         """
-        accepted = accept(image, mask, prediction, STATES[bool(edited)], model_version, model_sha256, note)
-        return self._add(Scan(image, patient_key, label, scanner, source_name), accepted, seen)
-
-    def revise(
-        self,
-        case_id: str,
-        mask: sitk.Image,
-        *,
-        prediction: sitk.Image | None = None,
-        model_version: str = "",
-        model_sha256: str = "",
-        edited: bool = True,
-        note: str = "",
-    ) -> Stored:
-        """Store another mask of a stored case as its newest revision.
-
-        Raises:
-            DatasetError: no such case, or refused at the door.
-        """
-        image = read_image(self.case(case_id).image_path)
-        accepted = accept(image, mask, prediction, STATES[bool(edited)], model_version, model_sha256, note)
-        with self._writing():
-            return self._revise(self._committed(case_id), accepted)
+        admitted = admit(image, mask, prediction, STATES[bool(edited)], model_version, model_sha256, note)
+        return self._add(Scan(image, patient_key, label, scanner, source_name, same_patient_as), admitted, seen)
 
     def undo(self, stored: Stored) -> None:
         """Take back what was stored, the revision or the new case, into the trash.
@@ -211,6 +192,7 @@ class CaseLibrary:
         folder: Path | str,
         progress: Callable[[int, int, str], None] | None = None,
         seen: Collection[str] = frozenset(),
+        same_patient_as: str = "",
     ) -> ImportReport:
         """Store the cases of a folder, see ``find_pairs``. One that cannot be stored does not stop the others.
 
@@ -218,13 +200,16 @@ class CaseLibrary:
 
         Args:
             progress: called before each case with its index, their number and its name; may raise Canceled.
-            seen: as in ``add``.
+            seen, same_patient_as: as in ``add``.
 
         Raises:
-            DatasetError: the folder has no cases.
+            DatasetError: the folder has no cases, its index.csv cannot be used, or there is no case
+                ``same_patient_as``.
         """
         pairs = find_pairs(Path(folder))
-        stored, failed, warnings = [], {}, []
+        if same_patient_as:
+            self.case(same_patient_as)
+        stored, failed, warnings, unknown = [], {}, [], []
         for number, pair in enumerate(pairs):
             name = pair.case.name
             if progress is not None:
@@ -234,20 +219,23 @@ class CaseLibrary:
                 continue
             try:
                 image, mask = pair.case.load_image(), pair.case.load_mask()
-                accepted = accept(image, mask, None, "imported")
-                scan = Scan(image, pair.patient, scanner=pair.case.center, source_name=name)
-                result = self._add(scan, accepted, seen, again=False)
+                admitted = admit(image, mask, None, "imported")
+                patient = pair.case.patient if pair.case.patient_is_known else ""
+                scan = Scan(image, patient, "", pair.case.center, name, same_patient_as)
+                result = self._add(scan, admitted, seen, again=False)
             except (StorageError, FolderInUseError):
                 raise
             except DDSPSegmentationError as error:
                 failed[name] = str(error)
                 continue
-            if result is not None:
+            if result.is_changed:
                 stored.append(result)
-                warnings += [f"{name}: {warning}" for warning in result.warnings]
             else:
                 warnings.append(f"{name}: It is stored already with this very mask.")
-        return ImportReport(tuple(stored), failed, tuple(warnings))
+            warnings += [f"{name}: {warning}" for warning in result.warnings]
+            if result.is_new and not (patient or same_patient_as):
+                unknown.append(name)
+        return ImportReport(tuple(stored), failed, tuple(warnings), tuple(unknown))
 
     def export(self, folder: Path | str, progress: Callable[[int, int, str], None] | None = None) -> int:
         """Copy scans and newest masks into a new or empty folder as an nnU-Net data set; the number of cases.
@@ -255,7 +243,9 @@ class CaseLibrary:
         No note, no label, no salt, no history and nothing about patients goes along, except that no patient
         straddles the folds of splits_final.json.
         """
-        return export_cases(self.cases(), Path(folder), progress or (lambda *_: None))
+        cases = self.cases()
+        folds = self._patients().folds if cases else {}
+        return export_cases(cases, folds, Path(folder), progress or (lambda *_: None))
 
     # ---- inside
 
@@ -304,24 +294,40 @@ class CaseLibrary:
     def _stored_as(self, known: KnownImage | None) -> StoredCase | None:
         return None if known is None or known.case not in self._files.ids() else self._files.read(known.case)
 
-    def _add(self, scan: Scan, accepted: Accepted, seen: Collection[str], again: bool = True) -> Stored | None:
-        """None when ``again`` is False and the case is stored with this very mask."""
+    def _add(self, scan: Scan, admitted: Admitted, seen: Collection[str], again: bool = True) -> Stored:
+        """With ``again`` False a case that is stored with this very mask gets no further revision."""
         with self._writing():
             patients = self._patients()
+            patient, warnings = self._patient(patients, scan)
             case = self._stored_as(patients.images.get(scan.content(patients)))
             if case is None:
-                return self._add_new(patients, scan, accepted, seen)
-            if not again and same_mask(case, accepted.mask):
-                return None
-            warnings = patients.recognize(scan.patient_key, case.patient)
+                return self._add_new(patients, patient, warnings, scan, admitted, seen)
+            is_known = not again and same_mask(case, admitted.mask)
             if case.split == HOLD_OUT and scan.source_name in seen:
                 warnings.append(
                     "A model version was trained on this case, but it is held out: comparisons favor that version."
                 )
-            return self._revise(case, placed_as(case, accepted), patients, tuple(warnings))
+            patients.images[case.content].patient = patient
+            said = (*admitted.warnings, *warnings)
+            if is_known and patient == case.patient:
+                self._save(patients)  # its key may be new
+                return Stored(case, said, False, is_changed=False)
+            case = replace(case, patient=patient)
+            with self._files.changing(case.id):
+                self._save(patients)
+                case = case if is_known else self._write_revision(case, placed_as(case, admitted))
+                self._files.commit(case)
+            return Stored(case, said, False)
 
-    def _add_new(self, patients: Patients, scan: Scan, accepted: Accepted, seen: Collection[str]) -> Stored:
-        patient, warnings = self._patient(patients, scan)
+    def _add_new(
+        self,
+        patients: Patients,
+        patient: str,
+        warnings: list[str],
+        scan: Scan,
+        admitted: Admitted,
+        seen: Collection[str],
+    ) -> Stored:
         if scan.source_name in seen:
             if patients.splits.get(patient) == HOLD_OUT:
                 raise DatasetError(
@@ -334,26 +340,39 @@ class CaseLibrary:
         with self._files.changing(case.id):
             self._save(patients)
             make_folder(case.record_folder)
-            case = self._write_revision(case, accepted)
+            case = self._write_revision(case, admitted)
             self._files.derive_label(case)
             make_folder(case.image_path.parent)
             retry_while_open(lambda: write_image(scan.plain_image(), case.image_path, compress=False))  # the user waits
             self._files.commit(case)
-        return Stored(case, (*accepted.warnings, *warnings), True)
+        return Stored(case, (*admitted.warnings, *warnings), True)
 
     def _patient(self, patients: Patients, scan: Scan) -> tuple[str, list[str]]:
-        """Whose scan it is: that of the same scan, of a near-copy, of the key, else somebody new."""
+        """Whose scan it is: that of the same scan, of a near-copy, of the case or key it came with, else somebody new.
+
+        A scan that is known already goes over to the patient it comes with now only within its split.
+        """
+        joined = self._committed(scan.same_patient_as).patient if scan.same_patient_as else ""
+        said = joined or patients.with_key(scan.patient_key)
         known = patients.images.get(scan.content(patients))
-        if known is not None:
-            return known.patient, patients.recognize(scan.patient_key, known.patient)
-        twin = patients.near_copy(scan.identity.texture)
-        if twin is not None:
-            there = twin.case if twin.case in self._files.ids() else f"{twin.case}, which was deleted"
-            warning = f"The scan looks like a copy of case {there}; it counts as the same patient."
-            return twin.patient, [warning, *patients.recognize(scan.patient_key, twin.patient)]
-        if scan.patient_key:
-            return patients.patient_of(patients.pseudonym("patient", scan.patient_key)), []
-        return patients.pseudonym("scan", scan.content(patients)), []
+        twin = None if known is not None else patients.near_copy(scan.identity.texture)
+        recognized, warnings = known or twin, []
+        if recognized is None:
+            patient = said or patients.pseudonym("scan", scan.content(patients))
+        else:
+            patient = recognized.patient
+            if twin is not None:
+                there = twin.case if twin.case in self._files.ids() else f"{twin.case}, which was deleted"
+                warnings.append(f"The scan looks like a copy of case {there}; it counts as the same patient.")
+            moves = patients.splits.get(said) == patients.splits[patient]
+            if joined and not moves:
+                raise DatasetError(
+                    f"The scan is known as case {recognized.case} ({patients.splits[patient]}) and cannot join case "
+                    f"{scan.same_patient_as} ({patients.splits[joined]}): a patient's split is kept for ever.",
+                    "Store it as a patient of its own; if both show one patient, delete one of the two cases.",
+                )
+            patient = said if moves and (joined or known is not None) else patient
+        return patient, [*warnings, *patients.recognize(scan.patient_key, patient)]
 
     def _new_case(self, patients: Patients, patient: str, scan: Scan) -> StoredCase:
         """Takes a number and draws the split; both are saved before the case becomes valid."""
@@ -361,34 +380,17 @@ class CaseLibrary:
         while (case_id := f"{patients.library}-{patients.next_number:04d}") in taken:
             patients.next_number += 1  # patients.json came from an older backup
         content, split = scan.content(patients), patients.split_of(patient)
-        about = {"label": scan.label, "scanner": scan.scanner, "source_name": scan.source_name, "content": content}
-        case = StoredCase(case_id, patients.next_number, patient, split, **about, revisions=(), folder=self.folder)
+        said = (scan.label, scan.scanner, scan.source_name)
+        case = StoredCase(case_id, patients.next_number, patient, split, *said, (), self.folder, content)
         patients.next_number += 1
         patients.images[content] = KnownImage(patient, case_id, scan.identity.texture.fingerprint(patients.salt))
         return case
 
-    def _revise(
-        self,
-        case: StoredCase,
-        accepted: Accepted,
-        patients: Patients | None = None,
-        warnings: tuple[str, ...] = (),
-    ) -> Stored:
-        place = read_mask(case.mask_path)
-        prediction = None if accepted.prediction is None else on_grid(accepted.prediction, place, "prediction")
-        accepted = replace(accepted, mask=on_grid(accepted.mask, place, "mask"), prediction=prediction)
-        with self._files.changing(case.id):
-            if patients is not None:
-                self._save(patients)
-            case = self._write_revision(case, accepted)
-            self._files.commit(case)
-        return Stored(case, (*accepted.warnings, *warnings), False)
-
-    def _write_revision(self, case: StoredCase, accepted: Accepted) -> StoredCase:
+    def _write_revision(self, case: StoredCase, admitted: Admitted) -> StoredCase:
         number = case.next_revision
-        sha256 = self._files.write_mask(accepted.mask, case.mask_path_of(number))
-        if accepted.prediction is not None:
-            self._files.write_mask(accepted.prediction, case.prediction_path_of(number))
+        sha256 = self._files.write_mask(admitted.mask, case.mask_path_of(number))
+        if admitted.prediction is not None:
+            self._files.write_mask(admitted.prediction, case.prediction_path_of(number))
         date = datetime.now().astimezone().isoformat(timespec="seconds")
-        said = (accepted.state, accepted.model_version, accepted.model_sha256, accepted.dice, accepted.note)
-        return case.with_revision(Revision(number, date, *said, sha256), accepted.prediction is not None)
+        said = (admitted.state, admitted.model_version, admitted.model_sha256, admitted.dice, admitted.note)
+        return case.with_revision(Revision(number, date, *said, sha256), admitted.prediction is not None)

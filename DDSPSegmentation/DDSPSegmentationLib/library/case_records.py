@@ -145,7 +145,7 @@ def read_case(text: str, case_id: str, folder: Path) -> StoredCase:
     return case
 
 
-def check_schema(values: Mapping, what: str) -> None:
+def check_schema(values: Mapping, what: str, newest: int = SCHEMA_VERSION) -> None:
     """Raises DatasetError for what a newer version wrote."""
-    if not isinstance(values["schema_version"], int) or values["schema_version"] > SCHEMA_VERSION:
+    if not isinstance(values["schema_version"], int) or values["schema_version"] > newest:
         raise DatasetError(f"{what} was written by a newer version of DDSPSegmentation.", "Update the extension.")

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..engine.errors import DatasetError, StorageError
 from ..engine.files import write_aside
 from ..engine.images import image_suffix
-from ..learning.dataset import Case, read_dataset
+from ..learning.case_index import INDEX
+from ..learning.dataset import Case, indexed, read_dataset
 from .case_files import describe
 from .case_records import StoredCase
 
@@ -20,15 +21,9 @@ _STRUCTURED = ("imagesTr", "images")
 
 @dataclass(frozen=True)
 class Pair:
-    """A scan with its mask in a folder to import.
-
-    Attributes:
-        patient: what the folder's index calls the patient; "" where it does not.
-        reason: why it cannot be imported; "" when it can.
-    """
+    """A scan with its mask in a folder to import; ``reason`` says why it cannot be imported, "" when it can."""
 
     case: Case
-    patient: str = ""
     reason: str = ""
 
 
@@ -36,17 +31,17 @@ def find_pairs(folder: Path) -> list[Pair]:
     """The scans of a folder with their masks: the layouts of ``read_dataset``, else loose pairs at any depth.
 
     A loose pair is ``X.nrrd`` (or another image type) beside ``X_segmentation``, ``X_mask``, ``X_label``, ``X_seg``,
-    ``X-label`` or ``X.seg.nrrd``, each of any image type.
+    ``X-label`` or ``X.seg.nrrd``, each of any image type. Whose scan is whose is told by an index.csv at the top, see
+    ``read_index``, where a case in a subfolder is named ``folder/X``.
 
     Raises:
-        DatasetError: there is nothing to import, or scans of a known layout have no mask.
+        DatasetError: there is nothing to import, scans of a known layout have no mask, or index.csv cannot be used.
     """
     if not folder.is_dir():
         raise DatasetError(f"Folder '{folder.name}' does not exist.", "Name the folder that holds scans and masks.")
     known = any((folder / part).is_dir() for part in _STRUCTURED)
     if known or next(folder.rglob("*_segmentation.mhd"), None) is not None:
-        cases = read_dataset(folder)
-        return [Pair(case, "" if case.patient == case.name else case.patient) for case in cases]
+        return [Pair(case) for case in read_dataset(folder)]
     pairs = list(_loose_pairs(folder))
     if not any(not pair.reason for pair in pairs):
         raise DatasetError(
@@ -54,7 +49,13 @@ def find_pairs(folder: Path) -> list[Pair]:
             "Expected scans X.nrrd beside masks X_mask.nrrd or X.seg.nrrd, PROMISE12's files, images/ with labels/, "
             "or imagesTr/ with labelsTr/.",
         )
-    return pairs
+    if nested := next((path for path in sorted(folder.rglob(INDEX)) if path.parent != folder), None):
+        raise DatasetError(
+            f"'{nested.relative_to(folder).as_posix()}' is not used: it does not lie in '{folder.name}' itself.",
+            "Put it there and name the cases as folder/scan, or import its folder alone.",
+        )
+    told = {case.name: case for case in indexed([pair.case for pair in pairs if not pair.reason], folder)}
+    return [replace(pair, case=told.get(pair.case.name, pair.case)) for pair in pairs]
 
 
 def _loose_pairs(folder: Path) -> Iterator[Pair]:
@@ -65,12 +66,12 @@ def _loose_pairs(folder: Path) -> Iterator[Pair]:
         if suffix is None or not path.is_file() or any(part[0] == "." for part in path.relative_to(folder).parts):
             continue
         stem = path.name[: -len(suffix)]
-        scan = _scan_of(stem)
-        (scans if scan is None else masks).setdefault((path.parent, scan or stem), path)
+        pointed_to = _scan_of(stem)
+        (scans if pointed_to is None else masks).setdefault((path.parent, pointed_to or stem), path)
     for (parent, stem), scan in scans.items():
         name = "/".join((*parent.relative_to(folder).parts, stem))
-        mask = masks.get((parent, stem))
-        yield Pair(Case(name, scan, mask or scan), reason="" if mask else "It has no mask beside it.")
+        beside = masks.get((parent, stem))
+        yield Pair(Case(name, scan, beside or scan), reason="" if beside else "It has no mask beside it.")
 
 
 def _scan_of(stem: str) -> str | None:
@@ -81,10 +82,16 @@ def _scan_of(stem: str) -> str | None:
     return None if bare == stem else bare
 
 
-def export_cases(cases: Sequence[StoredCase], folder: Path, progress: Callable[[int, int, str], None]) -> int:
+def export_cases(
+    cases: Sequence[StoredCase],
+    fold_of: Mapping[str, int],
+    folder: Path,
+    progress: Callable[[int, int, str], None],
+) -> int:
     """Copy scans and newest masks as an nnU-Net data set; nothing else of the library goes along.
 
     Args:
+        fold_of: see ``describe``.
         folder: new or empty.
         progress: called before each case with its index, their number and its id.
 
@@ -111,7 +118,7 @@ def export_cases(cases: Sequence[StoredCase], folder: Path, progress: Callable[[
                 raise
             continue  # deleted by another process meanwhile
         exported.append(case)
-    describe(folder, exported)
+    describe(folder, exported, fold_of)
     return len(exported)
 
 
@@ -127,8 +134,20 @@ class ImportReport:
         stored: one ``Stored`` for each case or revision that is new in the library.
         failed: reason by name of the case in its folder.
         warnings: sentences that start with the case's name.
+        without_patient: names of the new cases that nobody says whose they are.
     """
 
     stored: tuple
     failed: dict[str, str]
     warnings: tuple[str, ...]
+    without_patient: tuple[str, ...] = ()
+
+    @property
+    def about_patients(self) -> str:
+        """What it means that nobody says whose the new cases are; "" where it is said of all."""
+        if not self.without_patient:
+            return ""
+        return (
+            f"New cases of patients whom nobody names: {len(self.without_patient)}; each counts as a patient of its "
+            "own. If some show one patient, name the patients in index.csv (columns case, patient) and import again."
+        )

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import getpass
 import hashlib
 import hmac
 import json
 import os
 import secrets
+import shlex
+import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from ..engine.errors import DatasetError, StorageError
 from ..engine.files import write_aside, write_text
 from ..engine.scan_identity import LIMIT, ScanTexture
-from .case_records import HOLD_OUT, SCHEMA_VERSION, TRAINING, check_schema
+from .case_records import HOLD_OUT, TRAINING, check_schema
 
 FIRST_ALL_TRAINING = 4
 ONE_IN = 5
+FOLDS = 5
+PATIENTS_VERSION = 2  # of patients.json; 1 had no folds
 SALT_BYTES = 32
 
 
@@ -42,6 +47,7 @@ class Patients:
     Attributes:
         library: four hexadecimal digits that start every id.
         splits: by patient's pseudonym; ``forced``: patients whose split was not drawn.
+        folds: of the training patients, 0 to FOLDS - 1, for those who train on an export.
         aliases: pseudonyms of keys that turned out to belong to a patient who is known under another one.
         images: by the salted hash of the image's content.
     """
@@ -51,15 +57,21 @@ class Patients:
     next_number: int = 1
     splits: dict[str, str] = field(default_factory=dict)
     forced: list[str] = field(default_factory=list)
+    folds: dict[str, int] = field(default_factory=dict)
     aliases: dict[str, str] = field(default_factory=dict)
     images: dict[str, KnownImage] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._draw_folds()
 
     def pseudonym(self, kind: str, key: str | bytes) -> str:
         """A salted hash from which nobody without the salt finds the key."""
         content = key.encode() if isinstance(key, str) else key
         return hmac.new(self.salt, kind.encode() + b"\0" + content, hashlib.sha256).hexdigest()[:24]
 
-    def patient_of(self, pseudonym: str) -> str:
+    def with_key(self, patient_key: str) -> str:
+        """The patient of a key; "" without one."""
+        pseudonym = self.pseudonym("patient", patient_key) if patient_key else ""
         return self.aliases.get(pseudonym, pseudonym)
 
     def split_of(self, patient: str) -> str:
@@ -69,26 +81,38 @@ class Patients:
         """
         if patient not in self.splits:
             drawn = [split for name, split in self.splits.items() if name not in self.forced]
-            hashed = int(hmac.new(self.salt, f"split\0{patient}".encode(), hashlib.sha256).hexdigest(), 16)
             overdue = len(drawn) >= FIRST_ALL_TRAINING and HOLD_OUT not in drawn
-            self.splits[patient] = HOLD_OUT if overdue or hashed % ONE_IN == 0 else TRAINING
+            held_out = overdue or self._number("split", patient) % ONE_IN == 0
+            self.splits[patient] = HOLD_OUT if held_out else TRAINING
+            self._draw_folds()
         return self.splits[patient]
 
     def force_training(self, patient: str) -> None:
         if patient not in self.splits:
             self.splits[patient] = TRAINING
             self.forced.append(patient)
+            self._draw_folds()
+
+    def _draw_folds(self) -> None:
+        """Each training patient's, once and for ever, into the fold of the fewest; of several the hash decides."""
+        for patient, split in self.splits.items():
+            if split == TRAINING and patient not in self.folds:
+                sizes = [list(self.folds.values()).count(fold) for fold in range(FOLDS)]
+                smallest = [fold for fold in range(FOLDS) if sizes[fold] == min(sizes)]
+                self.folds[patient] = smallest[self._number("fold", patient) % len(smallest)]
+
+    def _number(self, kind: str, patient: str) -> int:
+        return int(hmac.new(self.salt, f"{kind}\0{patient}".encode(), hashlib.sha256).hexdigest(), 16)
 
     def recognize(self, patient_key: str, patient: str) -> list[str]:
         """Remember that a key belongs to a patient who was recognized by the scan; a warning where it cannot be so."""
         if not patient_key:
             return []
-        pseudonym = self.pseudonym("patient", patient_key)
-        other = self.patient_of(pseudonym)
+        other = self.with_key(patient_key)
         if other == patient:
             return []
         if other not in self.splits:
-            self.aliases[pseudonym] = patient
+            self.aliases[self.pseudonym("patient", patient_key)] = patient
             return []
         if self.splits[other] == self.splits[patient]:
             return []
@@ -103,9 +127,12 @@ class Patients:
         return self.images[name] if distance <= LIMIT else None
 
     def save(self, path: Path) -> None:
-        values = {name: getattr(self, name) for name in ("library", "next_number", "splits", "forced", "aliases")}
+        values = {name: getattr(self, name) for name in _PLAIN}
         values["images"] = {name: asdict(image) for name, image in self.images.items()}
-        write_text(json.dumps({"schema_version": SCHEMA_VERSION, **values}, indent=1) + "\n", path)
+        write_text(json.dumps({"schema_version": PATIENTS_VERSION, **values}, indent=1) + "\n", path)
+
+
+_PLAIN = ("library", "next_number", "splits", "forced", "folds", "aliases")
 
 
 def read_patients(path: Path, salt_path: Path) -> Patients:
@@ -119,7 +146,7 @@ def read_patients(path: Path, salt_path: Path) -> Patients:
     salt = _read_or_none(salt_path)
     if salt is None and text is None:
         salt = secrets.token_hex(SALT_BYTES)
-        _write_private(salt + "\n", salt_path)
+        _write_salt(salt + "\n", salt_path)
     name = path.parent.name
     backup = "Restore it from a backup, or import the cases into a new folder."
     if salt is None or len(salt.strip()) != 2 * SALT_BYTES:
@@ -130,7 +157,7 @@ def read_patients(path: Path, salt_path: Path) -> Patients:
         return Patients(bytes.fromhex(salt.strip()), library=secrets.token_hex(2))
     try:
         values = json.loads(text)
-        check_schema(values, f"Case library '{name}'")
+        check_schema(values, f"Case library '{name}'", PATIENTS_VERSION)
         values["images"] = {key: KnownImage(**image) for key, image in values["images"].items()}
         values.pop("schema_version")
         return Patients(bytes.fromhex(salt.strip()), **values)
@@ -145,18 +172,39 @@ def _read_or_none(path: Path) -> str | None:
         return None
     except ValueError:
         return ""
+    except PermissionError as error:
+        raise StorageError(
+            f"You may not read '{path.name}' of case library '{path.parent.name}', which recognizes patients.",
+            f"Ask its owner to run: {_let_read(path)}",
+        ) from error
     except OSError as error:
         raise StorageError(
             f"'{path.name}' of case library '{path.parent.name}' cannot be read ({error.strerror}).",
-            "Ask whoever made the library for the right to read it.",
+            "Check the connection to its drive.",
         ) from error
 
 
-def _write_private(text: str, path: Path) -> None:
-    """Readable by its owner alone before a word is in it."""
+def _let_read(path: Path) -> str:
+    """The command with which the owner of a file lets this account read it."""
+    if sys.platform == "win32":
+        return f'icacls "{path}" /grant "%USERDOMAIN%\\{getpass.getuser()}:R"'
+    quoted = shlex.quote(str(path))
+    of_folder = path.parent.stat().st_gid
+    if path.stat().st_gid in (os.getgid(), *os.getgroups()):
+        return f"chmod g+r {quoted}"
+    if of_folder in (os.getgid(), *os.getgroups()):
+        return f"chgrp {of_folder} {quoted} && chmod g+r {quoted}"
+    return f"chmod o+r {quoted}"
+
+
+def _write_salt(text: str, path: Path) -> None:
+    """Readable by its owner, and by those who may write into the folder, before a word is in it.
+
+    Whoever adds cases must recognize their patients. The scans lie open to the same people, and say more.
+    """
 
     def write(aside: Path) -> None:
-        os.chmod(aside, 0o600)
+        os.chmod(aside, 0o600 | (path.parent.stat().st_mode & 0o022) << 1)
         aside.write_text(text, encoding="utf-8")
 
     write_aside(path, ".txt", write)

@@ -124,6 +124,9 @@ def _add_cases_arguments(parser: argparse.ArgumentParser) -> None:
         action = actions.add_parser(name, help=help_text)
         if name != "list":
             action.add_argument("folder", metavar="FOLDER", type=_folder)
+        if name == "import":
+            help_text = "all scans are of the patient of this case, where index.csv does not say whose they are"
+            action.add_argument("--patient-of-case", default="", metavar="CASE", help=help_text)
         _add_folder(action, "--cases", "the corrected cases", argparse.SUPPRESS)
 
 

@@ -95,7 +95,7 @@ def cases(chosen: argparse.Namespace) -> int:
     library = CaseLibrary(chosen.cases or default_cases_folder())
     action = chosen.action or "list"
     if action == "import":
-        return _import(library, chosen.folder)
+        return _import(library, chosen.folder, chosen.patient_of_case)
     if action == "export":
         say(f"{counted(library.export(Path(chosen.folder)), 'case')} exported to {chosen.folder}")
         return 0
@@ -115,9 +115,13 @@ def _facts(case: StoredCase) -> str:
     return f"{case.id}: {current.date[:10]}, {current.state}, {case.split}, revision {current.number}{dice}"
 
 
-def _import(library: CaseLibrary, folder: str) -> int:
-    report = library.import_folder(folder, seen=ModelRegistry().seen_cases())
-    for warning in report.warnings:
+def _import(library: CaseLibrary, folder: str, patient_of: str) -> int:
+    """``patient_of`` is a case's number or id, or ""."""
+    numbered = {str(case.number): case.id for case in library.cases()} if patient_of else {}
+    report = library.import_folder(
+        folder, seen=ModelRegistry().seen_cases(), same_patient_as=numbered.get(patient_of, patient_of)
+    )
+    for warning in filter(None, (*report.warnings, report.about_patients)):
         say(f"Note: {warning}")
     for name, reason in report.failed.items():
         say(f"Refused: {name}: {reason}")

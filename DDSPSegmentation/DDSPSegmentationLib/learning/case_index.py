@@ -1,0 +1,114 @@
+"""index.csv beside a data set: whose scan is whose and where it was acquired, whichever spreadsheet wrote it."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..engine.errors import DatasetError
+
+INDEX = "index.csv"
+# What is written where an ID is missing; as an ID it would make one patient of everybody. Whole values only: sites
+# hand out IDs such as ANON0042.
+PLACEHOLDERS = frozenset(
+    ("anon", "anonymous", "anonymized", "anonymised", "deidentified", "de-identified", "removed", "unknown", "none",
+     "null", "n/a", "na", "nan", "patient", "test", "x", "xx", "xxx")
+)  # fmt: skip
+_CORRECT = "Correct the file, or take it out of the folder."
+
+
+@dataclass(frozen=True)
+class IndexRow:
+    """What the index says about a case; "" where it says nothing."""
+
+    center: str = ""
+    patient: str = ""
+
+
+def known_patient(text: str) -> str:
+    """A patient's ID as it is written; "" for PLACEHOLDERS and for nothing but zeros and signs."""
+    text = text.strip()
+    says_something = any(letter.isalnum() and letter != "0" for letter in text)
+    return text if says_something and text.lower() not in PLACEHOLDERS else ""
+
+
+def read_index(folder: Path, cases: Collection[str]) -> dict[str, IndexRow]:
+    """The row of each case in the folder's index.csv; of none when there is no such file.
+
+    Columns ``case``, ``center`` (or ``centre``) and ``patient`` are found by name in any case and order, separated by
+    commas, semicolons or tabs, in UTF-8 or, as older spreadsheets write, Windows-1252. Other columns and rows are
+    nobody's concern.
+
+    Args:
+        cases: names of the folder's cases.
+
+    Raises:
+        DatasetError: the file cannot be used, and why; or it has a column of patients that leaves out a case.
+    """
+    path = next((path for path in folder.iterdir() if path.name.lower() == INDEX and path.is_file()), None)
+    if path is None:
+        return {}
+    columns, lines = _table(path)
+    for name, choices in (("case", ("case",)), ("patient or center", ("patient", "center"))):
+        if not any(choice in columns for choice in choices):
+            found = ", ".join(column for column in columns if column) or "nothing"
+            raise _unusable(f"has no column '{name}' in its first line, which names {found}")
+    twice = next((column for column in ("case", "center", "patient") if columns.count(column) > 1), None)
+    if twice:
+        raise _unusable(f"has the column '{twice}' twice")
+    rows: dict[str, IndexRow] = {}
+    for number, cells in lines:
+        values = dict(zip(columns, cells, strict=False))
+        case = values.get("case", "").replace("\\", "/")
+        if not case:
+            raise _unusable(f"names no case in line {number}")
+        row = IndexRow(values.get("center", ""), known_patient(values.get("patient", "")))
+        if rows.setdefault(case, row) != row:
+            raise _unusable(f"names case '{case}' twice, with different patients or centers")
+    missing = sorted(set(cases) - set(rows))
+    if len(missing) == len(cases):
+        raise _unusable(f"names none of the folder's cases: it names {_some(rows)}; the cases are {_some(cases)}")
+    if missing and "patient" in columns:
+        raise _unusable(f"does not name the patients of {_some(missing)}")
+    return {case: rows[case] for case in cases if case in rows}
+
+
+def _table(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    """The names of the columns, then number and cells of each line that is not empty; all stripped."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise _unusable(f"cannot be read ({error.strerror})") from error
+    text = _decoded(content)
+    first = text.partition("\n")[0]
+    separator = max(",;\t", key=lambda one: len(next(csv.reader([first], delimiter=one), [])))
+    try:
+        lines = [[cell.strip() for cell in cells] for cells in csv.reader(io.StringIO(text), delimiter=separator)]
+    except csv.Error as error:
+        raise _unusable(f"cannot be read as a table ({error})") from error
+    names = {"centre": "center"}
+    columns = [names.get(cell.lower(), cell.lower()) for cell in lines[0]] if lines else []
+    return columns, [(number, cells) for number, cells in enumerate(lines[1:], 2) if any(cells)]
+
+
+def _decoded(content: bytes) -> str:
+    for encoding in ("utf-8-sig", "cp1252"):
+        try:
+            text = content.decode(encoding)
+        except ValueError:
+            continue
+        if "\0" not in text:
+            return text
+    raise _unusable("is text neither in UTF-8 nor in Windows-1252")
+
+
+def _some(names: Collection[str]) -> str:
+    shown = ", ".join(sorted(names)[:5])
+    return f"{shown} and {len(names) - 5} more" if len(names) > 5 else shown or "nothing"
+
+
+def _unusable(what: str) -> DatasetError:
+    return DatasetError(f"{INDEX} {what}.", _CORRECT)
