@@ -11,6 +11,11 @@ import slicer
 MODULE_FILE = Path(__file__).resolve().parents[2] / "DDSPSegmentation" / "DDSPSegmentation.py"
 SAMPLE = MODULE_FILE.parent / "Resources" / "SampleData" / "ProstateX-0000.nrrd"
 READY, RUNNING = "Segment Prostate", "Cancel"
+# What the panel says, for the tests of more than one file.
+LOAD = "Load an axial T2-weighted scan: drag it into Slicer, or open Sample Data."
+PRESS, CHECK, CORRECTED = "Press Segment Prostate.", "Check the contour", "Corrected."
+PREPARING, SEGMENTING = "Preparing the scan", "Segmenting"
+OF_NETWORK, NO_PSA = "of the network's contour", "enter the PSA"
 
 
 def wait_for(condition, seconds=60.0):

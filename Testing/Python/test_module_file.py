@@ -84,7 +84,7 @@ def test_installed_torch_is_found(module):
 def test_segmenting_without_torch_says_how_to_install_it_and_changes_nothing(module, no_torch):
     volume = new_volume()
     count = slicer.mrmlScene.GetNumberOfNodes()
-    with pytest.raises(TorchMissingError, match="PyTorch is not installed.*install the extension 'PyTorch'"):
+    with pytest.raises(TorchMissingError, match="extension 'PyTorch'"):
         module.DDSPSegmentationLogic().segmentProstate(volume)
     assert slicer.mrmlScene.GetNumberOfNodes() == count
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import slicer
 import vtk
-from panel_parts import MODULE_FILE, READY, load_sample, load_scene, save_scene, wait_for
+from panel_parts import MODULE_FILE, NO_PSA, OF_NETWORK, PRESS, READY, load_sample, load_scene, save_scene, wait_for
 from slicer_stand_in import enterModule, leaveModule
 
 from DDSPSegmentationLib.scene.result_nodes import facts_of, network_mask, psa_of, table_of
@@ -68,7 +68,7 @@ def test_figures_are_those_of_the_contour(segmented):
 
 def test_psa_density_and_table_follow_psa_and_contour(segmented):
     ui = segmented.ui
-    assert ui.psaDensityLabel.text == "enter the PSA"
+    assert ui.psaDensityLabel.text == NO_PSA
     ui.psaSpinBox.value = 6.5
     before = ml_of(segmented)
     assert ui.psaDensityLabel.text == f"{6.5 / before:.3f} ng/ml per ml (reference: 0.15)"
@@ -87,7 +87,7 @@ def test_psa_density_and_table_follow_psa_and_contour(segmented):
     segmented.settle()
     assert ui.volumeLabel.text == "0.0 ml" and ui.psaDensityLabel.text == "none, the contour is empty"
     ui.psaSpinBox.value = 0
-    assert ui.psaDensityLabel.text == "enter the PSA" and psa_of(segmented.result) == 0
+    assert ui.psaDensityLabel.text == NO_PSA and psa_of(segmented.result) == 0
 
 
 def test_what_the_network_said_is_called_so_after_an_edit(segmented):
@@ -95,11 +95,11 @@ def test_what_the_network_said_is_called_so_after_an_edit(segmented):
     assert ui.diceCaptionLabel.text == "Expected Dice:" and ui.uncertaintyCheckBox.text == "Uncertainty"
     segmented.paint()
     segmented.settle()
-    assert "of the network's contour" in ui.diceLabel.text
+    assert OF_NETWORK in ui.diceLabel.text
     assert ui.uncertaintyCheckBox.text == "Network's uncertainty"
     ui.copyButton.click()
     assert "corrected by hand" in slicer.app.clipboard().text()
-    assert "of the network's contour" in slicer.app.clipboard().text()
+    assert OF_NETWORK in slicer.app.clipboard().text()
 
 
 def test_copied_text_has_the_figures_and_no_name(segmented):
@@ -134,8 +134,8 @@ def test_figures_never_stand_beside_another_volume(segmented):
     assert not segmented.shows_result() and segmented.result is None
     assert ui.reviewCollapsibleButton.isHidden() and ui.correctCollapsibleButton.isHidden()
     assert ui.volumeLabel.text == "" and ui.psaSpinBox.value == 0 and ui.psaDensityLabel.text == ""
-    assert not ui.segNrrdButton.enabled and "Segment the prostate first" in ui.segNrrdButton.toolTip
-    assert segmented.status == "Press Segment Prostate."
+    assert not ui.segNrrdButton.enabled
+    assert segmented.status == PRESS
 
     second_result = segmented.segment()
     assert second_result is not first_result and ui.psaSpinBox.value == 0
@@ -147,7 +147,7 @@ def test_figures_never_stand_beside_another_volume(segmented):
     assert segmented.result is first_result
     assert ui.psaSpinBox.value == 6.5 and ui.volumeLabel.text == f"{half:.1f} ml" and half < full
     assert segmented.table()["volume_ml"] == pytest.approx(half, abs=0.01)
-    assert "of the network's contour" in ui.diceLabel.text
+    assert OF_NETWORK in ui.diceLabel.text
 
     # the other volume's segmentation chosen as output
     ui.outputSelector.setCurrentNode(second_result)
@@ -323,7 +323,7 @@ def before_nodes():
 
 def test_before_shows_the_contour_of_the_network_instead_and_back(segmented):
     ui, node = segmented.ui, segmented.result
-    assert not ui.beforeButton.enabled and "still as the network made it" in ui.beforeButton.toolTip
+    assert not ui.beforeButton.enabled and ui.beforeButton.toolTip == ui.resetButton.toolTip
     made = segmented.mask()
     segmented.paint()
     segmented.settle()

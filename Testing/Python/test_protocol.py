@@ -43,7 +43,7 @@ def test_a_message_is_one_ascii_line_and_comes_back():
 
 @pytest.mark.parametrize("line", [b"", b"\xff\xfe", b"null", b"[]", b"{", b'{"a": 1} x', b"[" * 100_000])
 def test_anything_else_is_unreadable(line):
-    with pytest.raises(WorkerError, match="something unreadable.*Show Log under Advanced"):
+    with pytest.raises(WorkerError, match="unreadable"):
         protocol.decode_line(line)
 
 

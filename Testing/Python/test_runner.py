@@ -1,6 +1,7 @@
 """The in-process runner: says what torch is missing, stays warm, notices a changed model."""
 
 import importlib.metadata
+import re
 import subprocess
 import sys
 
@@ -13,7 +14,7 @@ from engine_parts import bright_model, dice, phantom
 from DDSPSegmentationLib.engine import segmenter as segmenter_module
 from DDSPSegmentationLib.engine.errors import ModelError, TorchMissingError
 from DDSPSegmentationLib.engine.run_settings import RunSettings
-from DDSPSegmentationLib.service.runner import InProcessRunner, require_torch
+from DDSPSegmentationLib.service.runner import INSTALL_TORCH, InProcessRunner, require_torch
 
 
 @pytest.fixture
@@ -45,7 +46,7 @@ def pretend_torch(monkeypatch, version):
 
 def test_missing_torch_is_told_with_the_way_to_get_it(monkeypatch):
     pretend_torch(monkeypatch, None)
-    with pytest.raises(TorchMissingError, match="PyTorch is not installed. In Slicer, install the extension 'PyTorch'"):
+    with pytest.raises(TorchMissingError, match=f"PyTorch is not installed. {re.escape(INSTALL_TORCH)}"):
         InProcessRunner().segment(phantom()[0])
 
 
@@ -55,7 +56,7 @@ def test_a_torch_that_is_too_old_is_told_with_its_version(monkeypatch, version):
     with pytest.raises(TorchMissingError) as caught:
         InProcessRunner().segment(phantom()[0])
     assert caught.value.cause == f"PyTorch {version} is too old; 2.4 or newer is needed."
-    assert "pip install torch" in caught.value.next_step
+    assert caught.value.next_step == INSTALL_TORCH and "pip install torch" in INSTALL_TORCH
 
 
 @pytest.mark.parametrize("version", ["2.4.0", "2.10.1+cpu", "2.13.0.dev20260101", "3.0.0"])

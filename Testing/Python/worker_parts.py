@@ -57,6 +57,13 @@ def is_running(pid):
     return False
 
 
+def own_time():
+    """Seconds that pass for this thread, without those in which other programs had its processor."""
+    with contextlib.suppress(OSError):  # other systems than Linux do not tell
+        return time.monotonic() - int(Path("/proc/thread-self/schedstat").read_text().split()[1]) / 1e9
+    return time.monotonic()
+
+
 def wait_until(condition, seconds=60.0, step=lambda: time.sleep(0.005)):
     """Whether the condition came true in time; ``step`` passes the time."""
     end = time.monotonic() + seconds
