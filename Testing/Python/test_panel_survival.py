@@ -316,22 +316,23 @@ def test_the_end_of_slicer_ends_the_engine_and_its_files(slicer_window, own_work
 
 def test_importing_the_module_is_quick():
     program = textwrap.dedent(f"""
-        import os, sys, time
+        import sys
         sys.path.insert(0, {str(MODULE_FILE.parent)!r})
         from headless_host import start
+        from worker_parts import own_time
         start()
         import slicer
         for name in [name for name in sys.modules if name.startswith("DDSPSegmentationLib")]:
             del sys.modules[name]
-        begin = time.perf_counter()
+        begin = own_time()
         import DDSPSegmentation
-        print(time.perf_counter() - begin)
+        print(own_time() - begin)
         assert "torch" not in sys.modules
     """)
     seconds = [
         float(subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True,
                              env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)}).stdout.split()[-1])
-        for _number in range(3)
+        for _number in range(2)
     ]  # fmt: skip
     assert min(seconds) < 0.3
 
