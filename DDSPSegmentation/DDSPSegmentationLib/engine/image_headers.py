@@ -168,14 +168,14 @@ def _check_nifti_header(header: bytes, name: str) -> int:
     else:
         raise InputError(f"File '{name}' is not a readable NIfTI image.", CHECK_TYPE)
     count = max(0, min(7, dimensions[0]))
-    spacing = np.array(spacing[: min(3, count)])
-    if not (np.isfinite(spacing).all() and (spacing > 0).all()):
-        found = " x ".join(f"{step:g}" for step in spacing)
+    steps = np.array(spacing[: min(3, count)])
+    if not (np.isfinite(steps).all() and (steps > 0).all()):
+        found = " x ".join(f"{step:g}" for step in steps)
         raise InputError(
             f"File '{name}' has a voxel spacing of {found} mm; it must be above zero.", "Export the scan again."
         )
     if sform > 0:
-        _check_affine(np.array(rows).reshape(3, 4)[:, :3], spacing, name)
+        _check_affine(np.array(rows).reshape(3, 4)[:, :3], steps, name)
     voxels = math.prod(max(1, extent) for extent in dimensions[1 : 1 + count])
     return (int(offset) if math.isfinite(offset) else 0) + voxels * bits // 8
 
@@ -189,9 +189,9 @@ def _check_affine(columns: np.ndarray, spacing: np.ndarray, name: str) -> None:
         found = f"off orthogonal by {shear:.2g}" if math.isfinite(shear) else "not valid numbers"
         raise InputError(f"File '{name}' is sheared: the axes of its affine (sform) are {found}.", RESAMPLE)
     if (np.abs(lengths[: spacing.size] - spacing) > 0.01 * spacing).any():
-        found = [" x ".join(f"{step:.3g}" for step in steps) for steps in (lengths[: spacing.size], spacing)]
+        affine, pixdim = (" x ".join(f"{step:.3g}" for step in steps) for steps in (lengths[: spacing.size], spacing))
         raise InputError(
-            f"File '{name}' contradicts itself: its affine has voxels of {found[0]} mm, its pixdim {found[1]} mm.",
+            f"File '{name}' contradicts itself: its affine has voxels of {affine} mm, its pixdim {pixdim} mm.",
             "Export the scan again, as NRRD or from its DICOM series.",
         )
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import SimpleITK as sitk
@@ -25,6 +25,7 @@ from ..engine.metrics import (
 )
 from ..engine.quality import DOUBTFUL_DICE
 from ..engine.segmentation import Segmentation
+from .dataset import Case
 from .evaluation_files import MEASURES, OVERALL, cases_csv, draw_boxplots, draw_worst, summary_csv
 from .statistics import mean_interval
 
@@ -50,18 +51,6 @@ class FailedCase(NamedTuple):
     reason: str
 
 
-class ReferenceCase(Protocol):
-    """What a dataset reader yields."""
-
-    name: str
-    center: str
-    patient: str
-
-    def load_image(self) -> sitk.Image: ...
-
-    def load_mask(self) -> sitk.Image: ...
-
-
 @dataclass(frozen=True)
 class CaseResult:
     """The row of one case; ``regions`` and ``score`` are None and ``error`` is set when it could not be compared.
@@ -74,7 +63,7 @@ class CaseResult:
     apart: str
     regions: Mapping[str, RegionMetrics] | None
     score: float | None
-    extra: Mapping[str, object]
+    extra: Mapping[str, Any]
     error: str = ""
 
     @property
@@ -89,7 +78,7 @@ class CaseResult:
         if self.regions is None:
             return math.nan
         if name == "score":
-            return self.score
+            return math.nan if self.score is None else self.score
         region, metric = name.split("_", 1)
         return getattr(self.regions[region], metric)
 
@@ -184,10 +173,10 @@ def evaluate_predictions(
     results: list[CaseResult] = []
     worst: list[tuple[float, EvaluationCase]] = []
     for case in cases:
-        case = case if isinstance(case, FailedCase) else EvaluationCase(*case)
-        results.append(_compare(case, apart.get(case.name, ""), second_reader))
-        if not results[-1].error:
-            worst = sorted([*worst, (results[-1].dice, case)], key=lambda entry: entry[0])[:WORST_CASES]
+        answer = case if isinstance(case, FailedCase) else EvaluationCase(*case)
+        results.append(_compare(answer, apart.get(answer.name, ""), second_reader))
+        if isinstance(answer, EvaluationCase) and not results[-1].error:
+            worst = sorted([*worst, (results[-1].dice, answer)], key=lambda entry: entry[0])[:WORST_CASES]
     if not results:
         raise DatasetError("There is no case to evaluate.", "Choose a folder or a fold that has cases.")
     statistics = _grouped_statistics(results)
@@ -206,7 +195,7 @@ def evaluate_predictions(
 
 def evaluate_model(
     segment: Callable[[sitk.Image], Segmentation],
-    cases: Iterable[ReferenceCase],
+    cases: Iterable[Case],
     output_folder: str | Path,
     progress: Callable[[str, float], None] | None = None,
     *,

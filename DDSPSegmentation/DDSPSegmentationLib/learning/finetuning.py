@@ -125,7 +125,7 @@ class FineTuner:
         self._tell(_PREPARING)
         self._prepared = {case.name: case for case in self._prepare(self.cases)}
         self._replay = self._prepare(self.replay_cases)
-        scores = {}
+        scores: dict[str, list[float]] = {}
         for number, names in enumerate(groups):
             scores |= self._score_left_out(number, len(groups), names)
         length, cross_validation = self._choose_length(scores)

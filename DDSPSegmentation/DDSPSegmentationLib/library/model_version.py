@@ -73,8 +73,9 @@ def is_plain_name(name: object) -> bool:
 
 def is_version_file(name: object) -> bool:
     """Whether a version's folder may hold a file of this name besides its manifest."""
-    known = name == WEIGHTS_FILE or (isinstance(name, str) and name.endswith(_SUFFIXES))
-    return known and is_plain_name(name) and name.lower() != MANIFEST_FILE
+    if not isinstance(name, str) or not is_plain_name(name) or name.lower() == MANIFEST_FILE:
+        return False
+    return name == WEIGHTS_FILE or name.endswith(_SUFFIXES)
 
 
 def is_builtin(name: str) -> bool:

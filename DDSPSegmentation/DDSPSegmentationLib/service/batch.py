@@ -135,7 +135,7 @@ class _Batch:
         self._report_due = time.monotonic() + _REPORT_EVERY_SECONDS
 
     def run(self, cases: list[InputCase], skipped: list[Skipped]) -> BatchResult:
-        about = {"package": __version__, "model_version": self._settings.model_version}
+        about: dict[str, object] = {"package": __version__, "model_version": self._settings.model_version}
         about |= {"model_sha256": self._settings.model_sha256, "settings": self._settings.identity()}
         self._record.start(about, [case.name for case in cases], skipped)
         for one in skipped:

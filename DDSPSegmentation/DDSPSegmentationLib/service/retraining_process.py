@@ -101,9 +101,9 @@ def start_retraining_process(
 
 
 # No console window on Windows; elsewhere Ctrl-C in a terminal is for the program that started it.
-_DETACHED: dict = (
-    {"creationflags": subprocess.CREATE_NO_WINDOW} if sys.platform == "win32" else {"start_new_session": True}
-)
+_DETACHED: dict = {"start_new_session": True}
+if sys.platform == "win32":
+    _DETACHED = {"creationflags": subprocess.CREATE_NO_WINDOW}
 
 
 def _environment() -> dict[str, str]:

@@ -105,6 +105,7 @@ class StoredSegmentation(Segmentation):
     """
 
     files: StoredFiles
+    _waiting: dict[str, Path]
 
     @classmethod
     def load(cls, message: dict, folder: Path) -> StoredSegmentation:
@@ -121,10 +122,11 @@ class StoredSegmentation(Segmentation):
         try:
             for field in dataclasses.fields(Segmentation):
                 value, kind = message[field.name], hints[field.name]
+                is_record = isinstance(kind, type) and dataclasses.is_dataclass(kind)
                 if kind is sitk.Image:
                     segmentation._waiting[field.name] = folder / Path(value).name
                 else:
-                    setattr(segmentation, field.name, kind(**value) if dataclasses.is_dataclass(kind) else value)
+                    setattr(segmentation, field.name, kind(**value) if is_record else value)
         except (KeyError, TypeError):
             raise garbled() from None
         for name in READ_AT_ONCE:
@@ -142,7 +144,7 @@ class StoredSegmentation(Segmentation):
 
 def _plain(value):
     """Numbers of numpy, tuples and dataclasses as what JSON has for them."""
-    if dataclasses.is_dataclass(value):
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return _plain(dataclasses.asdict(value))
     if isinstance(value, dict):
         return {str(key): _plain(one) for key, one in value.items()}

@@ -141,7 +141,7 @@ class Worker:
         try:
             folder.mkdir()
         except OSError as error:
-            cause = f"The temporary folder '{folder.parent}' cannot be written to: {os.strerror(error.errno)}."
+            cause = f"The temporary folder '{folder.parent}' cannot be written to: {error.strerror}."
             raise StorageError(cause, "Check it and its disk, then try again.") from error
         segmentation = self._runner.segment(image, settings, name=request["name"], progress=progress)
         return save_segmentation(segmentation, folder)
