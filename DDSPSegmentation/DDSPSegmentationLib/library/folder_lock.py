@@ -182,6 +182,7 @@ def _lock(descriptor: int, looking: bool = False) -> bool:
 
 def _lock_on_windows(descriptor: int, patient: bool) -> None:
     """Who only looks has to lock, too, so one who finds the byte locked may have met another look: ask once more."""
+    assert sys.platform == "win32"  # what msvcrt holds is known to type checkers there alone
     import msvcrt
 
     for attempts_left in (2, 1, 0) if patient else (0,):
