@@ -15,7 +15,7 @@ from DDSPSegmentationLib.engine.images import read_image, read_mask
 from DDSPSegmentationLib.engine.run_settings import RunSettings
 from DDSPSegmentationLib.library.case_library import HOLD_OUT, TRAINING, CaseLibrary
 from DDSPSegmentationLib.library.model_registry import ModelRegistry
-from DDSPSegmentationLib.scene import case_exchange
+from DDSPSegmentationLib.scene import case_exchange, dicom_tags
 from DDSPSegmentationLib.scene.conversion import add_volume_node, image_from_volume_node, read_segment, write_segment
 from DDSPSegmentationLib.scene.dicom_tags import patient_key_of
 from DDSPSegmentationLib.scene.result_nodes import (
@@ -82,7 +82,7 @@ def test_a_corrected_contour_is_stored_with_all_that_belongs_to_it(library):
     network = mask_of(node).copy()
     corrected = correct(node)
     set_case_note(node, "apex was too long")
-    stored = case_exchange.accept(library, node, volume)
+    stored = case_exchange.store_result(library, node, volume)
     case, revision = stored.case, stored.case.current
     assert stored.is_new and (case.number, len(case.revisions)) == (1, 1)
     image = read_image(case.image_path)
@@ -101,14 +101,14 @@ def test_a_corrected_contour_is_stored_with_all_that_belongs_to_it(library):
 
 def test_a_contour_that_nobody_corrected_is_stored_as_such(library):
     volume, node = add_result()
-    revision = case_exchange.accept(library, node, volume).case.current
+    revision = case_exchange.store_result(library, node, volume).case.current
     assert (revision.state, revision.dice) == ("unedited", 1.0)
 
 
 def test_a_contour_of_an_unknown_network_is_stored_without_a_prediction(library):
     volume, node = add_result()
     node.SetAttribute("DDSPSegmentation.NetworkMask", None)
-    case = case_exchange.accept(library, node, volume).case
+    case = case_exchange.store_result(library, node, volume).case
     assert case.prediction_path is None and case.current.dice is None
 
 
@@ -118,7 +118,7 @@ def test_nothing_in_the_library_names_the_volume_or_the_patient(library, monkeyp
     tags = {PATIENT: "MRN-4711", ISSUER: "St. Elsewhere", "0008,0070": "SIEMENS", "0008,1090": "Skyra",
             "0018,0087": "3", "0010,0010": "DOE^JOHN"}  # fmt: skip
     monkeypatch.setattr(slicer, "dicomDatabase", Database(**{UIDS: tags}), raising=False)
-    case = case_exchange.accept(library, node, volume).case
+    case = case_exchange.store_result(library, node, volume).case
     assert case.scanner == "SIEMENS Skyra 3 T"
     assert patient_key_of(volume) == "MRN-4711"  # the issuer is not always known
     for path in library.folder.rglob("*"):
@@ -136,7 +136,7 @@ def test_a_second_scan_of_a_patient_belongs_to_the_same_patient(library, monkeyp
     for seed, (uid, _patient) in enumerate(tags):
         volume, node = add_result(seed)
         volume.SetAttribute("DICOM.instanceUIDs", f"{uid} 9.9.9")
-        cases.append(case_exchange.accept(library, node, volume).case)
+        cases.append(case_exchange.store_result(library, node, volume).case)
     assert cases[0].patient == cases[1].patient != cases[2].patient
     assert cases[0].split == cases[1].split
 
@@ -152,10 +152,48 @@ def test_the_patient_is_known_from_the_scene_where_the_database_is_not(library, 
     for seed in range(2):
         volume, node = add_result(seed)
         hierarchy.CreateItem(study, volume)
-        cases.append(case_exchange.accept(library, node, volume).case)
+        cases.append(case_exchange.store_result(library, node, volume).case)
     assert cases[0].patient == cases[1].patient
     volume, node = add_result(2)
-    assert case_exchange.accept(library, node, volume).case.patient != cases[0].patient
+    assert case_exchange.store_result(library, node, volume).case.patient != cases[0].patient
+
+
+@pytest.mark.parametrize("patient", ["ANON0042", "Deidentified_0017", "CANON-1931"])
+def test_an_id_that_looks_like_a_placeholder_tells_patients_apart(library, monkeypatch, patient):
+    database = Database(**{uid: {PATIENT: patient} for uid in ("1.1", "1.2")})
+    monkeypatch.setattr(slicer, "dicomDatabase", database, raising=False)
+    cases = []
+    for seed, uid in enumerate(("1.1", "1.2")):
+        volume, node = add_result(seed)
+        volume.SetAttribute("DICOM.instanceUIDs", uid)
+        assert patient_key_of(volume) == patient
+        cases.append(case_exchange.store_result(library, node, volume).case)
+    assert cases[0].patient == cases[1].patient
+
+
+@pytest.mark.parametrize("patient", ["ANONYMOUS", "Anonymized", "unknown", "0000", "N/A", "", "none"])
+def test_a_placeholder_makes_nobody_the_same_patient(library, monkeypatch, patient):
+    monkeypatch.setattr(slicer, "dicomDatabase", Database(**{UIDS: {PATIENT: patient}}), raising=False)
+    cases = []
+    for seed in range(2):
+        volume, node = add_result(seed)
+        volume.SetAttribute("DICOM.instanceUIDs", UIDS)
+        cases.append(case_exchange.store_result(library, node, volume).case)
+    assert cases[0].patient != cases[1].patient
+
+
+def test_a_database_that_fails_is_named_in_the_log_once_and_to_whoever_asks(library, monkeypatch, caplog):
+    def fail(uid, tag):
+        raise RuntimeError("database disk image is malformed")
+
+    monkeypatch.setattr(dicom_tags, "_told", set())
+    monkeypatch.setattr(slicer, "dicomDatabase", SimpleNamespace(isOpen=True, instanceValue=fail), raising=False)
+    volume, node = add_result()
+    assert dicom_tags.database_trouble(volume) == ""  # no DICOM scan, so nothing is to be asked
+    volume.SetAttribute("DICOM.instanceUIDs", UIDS)
+    case_exchange.store_result(library, node, volume)
+    assert [record.message for record in caplog.records] == [dicom_tags.database_trouble(volume)]
+    assert "RuntimeError: database disk image is malformed" in caplog.records[0].message
 
 
 @pytest.mark.parametrize("database", [
@@ -165,16 +203,16 @@ def test_a_database_that_cannot_be_asked_does_not_stand_in_the_way(library, monk
     volume, node = add_result()
     volume.SetAttribute("DICOM.instanceUIDs", UIDS)
     monkeypatch.setattr(slicer, "dicomDatabase", database, raising=False)
-    case = case_exchange.accept(library, node, volume).case
+    case = case_exchange.store_result(library, node, volume).case
     assert case.patient and case.scanner == ""
 
 
 def test_the_same_scan_again_is_a_revision_and_the_first_mask_stays(library):
     volume, node = add_result()
-    first = case_exchange.accept(library, node, volume).case
+    first = case_exchange.store_result(library, node, volume).case
     corrected = correct(node)
     assert differs_from_case(node, volume)
-    again = case_exchange.accept(library, node, volume)
+    again = case_exchange.store_result(library, node, volume)
     assert not again.is_new and again.case.id == first.id and again.case.current.number == 2
     assert (voxels(again.case.mask_path) == corrected).all() and first.mask_path.exists()
     assert not differs_from_case(node, volume)
@@ -184,13 +222,13 @@ def test_a_refused_contour_leaves_neither_case_nor_note(library):
     volume, node = add_result()
     write_segment(np.zeros_like(mask_of(node)), node, own_segment_id(node), volume)
     with pytest.raises(DatasetError) as refusal:
-        case_exchange.accept(library, node, volume)
+        case_exchange.store_result(library, node, volume)
     assert refusal.value.next_step and library.cases() == [] and case_of(node) == ""
 
 
 def test_a_result_of_another_volume_in_the_same_node_is_not_that_case(library):
     volume, node = add_result()
-    case_exchange.accept(library, node, volume)
+    case_exchange.store_result(library, node, volume)
     node.GetSegmentation().RemoveAllSegments()
     other, _unused = add_result(1, "Other")
     mask = toy_scan(1)[1]
@@ -205,16 +243,16 @@ def test_a_result_of_another_volume_in_the_same_node_is_not_that_case(library):
 def test_a_new_case_is_taken_back(library):
     volume, node = add_result()
     set_case_note(node, "seen twice")
-    stored = case_exchange.accept(library, node, volume)
+    stored = case_exchange.store_result(library, node, volume)
     case_exchange.take_back(library, node, stored)
     assert library.cases() == [] and case_of(node) == "" and case_exchange.case_note_of(node) == "seen twice"
 
 
 def test_a_revision_is_taken_back_and_the_one_before_is_current(library):
     volume, node = add_result()
-    first = case_exchange.accept(library, node, volume).case
+    first = case_exchange.store_result(library, node, volume).case
     correct(node)
-    case_exchange.take_back(library, node, case_exchange.accept(library, node, volume))
+    case_exchange.take_back(library, node, case_exchange.store_result(library, node, volume))
     case = library.case(first.id)
     assert case.current == first.current and case_of(node) == case.id
     assert differs_from_case(node, volume)  # the contour is still the later one
@@ -232,7 +270,7 @@ def test_a_reopened_case_lies_where_it_was_and_can_be_reset(library, moved):
     network, place = mask_of(node).copy(), image_from_volume_node(volume)
     corrected = correct(node)
     set_case_note(node, "left apex")
-    case = case_exchange.accept(library, node, volume).case
+    case = case_exchange.store_result(library, node, volume).case
     slicer.mrmlScene.Clear(0)
     volume, node = case_exchange.reopen(library.case(case.id))
     image = image_from_volume_node(volume)
@@ -244,7 +282,7 @@ def test_a_reopened_case_lies_where_it_was_and_can_be_reset(library, moved):
     assert case_exchange.case_note_of(node) == "left apex"
     write_segment(network_mask(node, volume), node, own_segment_id(node), volume)
     assert not is_edited(node, volume)
-    again = case_exchange.accept(library, node, volume)
+    again = case_exchange.store_result(library, node, volume)
     assert not again.is_new and again.case.id == case.id
     assert again.case.current.state == "unedited" and again.case.current.model_version == "threshold-1"
     assert again.case.patient == case.patient
@@ -256,13 +294,13 @@ def test_a_case_without_a_prediction_is_reopened_too(library):
     volume, node = case_exchange.reopen(case)
     assert network_mask(node, volume) is None and is_edited(node, volume)
     assert (mask_of(node) == sitk.GetArrayViewFromImage(mask)).all()
-    again = case_exchange.accept(library, node, volume)
+    again = case_exchange.store_result(library, node, volume)
     assert again.case.id == case.id and not again.is_new and again.case.current.dice is None
 
 
 def test_a_case_that_cannot_be_read_leaves_the_scene_alone(library):
     volume, node = add_result()
-    case = case_exchange.accept(library, node, volume).case
+    case = case_exchange.store_result(library, node, volume).case
     case.prediction_path.write_bytes(b"nothing")
     before = node_names()
     with pytest.raises(DDSPSegmentationError):
@@ -279,7 +317,7 @@ def test_volumes_that_are_no_case_yet_are_ranked_by_what_the_network_expects(lib
     ranked = case_exchange.cases_to_accept_next()
     assert [(volume.GetName(), dice) for volume, dice in ranked] == [("0.6", 0.6), ("0.8", 0.8), ("0.9", 0.9)]
     volume, node = nodes[0.6]
-    case_exchange.accept(library, node, volume)
+    case_exchange.store_result(library, node, volume)
     assert [dice for _volume, dice in case_exchange.cases_to_accept_next()] == [0.8, 0.9]
 
 
@@ -288,7 +326,7 @@ def test_only_training_cases_that_the_active_version_has_not_seen_make_retrainin
     while sum(case.split == TRAINING for case in cases) < 6 or not any(case.split == HOLD_OUT for case in cases):
         # Glands of various shapes: no two scans are near-copies.
         volume, node = add_result(len(cases), radii=(3 + len(cases) % 3, 6 + len(cases) % 4, 8))
-        cases.append(case_exchange.accept(library, node, volume).case)
+        cases.append(case_exchange.store_result(library, node, volume).case)
         new = sum(case.split == TRAINING for case in cases)
         assert case_exchange.cases_until_retraining(library, registry) == max(0, 5 - new)
     training = [case.id for case in cases if case.split == TRAINING]

@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -103,6 +104,68 @@ def test_a_correction_is_stored_as_another_revision_and_the_label_follows_the_co
     person.write(corrected)
     person.settle()
     assert person.ui.acceptedLabel.text == "Case 1, stored as shown."
+
+
+def patients_offered(person):
+    combo = person.ui.patientComboBox
+    return None if combo.isHidden() else [combo.itemText(index) for index in range(combo.count)]
+
+
+def use_database(monkeypatch, value):
+    database = SimpleNamespace(isOpen=True, instanceValue=value, fileForInstance=lambda uid: "")
+    monkeypatch.setattr(slicer, "dicomDatabase", database, raising=False)
+
+
+def test_a_scan_whose_patient_is_not_known_can_join_the_patient_of_a_case(person, library):
+    show(person, 0, "first")
+    assert patients_offered(person) == ["Patient not known: a new one"]
+    assert "Neither DICOM nor the scene says" in person.ui.patientComboBox.toolTip
+    person.accept()
+    assert patients_offered(person) is None  # it is a case now, and stays its patient's
+    show(person, 1, "second")
+    person.accept()
+    show(person, 2, "third")
+    assert patients_offered(person) == [
+        "Patient not known: a new one", "Same patient as case 2", "Same patient as case 1",
+    ]  # fmt: skip
+    person.ui.patientComboBox.currentIndex = 2
+    person.accept()
+    first, second, third = library.cases()
+    assert third.patient == first.patient != second.patient and third.split == first.split
+    person.ui.undoAcceptButton.click()
+    assert patients_offered(person)[-1] == "Same patient as case 1"
+    person.open_learn()
+    person.choose_cases(1)
+    person.ui.deleteCaseButton.click()
+    person.ui.secondAnswerButton.click()
+    assert patients_offered(person) == ["Patient not known: a new one", "Same patient as case 2"]
+
+
+def test_a_database_that_fails_is_told_with_the_first_case_and_the_patient_can_be_chosen(person, library, monkeypatch):
+    def fail(uid, tag):
+        raise RuntimeError("database is locked")
+
+    use_database(monkeypatch, fail)
+    said = []
+    for number in range(2):
+        volume, _node = show(person, number, f"scan {number}")
+        volume.SetAttribute("DICOM.instanceUIDs", "1.2.3")
+        person.ui.inputSelector.setCurrentNode(None)
+        person.ui.inputSelector.setCurrentNode(volume)
+        assert patients_offered(person)[0] == "Patient not known: a new one"
+        assert "database is locked" in person.ui.patientComboBox.toolTip
+        said.append(person.accept())
+    assert "(RuntimeError: database is locked). So the patient is not known." in said[0]
+    assert "locked" not in said[1] and len(library.cases()) == 2
+
+
+def test_where_dicom_tells_the_patient_nothing_is_asked(person, monkeypatch):
+    use_database(monkeypatch, lambda uid, tag: "MRN-4711")
+    volume, _node = show(person)
+    volume.SetAttribute("DICOM.instanceUIDs", "1.2.3")
+    person.ui.inputSelector.setCurrentNode(None)
+    person.ui.inputSelector.setCurrentNode(volume)
+    assert patients_offered(person) is None
 
 
 def test_undo_takes_the_case_back_and_then_goes_away(person, library):

@@ -59,6 +59,10 @@ class CaseLibrary:
         """Every case, by number; a damaged one is left out, see ``problems``."""
         return self._read()[0]
 
+    def ids(self) -> list[str]:
+        """Of every case by number, damaged ones too; no case is read."""
+        return self._files.ids()
+
     def problems(self) -> list[str]:
         """One sentence for every damaged case."""
         return self._read()[1]

@@ -30,14 +30,18 @@ from .results import place_contour
 CASES_FOR_RETRAINING = 5  # fewer new ones than this hardly move the network
 
 
-def accept(
+def store_result(
     library: CaseLibrary,
     node: slicer.vtkMRMLSegmentationNode,
     volume_node: slicer.vtkMRMLScalarVolumeNode,
+    same_patient_as: str = "",
 ) -> Stored:
     """Store a result as it is now: scan, contour, the network's own contour, its version and the user's note.
 
     Neither the name of the volume nor anything that names the patient is stored.
+
+    Args:
+        same_patient_as: id of a case whose patient this is; "" where nobody says so.
 
     Raises:
         DDSPSegmentationError: the library refuses the case, cannot be written, or is in use.
@@ -55,13 +59,14 @@ def accept(
         note=case_note_of(node),
         patient_key=patient_key_of(volume_node),
         scanner=scanner_of(volume_node),
+        same_patient_as=same_patient_as,
     )
     note_case(node, stored.case.id, mask)
     return stored
 
 
 def take_back(library: CaseLibrary, node: slicer.vtkMRMLSegmentationNode, stored: Stored) -> None:
-    """Undo an ``accept``; an earlier revision of the case is the current one again."""
+    """Undo what ``store_result`` did; an earlier revision of the case is the current one again."""
     library.undo(stored)
     if stored.is_new:
         note = case_note_of(node)

@@ -73,14 +73,14 @@ class SelfTestChecks:
     def checkCases(self, node, folder):
         """Accept as it is, edit, accept again, reopen, take back; one case is too few to retrain."""
         from DDSPSegmentationLib.library.case_library import CaseLibrary
-        from DDSPSegmentationLib.scene.case_exchange import accept, reopen
+        from DDSPSegmentationLib.scene.case_exchange import reopen, store_result
         from DDSPSegmentationLib.service.retraining import plan_retraining
 
         library = CaseLibrary(pathlib.Path(folder, "Cases"))
-        first = accept(library, node, self.volumeNode)
+        first = store_result(library, node, self.volumeNode)
         top = int(self.maskOf(node).any(axis=(1, 2)).nonzero()[0][-1])
         edited = self.eraseSlice(node, top)
-        second = accept(library, node, self.volumeNode)
+        second = store_result(library, node, self.volumeNode)
         self.assertTrue(first.is_new and not second.is_new)
         self.assertEqual([revision.state for revision in second.case.revisions], ["unedited", "corrected"])
         volumeNode, again = reopen(second.case)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from slicer.i18n import tr as _
@@ -10,7 +11,8 @@ from slicer.i18n import tr as _
 from ...engine.errors import DDSPSegmentationError
 from ...library.case_library import TRAINING, CaseLibrary, Stored
 from ...library.model_registry import ModelRegistry
-from ..case_exchange import accept, case_number, cases_until_retraining, take_back
+from ..case_exchange import case_number, cases_until_retraining, store_result, take_back
+from ..dicom_tags import database_trouble, patient_key_of
 from ..result_nodes import case_note_of, case_of, differs_from_case, set_case_note
 
 
@@ -41,6 +43,7 @@ class AcceptSection:
         self._last: _Accepted | None = None
         self._filling = False
         self._said = ""
+        self._troubles: set[str] = set()
         ui.noteLineEdit.connect("textChanged(QString)", self._onNote)
         ui.acceptButton.connect("clicked(bool)", self._onAccept)
         ui.undoAcceptButton.connect("clicked(bool)", self._onUndo)
@@ -54,7 +57,27 @@ class AcceptSection:
         self._filling = True
         self.ui.noteLineEdit.text = "" if node is None else case_note_of(node)
         self._filling = False
+        self.offerPatients()
         self.refresh()
+
+    def offerPatients(self) -> None:
+        """Where nothing says whose the scan is, offer the patients of the cases that are there now."""
+        combo, node = self.ui.patientComboBox, self._node
+        unknown = node is not None and not case_of(node) and not patient_key_of(self._volumeNode)
+        combo.clear()
+        combo.setVisible(unknown)
+        if unknown:
+            combo.addItem(_("Patient not known: a new one"), "")
+            cases: list[str] = []
+            with suppress(DDSPSegmentationError):  # Accept says what is wrong with the library
+                cases = self._library().ids()
+            for case in reversed(cases):
+                combo.addItem(_("Same patient as case {number}").format(number=case_number(case)), case)
+            why = _(
+                "Neither DICOM nor the scene says whose scan this is. If its patient has a case already, choose it: "
+                "scans of one patient must not be trained on and compared on."
+            )
+            combo.toolTip = " ".join(filter(None, (database_trouble(self._volumeNode), why)))
 
     def changed(self) -> None:
         """The contour or its case is another one: what was said last is out of date."""
@@ -102,15 +125,24 @@ class AcceptSection:
             self._onChanged()
             self._say(said[0])
         self._said = self.ui.statusLabel.text
+        self.offerPatients()
         self.refresh()
 
     def _accept(self) -> str:
         library = self._library()
         if self._isStoredAsShown(library):
             return _("Case {number} is stored as shown already.").format(number=case_number(case_of(self._node)))
-        stored = accept(library, self._node, self._volumeNode)
+        combo = self.ui.patientComboBox
+        same_patient_as = combo.itemData(combo.currentIndex) if combo.count else ""
+        stored = store_result(library, self._node, self._volumeNode, same_patient_as)
         self._last = _Accepted(library, self._node, stored)
-        return " ".join([self._sentence(stored), *stored.warnings, self._outlook(library)]).strip()
+        return " ".join([self._sentence(stored), *stored.warnings, *self._trouble(), self._outlook(library)]).strip()
+
+    def _trouble(self) -> list[str]:
+        """What is wrong with the DICOM database, told once."""
+        told = {database_trouble(self._volumeNode)} - self._troubles - {""}
+        self._troubles |= told
+        return [_("{trouble} So the patient is not known.").format(trouble=trouble) for trouble in told]
 
     def _isStoredAsShown(self, library: CaseLibrary) -> bool:
         """Whether a second click would store what the first one did."""

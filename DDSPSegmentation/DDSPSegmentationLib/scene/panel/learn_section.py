@@ -67,6 +67,7 @@ class LearnSection:
 
     def _onCasesChanged(self) -> None:
         self.refresh()
+        self.accept.offerPatients()
         self.accept.changed()
 
     def _onPublished(self, version) -> None:
