@@ -182,17 +182,17 @@ def _lock(descriptor: int, looking: bool = False) -> bool:
 
 def _lock_on_windows(descriptor: int, patient: bool) -> None:
     """Who only looks has to lock, too, so one who finds the byte locked may have met another look: ask once more."""
-    assert sys.platform == "win32"  # what msvcrt holds is known to type checkers there alone
-    import msvcrt
+    if sys.platform == "win32":  # where type checkers know msvcrt
+        import msvcrt
 
-    for attempts_left in (2, 1, 0) if patient else (0,):
-        os.lseek(descriptor, _BYTE, os.SEEK_SET)
-        try:
-            return msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-        except OSError:
-            if not attempts_left:
-                raise
-            time.sleep(0.01)
+        for attempts_left in (2, 1, 0) if patient else (0,):
+            os.lseek(descriptor, _BYTE, os.SEEK_SET)
+            try:
+                return msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+            except OSError:
+                if not attempts_left:
+                    raise
+                time.sleep(0.01)
 
 
 def _close(descriptor: int) -> None:
