@@ -24,8 +24,8 @@ from DDSPSegmentationLib.engine.preprocessing import PreprocessingSettings
 from DDSPSegmentationLib.engine.quality import UNCALIBRATED
 from DDSPSegmentationLib.engine.segmenter import Segmenter
 from DDSPSegmentationLib.learning.comparison import OLD_COLOR, compare_versions
-from DDSPSegmentationLib.learning.comparison_figures import ComparedCase, Comparison, Figures, summarize
-from DDSPSegmentationLib.learning.comparison_verdict import Evidence, judge
+from DDSPSegmentationLib.learning.comparison_record import ComparedCase, Evidence, Figures, summarize
+from DDSPSegmentationLib.learning.comparison_verdict import judge
 from DDSPSegmentationLib.learning.dataset import Case, prepare_dataset
 from DDSPSegmentationLib.learning.statistics import mean_interval, sign_flip_p_value
 

@@ -14,15 +14,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 import SimpleITK as sitk
 
-from ..engine.errors import DatasetError, InputError, StorageError
-from ..engine.files import write_aside, write_text
+from ..engine.errors import DatasetError, InputError
+from ..engine.files import make_folder, write_aside, write_text
 from ..engine.images import read_image
 from ..engine.metrics import compare_masks
 from ..engine.model import describe_model
 from ..engine.pictures import PROSTATE_COLOR, REFERENCE_COLOR, Color, contour_picture
-from .comparison_figures import TIE, ComparedCase, Comparison, Figures
+from ..engine.scan_identity import ScanIdentity
+from .comparison_record import TIE, ComparedCase, Comparison, Evidence, Figures
 from .comparison_report import REPORT_FILE, Picture, comparison_page
-from .comparison_verdict import Evidence, judge
+from .comparison_verdict import judge
 from .dataset import Case
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ def compare_versions(
     old_masks: frozenset[str] = frozenset(),
     forgetting: Sequence[Case] = (),
     forgetting_name: str = "",
+    comparisons: int = 1,
     sample: Path | None = None,
     cross_validation: Mapping | None = None,
     device: str = "auto",
@@ -77,7 +79,8 @@ def compare_versions(
         old_masks: names of cases whose mask was corrected from the old version's.
         forgetting: cases of what the old version was good at; may share cases with the hold-out.
         forgetting_name: what they are, such as "replay folder".
-        sample: scan on which the two versions should agree; None is the bundled one.
+        comparisons: how often hold-out patients of these were used to compare versions, this time included.
+        sample: one more scan that both segment, to see how far they differ; None is the bundled one.
         cross_validation: what the fine-tuning measured on its own training cases.
         progress: called with (phase, fraction); raising Canceled in it ends the work.
 
@@ -86,12 +89,14 @@ def compare_versions(
         A case that cannot be read or segmented is named in the comparison and stands against the new version.
     """
     output = Path(output)
-    _make_folder(output)
+    make_folder(output)
     cases = list(dict.fromkeys([*hold_out, *forgetting]))
     notify = progress or (lambda phase, fraction: None)
     notify("Loading both versions", 0.0)
     versions = _BothVersions(old, new, device, notify, len(cases) + 1)
+    described = describe_model(old), describe_model(new)
     found: dict[Case, ComparedCase] = {}
+    seen: list[str] = []
     shown: list[_Masks] = []
     for number, case in enumerate(cases, start=1):
         phase = f"Comparing the versions, case {number} of {len(cases)}"
@@ -99,19 +104,22 @@ def compare_versions(
             image, reference = case.load_image(), case.load_mask()
             before, after = versions.segment(image, case.name, phase)
             figures = _figures(before, reference), _figures(after, reference)
-            found[case] = ComparedCase(case.name, case.patient, case.center, *figures)
+            found[case] = ComparedCase(case.name, case.patient, case.center, *figures, _agreement(before, after))
         except (InputError, DatasetError) as error:
             found[case] = ComparedCase(case.name, case.patient, case.center, error=str(error))
             continue
         if case in hold_out:
+            scan = ScanIdentity(image)
+            seen += [case.name] * any(version.was_trained_on(scan) for version in described)
             shown = _worth_showing([*shown, _Masks(case, found[case], before.mask, after.mask)])
     evidence = Evidence(
-        old=describe_model(old),
-        new=describe_model(new),
+        *described,
         hold_out=[found[case] for case in hold_out],
         forgetting=[found[case] for case in forgetting],
         forgetting_name=forgetting_name,
-        agreement=_agreement(versions, sample_scan() if sample is None else Path(sample)),
+        seen=seen,
+        comparisons=comparisons,
+        sample_agreement=_sample_agreement(versions, sample_scan() if sample is None else Path(sample)),
         old_masks=frozenset(old_masks),
         cross_validation=cross_validation,
     )
@@ -162,15 +170,18 @@ def _finite(value: float) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
-def _agreement(versions: _BothVersions, sample: Path) -> float | None:
+def _agreement(before: Segmentation, after: Segmentation) -> float:
     """Dice of the new mask with the old one; 0 where the new one is empty, even if the old one is empty too."""
-    try:
-        image = read_image(sample)
-        before, after = versions.segment(image, sample.name, "Comparing the versions on the sample scan")
-    except InputError:
-        return None
     is_empty = not sitk.GetArrayViewFromImage(after.mask).any()
     return 0.0 if is_empty else compare_masks(after.mask, before.mask)["whole"].dsc
+
+
+def _sample_agreement(versions: _BothVersions, sample: Path) -> float | None:
+    try:
+        image = read_image(sample)
+        return _agreement(*versions.segment(image, sample.name, "Comparing the versions on the sample scan"))
+    except InputError:
+        return None
 
 
 def _worth_showing(candidates: Sequence[_Masks]) -> list[_Masks]:
@@ -207,12 +218,3 @@ def _draw_side_by_side(masks: _Masks, path: Path) -> None:
     gap = np.full((halves[0].shape[0], _GAP_PIXELS, 3), 128, np.uint8)
     joined = sitk.GetImageFromArray(np.concatenate((halves[0], gap, halves[1]), axis=1), isVector=True)
     write_aside(path, ".png", lambda aside: sitk.WriteImage(joined, str(aside)))
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StorageError(
-            f"The folder '{folder.name}' cannot be made: {error.strerror}.", "Choose another output folder."
-        ) from error

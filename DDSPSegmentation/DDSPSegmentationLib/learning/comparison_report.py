@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .comparison_figures import TIE, ComparedCase, Comparison, Figures, Summary
-from .comparison_verdict import ACTIVATE, cross_validation_sentence, signed
+from .comparison_record import ACTIVATE, TIE, ComparedCase, Comparison, Figures, Summary
+from .comparison_words import left_out_sentence, signed
 
 REPORT_FILE = "comparison.html"
 
@@ -159,7 +159,7 @@ def _number(value: float | None, digits: int, sign: str = "") -> str:
 
 
 def _cross_validation(comparison: Comparison) -> str:
-    sentence = cross_validation_sentence(comparison.cross_validation)
+    sentence = left_out_sentence(comparison.cross_validation)
     if not sentence:
         return ""
     per_case = comparison.cross_validation.get("per_case")

@@ -1,19 +1,21 @@
-"""What a comparison of two model versions holds: figures for each case, their summary by patient, and the outcome."""
+"""What a comparison of two model versions holds: the figures of each case, their summary by patient, the outcome."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
-from ..engine.errors import ModelError
-from .statistics import mean_interval, sign_flip_p_value
+from ..engine.model import ModelDescription
+from .statistics import mean_interval
 
-SCHEMA_VERSION = 1
-LEAST_PATIENTS = 3
-LEAST_PATIENTS_TO_TEST = 6  # below, not even a gain for every patient can reach p < 0.05
+SCHEMA_VERSION = 2
 TIE = 0.005  # Dice; contours that differ by less look the same
 MEASURES = ("dice", "abd_mm", "hd95_mm", "volume_error_percent", "absolute_volume_error_percent")
+
+BETTER, NO_DIFFERENCE, WORSE = "better", "no clear difference", "worse"
+TOO_FEW, FORGOTTEN = "too few cases to judge", "forgotten"
+ACTIVATE, KEEP = "activate", "keep"
 
 
 @dataclass(frozen=True)
@@ -43,13 +45,18 @@ class Figures:
 
 @dataclass(frozen=True)
 class ComparedCase:
-    """A case with the figures of both versions, or with the reason why there are none."""
+    """A case with the figures of both versions, or with the reason why there are none.
+
+    Attributes:
+        agreement: Dice of the new version's mask with the old one's.
+    """
 
     name: str
     patient: str
     center: str = ""
     old: Figures | None = None
     new: Figures | None = None
+    agreement: float | None = None
     error: str = ""
 
     @property
@@ -73,8 +80,7 @@ class Summary:
         old, new: mean by measure (``MEASURES``); None without a value. A case where one version's mask is empty has no
             distance and is left out of both versions' mean distances; there are ``undefined`` such cases.
         wins, losses, ties: in cases, by Dice; a tie differs by no more than 0.005.
-        patient_gains: change of Dice for each patient; ``gain``: their mean; ``interval``: its 95 % bootstrap
-            interval; ``p_value``: paired sign-flip test, None below six patients.
+        patient_gains: change of Dice for each patient; ``gain``: their mean; ``interval``: its 95 % interval.
         largest_loss: of Dice in one case, 0 when none lost; ``expected_dice_error``: mean absolute error of the new
             version's expected Dice.
     """
@@ -91,7 +97,6 @@ class Summary:
     patient_gains: tuple[float, ...]
     gain: float | None
     interval: tuple[float, float] | None
-    p_value: float | None
     largest_loss: float
     expected_dice_error: float | None
 
@@ -116,8 +121,7 @@ def summarize(cases: Sequence[ComparedCase]) -> Summary:
         ties=sum(abs(case.gain) <= TIE for case in compared),
         patient_gains=gains,
         gain=_mean(gains),
-        interval=mean_interval(gains) if len(gains) >= LEAST_PATIENTS else None,
-        p_value=sign_flip_p_value(gains) if len(gains) >= LEAST_PATIENTS_TO_TEST else None,
+        interval=mean_interval(gains),
         largest_loss=max([0.0, *(-case.gain for case in compared)]),
         expected_dice_error=_mean(abs(figures.expected_dice - figures.dice) for figures in known),
     )
@@ -140,15 +144,60 @@ def _mean(values: Iterable[float]) -> float | None:
 
 
 @dataclass(frozen=True)
+class Evidence:
+    """All that a verdict rests on.
+
+    Attributes:
+        old, new: the versions as their model.json describes them.
+        hold_out, forgetting: compared cases; ``forgetting_name``: what the latter are, such as "replay folder".
+        seen: names of hold-out cases that one of the versions was trained on.
+        comparisons: how often hold-out patients of these were used to compare versions, this time included.
+        sample_agreement: Dice of the new version's mask with the old one's on the sample scan; None when unknown.
+        old_masks: names of cases whose mask was corrected from the old version's.
+        cross_validation: what the fine-tuning measured on its own training cases.
+    """
+
+    old: ModelDescription
+    new: ModelDescription
+    hold_out: Sequence[ComparedCase] = ()
+    forgetting: Sequence[ComparedCase] = ()
+    forgetting_name: str = ""
+    seen: Sequence[str] = ()
+    comparisons: int = 1
+    sample_agreement: float | None = None
+    old_masks: frozenset[str] = frozenset()
+    cross_validation: Mapping | None = None
+
+    @property
+    def cases(self) -> list[ComparedCase]:
+        """Of the hold-out and of the forgetting test, each once."""
+        return list({case.name: case for case in (*self.hold_out, *self.forgetting)}.values())
+
+    @property
+    def agreements(self) -> list[float]:
+        """Of the two versions, on every scan that both have segmented."""
+        found = [self.sample_agreement, *(case.agreement for case in self.cases)]
+        return [agreement for agreement in found if agreement is not None]
+
+    @property
+    def rehearsed(self) -> list[str]:
+        """Cases of the forgetting test that the retraining rehearsed."""
+        replayed = set(self.new.training.get("replay") or ())
+        return [case.name for case in self.forgetting if case.name in replayed]
+
+
+@dataclass(frozen=True)
 class Comparison:
     """What came out, as comparison.json keeps it.
 
     Attributes:
-        verdict: ``better``, ``no clear difference``, ``worse``, ``too few cases to judge``, ``forgotten`` or
-            ``drifted``; ``recommendation``: ``activate`` or ``keep``, the default a panel offers.
+        verdict: ``better``, ``no clear difference``, ``worse``, ``too few cases to judge`` or ``forgotten``;
+            ``recommendation``: ``activate`` or ``keep``, the default a panel offers.
         sentences: for a reader; the verdict first, the recommendation last.
+        p_value: one-sided, of the gain on the hold-out; None below five patients.
+        comparisons: how often hold-out patients of these were used, this time included.
         hold_out, forgetting: case by case, each with its summary; ``forgetting_name``: what the latter cases are.
-        agreement: Dice of the new version's mask with the old one's on the sample scan; None when there is none.
+        agreement: mean Dice of the new version's masks with the old one's on all scans that both have segmented.
         old_masks: hold-out cases whose mask was corrected from the old version's.
         cross_validation: figures of the fine-tuning on its own training cases, by patient; may be empty.
     """
@@ -161,6 +210,8 @@ class Comparison:
     verdict: str
     recommendation: str
     sentences: tuple[str, ...]
+    p_value: float | None
+    comparisons: int
     hold_out: tuple[ComparedCase, ...]
     hold_out_summary: Summary
     forgetting: tuple[ComparedCase, ...] = ()
@@ -173,45 +224,6 @@ class Comparison:
     def to_dict(self) -> dict:
         """Values that JSON knows; what is not a number is None."""
         return {"schema_version": SCHEMA_VERSION, **without_nan(asdict(self))}
-
-    @classmethod
-    def from_dict(cls, values: dict) -> Comparison:
-        """Raises ModelError when the values are damaged or of a newer schema."""
-        try:
-            fields = dict(values)
-            schema = fields.pop("schema_version")
-            if schema != SCHEMA_VERSION:
-                raise ModelError(
-                    f"The comparison has schema version {schema}; this version reads {SCHEMA_VERSION}.",
-                    "Update the extension, or compare the versions again.",
-                )
-            for group in ("hold_out", "forgetting"):
-                fields[group] = tuple(_case_from(case) for case in fields[group])
-                fields[f"{group}_summary"] = _summary_from(fields[f"{group}_summary"])
-            for name in ("sentences", "old_masks"):
-                fields[name] = tuple(fields[name])
-            return cls(**fields)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise ModelError("The comparison of the versions is damaged.", "Compare the versions again.") from error
-
-
-def _case_from(values: dict) -> ComparedCase:
-    figures = {which: None if values[which] is None else Figures(**values[which]) for which in ("old", "new")}
-    return ComparedCase(**{**values, **figures})
-
-
-def _summary_from(values: dict | None) -> Summary | None:
-    if values is None:
-        return None
-    interval = values["interval"]
-    return Summary(
-        **{
-            **values,
-            "failed": tuple(values["failed"]),
-            "patient_gains": tuple(values["patient_gains"]),
-            "interval": None if interval is None else tuple(interval),
-        }
-    )
 
 
 def without_nan(value: object) -> object:

@@ -1,0 +1,191 @@
+"""A comparison in sentences that a radiologist reads: the verdict first, the recommendation last."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from ..engine.quality import UNCALIBRATED
+from ..library.patients import ONE_IN
+from .comparison_record import BETTER, FORGOTTEN, NO_DIFFERENCE, TIE, TOO_FEW, WORSE, Evidence, Summary
+from .statistics import LEAST_PATIENTS
+
+if TYPE_CHECKING:
+    from .comparison_verdict import Judgment
+
+_STARTS = {
+    BETTER: "The new version is better: ",
+    WORSE: "The new version is worse: ",
+    NO_DIFFERENCE: "There is no clear difference: ",
+}
+
+
+def tell(evidence: Evidence, judgment: Judgment) -> tuple[str, ...]:
+    hold_out, forgetting = judgment.hold_out, judgment.forgetting
+    sentences = [_hold_out(evidence, judgment)]
+    if forgetting is not None and forgetting.cases:
+        sentences.insert(0 if judgment.verdict == FORGOTTEN else 1, _forgetting(evidence, judgment, forgetting))
+    if hold_out.cases:
+        sentences += _details(evidence, hold_out)
+    sentences += [_agreement(evidence, judgment), left_out_sentence(evidence.cross_validation or {})]
+    sentences += [*_cautions(evidence, judgment), _recommendation(judgment.reasons)]
+    return tuple(filter(None, sentences))
+
+
+def too_few_patients(patients: int) -> str:
+    """How many more accepted patients it takes until a comparison can say which version is better; '' for none."""
+    missing = LEAST_PATIENTS - patients
+    if missing <= 0:
+        return ""
+    return (
+        f"The hold-out has {_patients(patients)}; from {LEAST_PATIENTS} on a comparison can say which version is better. "
+        f"That takes about {missing * ONE_IN} more accepted patients, as one in {ONE_IN} is held out."
+    )
+
+
+def left_out_sentence(found: Mapping) -> str:
+    """What cross-validation on the training cases gave, labeled as what it is; '' without its figures."""
+    before, after = left_out_dice(found)
+    if before is None or after is None:
+        return ""
+    label = "Leave-one-patient-out" if found.get("left_out") == "one patient" else "Cross-validation by patient"
+    return (
+        f"{label} on the {found.get('patients', '')} patients of the training cases: mean Dice from "
+        f"{before:.3f} to {after:.3f} ({signed(after - before)}). These figures chose the length of the training and "
+        "come from other weights than the new version's; they do not replace a hold-out."
+    )
+
+
+def left_out_dice(found: Mapping) -> tuple[float | None, float | None]:
+    """Mean Dice before and after of the patients that cross-validation left out; None where it is not known."""
+    before, after = (found.get(key) for key in ("dice_before", "dice_after"))
+    return tuple(value if isinstance(value, (int, float)) and value == value else None for value in (before, after))
+
+
+def _hold_out(evidence: Evidence, judgment: Judgment) -> str:
+    summary, found = judgment.hold_out, judgment.found
+    if found == TOO_FEW:
+        start = f"Too few cases to judge. {too_few_patients(summary.patients)}"
+        return start if not summary.cases else f"{start} There the mean Dice went {_from_to(summary)}."
+    missed = [case.name for case in evidence.hold_out if case.is_missed]
+    start = _STARTS[found]
+    if missed:
+        start += f"it found no prostate in {listed(missed)}, where the old version did; "
+    where = f"on {_patients(summary.patients)} of the hold-out ({counted(summary.cases, 'case')})"
+    direction = "rose" if summary.gain > 0 else "fell" if summary.gain < 0 else "stayed"
+    low, high = summary.interval
+    p = "p < 0.001" if judgment.p_value < 0.001 else f"p = {judgment.p_value:.3f}"
+    return (
+        f"{start}{where} the mean Dice {direction} {_from_to(summary)}; 95 % interval {signed(low)} to {signed(high)}; "
+        f"one-sided paired t-test over patients, {p}, where a gain counts below {judgment.limit:.2g}."
+    )
+
+
+def _from_to(summary: Summary) -> str:
+    return f"from {summary.old['dice']:.3f} to {summary.new['dice']:.3f} ({signed(summary.gain)})"
+
+
+def _details(evidence: Evidence, summary: Summary) -> list[str]:
+    old, new = summary.old, summary.new
+    parts = [
+        f"mean surface distance {_pair(old, new, 'abd_mm', 2)} mm",
+        f"95 % Hausdorff distance {_pair(old, new, 'hd95_mm', 1)} mm",
+        f"volume error {_pair(old, new, 'absolute_volume_error_percent', 1)} % of the gland "
+        f"(with its sign {_pair(old, new, 'volume_error_percent', 1, '+')} %)",
+    ]
+    sentences = [
+        f"Case by case the new version wins {summary.wins}, loses {summary.losses} and ties {summary.ties} "
+        f"(a tie is a Dice within {TIE:g}).",
+        f"From the old to the new version: {', '.join(parts)}.",
+    ]
+    if summary.undefined:
+        many = counted(summary.undefined, "case")
+        sentences.append(f"{many} without a mask have no distance and are in no mean distance.")
+    if summary.expected_dice_error is not None:
+        uncalibrated = evidence.new.metrics.get("expected_dice") == UNCALIBRATED
+        sentences.append(
+            f"The new version's expected Dice is off by {summary.expected_dice_error:.3f} on average on the hold-out"
+            + ("; it has not been calibrated for this version." if uncalibrated else ".")
+        )
+    return sentences
+
+
+def _pair(old: dict, new: dict, measure: str, digits: int, sign: str = "") -> str:
+    values = (old[measure], new[measure])
+    return " to ".join("unknown" if value is None else f"{value:{sign}.{digits}f}" for value in values)
+
+
+def _forgetting(evidence: Evidence, judgment: Judgment, summary: Summary) -> str:
+    start = "The new version has forgotten" if judgment.has_forgotten else "The old ability is kept"
+    worst = min((case for case in evidence.forgetting if not case.error), key=lambda case: case.gain)
+    loss = f"; the largest loss of a case is {-worst.gain:.3f} ({worst.name})" if worst.gain < 0 else ""
+    name = evidence.forgetting_name or "cases of the old training"
+    return f"{start}: on the {name} ({counted(summary.cases, 'case')}) the mean Dice went {_from_to(summary)}{loss}."
+
+
+def _agreement(evidence: Evidence, judgment: Judgment) -> str:
+    """How far the new version's masks are from the old one's, and what could not be measured."""
+    start = ""
+    if judgment.forgetting is None or not judgment.forgetting.cases:
+        start = (
+            "What was forgotten could not be measured, for want of a replay folder and of hold-out cases of other "
+            "scanners. "
+        )
+    if judgment.agreement is None:
+        return start.strip()
+    scans = counted(len(evidence.agreements), "scan")
+    agreement = f"{start}On {scans} the new version's masks agree with the old one's to a mean Dice of"
+    sentence = f"{agreement} {judgment.agreement:.3f}"
+    if judgment.differs and judgment.reasons:
+        return f"{sentence}: it differs from the old version by more than a retraining usually does."
+    return f"{sentence}."
+
+
+def _cautions(evidence: Evidence, judgment: Judgment) -> list[str]:
+    sentences = []
+    if evidence.comparisons > 1:
+        sentences.append(
+            f"This is comparison {evidence.comparisons} on patients of this hold-out; who looks often enough finds a "
+            f"gain by chance, so it must be surer each time (p below {judgment.limit:.2g})."
+        )
+    ours = sum(case.name in evidence.old_masks for case in evidence.hold_out)
+    if ours:
+        sentences.append(
+            f"{ours} of the {counted(len(evidence.hold_out), 'case')} of the hold-out have a mask that was corrected "
+            "from the old version's own, which favors the old version."
+        )
+    if evidence.seen:
+        sentences.append(f"Not unseen: one of the versions was trained on {listed(evidence.seen)} of the hold-out.")
+    if evidence.rehearsed:
+        sentences.append(
+            f"{len(evidence.rehearsed)} of the {counted(len(evidence.forgetting), 'case')} of the "
+            f"{evidence.forgetting_name} were rehearsed in the retraining; what was forgotten elsewhere may be more."
+        )
+    for summary in (judgment.hold_out, judgment.forgetting):
+        if summary is not None and summary.failed:
+            sentences.append(f"Not compared: {listed(summary.failed)}.")
+    return sentences
+
+
+def _recommendation(reasons: Sequence[str]) -> str:
+    if reasons:
+        return f"Keeping the old version is the default: {'; '.join(reasons)}."
+    return "Activating the new version is the default; rolling back stays possible at any time."
+
+
+def signed(value: float) -> str:
+    """A change of Dice with its sign, and no minus before a zero."""
+    return f"{round(value, 3) + 0.0:+.3f}"
+
+
+def counted(number: int, thing: str) -> str:
+    """As in "1 case" and "2 cases"."""
+    return f"{number} {thing}{'' if number == 1 else 's'}"
+
+
+def _patients(count: int) -> str:
+    return counted(count, "patient") if count else "no patient"
+
+
+def listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
