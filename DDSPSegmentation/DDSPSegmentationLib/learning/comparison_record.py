@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from ..engine.model import ModelDescription
 from .statistics import mean_interval
@@ -43,6 +44,9 @@ class Figures:
         return self.volume_error_percent <= -100
 
 
+NO_FIGURES = Figures(math.nan, None, None, math.nan, None)
+
+
 @dataclass(frozen=True)
 class ComparedCase:
     """A case with the figures of both versions, or with the reason why there are none.
@@ -54,20 +58,20 @@ class ComparedCase:
     name: str
     patient: str
     center: str = ""
-    old: Figures | None = None
-    new: Figures | None = None
+    old: Figures = NO_FIGURES
+    new: Figures = NO_FIGURES
     agreement: float | None = None
     error: str = ""
 
     @property
     def gain(self) -> float:
         """Dice of the new version minus that of the old one; NaN for a case that could not be compared."""
-        return math.nan if self.error else self.new.dice - self.old.dice
+        return self.new.dice - self.old.dice
 
     @property
     def is_missed(self) -> bool:
         """The new version found no gland where the old one did."""
-        return not self.error and self.new.is_empty and not self.old.is_empty
+        return self.new.is_empty and not self.old.is_empty
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,8 @@ class Summary:
         old, new: mean by measure (``MEASURES``); None without a value. A case where one version's mask is empty has no
             distance and is left out of both versions' mean distances; there are ``undefined`` such cases.
         wins, losses, ties: in cases, by Dice; a tie differs by no more than 0.005.
-        patient_gains: change of Dice for each patient; ``gain``: their mean; ``interval``: its 95 % interval.
+        patient_gains: change of Dice for each patient; ``gain``: their mean, 0 without patients; ``interval``: its 95 %
+            interval, None below five patients.
         largest_loss: of Dice in one case, 0 when none lost; ``expected_dice_error``: mean absolute error of the new
             version's expected Dice.
     """
@@ -95,7 +100,7 @@ class Summary:
     losses: int
     ties: int
     patient_gains: tuple[float, ...]
-    gain: float | None
+    gain: float
     interval: tuple[float, float] | None
     largest_loss: float
     expected_dice_error: float | None
@@ -106,9 +111,9 @@ def summarize(cases: Sequence[ComparedCase]) -> Summary:
     patients: dict[str, list[ComparedCase]] = {}
     for case in compared:
         patients.setdefault(case.patient or case.name, []).append(case)
-    gains = tuple(_mean(case.gain for case in members) for members in patients.values())
+    gains = [_mean([case.gain for case in members]) for members in patients.values()]
     old, new = ({name: _by_patient(patients.values(), name, which) for name in MEASURES} for which in ("old", "new"))
-    known = [case.new for case in compared if case.new.expected_dice is not None]
+    errors = [abs(new.expected_dice - new.dice) for new in (c.new for c in compared) if new.expected_dice is not None]
     return Summary(
         cases=len(compared),
         patients=len(patients),
@@ -119,28 +124,28 @@ def summarize(cases: Sequence[ComparedCase]) -> Summary:
         wins=sum(case.gain > TIE for case in compared),
         losses=sum(case.gain < -TIE for case in compared),
         ties=sum(abs(case.gain) <= TIE for case in compared),
-        patient_gains=gains,
-        gain=_mean(gains),
+        patient_gains=tuple(gains),
+        gain=_mean(gains) if gains else 0.0,
         interval=mean_interval(gains),
         largest_loss=max([0.0, *(-case.gain for case in compared)]),
-        expected_dice_error=_mean(abs(figures.expected_dice - figures.dice) for figures in known),
+        expected_dice_error=_mean(errors) if errors else None,
     )
 
 
 def _by_patient(patients: Iterable[list[ComparedCase]], measure: str, version: str) -> float | None:
     means = []
     for members in patients:
-        means.append(_mean(getattr(getattr(c, version), measure) for c in members if _has_both(c, measure)))
-    return _mean(mean for mean in means if mean is not None)
+        values = [getattr(getattr(case, version), measure) for case in members if _has_both(case, measure)]
+        means += [_mean(values)] if values else []
+    return _mean(means) if means else None
 
 
 def _has_both(case: ComparedCase, measure: str) -> bool:
     return all(getattr(figures, measure) is not None for figures in (case.old, case.new))
 
 
-def _mean(values: Iterable[float]) -> float | None:
-    known = list(values)
-    return sum(known) / len(known) if known else None
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
 
 
 @dataclass(frozen=True)
@@ -226,7 +231,7 @@ class Comparison:
         return {"schema_version": SCHEMA_VERSION, **without_nan(asdict(self))}
 
 
-def without_nan(value: object) -> object:
+def without_nan(value: Any) -> Any:
     """The same values as lists and dictionaries, with None for what is not finite; JSON has no word for it."""
     if isinstance(value, dict):
         return {str(key): without_nan(entry) for key, entry in value.items()}

@@ -239,8 +239,9 @@ def _panel(pairs: Sequence[tuple[str, float, float]], measure: str, name: str, h
             for which, x, y in (("old", x_old, y_old), ("new", x_new, y_new))
         )
         parts.append(f"<g>{label}{line}{points}</g>")
-    for index, (which, middle) in enumerate(middles.items(), start=1):
-        parts.append(_box([pair[index] for pair in pairs], which, middle, height))
+    both = {"old": [before for _, before, _ in pairs], "new": [after for *_, after in pairs]}
+    for which, middle in middles.items():
+        parts.append(_box(both[which], which, middle, height))
         parts.append(f'<text x="{middle}" y="{_PANEL_HEIGHT - 12:g}" text-anchor="middle">{which}</text>')
     return "".join(parts)
 

@@ -132,7 +132,7 @@ def _found(summary: Summary, cases: Sequence[ComparedCase], p_value: float | Non
 
 
 def _has_forgotten(summary: Summary, cases: Sequence[ComparedCase]) -> bool:
-    has_lost = summary.gain is not None and (summary.gain < -FORGOTTEN_GAIN or summary.largest_loss > LOST_CASE)
+    has_lost = summary.gain < -FORGOTTEN_GAIN or summary.largest_loss > LOST_CASE
     return has_lost or any(case.is_missed for case in cases)
 
 
@@ -154,7 +154,7 @@ def _reasons_to_keep(evidence: Evidence, hold_out: Summary, found: str, has_forg
         worst = min(lost, key=lambda case: case.gain)
         many = counted(len(lost), "case")
         reasons.append(f"{many} of the hold-out lost more than {LOST_CASE:g} Dice, {worst.name} most")
-    empty = [case.name for case in evidence.cases if not case.error and case.new.is_empty]
+    empty = [case.name for case in evidence.cases if case.new.is_empty]
     if empty:
         reasons.append(f"the new version found no prostate in {listed(empty)}")
     failed = sum(bool(case.error) for case in evidence.cases)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ..engine.quality import UNCALIBRATED
 from ..library.patients import ONE_IN
-from .comparison_record import BETTER, FORGOTTEN, NO_DIFFERENCE, TIE, TOO_FEW, WORSE, Evidence, Summary
+from .comparison_record import BETTER, FORGOTTEN, NO_DIFFERENCE, TIE, WORSE, Evidence, Summary
 from .statistics import LEAST_PATIENTS
 
 if TYPE_CHECKING:
@@ -38,16 +39,17 @@ def too_few_patients(patients: int) -> str:
     if missing <= 0:
         return ""
     return (
-        f"The hold-out has {_patients(patients)}; from {LEAST_PATIENTS} on a comparison can say which version is better. "
+        f"The hold-out has {_patients(patients)}; with {LEAST_PATIENTS} a comparison can say which version is better. "
         f"That takes about {missing * ONE_IN} more accepted patients, as one in {ONE_IN} is held out."
     )
 
 
 def left_out_sentence(found: Mapping) -> str:
     """What cross-validation on the training cases gave, labeled as what it is; '' without its figures."""
-    before, after = left_out_dice(found)
-    if before is None or after is None:
+    dice = left_out_dice(found)
+    if dice is None:
         return ""
+    before, after = dice
     label = "Leave-one-patient-out" if found.get("left_out") == "one patient" else "Cross-validation by patient"
     return (
         f"{label} on the {found.get('patients', '')} patients of the training cases: mean Dice from "
@@ -56,19 +58,20 @@ def left_out_sentence(found: Mapping) -> str:
     )
 
 
-def left_out_dice(found: Mapping) -> tuple[float | None, float | None]:
-    """Mean Dice before and after of the patients that cross-validation left out; None where it is not known."""
-    before, after = (found.get(key) for key in ("dice_before", "dice_after"))
-    return tuple(value if isinstance(value, (int, float)) and value == value else None for value in (before, after))
+def left_out_dice(found: Mapping) -> tuple[float, float] | None:
+    """Mean Dice before and after of the patients that cross-validation left out, where it is known."""
+    before, after = found.get("dice_before"), found.get("dice_after")
+    known = all(isinstance(value, (int, float)) and math.isfinite(value) for value in (before, after))
+    return (float(before), float(after)) if known else None  # type: ignore[arg-type]
 
 
 def _hold_out(evidence: Evidence, judgment: Judgment) -> str:
-    summary, found = judgment.hold_out, judgment.found
-    if found == TOO_FEW:
+    summary = judgment.hold_out
+    if judgment.p_value is None or summary.interval is None:
         start = f"Too few cases to judge. {too_few_patients(summary.patients)}"
         return start if not summary.cases else f"{start} There the mean Dice went {_from_to(summary)}."
     missed = [case.name for case in evidence.hold_out if case.is_missed]
-    start = _STARTS[found]
+    start = _STARTS[judgment.found]
     if missed:
         start += f"it found no prostate in {listed(missed)}, where the old version did; "
     where = f"on {_patients(summary.patients)} of the hold-out ({counted(summary.cases, 'case')})"
