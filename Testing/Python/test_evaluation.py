@@ -14,13 +14,13 @@ from DDSPSegmentationLib.engine.images import write_image
 from DDSPSegmentationLib.engine.metrics import METRICS, REGIONS, compare_masks, promise12_style_score
 from DDSPSegmentationLib.engine.pictures import PROSTATE_COLOR, REFERENCE_COLOR
 from DDSPSegmentationLib.engine.segmentation import Segmentation, measure_gland
-from DDSPSegmentationLib.learning import evaluation
 from DDSPSegmentationLib.learning.evaluation import (
     FailedCase,
     evaluate_folders,
     evaluate_model,
     evaluate_predictions,
 )
+from DDSPSegmentationLib.learning.statistics import mean_interval
 
 
 def gland(shift=0.0, radius=9.0, size=(40, 36, 12)):
@@ -90,15 +90,26 @@ def test_the_summary_has_the_statistics_of_all_cases_and_of_each_center(tmp_path
         assert float(row["median"]) == pytest.approx(np.median(members), rel=1e-5)
         assert float(row["min"]) == pytest.approx(members.min(), rel=1e-5)
         assert float(row["max"]) == pytest.approx(members.max(), rel=1e-5)
-        assert float(row["min"]) <= float(row["ci95_low"]) < float(row["mean"]) < float(row["ci95_high"])
+        interval = mean_interval(members)
+        assert [row["ci95_low"], row["ci95_high"]] == (
+            ["", ""] if interval is None else [f"{end:.6g}" for end in interval]
+        )
     assert {row["group"] for row in rows_of(tmp_path / "summary.csv")} == {"overall", "A", "B"}
 
 
-def test_the_interval_of_the_mean_is_as_wide_as_theory_says(tmp_path):
-    values = np.random.default_rng(4).normal(10, 2, 400)
-    found = evaluation._statistics(list(values))
-    assert found.low == pytest.approx(values.mean() - 1.96 * values.std() / 20, abs=0.02)
-    assert found.high == pytest.approx(values.mean() + 1.96 * values.std() / 20, abs=0.02)
+def test_several_scans_of_a_patient_count_as_one_in_mean_and_interval(tmp_path):
+    shifts, patients = [0, 6, 6, 6, 1, 2, 3], ["P0", "P1", "P1", "P1", "P2", "P3", "P4"]
+    cases = [
+        AReference(f"Case{n}", "A", patient, shift)
+        for n, (shift, patient) in enumerate(zip(shifts, patients, strict=True))
+    ]
+    summary = evaluate_model(an_answer, cases, tmp_path)
+    dice = np.array([result.dice for result in summary.results])
+    by_patient = [dice[0], dice[1:4].mean(), *dice[4:]]
+    found = summary.statistics["overall"]["whole_dsc"]
+    assert (found.cases, found.minimum) == (7, dice[1]) and found.mean == pytest.approx(np.mean(by_patient))
+    assert found.sd == pytest.approx(np.std(by_patient, ddof=1))
+    assert (found.low, found.high) == pytest.approx(mean_interval(by_patient))
 
 
 def test_the_same_cases_give_the_same_files(tmp_path):

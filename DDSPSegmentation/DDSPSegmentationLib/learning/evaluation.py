@@ -88,7 +88,8 @@ class Statistics:
     """One measure over the cases of a group.
 
     ``cases`` have a value; ``undefined`` have none (an infinite distance to an empty mask) and enter no statistic.
-    ``sd`` (n-1) and the bootstrap 95 % interval of the mean are NaN for a single case.
+    ``mean``, ``sd`` (n-1) and the 95 % interval of the mean are those of the patients, whose scans are averaged first
+    where it is known whose they are; ``sd`` is NaN for a single patient, the interval below five.
     """
 
     cases: int
@@ -327,23 +328,23 @@ def _grouped_statistics(results: Sequence[CaseResult]) -> dict[str, dict[str, St
         if result.apart and not result.error:
             groups[f"{result.name} ({result.apart})"] = [result]
     measured = [name for name in MEASURES if any(not math.isnan(result.measure(name)) for result in results)]
-    return {
-        group: {name: _statistics([result.measure(name) for result in members]) for name in measured}
-        for group, members in groups.items()
-    }
+    return {group: {name: _statistics(members, name) for name in measured} for group, members in groups.items()}
 
 
-def _statistics(values: Sequence[float]) -> Statistics:
-    finite = np.array([value for value in values if math.isfinite(value)])
-    undefined = len(values) - finite.size
-    if finite.size == 0:
+def _statistics(results: Sequence[CaseResult], measure: str) -> Statistics:
+    finite = [result for result in results if math.isfinite(result.measure(measure))]
+    undefined = len(results) - len(finite)
+    if not finite:
         return Statistics(0, undefined, *[math.nan] * 7)
-    sd = low = high = math.nan
-    if finite.size > 1:
-        sd = float(finite.std(ddof=1))
-        low, high = mean_interval(finite)
-    middle, least, most = float(np.median(finite)), float(finite.min()), float(finite.max())
-    return Statistics(finite.size, undefined, float(finite.mean()), sd, middle, least, most, low, high)
+    by_patient: dict[object, list[float]] = {}
+    for result in finite:
+        by_patient.setdefault(result.extra.get("patient") or result.name, []).append(result.measure(measure))
+    patients = np.array([np.mean(values) for values in by_patient.values()])
+    sd = float(patients.std(ddof=1)) if patients.size > 1 else math.nan
+    low, high = mean_interval(patients) or (math.nan, math.nan)
+    values = np.array([result.measure(measure) for result in finite])
+    middle, least, most = float(np.median(values)), float(values.min()), float(values.max())
+    return Statistics(len(finite), undefined, float(patients.mean()), sd, middle, least, most, low, high)
 
 
 def _table_line(group: str, width: int, measures: Mapping[str, Statistics]) -> str:

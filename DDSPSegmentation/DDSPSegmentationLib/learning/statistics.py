@@ -10,7 +10,7 @@ from scipy.special import stdtr, stdtrit
 LEAST_PATIENTS = 5  # nothing is concluded from fewer
 
 
-def mean_interval(values: Sequence[float]) -> tuple[float, float] | None:
+def mean_interval(values: Sequence[float] | np.ndarray) -> tuple[float, float] | None:
     """95 % interval of the mean of independent values, one for each patient; None below five."""
     sample = np.asarray(values, float)
     if sample.size < LEAST_PATIENTS:
