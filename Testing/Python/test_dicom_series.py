@@ -607,6 +607,6 @@ def test_slices_are_sorted_by_place_whatever_their_numbers_and_names(tmp_path):
     files = [read_dicom_file(path) for path in sorted(tmp_path.iterdir())]
     placed = [file.position[2] for file in sorted_slices(files)]
     assert placed == sorted(placed)
-    nowhere = replace(files[3], position=None, orientation=None)
+    nowhere = replace(files[3], position=(), orientation=())
     assert sorted_slices([nowhere, *files[:2]])[-1] is nowhere
     assert sorted_slices([nowhere, nowhere]) == [nowhere, nowhere]

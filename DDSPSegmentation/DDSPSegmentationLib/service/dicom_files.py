@@ -47,7 +47,7 @@ class DicomFile:
     """One file of a series. ``position`` and ``spacing`` (x, y) are mm in LPS, ``echo_time`` ms, ``b_value`` s/mm2.
 
     ``readable`` is False for a truncated or damaged file, of which only ``series`` and perhaps ``instance`` are known.
-    ``unsupported`` marks a compression that cannot be read here. ``names`` are never shown to anyone.
+    What a file does not say is empty. ``unsupported`` marks a compression that cannot be read here. ``names`` are never shown to anyone.
     """
 
     path: Path = field(repr=False)
@@ -59,10 +59,10 @@ class DicomFile:
     image_type: str = field(default="", repr=False)
     scanning_sequence: str = ""
     photometric: str = ""
-    position: tuple[float, ...] | None = None
-    orientation: tuple[float, ...] | None = None
+    position: tuple[float, ...] = ()
+    orientation: tuple[float, ...] = ()
     size: tuple[int, int] = (0, 0)
-    spacing: tuple[float, ...] | None = None
+    spacing: tuple[float, ...] = ()
     echo_time: float | None = None
     echo_number: int | None = None
     b_value: float | None = None
@@ -158,7 +158,7 @@ def _described(path: Path, header: Header, syntax: str, whole: bool) -> DicomFil
         position=_numbers(plane, "ImagePositionPatient", 3),
         orientation=_unit_axes(_numbers(plane, "ImageOrientationPatient", 6)),
         size=(_integer(header, "Columns") or 0, _integer(header, "Rows") or 0),
-        spacing=spacing[::-1] if spacing and min(spacing) > 0 else None,
+        spacing=spacing[::-1] if spacing and min(spacing) > 0 else (),
         echo_time=_number(header, "EchoTime"),
         echo_number=_integer(header, "EchoNumbers"),
         b_value=_number(header, "DiffusionBValue"),
@@ -204,16 +204,16 @@ def _text(header: Header, keyword: str) -> str:
     return "\\".join(map(str, header.get(keyword, []))).strip(" \0")
 
 
-def _numbers(header: Header, keyword: str, count: int) -> tuple[float, ...] | None:
+def _numbers(header: Header, keyword: str, count: int) -> tuple[float, ...]:
     try:
         numbers = tuple(map(float, header.get(keyword, [])))
     except (TypeError, ValueError):
-        return None
-    return numbers if len(numbers) == count and all(map(math.isfinite, numbers)) else None
+        return ()
+    return numbers if len(numbers) == count and all(map(math.isfinite, numbers)) else ()
 
 
 def _number(header: Header, keyword: str) -> float | None:
-    return (_numbers(header, keyword, 1) or (None,))[0]
+    return next(iter(_numbers(header, keyword, 1)), None)
 
 
 def _integer(header: Header, keyword: str) -> int | None:
@@ -225,8 +225,6 @@ def _frames(header: Header) -> int:
     return _integer(header, "NumberOfFrames") or 1
 
 
-def _unit_axes(numbers: tuple[float, ...] | None) -> tuple[float, ...] | None:
-    """Row and column directions, or None where they are not two directions at all."""
-    if numbers is None or any(abs(math.hypot(*axis) - 1) > 0.01 for axis in (numbers[:3], numbers[3:])):
-        return None
-    return numbers
+def _unit_axes(numbers: tuple[float, ...]) -> tuple[float, ...]:
+    """Row and column directions, empty where they are not two directions at all."""
+    return numbers if all(abs(math.hypot(*axis) - 1) <= 0.01 for axis in (numbers[:3], numbers[3:])) else ()

@@ -123,11 +123,11 @@ def sorted_slices(files: Sequence[DicomFile]) -> list[DicomFile]:
     Instance numbers, slice locations and file names do not count: they may run either way or be missing. Files without
     a place come last, in the order given.
     """
-    placed = next((file for file in files if file.orientation is not None), None)
+    placed = next((file for file in files if file.orientation), None)
     if placed is None:
         return list(files)
     normal = _axes(placed)[2]
-    return sorted(files, key=lambda file: np.inf if file.position is None else float(normal @ file.position))
+    return sorted(files, key=lambda file: float(normal @ file.position) if file.position else np.inf)
 
 
 def _axes(file: DicomFile) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -162,7 +162,7 @@ def _reason_to_skip(files: Sequence[DicomFile]) -> str:
 
 
 def _reason_not_axial(files: Sequence[DicomFile]) -> str:
-    placed = [file for file in files if file.orientation is not None]
+    placed = [file for file in files if file.orientation]
     if not placed:
         return "its images have no position in the patient"
     angles = [_degrees_from_axial(file) for file in placed]
@@ -198,8 +198,8 @@ def _check_files(files: Sequence[DicomFile], title: str) -> None:
             f"{title} is compressed in a way that cannot be read here: {_named(unsupported, files)}.",
             "Export it uncompressed (Explicit VR Little Endian).",
         )
-    unplaced = [file for file in files if file.position is None or file.orientation is None]
-    unmeasured = [file for file in files if file.spacing is None]
+    unplaced = [file for file in files if not (file.position and file.orientation)]
+    unmeasured = [file for file in files if not file.spacing]
     for odd, words in ((unplaced, "position or orientation"), (unmeasured, "pixel spacing")):
         if odd:
             raise InputError(
@@ -310,14 +310,14 @@ def _count(number: int, noun: str) -> str:
 
 def _numbers(files: Sequence[DicomFile]) -> tuple[dict[DicomFile, int], str]:
     """A number for each file: the scanner's where each has its own, else counted in the order given."""
-    instances = [file.instance for file in files]
-    if None not in instances and len(set(instances)) == len(instances):
+    instances = [file.instance for file in files if file.instance is not None]
+    if len(set(instances)) == len(files):
         return dict(zip(files, instances, strict=True)), "by instance number"
     return {file: index for index, file in enumerate(files, start=1)}, "counted along the slice normal"
 
 
 def _named(chosen: Sequence[DicomFile], files: Sequence[DicomFile]) -> str:
-    if any(file.position is None for file in files) and any(file.instance is None for file in files):
+    if any(not file.position for file in files) and any(file.instance is None for file in files):
         return f"{len(chosen)} of {len(files)}, without a slice number"
     numbers, how = _numbers(sorted_slices(files))
     shown = sorted(numbers[file] for file in chosen)
