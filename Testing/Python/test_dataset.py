@@ -12,6 +12,7 @@ import SimpleITK as sitk
 from learning_parts import toy_scan, write_images_and_labels
 
 from DDSPSegmentationLib.engine.errors import DatasetError, InputError, StorageError
+from DDSPSegmentationLib.engine.images import IMAGE_FORMATS
 from DDSPSegmentationLib.engine.preprocessing import PreprocessingSettings, prepare
 from DDSPSegmentationLib.learning import dataset
 from DDSPSegmentationLib.learning.dataset import (
@@ -145,6 +146,14 @@ def test_scans_without_masks_are_counted_and_named(tmp_path):
     (tmp_path / "labels" / "Case01.nii.gz").unlink()
     with pytest.raises(DatasetError, match=MASKLESS.format("labels", "Case01")):
         read_dataset(tmp_path)
+
+
+@pytest.mark.parametrize("suffix", IMAGE_FORMATS)
+def test_every_type_of_image_that_is_read_is_found(tmp_path, suffix):
+    for folder, image in zip(("images", "labels"), toy_scan(3), strict=True):
+        (tmp_path / folder).mkdir()
+        sitk.WriteImage(image, str(tmp_path / folder / f"case{suffix}"))
+    assert_is_toy_scan(read_dataset(tmp_path)[0], 3)
 
 
 def test_a_case_in_two_files_is_refused(tmp_path):

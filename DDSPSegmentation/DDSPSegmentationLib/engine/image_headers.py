@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-import struct
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -17,25 +17,25 @@ COPY_AGAIN = "Copy or export the file again."
 CHECK_TYPE = "Check that it is an image of this type and that it was copied whole."
 RESAMPLE = "Harden the transform or resample first, then save as NRRD."
 
+# What counts of a NIfTI header, version 1 and 2, by its size in bytes.
+_NIFTI_FIELDS = ("size", "magic", "dimensions", "bits", "spacing", "offset", "sform", "affine")
+_NIFTI = {
+    size: np.dtype({"names": _NIFTI_FIELDS, "formats": formats, "offsets": offsets})
+    for size, formats, offsets in (
+        (348, ("i4", "S3", "8i2", "i2", "3f4", "f4", "i2", "(3,4)f4"), (0, 344, 40, 72, 80, 108, 254, 280)),
+        (540, ("i4", "S3", "8i8", "i2", "3f8", "i8", "i4", "(3,4)f8"), (0, 4, 16, 14, 112, 168, 348, 400)),
+    )
+}
+_NIFTI_MAGIC = {348: b"n+1", 540: b"n+2"}
 _META_BYTES = {
-    "CHAR": 1,
-    "UCHAR": 1,
-    "SHORT": 2,
-    "USHORT": 2,
-    "INT": 4,
-    "UINT": 4,
-    "LONG": 4,
-    "ULONG": 4,
-    "LONG_LONG": 8,
-    "ULONG_LONG": 8,
-    "FLOAT": 4,
-    "DOUBLE": 8,
+    **dict.fromkeys(("SHORT", "USHORT"), 2),
+    **dict.fromkeys(("INT", "UINT", "LONG", "ULONG", "FLOAT"), 4),
+    **dict.fromkeys(("LONG_LONG", "ULONG_LONG", "DOUBLE"), 8),
 }
 _CHUNK = 1 << 20
 _HEADER_BYTES = 544
 _LONGEST_HEADER = 1 << 20
-_GZIP = 31
-_ZLIB = 15
+_GZIP_OR_ZLIB = 47
 _GZIP_START = b"\x1f\x8b"
 
 
@@ -47,7 +47,7 @@ def check_nifti(path: Path) -> None:
     """
     with open(path, "rb") as file:
         if path.name.lower().endswith(".gz"):
-            header, found = _unpack(file, _GZIP, path.name)
+            header, found = _unpack(file, path.name)
         else:
             header, found = file.read(_HEADER_BYTES), path.stat().st_size
     _check_length(path.name, found, _check_nifti_header(header, path.name))
@@ -66,7 +66,7 @@ def check_nrrd(path: Path) -> None:
     if data.is_file():
         with open(data, "rb") as file:
             file.seek(offset if data == path else 0)
-            _unpack(file, _GZIP, data.name)
+            _unpack(file, data.name)
 
 
 def check_metaimage(path: Path) -> None:
@@ -96,7 +96,7 @@ def check_metaimage(path: Path) -> None:
     with open(data, "rb") as file:
         file.seek(offset if data == path else 0)
         if fields.get("compresseddata", "").lower().startswith("t"):
-            found = _unpack(file, _ZLIB, data.name)[1]
+            found = _unpack(file, data.name)[1]
         else:
             found = data.stat().st_size - file.tell()
     _check_length(data.name, found, expected)
@@ -114,22 +114,27 @@ def detached_voxels(path: Path) -> Path | None:
     return None if name.upper() == "LOCAL" else path.parent / name
 
 
-def shear_of(direction: np.ndarray) -> float:
-    """The largest departure of the columns from an orthonormal frame; NaN where they are not numbers."""
-    return float(np.abs(direction.T @ direction - np.eye(3)).max())
+def shear_of(direction: Sequence[float] | np.ndarray) -> float:
+    """How far the columns of a direction are from an orthonormal frame; NaN where they are not numbers.
+
+    0 where that is no more than rounding, ``SHEAR_TOLERANCE``.
+    """
+    columns = np.reshape(direction, (3, 3))
+    shear = float(np.abs(columns.T @ columns - np.eye(3)).max())
+    return 0.0 if shear <= SHEAR_TOLERANCE else shear
 
 
-def _unpack(file: BinaryIO, container: int, name: str) -> tuple[bytes, int]:
+def _unpack(file: BinaryIO, name: str) -> tuple[bytes, int]:
     """The first bytes and the length of a compressed stream whose checksum is right."""
-    unpacker, start, length, packed = zlib.decompressobj(container), b"", 0, b""
+    unpacker, start, length, packed = zlib.decompressobj(_GZIP_OR_ZLIB), b"", 0, b""
     try:
         while True:
             if len(packed) < len(_GZIP_START):
                 packed += file.read(_CHUNK)
             if unpacker.eof:
-                if container != _GZIP or not packed.startswith(_GZIP_START):
+                if not packed.startswith(_GZIP_START):
                     return start, length
-                unpacker = zlib.decompressobj(container)  # several streams one after the other are one file
+                unpacker = zlib.decompressobj(_GZIP_OR_ZLIB)  # several streams one after the other are one file
             if not packed:
                 break
             plain = unpacker.decompress(packed)
@@ -148,36 +153,29 @@ def _check_length(name: str, found: int, expected: int) -> None:
 
 def _check_nifti_header(header: bytes, name: str) -> int:
     """The bytes a whole file has; InputError for a foreign or a sheared one."""
-    for order in "<>":
-        if len(header) >= 352 and struct.unpack_from(order + "i", header)[0] == 348 and header[344:347] == b"n+1":
-            dimensions = struct.unpack_from(order + "8h", header, 40)
-            bits = struct.unpack_from(order + "h", header, 72)[0]
-            spacing = struct.unpack_from(order + "3f", header, 80)
-            offset = struct.unpack_from(order + "f", header, 108)[0]
-            sform = struct.unpack_from(order + "h", header, 254)[0]
-            rows = struct.unpack_from(order + "12f", header, 280)
-            break
-        if len(header) >= 540 and struct.unpack_from(order + "i", header)[0] == 540 and header[4:7] == b"n+2":
-            dimensions = struct.unpack_from(order + "8q", header, 16)
-            bits = struct.unpack_from(order + "h", header, 14)[0]
-            spacing = struct.unpack_from(order + "3d", header, 112)
-            offset = struct.unpack_from(order + "q", header, 168)[0]
-            sform = struct.unpack_from(order + "i", header, 348)[0]
-            rows = struct.unpack_from(order + "12d", header, 400)
-            break
-    else:
+    fields = _nifti_fields(header)
+    if fields is None:
         raise InputError(f"File '{name}' is not a readable NIfTI image.", CHECK_TYPE)
-    count = max(0, min(7, dimensions[0]))
-    steps = np.array(spacing[: min(3, count)])
-    if not (np.isfinite(steps).all() and (steps > 0).all()):
-        found = " x ".join(f"{step:g}" for step in steps)
+    count = max(0, min(7, int(fields["dimensions"][0])))
+    spacing = fields["spacing"][:count]
+    if not (np.isfinite(spacing).all() and (spacing > 0).all()):
+        found = " x ".join(f"{step:g}" for step in spacing)
         raise InputError(
             f"File '{name}' has a voxel spacing of {found} mm; it must be above zero.", "Export the scan again."
         )
-    if sform > 0:
-        _check_affine(np.array(rows).reshape(3, 4)[:, :3], steps, name)
-    voxels = math.prod(max(1, extent) for extent in dimensions[1 : 1 + count])
-    return (int(offset) if math.isfinite(offset) else 0) + voxels * bits // 8
+    if fields["sform"] > 0:
+        _check_affine(fields["affine"][:, :3].astype(float), spacing, name)
+    voxels = math.prod(max(1, int(extent)) for extent in fields["dimensions"][1 : 1 + count])
+    return (int(fields["offset"]) if np.isfinite(fields["offset"]) else 0) + voxels * int(fields["bits"]) // 8
+
+
+def _nifti_fields(header: bytes) -> np.void | None:
+    for size, fields in _NIFTI.items():
+        for layout in (fields, fields.newbyteorder()):
+            found = np.frombuffer(header.ljust(_HEADER_BYTES, b"\0"), layout, 1)[0]
+            if found["size"] == size and found["magic"] == _NIFTI_MAGIC[size]:
+                return found
+    return None
 
 
 def _check_affine(columns: np.ndarray, spacing: np.ndarray, name: str) -> None:
@@ -185,13 +183,13 @@ def _check_affine(columns: np.ndarray, spacing: np.ndarray, name: str) -> None:
     lengths = np.linalg.norm(columns, axis=0)
     with np.errstate(all="ignore"):
         shear = shear_of(columns / lengths)
-    if not shear <= SHEAR_TOLERANCE:
+    if shear:
         found = f"off orthogonal by {shear:.2g}" if math.isfinite(shear) else "not valid numbers"
         raise InputError(f"File '{name}' is sheared: the axes of its affine (sform) are {found}.", RESAMPLE)
     if (np.abs(lengths[: spacing.size] - spacing) > 0.01 * spacing).any():
-        affine, pixdim = (" x ".join(f"{step:.3g}" for step in steps) for steps in (lengths[: spacing.size], spacing))
+        sizes = [" x ".join(f"{step:.3g}" for step in steps) for steps in (lengths[: spacing.size], spacing)]
         raise InputError(
-            f"File '{name}' contradicts itself: its affine has voxels of {affine} mm, its pixdim {pixdim} mm.",
+            f"File '{name}' contradicts itself: its affine has voxels of {sizes[0]} mm, its pixdim {sizes[1]} mm.",
             "Export the scan again, as NRRD or from its DICOM series.",
         )
 

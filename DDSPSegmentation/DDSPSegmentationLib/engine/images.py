@@ -19,7 +19,6 @@ from .image_headers import (
     CHECK_TYPE,
     COPY_AGAIN,
     RESAMPLE,
-    SHEAR_TOLERANCE,
     check_metaimage,
     check_nifti,
     check_nrrd,
@@ -48,6 +47,12 @@ def image_suffix(path: str | os.PathLike) -> str | None:
     """The suffix of a supported image file as a key of ``IMAGE_FORMATS``, or None for any other file."""
     name = Path(path).name.lower()
     return next((suffix for suffix in IMAGE_FORMATS if name.endswith(suffix) and name != suffix), None)
+
+
+def image_stem(path: str | os.PathLike) -> str:
+    """The name of a file without the suffix of an image, all of it for any other file."""
+    name = Path(path).name
+    return name[: len(name) - len(image_suffix(path) or "")]
 
 
 def read_image(path: str | os.PathLike) -> sitk.Image:
@@ -222,9 +227,7 @@ def _check_geometry(image: sitk.Image, name: str) -> None:
     _check_spacing(name, image.GetSpacing())
     if not np.isfinite(image.GetOrigin()).all():
         raise InputError(f"Volume '{name}' has no valid origin.", "Export the scan again.")
-    direction = np.array(image.GetDirection()).reshape(3, 3)
-    shear = shear_of(direction)
-    if not shear <= SHEAR_TOLERANCE:
+    if shear := shear_of(image.GetDirection()):
         raise InputError(f"Volume '{name}' is sheared: its axes are off orthogonal by {shear:.2g}.", RESAMPLE)
 
 

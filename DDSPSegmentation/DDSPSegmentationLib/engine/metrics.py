@@ -16,7 +16,7 @@ import SimpleITK as sitk
 
 from .errors import DatasetError
 from .grids import describe_grid, same_grid
-from .image_headers import SHEAR_TOLERANCE, shear_of
+from .image_headers import shear_of
 
 REGIONS = ("whole", "base", "apex")
 METRICS = ("dsc", "jaccard", "arvd_percent", "abd_mm", "hd95_mm")
@@ -146,7 +146,7 @@ def check_same_grid(prediction: sitk.Image, reference: sitk.Image) -> None:
                 "components a voxel.",
                 "Masks are 3D images with one label value a voxel.",
             )
-        if shear_of(np.reshape(mask.GetDirection(), (3, 3))) > SHEAR_TOLERANCE:
+        if shear_of(mask.GetDirection()):
             raise DatasetError(f"The {role} has axes that are not orthogonal.", "Resample it on an orthogonal grid.")
     if not same_grid(prediction, reference):
         raise DatasetError(

@@ -19,11 +19,10 @@ import SimpleITK as sitk
 from ..engine.errors import DatasetError, StorageError
 from ..engine.grids import on_grid
 from ..engine.image_headers import check_nifti, detached_voxels
-from ..engine.images import check_image, read_image, read_mask
+from ..engine.images import check_image, image_stem, image_suffix, read_image, read_mask
 from ..engine.preprocessing import PreprocessingSettings, prepare
 from .case_index import IndexRow, read_index
 
-SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
 CACHE_FORMAT = 1
 
 
@@ -140,10 +139,9 @@ def _images(folder: Path) -> dict[str, Path]:
     """Image files by name without suffix; what macOS and others hide behind a dot is no image."""
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
-        suffix = next((suffix for suffix in SUFFIXES if path.name.lower().endswith(suffix)), None)
-        if suffix is None or path.name.startswith(".") or not path.is_file():
+        if image_suffix(path) is None or path.name.startswith(".") or not path.is_file():
             continue
-        stem = path.name[: -len(suffix)]
+        stem = image_stem(path)
         if stem in found:
             twins = f"'{found[stem].name}' and '{path.name}'"
             raise DatasetError(f"'{folder.name}' has case '{stem}' twice: {twins}.", "Remove one of them.")

@@ -14,7 +14,7 @@ import SimpleITK as sitk
 from ..engine.errors import Canceled, DatasetError, DDSPSegmentationError, StorageError
 from ..engine.files import write_text
 from ..engine.grids import on_one_grid
-from ..engine.images import image_suffix, read_mask
+from ..engine.images import image_stem, image_suffix, read_mask
 from ..engine.metrics import (
     REGIONS,
     SECOND_READER,
@@ -293,9 +293,8 @@ def _masks_by_stem(folder: Path) -> dict[str, list[Path]]:
         raise DatasetError(f"There is no folder '{folder.name}'.", "Choose a folder of masks.")
     masks: dict[str, list[Path]] = {}
     for path in sorted(folder.iterdir()):
-        suffix = image_suffix(path)
-        if suffix and path.is_file() and not path.name.startswith("."):
-            stem = path.name[: -len(suffix)].removesuffix(".seg").removesuffix("_segmentation")
+        if image_suffix(path) and path.is_file() and not path.name.startswith("."):
+            stem = image_stem(path).removesuffix(".seg").removesuffix("_segmentation")
             masks.setdefault(stem, []).append(path)
     for stem, paths in masks.items():
         masks[stem] = [path for path in paths if path.name.startswith(f"{stem}_segmentation.")] or paths

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..engine.errors import DatasetError, StorageError
 from ..engine.files import write_aside
-from ..engine.images import image_suffix
+from ..engine.images import image_stem, image_suffix
 from ..learning.case_index import INDEX
 from ..learning.dataset import Case, indexed, read_dataset
 from .case_files import describe
@@ -62,10 +62,13 @@ def _loose_pairs(folder: Path) -> Iterator[Pair]:
     scans: dict[tuple[Path, str], Path] = {}
     masks: dict[tuple[Path, str], Path] = {}
     for path in sorted(folder.rglob("*")):
-        suffix = image_suffix(path)
-        if suffix is None or not path.is_file() or any(part[0] == "." for part in path.relative_to(folder).parts):
+        if (
+            image_suffix(path) is None
+            or not path.is_file()
+            or any(part[0] == "." for part in path.relative_to(folder).parts)
+        ):
             continue
-        stem = path.name[: -len(suffix)]
+        stem = image_stem(path)
         pointed_to = _scan_of(stem)
         (scans if pointed_to is None else masks).setdefault((path.parent, pointed_to or stem), path)
     for (parent, stem), scan in scans.items():

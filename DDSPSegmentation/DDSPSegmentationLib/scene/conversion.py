@@ -12,7 +12,7 @@ from slicer.i18n import tr as _
 from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy
 
 from ..engine.errors import InputError
-from ..engine.image_headers import SHEAR_TOLERANCE, shear_of
+from ..engine.image_headers import shear_of
 
 RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 # A rotation changes the length of a column in its last bits; rounded to a nanometre, a volume and its rotated twin
@@ -61,8 +61,7 @@ def _place_in_world(image: sitk.Image, volume_node: slicer.vtkMRMLScalarVolumeNo
             _("Correct its spacing or its transform."),
         )
     direction = matrix[:3, :3] / np.linalg.norm(matrix[:3, :3], axis=0)
-    shear = shear_of(direction)
-    if shear > SHEAR_TOLERANCE:
+    if shear := shear_of(direction):
         raise InputError(
             _("Volume '{name}' is sheared: its axes are {angle:.2g} degrees off a right angle.").format(
                 name=volume_node.GetName(), angle=np.degrees(np.arcsin(min(shear, 1.0)))

@@ -47,7 +47,8 @@ class DicomFile:
     """One file of a series. ``position`` and ``spacing`` (x, y) are mm in LPS, ``echo_time`` ms, ``b_value`` s/mm2.
 
     ``readable`` is False for a truncated or damaged file, of which only ``series`` and perhaps ``instance`` are known.
-    What a file does not say is empty. ``unsupported`` marks a compression that cannot be read here. ``names`` are never shown to anyone.
+    What a file does not say is empty. ``unsupported`` marks a compression that cannot be read here. ``names`` are
+    never shown to anyone.
     """
 
     path: Path = field(repr=False)

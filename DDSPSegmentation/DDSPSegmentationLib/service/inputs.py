@@ -17,7 +17,7 @@ import SimpleITK as sitk
 from ..engine.errors import InputError
 from ..engine.files import file_sha256
 from ..engine.image_headers import detached_voxels
-from ..engine.images import image_suffix, read_image
+from ..engine.images import image_stem, image_suffix, read_image
 from .dicom_files import read_dicom_file
 from .dicom_series import DicomSeries, files_below, load_series, series_among
 
@@ -157,7 +157,7 @@ def _look_at_file(path: Path, skipped: list[Skipped]) -> list[_Found]:
 
 
 def _reason_to_skip(path: Path) -> str | None:
-    stem = _stem(path).lower()
+    stem = image_stem(path).lower()
     if stem.endswith(".seg"):
         return "is a segmentation (.seg)"
     if stem.endswith("_segmentation"):
@@ -170,7 +170,7 @@ def _reason_to_skip(path: Path) -> str | None:
 def _name_files(images: Iterable[_Found]) -> list[InputCase]:
     """Stems, told apart by a hash of the place wherever two files could share one."""
     ordered = sorted(images, key=lambda found: os.path.abspath(found.path))
-    stems = [safe_name(_stem(found.path)) for found in ordered]
+    stems = [safe_name(image_stem(found.path)) for found in ordered]
     shared = Counter(stem.casefold() for stem, found in zip(stems, ordered, strict=True) if not found.nested)
     cases: list[InputCase] = []
     taken: set[str] = set()
@@ -193,10 +193,6 @@ def safe_name(text: str) -> str:
     if len(name.encode()) > LONGEST_NAME_BYTES:
         name = f"{name.encode()[:LONGEST_NAME_BYTES].decode(errors='ignore')}-{_short_hash(text)}"
     return f"_{name}" if _RESERVED.match(name) else name
-
-
-def _stem(path: Path) -> str:
-    return path.name[: -len(image_suffix(path) or "")]
 
 
 def _short_hash(text: str) -> str:
