@@ -261,16 +261,13 @@ class Child:
         self.accept()
         self.activate(self.state["active"])
         way = ""
-        not_compared = {
-            version.name for version in self.registry.versions() if version.ledger and not version.comparison
-        }
+        for version in self.registry.versions():
+            if version.ledger and not version.comparison:
+                problems.append(f"{version.name} of a retraining was published without its comparison.")
         for status in unfinished_runs(self.registry.folder):
             way = self.draw.choice(("resumed", "discarded"))
             if way == "discarded":
-                discard_run(status.folder)  # its candidate goes along, if that was never compared
-                there = {version.name for version in self.registry.versions()}
-                for name in not_compared - there:
-                    del self.state["versions"][name]
+                discard_run(status.folder)
                 continue
             self.retrain(status.folder)
             version = self.registry.version(self.retrained)

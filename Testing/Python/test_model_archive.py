@@ -14,7 +14,7 @@ from registry_parts import BUILTIN, assert_whole, publish, snapshot, unflushed, 
 
 from DDSPSegmentationLib.engine.errors import ModelError, StorageError
 from DDSPSegmentationLib.engine.model import DESCRIPTION_FILE, WEIGHTS_FILE, load_network
-from DDSPSegmentationLib.library import model_archive
+from DDSPSegmentationLib.library import model_archive, model_registry
 from DDSPSegmentationLib.library.model_registry import ModelRegistry
 from DDSPSegmentationLib.library.model_version import MANIFEST_FILE, manifest_text
 
@@ -147,9 +147,10 @@ def test_a_damaged_version_is_not_exported(here, tmp_path):
     assert not (tmp_path / "x.zip").exists()
 
 
-def test_an_export_that_fails_leaves_the_old_file(here, exported, monkeypatch):
+def test_an_export_that_fails_leaves_the_old_file(here, exported, tmp_path, monkeypatch):
     before = exported.read_bytes()
-    here.attach("v1", {"ledger.json": b'{"epochs": 4}'})
+    here.delete("v1")
+    here.publish(tmp_path / "made-v1", "v1", {"ledger.json": b'{"epochs": 4}'})
 
     def full(descriptor):
         raise OSError(28, "No space left on device")
@@ -302,7 +303,7 @@ def test_weights_that_would_unpack_to_gigabytes_are_refused_before_torch_sees_th
     packed = io.BytesIO(contents_of(exported)[WEIGHTS_FILE])
     with zipfile.ZipFile(packed, "a", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("archive/data/99", bytes(model_archive.MOST_BYTES))
-    monkeypatch.setattr(ModelRegistry, "_try_weights", lambda *_: pytest.fail("torch was asked"))
+    monkeypatch.setattr(model_registry, "_try_weights", lambda *_: pytest.fail("torch was asked"))
     assert "holds weights of 1 MB" in refused(elsewhere, rezip(exported, {WEIGHTS_FILE: packed.getvalue()}))
 
 

@@ -187,9 +187,9 @@ def test_a_deleted_version_never_returns_as_the_one_before_itself(registry, tmp_
     assert registry.previous() == BUILTIN and registry.roll_back().builtin
 
 
-@pytest.mark.parametrize("action", ["activate", "delete", "checked_folder", "version", "attach", "export"])
+@pytest.mark.parametrize("action", ["activate", "delete", "checked_folder", "version", "export"])
 def test_an_unknown_version_is_named_with_those_that_there_are(three, tmp_path, action):
-    more = {"attach": ({},), "export": (tmp_path / "x.zip",)}.get(action, ())
+    more = {"export": (tmp_path / "x.zip",)}.get(action, ())
     message = refused(getattr(three, action), "v9", *more)
     assert "no model version 'v9'" in message and f"'{BUILTIN}', 'v1', 'v2', 'v3'" in message
 
@@ -312,24 +312,65 @@ def test_without_torch_a_version_is_activated_by_its_checksums_alone(three, monk
     assert "damaged" in refused(three.activate, "v2")
 
 
-def test_weights_can_be_tried_in_another_process(three):
-    apart = ModelRegistry(three.folder, python=sys.executable)
+@pytest.mark.parametrize("action", ["activate", "roll back", "import"])
+def test_the_registry_is_free_while_weights_are_tried(three, tmp_path, monkeypatch, action):
+    """They take seconds; another program writes meanwhile."""
+    three.export("v1", tmp_path / "v1.zip")
+    if action == "import":
+        three.delete("v1")
+    tried = []
+
+    def try_weights(folder):
+        assert lock_holder(three.folder, "registry.lock") is None
+        tried.append(publish(three, f"meanwhile-{len(tried)}", tmp_path, bright=7 + len(tried)).name)
+
+    monkeypatch.setattr(model_registry, "_try_weights", try_weights)
+    version = {
+        "activate": lambda: three.activate("v1"),
+        "roll back": three.roll_back,
+        "import": lambda: three.import_file(tmp_path / "v1.zip"),
+    }[action]()
+    assert version.name == ("v2" if action == "roll back" else "v1") and set(tried) <= set(names(three))
+    assert_whole(three)
+
+
+@pytest.mark.parametrize("action", ["activate", "roll_back"])
+def test_a_version_that_is_replaced_while_it_is_tried_is_not_activated(three, tmp_path, monkeypatch, action):
+    def replace_it(folder):
+        monkeypatch.undo()
+        three.delete("v2")
+        publish(three, "v2", tmp_path / "other", bright=9)
+
+    (tmp_path / "other").mkdir()
+    monkeypatch.setattr(model_registry, "_try_weights", replace_it)
+    assert "replaced while its weights were tried" in refused(getattr(three, action), *["v2"][: action == "activate"])
+    assert three.active().name == "v3"
+
+
+def test_rolling_back_does_not_undo_what_somebody_activates_meanwhile(three, monkeypatch):
+    def activate_another(folder):
+        monkeypatch.undo()
+        three.activate("v1")
+
+    monkeypatch.setattr(model_registry, "_try_weights", activate_another)
+    assert "activated in this very moment" in refused(three.roll_back)
+    assert three.active().name == "v1" and three.previous() == "v3"
+
+
+def test_a_change_can_be_made_in_another_process(three):
     registry_parts.of_another_architecture(three.folder / "versions" / "v2")
     vouch(three.folder / "versions" / "v2")
-    assert "do not fit its description" in refused(apart.activate, "v2")
-    code = (
-        "import sys; from DDSPSegmentationLib.library.model_registry import ModelRegistry\n"
-        "ModelRegistry(sys.argv[1], python=sys.executable).activate('v1'); print('torch' in sys.modules)"
-    )
     environment = {**os.environ, "PYTHONPATH": str(MODULE)}
-    done = subprocess.run([sys.executable, "-c", code, three.folder], env=environment, capture_output=True, text=True)
-    assert done.stdout.strip() == "False", done.stderr
-    assert three.active().name == "v1"
 
+    def change(*words):
+        command = [sys.executable, "-m", "DDSPSegmentationLib.service.model_process", three.folder, *words]
+        return json.loads(subprocess.run(command, env=environment, capture_output=True, check=True).stdout)
 
-def test_a_python_that_does_not_start_leaves_the_active_version(three, tmp_path):
-    assert "could not be tried" in refused(ModelRegistry(three.folder, str(tmp_path / "python")).activate, "v1")
+    answer = change("activate", "v2")
+    assert answer["event"] == "error" and "do not fit its description" in answer["cause"]
     assert three.active().name == "v3"
+    assert change("activate", "v1") == {"event": "result", "version": "v1"} and three.active().name == "v1"
+    assert change("roll-back") == {"event": "result", "version": "v3"} and three.active().name == "v3"
 
 
 def test_what_file_browsers_leave_spoils_no_version(three):
@@ -370,50 +411,6 @@ def test_a_models_folder_that_cannot_be_written_is_a_clear_error(tmp_path):
     assert names(registry) == [BUILTIN] and registry.active().builtin
     with pytest.raises(StorageError, match="The models folder 'Models' cannot be written"):
         publish(registry, "v1", tmp_path)
-
-
-# ---- attach
-
-
-def test_files_are_added_to_a_version_and_replaced(three, tmp_path):
-    (tmp_path / "worst.png").write_bytes(b"picture")
-    before = three.checked_folder("v3")
-    version = three.attach("v3", {"comparison.json": b'{"verdict": "better"}', "worst-1.png": tmp_path / "worst.png"})
-    assert version.comparison == {"verdict": "better"} and (version.folder / "worst-1.png").read_bytes() == b"picture"
-    version = three.attach("v3", {"comparison.json": b'{"verdict": "worse"}'})
-    assert version.comparison == {"verdict": "worse"} and version.folder == before
-    assert_whole(three)
-
-
-@pytest.mark.parametrize("name", [DESCRIPTION_FILE, WEIGHTS_FILE, MANIFEST_FILE, "Weights.pt", "../x.json", "x.py"])
-def test_the_model_itself_is_never_replaced_by_an_added_file(three, name):
-    before = snapshot(three)
-    assert "cannot be added" in refused(three.attach, "v3", {"comparison.json": b"{}", name: b"x"})
-    assert snapshot(three) == before
-
-
-def test_nothing_is_added_to_the_built_in_version(three):
-    assert "cannot be changed" in refused(three.attach, BUILTIN, {"comparison.json": b"{}"})
-    assert not (builtin_model_folder() / "comparison.json").exists()
-
-
-@pytest.mark.parametrize("call", [1, 2, 3])
-def test_a_disk_that_fills_up_while_files_are_added_leaves_all_or_none(three, monkeypatch, call):
-    three.attach("v3", {"comparison.json": b'{"n": 1}'})
-    calls, flush = [], os.fsync
-
-    def full(descriptor):
-        calls.append(descriptor)
-        if len(calls) == call:
-            raise OSError(28, "No space left on device")
-        flush(descriptor)
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(StorageError):
-        three.attach("v3", {"comparison.json": b'{"n": 2}', "comparison.html": b"page"})
-    monkeypatch.undo()
-    assert three.version("v3").comparison == {"n": 1} and not (three.folder / "versions/v3/comparison.html").exists()
-    assert_whole(three)
 
 
 # ---- kills and neighbors
@@ -472,7 +469,6 @@ def no_leftovers(registry):
 
 ACTIONS = {
     "publish": lambda registry, folder: registry.publish(folder, "v4", {"ledger.json": b"{}"}),
-    "attach": lambda registry, folder: registry.attach("v3", {"comparison.json": b'{"n": 2}', "comparison.html": b"p"}),
     "activate": lambda registry, folder: registry.activate("v1"),
     "roll back": lambda registry, folder: registry.roll_back(),
     "delete": lambda registry, folder: registry.delete("v2"),
@@ -488,18 +484,14 @@ def test_a_kill_at_any_step_leaves_the_registry_whole(three, tmp_path, kind, one
     publish(three, "v5", tmp_path, bright=5)
     three.export("v5", made / "v5.zip")
     three.delete("v5")
-    three.attach("v3", {"comparison.json": b'{"n": 1}'})
     pristine, call = tmp_path / "pristine", 0
     shutil.copytree(three.folder, pristine)
     while killed_at(three.folder, call := call + 1, lambda: ACTIONS[kind](three, made)):
         assert_whole(three)
         assert set(names(three)) - {"v2", "v4", "v5"} == {BUILTIN, "v1", "v3"}
-        added, page = three.version("v3").comparison, three.folder / "versions" / "v3" / "comparison.html"
-        assert added in ({"n": 1}, {"n": 2}) and (added == {"n": 2} or not page.exists())
-        three.attach("v3", {"other.json": b"{}"})  # the next writer, whoever it is
+        publish(three, "next", tmp_path, bright=6)  # the next writer, whoever it is
         assert_whole(three)
         assert no_leftovers(three)
-        assert page.exists() == (three.version("v3").comparison == {"n": 2})
         shutil.rmtree(three.folder)
         shutil.copytree(pristine, three.folder)
     assert call > 8 and no_leftovers(three), "hardly any step was seen, so the test shows nothing"
@@ -519,7 +511,6 @@ def test_processes_that_share_only_the_folder_lose_nothing(three, tmp_path, one_
                 for number in range(6):
                     registry.publish(made, f"{worker}{number}", {})
                     registry.activate(f"{worker}{number}")
-                    registry.attach(f"{worker}{number}", {"comparison.json": b"{}", "comparison.html": b"page"})
                     if number % 2:
                         registry.delete(f"{worker}{number - 1}")
                 code = 0

@@ -1,17 +1,21 @@
 """The section Learn > Models as a person uses it: look, activate, roll back, delete, hand on."""
 
 import json
+import shlex
 import sys
+import time
 
 import pytest
 import qt
 import slicer
-from panel_parts import cut_off, narrow_window
+from panel_parts import cut_off, narrow_window, wait_for
 from registry_parts import BUILTIN, of_another_architecture, publish, vouch
-from slicer_stand_in import dialogs, enterModule, leaveModule
+from slicer_stand_in import closeModule, dialogs, enterModule, leaveModule
 
 from DDSPSegmentationLib.library import model_registry
+from DDSPSegmentationLib.library.folder_lock import lock_holder
 from DDSPSegmentationLib.library.model_registry import ModelRegistry
+from DDSPSegmentationLib.scene import model_process
 
 NAME, STATE, DICE, CASES, DATE, PARENT = range(6)
 BETTER = ["The new version is better: mean Dice 0.871 -> 0.893 on 5 hold-out patients.", "Activate it."]
@@ -32,9 +36,15 @@ def registry(home):
 
 
 @pytest.fixture
-def weights_are_fine(monkeypatch):
-    """Weights are not read again for every click."""
-    monkeypatch.setattr(model_registry, "check_weights_elsewhere", lambda python, folder: None)
+def weights_are_fine(monkeypatch, tmp_path):
+    """Weights are not read for every click: what tries them is a Python without PyTorch, which is quick."""
+    monkeypatch.setattr(model_registry, "_try_weights", lambda folder: None)
+    python = tmp_path / "python"
+    code = "import runpy, sys; sys.argv = sys.argv[2:]; sys.modules['torch'] = None; "
+    code += "runpy.run_module(sys.argv[0], run_name='__main__')"
+    python.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -c "{code}" "$@"\n')
+    python.chmod(0o755)
+    monkeypatch.setattr(model_process, "python_program", lambda: str(python))
 
 
 @pytest.fixture
@@ -59,6 +69,13 @@ def states(person):
 def choose(person, name):
     person.ui.learnCollapsibleButton.collapsed = False
     person.ui.modelsTable.selectRow([row[NAME] for row in rows(person)].index(name))
+
+
+def change(person, button):
+    """Click on what tries a version, and wait until it was tried."""
+    button.click()
+    models = person.panel.learn.models
+    assert wait_for(lambda: not models.isChanging, 120), person.status
 
 
 def reason(button):
@@ -130,7 +147,7 @@ def test_what_another_slicer_publishes_is_seen_at_the_next_visit_and_the_choice_
 
 def test_everything_fits_into_a_narrow_panel(person, better, worse):
     choose(person, "worse")
-    person.ui.activateModelButton.click()
+    change(person, person.ui.activateModelButton)
     with narrow_window(person) as panel:
         assert cut_off(panel) == []
 
@@ -142,7 +159,7 @@ def test_a_recommended_version_is_activated_at_a_click_and_segments_from_then_on
     """With the weights really read, in another process than Slicer's."""
     choose(person, "better")
     torch = sys.modules.get("torch")
-    person.ui.activateModelButton.click()
+    change(person, person.ui.activateModelButton)
     assert person.status == "better segments from now on." and person.ui.questionFrame.isHidden()
     assert registry.active().name == "better" and states(person)["better"] == "active"
     assert states(person)[BUILTIN] == "built in"
@@ -151,20 +168,58 @@ def test_a_recommended_version_is_activated_at_a_click_and_segments_from_then_on
     assert sys.modules.get("torch") is torch
 
 
+def test_the_window_answers_and_the_registry_is_free_while_weights_are_tried(person, better, registry, tmp_path):
+    choose(person, "better")
+    began, longest, before = time.monotonic(), 0.0, time.monotonic()
+    person.ui.activateModelButton.click()
+    assert time.monotonic() - began < 1.0 and registry.active().name == BUILTIN
+    assert person.status == "Trying the weights; you can go on working."
+    for button in (person.ui.activateModelButton, person.ui.deleteModelButton, person.ui.importModelButton):
+        assert not button.enabled
+    held = 0
+    while person.panel.learn.models.isChanging and time.monotonic() - began < 120:
+        before = time.monotonic()
+        slicer.app.processEvents()
+        longest = max(longest, time.monotonic() - before)
+        held += lock_holder(registry.folder, model_registry.LOCK_FILE) is not None
+        if not (registry.folder / "versions" / "meanwhile").exists():
+            publish(registry, "meanwhile", tmp_path, 5.0)
+        time.sleep(0.01)
+    assert person.status == "better segments from now on." and registry.active().name == "better"
+    assert longest < 1.0 and held <= 5
+    assert person.ui.importModelButton.enabled and states(person)["meanwhile"] == "candidate"
+
+
+def test_a_slicer_without_its_python_says_so_and_activates_nothing(person, better, registry, monkeypatch):
+    monkeypatch.setattr(model_process, "python_program", lambda: str(better.folder / "no python"))
+    choose(person, "better")
+    change(person, person.ui.activateModelButton)
+    assert "could not be started" in person.status and registry.active().name == BUILTIN
+    assert person.ui.activateModelButton.enabled
+
+
+def test_closing_the_module_ends_what_tries_a_version(person, better, registry):
+    choose(person, "better")
+    person.ui.activateModelButton.click()
+    closeModule("DDSPSegmentation")
+    slicer.app.processEvents()
+    assert registry.active().name == BUILTIN
+
+
 @pytest.mark.parametrize("files", [compared(WORSE, "keep"), {}])
 def test_a_version_that_is_not_recommended_is_asked_about_and_keeping_is_the_first_answer(
     person, registry, tmp_path, files, weights_are_fine
 ):
     publish(registry, "doubtful", tmp_path, files=files)
     choose(person, "doubtful")
-    person.ui.activateModelButton.click()
+    change(person, person.ui.activateModelButton)
     question, answers = asked(person)
     assert (WORSE[0] if files else "It was not compared") in question
     assert answers == [f"Keep {BUILTIN}", "Activate Anyway"]
     person.ui.firstAnswerButton.click()
     assert registry.active().name == BUILTIN and person.status == f"{BUILTIN} stays active."
-    person.ui.activateModelButton.click()
-    person.ui.secondAnswerButton.click()
+    change(person, person.ui.activateModelButton)
+    change(person, person.ui.secondAnswerButton)
     assert registry.active().name == "doubtful" and person.status == "doubtful segments from now on."
 
 
@@ -173,7 +228,7 @@ def test_a_version_that_was_better_than_another_one_than_the_active_is_asked_abo
 ):
     publish(registry, "best", tmp_path, 3.0, compared(BETTER, "activate", old_version="better"))
     choose(person, "best")
-    person.ui.activateModelButton.click()
+    change(person, person.ui.activateModelButton)
     question, answers = asked(person)
     assert f"It was compared with better, not with {BUILTIN}." in question and answers[0] == f"Keep {BUILTIN}"
     person.ui.firstAnswerButton.click()
@@ -181,7 +236,7 @@ def test_a_version_that_was_better_than_another_one_than_the_active_is_asked_abo
     registry.activate("better")
     person.panel.learn.refresh()
     choose(person, "best")
-    person.ui.activateModelButton.click()
+    change(person, person.ui.activateModelButton)
     assert registry.active().name == "best" and person.ui.questionFrame.isHidden()
 
 
@@ -193,7 +248,7 @@ def test_one_click_rolls_back_to_the_version_that_the_tooltip_names(person, bett
     person.panel.learn.refresh()
     for name in ("better", BUILTIN):
         assert person.ui.rollBackButton.enabled and f"Go back to {name}." in person.ui.rollBackButton.toolTip
-        person.ui.rollBackButton.click()
+        change(person, person.ui.rollBackButton)
         assert registry.active().name == name and person.status == f"{name} segments from now on."
     assert not person.ui.rollBackButton.enabled
     assert person.panel.advanced.asked().model is None
@@ -205,7 +260,7 @@ def test_an_active_version_that_is_damaged_is_named_and_rolling_back_helps(perso
     person.open_learn()
     assert "The active model 'better' cannot be used." in person.ui.comparisonLabel.text
     assert f"Go back to {BUILTIN}." in person.ui.rollBackButton.toolTip
-    person.ui.rollBackButton.click()
+    change(person, person.ui.rollBackButton)
     assert registry.active().name == BUILTIN and person.ui.comparisonLabel.text == ""
 
 
@@ -214,7 +269,7 @@ def test_weights_that_cannot_be_used_are_not_activated(person, better, registry)
     of_another_architecture(better.folder)
     vouch(better.folder)
     choose(person, "better")
-    person.ui.activateModelButton.click()
+    change(person, person.ui.activateModelButton)
     assert "do not fit" in person.status and registry.active().name == BUILTIN
 
 
@@ -234,7 +289,7 @@ def test_deleting_asks_first_and_leaves_the_active_and_the_built_in_version_alon
     person.ui.firstAnswerButton.click()
     assert person.status == "worse stays." and worse.folder.is_dir()
     person.ui.deleteModelButton.click()
-    person.ui.secondAnswerButton.click()
+    change(person, person.ui.secondAnswerButton)
     assert person.status == "worse was deleted." and not worse.folder.exists()
     assert states(person) == {BUILTIN: "built in", "better": "active"}
 
@@ -250,7 +305,7 @@ def test_a_version_is_handed_on_as_one_file_and_comes_in_as_a_candidate(person, 
     assert path.is_file() and person.status == f"Written: {path}"
     registry.delete("better")
     dialogs.planned.append(str(path))
-    person.ui.importModelButton.click()
+    change(person, person.ui.importModelButton)
     assert person.status == "better is here as a candidate; Activate makes it segment."
     assert states(person)["better"] == "candidate" and registry.active().name == BUILTIN
     assert person.ui.comparisonLabel.text == "\n".join(BETTER)
@@ -268,7 +323,7 @@ def test_a_file_that_is_no_version_is_refused_with_the_reason(person, registry, 
     (tmp_path / "foreign.zip").write_text("no archive")
     person.open_learn()
     dialogs.planned.append(str(tmp_path / "foreign.zip"))
-    person.ui.importModelButton.click()
+    change(person, person.ui.importModelButton)
     assert "'foreign.zip'" in person.status and "no .zip file" in person.status
     assert list(states(person)) == [BUILTIN]
 
@@ -278,7 +333,7 @@ def test_thinking_better_of_it_changes_nothing(person, better, registry):
     before = person.status
     dialogs.planned.extend(["", ""])
     person.ui.exportModelButton.click()
-    person.ui.importModelButton.click()
+    change(person, person.ui.importModelButton)
     assert person.status == before and list(states(person)) == [BUILTIN, "better"]
 
 

@@ -176,23 +176,27 @@ def test_no_hold_out_file_is_there_while_it_trains(folders, tmp_path, monkeypatc
         shutil.move(path, away / path.name)
     compare = retraining_run.compare_versions
 
+    def candidate():
+        return json.loads((run_folder / CANDIDATE_FILE).read_text())
+
     def compare_with_them(old, new, hold_out, *rest, **options):
-        ledger = tuned_versions(ModelRegistry(folders[1]))[0].ledger
+        ledger = candidate()["ledger"]
         assert all(entry["first_read"] for entry in ledger["hold_out"])
         assert ledger["weights_sha256"] == describe_model(new).sha256
+        assert tuned_versions(ModelRegistry(folders[1])) == []  # no version without its comparison
         return compare(old, new, hold_out, *rest, **options)
 
-    publish = ModelRegistry.publish
+    fix = retraining_run.RetrainingRun._fix_candidate
 
-    def publish_and_bring_back(registry, *rest):
-        version = publish(registry, *rest)
-        assert [entry["first_read"] for entry in version.ledger["hold_out"]] == [None, None]
+    def fix_and_bring_back(run, trained):
+        fixed = fix(run, trained)
+        assert [entry["first_read"] for entry in candidate()["ledger"]["hold_out"]] == [None, None]
         for path in hidden:
             shutil.move(away / path.name, path)
-        return version
+        return fixed
 
     monkeypatch.setattr(retraining_run, "compare_versions", compare_with_them)
-    monkeypatch.setattr(ModelRegistry, "publish", publish_and_bring_back)
+    monkeypatch.setattr(retraining_run.RetrainingRun, "_fix_candidate", fix_and_bring_back)
     assert len(quick_retrain(run_folder).comparison["hold_out"]) == 2
 
 
@@ -343,7 +347,7 @@ def test_a_second_retraining_names_the_process_that_holds_the_models_folder(fold
 # ---- a run that was interrupted
 
 
-def test_a_run_that_ended_between_publishing_and_comparing_goes_on_with_the_comparison(folders, monkeypatch):
+def test_a_run_that_ended_while_comparing_goes_on_with_the_comparison_and_published_nothing(folders, monkeypatch):
     run_folder = make_job(*folders)
 
     def broken(*_, **__):
@@ -353,18 +357,19 @@ def test_a_run_that_ended_between_publishing_and_comparing_goes_on_with_the_comp
         patch.setattr(retraining_run, "compare_versions", broken)
         with pytest.raises(Canceled):
             quick_retrain(run_folder)
-    (candidate,) = tuned_versions(ModelRegistry(folders[1]))
-    first_read = [entry["first_read"] for entry in candidate.ledger["hold_out"]]
-    assert candidate.comparison == {} and all(first_read)
+    assert tuned_versions(ModelRegistry(folders[1])) == []
+    candidate = json.loads((run_folder / CANDIDATE_FILE).read_text())
+    first_read = [entry["first_read"] for entry in candidate["ledger"]["hold_out"]]
+    assert all(first_read)
     shutil.rmtree(run_folder / "training" / "prepared")  # nothing is trained or prepared again
     monkeypatch.setattr(retraining_run.FineTuner, "run", broken)
     version = quick_retrain(run_folder)
-    assert version.name == candidate.name and version.comparison
+    assert version.name == candidate["version"] and version.comparison
     assert [entry["first_read"] for entry in version.ledger["hold_out"]] == first_read
     assert len(tuned_versions(ModelRegistry(folders[1]))) == 1
 
 
-@pytest.mark.parametrize("moment", ["before publishing", "after comparing"])
+@pytest.mark.parametrize("moment", ["before publishing", "after publishing"])
 def test_a_run_that_ended_around_the_publication_makes_one_version(folders, monkeypatch, moment):
     run_folder = make_job(*folders)
 
@@ -379,7 +384,9 @@ def test_a_run_that_ended_around_the_publication_makes_one_version(folders, monk
         with pytest.raises(KeyboardInterrupt):
             quick_retrain(run_folder)
     assert (run_folder / CANDIDATE_FILE).is_file()
+    assert len(tuned_versions(ModelRegistry(folders[1]))) == (moment == "after publishing")
     monkeypatch.setattr(retraining_run.FineTuner, "run", broken)
+    monkeypatch.setattr(retraining_run, "compare_versions", broken)  # what was compared is not compared again
     version = quick_retrain(run_folder)
     assert [found.name for found in tuned_versions(ModelRegistry(folders[1]))] == [version.name]
     assert version.comparison and not run_folder.exists()

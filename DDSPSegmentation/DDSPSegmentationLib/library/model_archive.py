@@ -19,7 +19,6 @@ from .model_version import (
     LEDGER_FILE,
     MANIFEST_FILE,
     check_files,
-    content_of,
     is_plain_name,
     manifest_text,
     parse_manifest,
@@ -41,9 +40,10 @@ def write_archive(folder: Path, path: Path) -> None:
         StorageError: the file cannot be written.
     """
     checksums = {file: sha256 for file, sha256 in check_files(folder).items() if _is_carried(file)}
-    contents = {file: content_of(folder, file, sha256) for file, sha256 in checksums.items()}
-    if None in contents.values():
-        raise ModelError(f"Model '{folder.name}' was changed or removed in this very moment.", "Try again.")
+    try:
+        contents = {file: (folder / file).read_bytes() for file in checksums}
+    except OSError as error:
+        raise ModelError(f"Model '{folder.name}' was removed in this very moment.", "Choose another one.") from error
     manifest = manifest_text(folder.name, checksums).encode("utf-8")
 
     def write(aside: Path) -> None:

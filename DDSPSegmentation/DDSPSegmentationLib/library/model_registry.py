@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -17,9 +17,9 @@ from pathlib import Path
 from ..engine.errors import ModelError, StorageError
 from ..engine.files import file_sha256
 from ..engine.model import (
-    DESCRIPTION_FILE,
     REINSTALL,
     WEIGHTS_FILE,
+    ModelDescription,
     builtin_model_folder,
     describe_model,
     write_description,
@@ -29,7 +29,6 @@ from .folder_lock import FolderLock
 from .model_archive import EXPORT_AGAIN, read_archive, write_archive
 from .model_version import (
     REPAIR,
-    WAITING,
     ModelVersion,
     builtin_version,
     by_date,
@@ -38,9 +37,7 @@ from .model_version import (
     is_builtin,
     is_plain_name,
     is_version_file,
-    put_waiting_in_place,
     read_contents,
-    read_manifest,
     read_version,
     same_version,
     sound_version,
@@ -48,7 +45,6 @@ from .model_version import (
     write_manifest,
 )
 from .user_folder import default_models_folder
-from .weights_check import check_weights, check_weights_elsewhere
 
 LOCK_FILE = "registry.lock"
 
@@ -62,13 +58,14 @@ class ModelRegistry:
 
     Args:
         folder: made by the first write; ``None`` is the user's own.
-        python: Python that tries weights in a process of its own; empty: this process does, and loads torch.
+
+    What makes a version active or adds a foreign one reads its weights first, which loads torch into this process and
+    takes seconds. Nobody has to wait for that: the folder is locked afterwards.
     """
 
-    def __init__(self, folder: Path | str | None = None, python: str = ""):
+    def __init__(self, folder: Path | str | None = None):
         self.folder = default_models_folder() if folder is None else Path(folder)
         self._versions = self.folder / "versions"
-        self._python = python
 
     @property
     def runs_folder(self) -> Path:
@@ -151,32 +148,7 @@ class ModelRegistry:
         description = replace(describe_model(folder), version=name)
         texts = {path.name: path for path in folder.glob("*.md")}
         contents = read_contents({**texts, **files, WEIGHTS_FILE: folder / WEIGHTS_FILE})
-        return self._put(name, contents, check_files, lambda staged: write_description(staged, description))
-
-    def attach(self, name: str, files: Mapping[str, bytes | Path]) -> ModelVersion:
-        """Add files such as comparison.json to a version, or replace them; all of them or none.
-
-        Raises:
-            ModelError: unknown, built-in or damaged version, or a file that would replace the model itself.
-            StorageError, FolderInUseError: they cannot be written.
-        """
-        for file in files:
-            if not is_version_file(file) or file.lower() in (DESCRIPTION_FILE, WEIGHTS_FILE):
-                raise ModelError(f"'{file}' cannot be added to model '{name}'.", "Give it another name.")
-        if is_builtin(name):
-            raise ModelError(f"The built-in version '{name}' cannot be changed.", "Publish a version of your own.")
-        contents = read_contents(files)
-        with self._writing():
-            folder = self._usable(name).folder
-            try:
-                checksums = read_manifest(folder)
-                for file, content in contents.items():
-                    checksums[file] = write_flushed(content, folder / f"{WAITING}{file}")
-                write_manifest(folder, checksums)
-            finally:
-                put_waiting_in_place(folder)
-                flush_folder(folder)
-        return self.version(name)
+        return self._put(name, contents, description)
 
     def activate(self, name: str) -> ModelVersion:
         """Segment with this version from now on, after its weights were really read.
@@ -186,9 +158,9 @@ class ModelRegistry:
             StorageError, FolderInUseError: it cannot be written.
         """
         self.version(name)
+        version = self._tried(name)
         with self._writing():
-            version = self._usable(name)
-            self._try_weights(version.folder)
+            self._check_same(version)
             state = read_active_to_leave(self.folder)
             if state.name != version.name:
                 write_active(self.folder, version.name, [*state.previous, *filter(None, [state.name])])
@@ -201,19 +173,23 @@ class ModelRegistry:
             ModelError: the built-in version is active and nothing came before it.
             StorageError, FolderInUseError: it cannot be written.
         """
-        with self._writing():
-            state = read_active_to_leave(self.folder)
-            previous: Sequence[str] = state.previous
-            while found := self._go_back(state.name, previous):
-                version, previous = found
-                try:
-                    self._try_weights(version.folder)
-                except ModelError:
-                    if version.builtin:
-                        raise
-                    continue
+        state = read_active_to_leave(self.folder)
+        previous: Sequence[str] = state.previous
+        while found := self._go_back(state.name, previous):
+            version, previous = found
+            try:
+                _try_weights(version.folder)
+            except ModelError:
+                if version.builtin:
+                    raise
+                continue
+            with self._writing():
+                self._check_same(version)
+                if read_active_to_leave(self.folder) != state:
+                    cause = "Another version was activated in this very moment."
+                    raise ModelError(cause, "Look which one is active, then try again.")
                 write_active(self.folder, version.name, previous)
-                return version
+            return version
         raise ModelError("There is no earlier version to go back to.", "Activate a version by its name.")
 
     def delete(self, name: str) -> None:
@@ -264,7 +240,10 @@ class ModelRegistry:
         """
         try:
             name, contents = read_archive(Path(path))
-            return self._put(name, contents, self._check_all)
+            _check_names(name, contents)
+            with tempfile.TemporaryDirectory() as aside:
+                _try_weights(_stage(Path(aside), name, contents))
+            return self._put(name, contents)
         except ModelError as error:
             advice = EXPORT_AGAIN if error.next_step in (REPAIR, REINSTALL) else error.next_step
             raise ModelError(error.cause, advice) from error
@@ -298,15 +277,17 @@ class ModelRegistry:
             raise ModelError(version.problem)
         return version
 
-    def _check_all(self, folder: Path) -> None:
-        check_files(folder)
-        self._try_weights(folder)
+    def _tried(self, name: str) -> ModelVersion:
+        """A version whose weights were really read. Raises ModelError."""
+        version = self._usable(name)
+        _try_weights(version.folder)
+        return version
 
-    def _try_weights(self, folder: Path) -> None:
-        if self._python:
-            check_weights_elsewhere(self._python, folder)
-        else:
-            check_weights(folder)
+    def _check_same(self, tried: ModelVersion) -> None:
+        """Make sure, under the lock, that a version is still the one that was tried. Raises ModelError."""
+        if self._usable(tried.name).description != tried.description:
+            cause = f"Version '{tried.name}' was replaced while its weights were tried."
+            raise ModelError(cause, "Look at it, then try again.")
 
     def _go_back(self, active: str, previous: Sequence[str]) -> tuple[ModelVersion, list[str]] | None:
         """The version before the active one that can be used, and what came before that; at last the built-in one."""
@@ -334,37 +315,18 @@ class ModelRegistry:
         for path in self._versions.iterdir():
             if path.name.startswith((_ASIDE, _DELETED)):
                 shutil.rmtree(path, ignore_errors=True)
-        own = [folder for folder in self._folders() if not folder.is_symlink()]
-        for folder in (self.folder, *own):
-            for path in folder.glob(f"{_HALF_WRITTEN}*"):
-                path.unlink(missing_ok=True)
-        for folder in own:
-            put_waiting_in_place(folder)
+        for path in self.folder.glob(f"{_HALF_WRITTEN}*"):
+            path.unlink(missing_ok=True)
 
     def _put(
-        self,
-        name: str,
-        contents: Mapping[str, bytes],
-        check: Callable[[Path], object],
-        complete: Callable[[Path], None] = lambda staged: None,
+        self, name: str, contents: Mapping[str, bytes], description: ModelDescription | None = None
     ) -> ModelVersion:
         """Fill a folder aside, check it there, flush it to the disk, then rename it into place."""
-        strange = next((file for file in contents if not is_version_file(file)), None)
-        if strange is not None:
-            raise ModelError(f"A file of a model version cannot be called '{strange}'.", _OTHER_NAME)
-        if not is_plain_name(name) or is_builtin(name):
-            reason = "; that is the built-in one" if is_builtin(name) else ""
-            raise ModelError(f"A model version cannot be called '{name}'{reason}.", _OTHER_NAME)
+        _check_names(name, contents)
         with self._writing():
             aside = Path(tempfile.mkdtemp(prefix=_ASIDE, dir=self._versions))
             try:
-                staged = aside / name
-                staged.mkdir()
-                for file, content in contents.items():
-                    write_flushed(content, staged / file)
-                complete(staged)
-                write_manifest(staged, {path.name: file_sha256(path) for path in sorted(staged.iterdir())})
-                check(staged)
+                staged = _stage(aside, name, contents, description)
                 taken = next((path for path in self._folders() if path.name.lower() == name.lower()), None)
                 if taken is not None:
                     return same_version(taken, staged)
@@ -374,6 +336,43 @@ class ModelRegistry:
             finally:
                 shutil.rmtree(aside, ignore_errors=True)
         return self.version(name)
+
+
+def _check_names(name: str, files: Iterable[str]) -> None:
+    strange = next((file for file in files if not is_version_file(file)), None)
+    if strange is not None:
+        raise ModelError(f"A file of a model version cannot be called '{strange}'.", _OTHER_NAME)
+    if not is_plain_name(name) or is_builtin(name):
+        reason = "; that is the built-in one" if is_builtin(name) else ""
+        raise ModelError(f"A model version cannot be called '{name}'{reason}.", _OTHER_NAME)
+
+
+def _stage(folder: Path, name: str, contents: Mapping[str, bytes], description: ModelDescription | None = None) -> Path:
+    """Make and check a version's folder in another one; ``description`` replaces that of the contents."""
+    staged = folder / name
+    staged.mkdir()
+    for file, content in contents.items():
+        write_flushed(content, staged / file)
+    if description is not None:
+        write_description(staged, description)
+    write_manifest(staged, {path.name: file_sha256(path) for path in sorted(staged.iterdir())})
+    check_files(staged)
+    return staged
+
+
+def _try_weights(folder: Path) -> None:
+    """Read the weights into the network that the description names; without torch nothing can be tried.
+
+    Raises:
+        ModelError: see ``engine.model.load_network``.
+    """
+    try:
+        import torch  # noqa: F401
+    except (ImportError, OSError):
+        return
+    from ..engine.model import load_network
+
+    load_network(folder)
 
 
 def resolve_model(text: str | None, registry: ModelRegistry | None = None) -> Path:

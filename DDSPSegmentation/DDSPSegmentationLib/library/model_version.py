@@ -1,12 +1,11 @@
 """A model version's folder: which files it may hold, their checksums, and what it says about itself.
 
-``manifest.json`` names the SHA-256 of every file and is the commit point: what it does not name is refused, and a file
-that waits beside its place (``.attach-...``, left by a kill between commit and rename) counts as in its place.
+``manifest.json`` names the SHA-256 of every file; what it does not name is refused. A version appears whole and never
+changes.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -29,7 +28,6 @@ from ..engine.model import (
 MANIFEST_FILE = "manifest.json"
 LEDGER_FILE = "ledger.json"
 COMPARISON_FILE = "comparison.json"
-WAITING = ".attach-"
 REPAIR = "Choose another version; this one can be deleted and imported again."
 UPDATE = "Update the extension, or choose another version."
 
@@ -138,20 +136,7 @@ def read_manifest(folder: Path) -> dict[str, str]:
 
 
 def write_manifest(folder: Path, checksums: dict[str, str]) -> None:
-    """Replace a version's manifest atomically: from then on these files are the version."""
     write_text(manifest_text(folder.name, checksums), folder / MANIFEST_FILE)
-
-
-def content_of(folder: Path, name: str, sha256: str) -> bytes | None:
-    """A file of the manifest, in its place or waiting beside it; ``None`` when neither is that file. Raises OSError."""
-    for place in (name, f"{WAITING}{name}", name):  # once more: a writer may put it in its place just now
-        path = folder / place
-        with suppress(FileNotFoundError):
-            if path.is_file() and not path.is_symlink():
-                content = path.read_bytes()
-                if hashlib.sha256(content).hexdigest() == sha256:
-                    return content
-    return None
 
 
 def check_files(folder: Path) -> dict[str, str]:
@@ -165,14 +150,8 @@ def check_files(folder: Path) -> dict[str, str]:
     name = folder.name
     if folder.is_symlink():
         raise ModelError(f"Model '{name}' is a link to another folder.", "Copy the folder itself.")
-    while True:
-        checksums = read_manifest(folder)
-        try:
-            _check_against(folder, checksums)
-            break
-        except ModelError:
-            if read_manifest(folder) == checksums:  # else somebody added files in this very moment
-                raise
+    checksums = read_manifest(folder)
+    _check_against(folder, checksums)
     description = _sound_description(folder)
     if description.version != name:
         cause = f"Model '{name}' calls itself '{description.version}' in its {DESCRIPTION_FILE}."
@@ -189,9 +168,10 @@ def _check_against(folder: Path, checksums: dict[str, str]) -> None:
             path = folder / file
             if path.is_symlink():
                 raise ModelError(f"'{file}' of model '{name}' is a link, not a file.", REPAIR)
-            if content_of(folder, file, sha256) is None:
-                state = "is damaged or was changed" if path.exists() else "is missing"
-                raise ModelError(f"'{file}' of model '{name}' {state}.", REPAIR)
+            if not path.is_file():
+                raise ModelError(f"'{file}' of model '{name}' is missing.", REPAIR)
+            if file_sha256(path) != sha256:
+                raise ModelError(f"'{file}' of model '{name}' is damaged or was changed.", REPAIR)
         for file in sorted(os.listdir(folder)):
             hidden = file.startswith(".") or file.lower() in _LEFT_BY_FILE_BROWSERS
             if not hidden and file not in (*checksums, MANIFEST_FILE):
@@ -253,8 +233,7 @@ def _description(folder: Path) -> ModelDescription | None:
 def _read_json(folder: Path, name: str, checksums: dict[str, str]) -> dict:
     """A table that other parts show; the version works without it."""
     try:
-        content = content_of(folder, name, checksums[name]) if name in checksums else None
-        values = json.loads(content or b"{}")
+        values = json.loads((folder / name).read_bytes()) if name in checksums else {}
     except (OSError, ValueError, RecursionError):
         return {}
     return values if isinstance(values, dict) else {}
@@ -271,13 +250,12 @@ def _can_be_shown(comparison: dict) -> bool:
     )
 
 
-def write_flushed(content: bytes, path: Path) -> str:
-    """Write a file through to the disk; gives its SHA-256. Raises OSError."""
+def write_flushed(content: bytes, path: Path) -> None:
+    """Write a file through to the disk. Raises OSError."""
     with open(path, "wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
-    return hashlib.sha256(content).hexdigest()
 
 
 def flush_folder(folder: Path) -> None:
@@ -288,24 +266,6 @@ def flush_folder(folder: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-
-
-def put_waiting_in_place(folder: Path) -> None:
-    """Files that the manifest names go to their place; others are of an attempt that never became valid."""
-    waiting = list(folder.glob(f"{WAITING}*"))
-    if not waiting:
-        return
-    try:
-        checksums = read_manifest(folder)
-    except ModelError:
-        return
-    for path in waiting:
-        name = path.name.removeprefix(WAITING)
-        with suppress(OSError):  # a file that is open elsewhere: the next writer does it
-            if file_sha256(path) == checksums.get(name):
-                os.replace(path, folder / name)
-            else:
-                path.unlink()
 
 
 def by_date(version: ModelVersion) -> tuple:

@@ -8,7 +8,6 @@ from ..library.case_library import CaseLibrary
 from ..library.model_registry import ModelRegistry
 from ..library.user_folder import default_cases_folder, default_models_folder
 from .settings import read_setting
-from .worker_process import python_program
 
 
 def case_library() -> CaseLibrary:
@@ -17,13 +16,8 @@ def case_library() -> CaseLibrary:
 
 
 def model_registry() -> ModelRegistry:
-    """The versions of the network that the user has; PyTorch never loads into a Slicer with a window to try one.
-
-    Raises:
-        WorkerError: this Slicer has no Python for other processes.
-    """
-    folder = read_setting("modelsFolder", str(default_models_folder()))
-    return ModelRegistry(folder, python_program() if has_window() else "")
+    """The versions of the network that the user has; a Slicer with a window changes them through ``ModelProcess``."""
+    return ModelRegistry(read_setting("modelsFolder", str(default_models_folder())))
 
 
 def has_window() -> bool:

@@ -1,7 +1,7 @@
-"""Retraining on the library's training cases: fine-tune, publish a candidate, compare it with the old version.
+"""Retraining on the library's training cases: fine-tune, compare the candidate with the old version, publish it.
 
 A run lives in its own folder and goes on from there after any kill: the job is frozen first, the candidate's weights
-are fixed and published next, and only then are the hold-out cases read, once, by the comparison.
+are fixed next, and only then are the hold-out cases read, once, by the comparison. With it the candidate is published.
 """
 
 from __future__ import annotations
@@ -209,7 +209,7 @@ def retrain(
     pause: Callable[[], None] | None = None,
     settings: FineTuningSettings | None = None,
 ) -> ModelVersion:
-    """Do a job, or go on with it: fine-tune, publish the candidate, compare it, attach the comparison.
+    """Do a job, or go on with it: fine-tune, compare the candidate, publish it with its comparison.
 
     Args:
         run_folder: see ``make_job``; its prepared scans, checkpoints and job are deleted at the end.

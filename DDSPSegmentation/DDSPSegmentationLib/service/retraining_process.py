@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import errno
 import faulthandler
-import json
 import os
 import shutil
 import signal
@@ -30,7 +29,7 @@ from .process_identity import end_process, lower_priority, process_birth
 from .protocol import PACKAGE_FOLDER
 from .retraining import RETRAINING_LOCK, retrain
 from .retraining_job import JOB_FILE, RetrainingJob
-from .retraining_run import CANDIDATE_FILE, LOG_FILE, RetrainingProgress
+from .retraining_run import LOG_FILE, RetrainingProgress
 from .retraining_status import (
     DISCARDED,
     DONE,
@@ -164,7 +163,7 @@ def cancel_retraining(run_folder: Path | str) -> None:
 
 
 def discard_run(run_folder: Path | str) -> None:
-    """Delete a run that is not at work, and its candidate if that was never compared.
+    """Delete a run that is not at work, with everything it has made that is no version yet.
 
     Raises:
         FolderInUseError: a retraining is at work in this models folder. StorageError: it cannot be deleted.
@@ -173,7 +172,6 @@ def discard_run(run_folder: Path | str) -> None:
     if not folder.is_dir():
         return
     with FolderLock(folder.parent, name=RETRAINING_LOCK, what="runs folder"):
-        _delete_candidate(folder)
         aside = folder.with_name(f".discarded-{folder.name}")
         try:
             os.replace(folder, aside)
@@ -181,19 +179,6 @@ def discard_run(run_folder: Path | str) -> None:
             cause = f"The run '{folder.name}' cannot be deleted ({error.strerror})."
             raise StorageError(cause, "Close the programs that have its files open, then try again.") from error
         shutil.rmtree(aside, ignore_errors=True)
-
-
-def _delete_candidate(folder: Path) -> None:
-    """A version that was published and not compared goes with its run; the active one stays."""
-    try:
-        job = RetrainingJob.read(folder)
-        name = json.loads((folder / CANDIDATE_FILE).read_text(encoding="utf-8"))["version"]
-        registry = ModelRegistry(job.models_folder)
-        version = registry.version(name)
-        if version.ledger.get("run") == job.token and not version.comparison:
-            registry.delete(name)
-    except (DDSPSegmentationError, OSError, ValueError, KeyError, TypeError):
-        return
 
 
 # ---- the process itself

@@ -1,11 +1,13 @@
 """One retraining from its job to the compared candidate; each step is skipped when an earlier process has done it.
 
-The weights are fixed, named and published first. Only then are the hold-out cases opened, by the comparison.
+The weights are fixed and named first. Only then are the hold-out cases opened, by the comparison; and only with it is
+the candidate published, in one step: until then it is a file of its run and goes with it.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import time
 from collections.abc import Callable
@@ -86,9 +88,7 @@ class RetrainingRun:
         candidate = self._candidate()
         if candidate is None:
             candidate = self._fix_candidate(self._fine_tune())
-        version = self._published(candidate)
-        if not version.comparison:
-            version = self._compare(version, candidate)
+        version = self._published(candidate) or self._publish(candidate, self._compare(candidate))
         self._tell("Done", 1.0, 0.0)
         _clear(self.folder)
         return version
@@ -120,6 +120,9 @@ class RetrainingRun:
             raise ModelError(f"Version '{self.job.parent}' is not the one this retraining started from.", START_AGAIN)
         return folder
 
+    def _parent(self) -> ModelDescription:
+        return describe_model(self._parent_folder())
+
     # ---- the candidate
 
     def _candidate(self) -> dict | None:
@@ -140,6 +143,10 @@ class RetrainingRun:
             "ledger": self._ledger(tuned, replay, sha256),
             "cross_validation": tuned.cross_validation,
         }
+        described, parent = describe_model(tuned.folder), self._parent()
+        # Rehearsed cases were seen, too: whoever is trained from here on must not be tested on them.
+        training = {**described.training, "parent_cases": sorted(_seen_by(parent))}
+        write_description(tuned.folder, replace(described, version=candidate["version"], training=training))
         self._write_candidate(candidate)
         return candidate
 
@@ -165,44 +172,43 @@ class RetrainingRun:
             "hold_out": [{**case.in_ledger(), "first_read": None} for case in job.hold_out],
         }
 
-    def _published(self, candidate: dict) -> ModelVersion:
-        """The candidate among the versions; published now, unless an earlier process has done so."""
-        name = candidate["version"]
-        for version in self.registry.versions():
-            if version.name == name and version.ledger.get("run") == self.job.token:
-                return version
-        self._tell("Publishing the candidate", self._training_share, self._seconds_to_compare)
-        folder = self.folder / candidate["folder"]
-        described = describe_model(folder)
-        parent = self.registry.version(self.job.parent).description
-        # Rehearsed cases were seen, too: whoever is trained from here on must not be tested on them.
-        training = {**described.training, "parent_cases": sorted(_seen_by(parent))}
-        write_description(folder, replace(described, version=name, training=training))
-        return self.registry.publish(folder, name, {LEDGER_FILE: _json_bytes(candidate["ledger"])})
+    def _published(self, candidate: dict) -> ModelVersion | None:
+        """The version, when an earlier process of this run has got so far."""
+        name, versions = candidate["version"], self.registry.versions()
+        return next((one for one in versions if one.name == name and one.ledger.get("run") == self.job.token), None)
+
+    def _publish(self, candidate: dict, compared: Path) -> ModelVersion:
+        """The candidate becomes a version together with its ledger and its comparison."""
+        self._tell("Publishing the candidate", 1.0, 0.0)
+        files = {path.name: path for path in sorted(compared.iterdir())}
+        ledger = {LEDGER_FILE: _json_bytes(candidate["ledger"])}
+        return self.registry.publish(self.folder / candidate["folder"], candidate["version"], {**files, **ledger})
 
     # ---- the comparison
 
-    def _compare(self, version: ModelVersion, candidate: dict) -> ModelVersion:
-        """Read the hold-out cases, whose time of reading is written down first, and attach what came of it."""
-        job, ledger = self.job, candidate["ledger"]
-        new_folder = self.registry.checked_folder(version.name)
+    def _compare(self, candidate: dict) -> Path:
+        """Read the hold-out cases, whose time of reading is written down first; the folder of what came of it."""
+        output = self.folder / _COMPARISON_FOLDER
+        if output.is_dir():
+            return output  # by an earlier process: it appears whole
+        job, ledger, new_folder = self.job, candidate["ledger"], self.folder / candidate["folder"]
         if describe_model(new_folder).sha256 != ledger["weights_sha256"]:
-            raise ModelError(f"The weights of version '{version.name}' are not those of this retraining.", START_AGAIN)
+            cause = f"The weights of version '{candidate['version']}' are not those of this retraining."
+            raise ModelError(cause, START_AGAIN)
         hold_out = [case for case in job.hold_out if self._is_unseen_and_there(case)]
         compared, now = {case.id for case in hold_out}, time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         for case in ledger["hold_out"]:
             if case["case"] in compared:
                 case["first_read"] = case["first_read"] or now
         self._write_candidate(candidate)
-        self.registry.attach(version.name, {LEDGER_FILE: _json_bytes(ledger)})
         forgetting, forgetting_name = self._forgetting(hold_out)
-        output = self.folder / _COMPARISON_FOLDER
-        shutil.rmtree(output, ignore_errors=True)
+        aside = output.with_name(f".{output.name}")
+        shutil.rmtree(aside, ignore_errors=True)
         compare_versions(
             self._parent_folder(),
             new_folder,
             [job.case(case) for case in hold_out],
-            output,
+            aside,
             old_masks=frozenset(case.id for case in hold_out if case.model_version == job.parent),
             forgetting=forgetting,
             forgetting_name=forgetting_name,
@@ -210,11 +216,12 @@ class RetrainingRun:
             device=job.device,
             progress=self._tell_comparison,
         )
-        return self.registry.attach(version.name, {path.name: path for path in sorted(output.iterdir())})
+        os.replace(aside, output)
+        return output
 
     def _is_unseen_and_there(self, case: FrozenCase) -> bool:
         """A case that was deleted meanwhile is not compared, nor one that the old version was trained on elsewhere."""
-        seen = _seen_by(self.registry.version(self.job.parent).description)
+        seen = _seen_by(self._parent())
         stored = self.job.case(case)
         there = stored.image_path.is_file() and stored.label_path.is_file()
         return there and not {case.id, case.source_name} & seen

@@ -12,6 +12,8 @@ from slicer.i18n import tr as _
 
 from ...engine.errors import DDSPSegmentationError
 from ...library.model_registry import ModelRegistry, ModelVersion
+from ...service.model_process import ACTIVATE, IMPORT, ROLL_BACK
+from ..model_process import ModelProcess
 
 REPORT = "comparison.html"
 SUFFIX = ".zip"
@@ -35,6 +37,7 @@ class ModelsSection:
         self._versions: list[ModelVersion] = []
         self._active = self._activeProblem = self._previous = ""
         self._filling = False
+        self._change: ModelProcess | None = None  # under way
         self._buttons = {
             ui.activateModelButton: self._onActivate,
             ui.showComparisonButton: self._onShowComparison,
@@ -58,7 +61,14 @@ class ModelsSection:
         """Read the versions again; the chosen one stays chosen."""
         self._guard(self._read)
 
+    @property
+    def isChanging(self) -> bool:
+        """Whether a version is being tried; what comes of it is shown by itself."""
+        return self._change is not None
+
     def cleanup(self) -> None:
+        if self._change is not None:
+            self._change.cancel()
         self.ui.modelsTable.disconnect("itemSelectionChanged()", self._onSelectionChanged)
 
     def show(self, version: ModelVersion) -> None:
@@ -148,14 +158,18 @@ class ModelsSection:
                 reasons[ui.deleteModelButton] = _("This version is active. Activate another one, or roll back, first.")
             if not (version.folder / REPORT).is_file():
                 reasons[ui.showComparisonButton] = _("There is no comparison of this version.")
+        busy = _("A version is being tried; this takes seconds.") if self.isChanging else ""
+        if busy:
+            reasons |= dict.fromkeys((ui.activateModelButton, ui.deleteModelButton), busy)
         for button, reason in reasons.items():
             button.enabled = not reason
             button.toolTip = reason or self._tips[button]
         previous = self._previous
-        ui.rollBackButton.enabled = bool(previous)
-        ui.rollBackButton.toolTip = (
+        ui.rollBackButton.enabled = bool(previous) and not busy
+        ui.rollBackButton.toolTip = busy or (
             _("Go back to {name}.").format(name=previous) if previous else _("No other version was active before.")
         )
+        ui.importModelButton.enabled = not busy
         ui.comparisonLabel.text = self._aboutChosen(version)
 
     def _aboutChosen(self, version: ModelVersion | None) -> str:
@@ -201,22 +215,32 @@ class ModelsSection:
         self._say(_("Answer the question above."))
 
     def _activate(self, version: ModelVersion) -> None:
-        if self._tried(lambda: self._registry().activate(version.name)):
-            self._changed(version.name)
+        self._begin([ACTIVATE, version.name], self._changed)
 
     def _onRollBack(self, checked: bool = False) -> None:
-        rolledBack: list[ModelVersion] = []
-        if self._tried(lambda: rolledBack.append(self._registry().roll_back())):
-            self._changed(rolledBack[0].name)
+        self._begin([ROLL_BACK], self._changed)
 
-    def _tried(self, action: Callable[[], object]) -> bool:
-        """Do what reads weights in another process, which takes seconds; returns whether it went well."""
-        self._say(_("Trying the weights..."))
-        with slicer.util.WaitCursor():
-            return self._guard(action)
+    def _begin(self, words: list[str], onDone: Callable[[str], None]) -> None:
+        """Let another process read weights, which takes seconds, and then change what is active or there."""
+
+        def end(show: Callable[[], None]) -> None:
+            self._change = None
+            self.refresh()
+            show()
+
+        def begin() -> None:
+            self._change = ModelProcess(
+                self._registry().folder,
+                words,
+                lambda name: end(lambda: onDone(name)),
+                lambda error: end(lambda: self._say(str(error))),
+            )
+
+        if self._guard(begin):
+            self._say(_("Trying the weights; you can go on working."))
+        self._refreshButtons()
 
     def _changed(self, name: str) -> None:
-        self.refresh()
         self._select(name)
         self._onActivated()
         self._say(_("{name} segments from now on.").format(name=name))
@@ -241,10 +265,12 @@ class ModelsSection:
 
     def _onImport(self, checked: bool = False) -> None:
         path = self.askForFileToImport()
-        imported: list[ModelVersion] = []
-        if path and self._tried(lambda: imported.append(self._registry().import_file(path))):
-            self.show(imported[0])
-            self._say(_("{name} is here as a candidate; Activate makes it segment.").format(name=imported[0].name))
+        if path:
+            self._begin([IMPORT, path], self._imported)
+
+    def _imported(self, name: str) -> None:
+        self._select(name)
+        self._say(_("{name} is here as a candidate; Activate makes it segment.").format(name=name))
 
     def _onExport(self, version: ModelVersion) -> None:
         path = self.askForFileToExport(version.name + SUFFIX)
