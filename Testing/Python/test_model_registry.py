@@ -413,6 +413,24 @@ def test_a_models_folder_that_cannot_be_written_is_a_clear_error(tmp_path):
         publish(registry, "v1", tmp_path)
 
 
+# ---- pictures
+
+
+def test_a_version_without_its_pictures_is_whole_and_one_with_other_pictures_is_not(three, tmp_path):
+    files = {"comparison.json": b'{"n": 1}', "comparison.html": b"page", "worst-1.png": b"picture"}
+    version = publish(three, "v4", tmp_path, files=files)
+    assert [path.name for path in version.pictures] == ["comparison.html", "worst-1.png"]
+    version.pictures[0].unlink()  # as a person may do with the file itself
+    assert_whole(three)
+    version.pictures[0].write_bytes(b"another picture")
+    assert "'worst-1.png' of model 'v4' is damaged or was changed" in three.version("v4").problem
+    three.delete_pictures("v4")
+    version = three.version("v4")
+    assert version.comparison == {"n": 1} and version.pictures == [] and version.problem == ""
+    assert_whole(three)
+    assert refused(three.delete_pictures, BUILTIN)
+
+
 # ---- kills and neighbors
 
 

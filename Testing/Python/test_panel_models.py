@@ -294,6 +294,25 @@ def test_deleting_asks_first_and_leaves_the_active_and_the_built_in_version_alon
     assert states(person) == {BUILTIN: "built in", "better": "active"}
 
 
+def test_pictures_of_scans_are_deleted_after_a_question_that_names_them_and_figures_stay(person, registry, tmp_path):
+    files = {**compared(WORSE, "keep"), "worst-1-a.png": b"x" * 250_000}
+    publish(registry, "worse", tmp_path, 3.0, files)
+    choose(person, BUILTIN)
+    assert "no pictures" in reason(person.ui.deletePicturesButton)
+    choose(person, "worse")
+    said = person.ui.comparisonLabel.text
+    person.ui.deletePicturesButton.click()
+    question, answers = asked(person)
+    assert "comparison.html, worst-1-a.png (0.3 MB)?" in question and answers == ["Keep", "Delete"]
+    person.ui.firstAnswerButton.click()
+    assert person.status == "The pictures stay." and len(registry.version("worse").pictures) == 2
+    person.ui.deletePicturesButton.click()
+    person.ui.secondAnswerButton.click()
+    assert person.status == "The pictures of worse were deleted." and registry.version("worse").pictures == []
+    assert "no comparison" in reason(person.ui.showComparisonButton) and person.ui.comparisonLabel.text == said
+    assert "no pictures" in reason(person.ui.deletePicturesButton)
+
+
 def test_a_version_is_handed_on_as_one_file_and_comes_in_as_a_candidate(person, better, registry, tmp_path,
                                                                        weights_are_fine):  # fmt: skip
     choose(person, BUILTIN)

@@ -12,10 +12,11 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from ..engine.errors import ModelError, StorageError
-from ..engine.files import file_sha256
+from ..engine.files import file_sha256, retry_while_open
 from ..engine.model import (
     REINSTALL,
     WEIGHTS_FILE,
@@ -216,6 +217,20 @@ class ModelRegistry:
             os.replace(folder, away / name)
             flush_folder(self._versions)
             shutil.rmtree(away, ignore_errors=True)
+
+    def delete_pictures(self, name: str) -> None:
+        """Delete the pages and pictures of scans of a version's comparison; its figures stay.
+
+        Raises:
+            ModelError: unknown or built-in. StorageError, FolderInUseError: they cannot be deleted.
+        """
+        with self._writing():
+            for picture in read_version(self._folder_of(name)).pictures:
+                try:
+                    retry_while_open(partial(picture.unlink, missing_ok=True))
+                except OSError as error:
+                    cause = f"'{picture.name}' of model '{name}' cannot be deleted ({error.strerror})."
+                    raise StorageError(cause, "Close the program that shows it.") from error
 
     def export(self, name: str, path: Path | str) -> None:
         """Write a version into one .zip with its checksums, without pictures of scans.

@@ -34,7 +34,8 @@ UPDATE = "Update the extension, or choose another version."
 _FORMAT = "ddsp-segmentation-model"
 _SCHEMA_VERSION = 1
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_SUFFIXES = (".json", ".md", ".html", ".png", ".svg", ".csv")
+_PICTURES = (".html", ".png", ".svg")  # they show scans of patients, and may be deleted whenever somebody likes
+_SUFFIXES = (".json", ".md", ".csv", *_PICTURES)
 _OF_WINDOWS = {"con", "prn", "aux", "nul", *(f"{port}{number}" for port in ("com", "lpt") for number in range(1, 10))}
 _LEFT_BY_FILE_BROWSERS = ("thumbs.db", "desktop.ini")
 
@@ -57,6 +58,11 @@ class ModelVersion:
     problem: str = ""
     comparison: dict = field(default_factory=dict)
     ledger: dict = field(default_factory=dict)
+
+    @property
+    def pictures(self) -> list[Path]:
+        """Pages and pictures of the comparison, which show scans of patients."""
+        return sorted(path for path in self.folder.glob("*") if path.suffix in _PICTURES)
 
 
 def is_plain_name(name: object) -> bool:
@@ -169,6 +175,8 @@ def _check_against(folder: Path, checksums: dict[str, str]) -> None:
             if path.is_symlink():
                 raise ModelError(f"'{file}' of model '{name}' is a link, not a file.", REPAIR)
             if not path.is_file():
+                if path.suffix in _PICTURES:
+                    continue
                 raise ModelError(f"'{file}' of model '{name}' is missing.", REPAIR)
             if file_sha256(path) != sha256:
                 raise ModelError(f"'{file}' of model '{name}' is damaged or was changed.", REPAIR)

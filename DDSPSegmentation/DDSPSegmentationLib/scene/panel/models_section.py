@@ -41,6 +41,7 @@ class ModelsSection:
         self._buttons = {
             ui.activateModelButton: self._onActivate,
             ui.showComparisonButton: self._onShowComparison,
+            ui.deletePicturesButton: self._onDeletePictures,
             ui.deleteModelButton: self._onDelete,
             ui.exportModelButton: self._onExport,
         }
@@ -156,6 +157,8 @@ class ModelsSection:
                 reasons[ui.exportModelButton] = _("The built-in version is everywhere already.")
             elif isActive:
                 reasons[ui.deleteModelButton] = _("This version is active. Activate another one, or roll back, first.")
+            if version.builtin or not version.pictures:
+                reasons[ui.deletePicturesButton] = _("There are no pictures of scans in this version.")
             if not (version.folder / REPORT).is_file():
                 reasons[ui.showComparisonButton] = _("There is no comparison of this version.")
         busy = _("A version is being tried; this takes seconds.") if self.isChanging else ""
@@ -262,6 +265,29 @@ class ModelsSection:
             self.refresh()
             self._select(self._active)
             self._say(_("{name} was deleted.").format(name=version.name))
+
+    def _onDeletePictures(self, version: ModelVersion) -> None:
+        pictures = version.pictures
+        text = _(
+            "Delete what shows scans of patients in version {name}: {files} ({megabytes:.1f} MB)? Its figures stay."
+        )
+        self._ask(
+            text.format(
+                name=version.name,
+                files=", ".join(path.name for path in pictures),
+                megabytes=sum(path.stat().st_size for path in pictures) / 1e6,
+            ),
+            [
+                (_("Keep"), _("Nothing changes."), lambda: self._say(_("The pictures stay."))),
+                (_("Delete"), _("They cannot be brought back."), lambda: self._deletePictures(version)),
+            ],
+        )
+        self._say(_("Answer the question above."))
+
+    def _deletePictures(self, version: ModelVersion) -> None:
+        if self._guard(lambda: self._registry().delete_pictures(version.name)):
+            self.show(version)
+            self._say(_("The pictures of {name} were deleted.").format(name=version.name))
 
     def _onImport(self, checked: bool = False) -> None:
         path = self.askForFileToImport()
