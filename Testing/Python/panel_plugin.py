@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import sys
+import warnings
 
 import pytest
 
@@ -48,6 +49,15 @@ def t2(person):
     volume = load_sample()
     assert wait_for(lambda: person.volume is volume)
     return volume
+
+
+@pytest.fixture
+def segmented(person, t2):
+    """Somebody who has segmented the bundled scan; an observer that is added or removed twice fails the test."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        person.segment_at_once()
+        yield person
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import os
 import sys
 import time
-import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,17 +13,6 @@ from panel_parts import MODULE_FILE, load_sample, load_scene, save_scene, wait_f
 from slicer_stand_in import dialogs, enterModule, leaveModule
 
 from DDSPSegmentationLib.scene.conversion import read_segment, write_segment
-
-
-@pytest.fixture
-def segmented(person):
-    """Somebody who has segmented the bundled scan; an observer that is added or removed twice fails the test."""
-    load_sample()
-    assert wait_for(lambda: person.volume is not None)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        person.segment()
-        yield person
 
 
 def work():

@@ -17,7 +17,7 @@ from DDSPSegmentationLib.scene.result_nodes import is_edited, network_mask
 @pytest.fixture
 def corrected(person, t2):
     """A result that somebody corrected."""
-    node = person.segment()
+    node = person.segment_at_once()
     person.paint()
     person.settle()
     assert is_edited(node, t2)

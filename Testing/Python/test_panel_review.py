@@ -14,15 +14,6 @@ from DDSPSegmentationLib.scene.results import uncertainty_volume_of
 from DDSPSegmentationLib.scene.slice_views import least_certain_slices
 
 
-@pytest.fixture
-def segmented(person):
-    """Somebody who has segmented the bundled scan."""
-    load_sample()
-    assert wait_for(lambda: person.volume is not None)
-    person.segment()
-    return person
-
-
 def nodes(class_name):
     return slicer.util.getNodesByClass(class_name)
 

@@ -72,14 +72,6 @@ def choices_of_user(person):
     return ui.modeComboBox.currentText, ui.deviceComboBox.currentText, ui.biasFieldCheckBox.checked
 
 
-@pytest.fixture
-def result(person):
-    """A result of the bundled scan."""
-    load_sample()
-    assert wait_for(lambda: person.ui.segmentButton.enabled)
-    return person.segment()
-
-
 # ---- the scene
 
 
@@ -185,7 +177,7 @@ def test_a_segmentation_chosen_for_the_next_run_is_saved_too(person, tmp_path):
     assert person.status == PRESS
 
 
-def test_after_the_scene_is_closed_the_panel_is_as_at_first(person, result):
+def test_after_the_scene_is_closed_the_panel_is_as_at_first(person, segmented):
     choose_everything(person)
     kept = {**choices_of_scene(person), "location": None}
     person.ui.uncertaintyCheckBox.click()

@@ -76,10 +76,13 @@ def _fill_sphere(labelmap, center, radius):
     matrix = vtk.vtkMatrix4x4()
     labelmap.GetImageToWorldMatrix(matrix)
     to_world = slicer.util.arrayFromVTKMatrix(matrix)
+    from_world = np.linalg.inv(to_world)
     low, high = np.array(labelmap.GetExtent()).reshape(3, 2).T
-    i, j, k = np.meshgrid(*(np.arange(a, b + 1) for a, b in zip(low, high, strict=True)), indexing="ij")
-    points = np.stack([i, j, k], -1) @ to_world[:3, :3].T + to_world[:3, 3]
-    inside = ((points - center) ** 2).sum(-1) <= radius**2
-    voxels = vtk_to_numpy(labelmap.GetPointData().GetScalars())
-    voxels[:] = inside.transpose(2, 1, 0).ravel()
+    middle, reach = from_world[:3] @ [*center, 1.0], radius * np.linalg.norm(from_world[:3, :3], axis=1)
+    first, last = np.clip([np.floor(middle - reach), np.ceil(middle + reach)], low, high).astype(int)
+    box = tuple(slice(a, b + 1) for a, b in zip(first - low, last - low, strict=True))
+    index = np.stack(np.mgrid[tuple(slice(a, b + 1) for a, b in zip(first, last, strict=True))], -1)
+    voxels = vtk_to_numpy(labelmap.GetPointData().GetScalars()).reshape(*(high - low + 1)[::-1]).T
+    voxels[:] = 0
+    voxels[box] = ((index @ to_world[:3, :3].T + to_world[:3, 3] - center) ** 2).sum(-1) <= radius**2
     labelmap.Modified()
