@@ -225,7 +225,7 @@ def _decide(cases: Sequence[Case], library: CaseLibrary, pause: Callable[[], Non
         except DDSPSegmentationError:  # its words may hold the name
             left_out[case.name] = "The scan or its mask cannot be used."
             continue
-        patient = memory.patient_of(memory.pseudonym("patient", case.patient))
+        patient = memory.with_key(case.patient)
         known = case.name in known_names or patient in memory.splits or scan.content(memory) in memory.images
         if known or memory.near_copy(scan.identity.texture):
             known_patients.add(case.patient)
