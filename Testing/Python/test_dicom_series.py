@@ -610,3 +610,16 @@ def test_slices_are_sorted_by_place_whatever_their_numbers_and_names(tmp_path):
     nowhere = replace(files[3], position=(), orientation=())
     assert sorted_slices([nowhere, *files[:2]])[-1] is nowhere
     assert sorted_slices([nowhere, nowhere]) == [nowhere, nowhere]
+
+
+@pytest.mark.parametrize("compressor", (None, "JPEG"))
+def test_garbage_in_a_header_is_passed_over_in_silence(tmp_path, compressor, capfd):
+    content = write_slice(tmp_path / "slice.dcm", 0, compressor=compressor).read_bytes()
+    noise = np.random.default_rng(4)
+    for _ in range(100):
+        garbled = bytearray(content)
+        for place in noise.integers(132, 1000, 12):
+            garbled[place] = noise.integers(256)
+        (tmp_path / "slice.dcm").write_bytes(garbled)
+        assert sum(map(len, series_among([tmp_path / "slice.dcm"]))) <= 1
+    assert capfd.readouterr() == ("", "")

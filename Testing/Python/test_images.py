@@ -172,6 +172,15 @@ def test_file_that_is_no_image_is_refused_by_name(tmp_path, suffix, content, cap
     assert capfd.readouterr() == ("", "")
 
 
+def test_nifti_2_is_refused_by_name_and_nothing_is_printed(tmp_path, capfd):
+    header = bytearray(544)
+    struct.pack_into("<i8s2h8q", header, 0, 540, b"n+2\0\r\n\x1a\n", 4, 16, 3, 40, 48, 12, 1, 1, 1, 1)
+    struct.pack_into("<8dq", header, 104, 1, 2, 2, 4, 1, 1, 1, 1, 544)
+    (tmp_path / "T2.nii").write_bytes(header + bytes(2 * 40 * 48 * 12))
+    assert "'T2.nii' is not a readable NIfTI image" in refusal(read_image, tmp_path / "T2.nii")
+    assert capfd.readouterr() == ("", "")
+
+
 def test_missing_file_folder_and_foreign_suffix_each_have_their_message(tmp_path):
     (tmp_path / "folder.nrrd").mkdir()
     (tmp_path / "T2.jpg").write_bytes(b"x")

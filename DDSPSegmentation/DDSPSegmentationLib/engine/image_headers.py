@@ -17,23 +17,21 @@ COPY_AGAIN = "Copy or export the file again."
 CHECK_TYPE = "Check that it is an image of this type and that it was copied whole."
 RESAMPLE = "Harden the transform or resample first, then save as NRRD."
 
-# What counts of a NIfTI header, version 1 and 2, by its size in bytes.
-_NIFTI_FIELDS = ("size", "magic", "dimensions", "bits", "spacing", "offset", "sform", "affine")
-_NIFTI = {
-    size: np.dtype({"names": _NIFTI_FIELDS, "formats": formats, "offsets": offsets})
-    for size, formats, offsets in (
-        (348, ("i4", "S3", "8i2", "i2", "3f4", "f4", "i2", "(3,4)f4"), (0, 344, 40, 72, 80, 108, 254, 280)),
-        (540, ("i4", "S3", "8i8", "i2", "3f8", "i8", "i4", "(3,4)f8"), (0, 4, 16, 14, 112, 168, 348, 400)),
-    )
-}
-_NIFTI_MAGIC = {348: b"n+1", 540: b"n+2"}
+# What counts of a NIfTI-1 header; ITK reads no NIfTI-2.
+_NIFTI = np.dtype(
+    {
+        "names": ("size", "dimensions", "bits", "spacing", "offset", "sform", "affine", "magic"),
+        "formats": ("i4", "8i2", "i2", "3f4", "f4", "i2", "(3,4)f4", "S3"),
+        "offsets": (0, 40, 72, 80, 108, 254, 280, 344),
+        "itemsize": 352,
+    }
+)
 _META_BYTES = {
     **dict.fromkeys(("SHORT", "USHORT"), 2),
     **dict.fromkeys(("INT", "UINT", "LONG", "ULONG", "FLOAT"), 4),
     **dict.fromkeys(("LONG_LONG", "ULONG_LONG", "DOUBLE"), 8),
 }
 _CHUNK = 1 << 20
-_HEADER_BYTES = 544
 _LONGEST_HEADER = 1 << 20
 _GZIP_OR_ZLIB = 47
 _GZIP_START = b"\x1f\x8b"
@@ -49,7 +47,7 @@ def check_nifti(path: Path) -> None:
         if path.name.lower().endswith(".gz"):
             header, found = _unpack(file, path.name)
         else:
-            header, found = file.read(_HEADER_BYTES), path.stat().st_size
+            header, found = file.read(_NIFTI.itemsize), path.stat().st_size
     _check_length(path.name, found, _check_nifti_header(header, path.name))
 
 
@@ -138,7 +136,7 @@ def _unpack(file: BinaryIO, name: str) -> tuple[bytes, int]:
             if not packed:
                 break
             plain = unpacker.decompress(packed)
-            start += plain[: _HEADER_BYTES - len(start)]
+            start += plain[: _NIFTI.itemsize - len(start)]
             length += len(plain)
             packed = unpacker.unused_data
     except zlib.error as error:
@@ -153,7 +151,9 @@ def _check_length(name: str, found: int, expected: int) -> None:
 
 def _check_nifti_header(header: bytes, name: str) -> int:
     """The bytes a whole file has; InputError for a foreign or a sheared one."""
-    fields = _nifti_fields(header)
+    layouts = (_NIFTI, _NIFTI.newbyteorder()) if len(header) >= _NIFTI.itemsize else ()
+    headers = (np.frombuffer(header, layout, 1)[0] for layout in layouts)
+    fields = next((one for one in headers if one["size"] == 348 and one["magic"] == b"n+1"), None)
     if fields is None:
         raise InputError(f"File '{name}' is not a readable NIfTI image.", CHECK_TYPE)
     count = max(0, min(7, int(fields["dimensions"][0])))
@@ -167,15 +167,6 @@ def _check_nifti_header(header: bytes, name: str) -> int:
         _check_affine(fields["affine"][:, :3].astype(float), spacing, name)
     voxels = math.prod(max(1, int(extent)) for extent in fields["dimensions"][1 : 1 + count])
     return (int(fields["offset"]) if np.isfinite(fields["offset"]) else 0) + voxels * int(fields["bits"]) // 8
-
-
-def _nifti_fields(header: bytes) -> np.void | None:
-    for size, fields in _NIFTI.items():
-        for layout in (fields, fields.newbyteorder()):
-            found = np.frombuffer(header.ljust(_HEADER_BYTES, b"\0"), layout, 1)[0]
-            if found["size"] == size and found["magic"] == _NIFTI_MAGIC[size]:
-                return found
-    return None
 
 
 def _check_affine(columns: np.ndarray, spacing: np.ndarray, name: str) -> None:

@@ -47,8 +47,7 @@ class DicomFile:
     """One file of a series. ``position`` and ``spacing`` (x, y) are mm in LPS, ``echo_time`` ms, ``b_value`` s/mm2.
 
     ``readable`` is False for a truncated or damaged file, of which only ``series`` and perhaps ``instance`` are known.
-    What a file does not say is empty. ``unsupported`` marks a compression that cannot be read here. ``names`` are
-    never shown to anyone.
+    What a file does not say is empty. ``syntax`` is its transfer syntax. ``names`` are never shown to anyone.
     """
 
     path: Path = field(repr=False)
@@ -69,7 +68,12 @@ class DicomFile:
     b_value: float | None = None
     frames: int = 1
     enhanced: bool = False
-    unsupported: bool = False
+    syntax: str = ""
+
+    @property
+    def is_supported(self) -> bool:
+        """Whether its kind of compression is read here."""
+        return self.syntax in READ_HERE
 
 
 def read_dicom_file(path: Path) -> DicomFile | None:
@@ -94,19 +98,18 @@ def read_dicom_file(path: Path) -> DicomFile | None:
         return DicomFile(path, "")
 
 
-def read_pixels(path: Path) -> np.ndarray:
+def read_pixels(file: DicomFile) -> np.ndarray:
     """The gray values of a slice (y, x, or with one frame before them), rescale slope and intercept applied.
 
     Raises:
         Exception: of any class, as the decoders raise it.
     """
     with quiet_readers():
-        meta = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["Rows"], force=True).file_meta
-        if meta.get("TransferSyntaxUID") == uid.RLELossless:
-            return _run_length_pixels(path)
+        if file.syntax == uid.RLELossless:
+            return _run_length_pixels(file.path)
         reader = sitk.ImageFileReader()
         reader.SetImageIO("GDCMImageIO")
-        reader.SetFileName(str(path))
+        reader.SetFileName(str(file.path))
         return sitk.GetArrayFromImage(reader.Execute())
 
 
@@ -165,7 +168,7 @@ def _described(path: Path, header: Header, syntax: str, whole: bool) -> DicomFil
         b_value=_number(header, "DiffusionBValue"),
         frames=frames,
         enhanced=enhanced,
-        unsupported=syntax not in READ_HERE,
+        syntax=syntax,
     )
 
 
@@ -193,11 +196,12 @@ def _values(dataset: pydicom.Dataset) -> Header:
     header: Header = {}
     for tag in dataset.keys():
         try:
-            keyword, value = dataset[tag].keyword, dataset[tag].value
+            value = dataset[tag].value
+            values = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
         except Exception:  # pydicom raises almost anything on garbage
             continue
-        if value not in (None, ""):
-            header[keyword] = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+        if values != [None]:
+            header[dataset[tag].keyword] = values
     return header
 
 

@@ -30,11 +30,11 @@ MOST_NUMBERS = 8
 
 
 @dataclass(frozen=True)
-class SkippedSeries:
-    """A series that is not an axial T2: why, and which one in words that name no patient."""
+class Skipped:
+    """Something named or found that is no scan to segment, without its folder and in words that name no patient."""
 
-    reason: str
     label: str
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def files_below(folder: Path) -> tuple[list[Path], list[Path]]:
     return files, closed
 
 
-def series_among(paths: Iterable[Path]) -> tuple[list[DicomSeries], list[SkippedSeries]]:
+def series_among(paths: Iterable[Path]) -> tuple[list[DicomSeries], list[Skipped]]:
     """The axial T2-weighted series of a list of files, and why the others are none.
 
     Files without suffix count, DICOMDIR, hidden and other files do not. Series come in the order of their first file.
@@ -76,18 +76,18 @@ def series_among(paths: Iterable[Path]) -> tuple[list[DicomSeries], list[Skipped
         elif file is not None:
             others += 1
     found: list[DicomSeries] = []
-    skipped: list[SkippedSeries] = []
+    skipped: list[Skipped] = []
     for number, (uid, files) in enumerate(groups.items(), start=1):
         label = f"series {number} of {len(groups)} ({_count(len(files), 'image')})"
         reason = _reason_to_skip(files)
         if reason:
-            skipped.append(SkippedSeries(reason, label))
+            skipped.append(Skipped(label, reason))
         else:
             name = f"case-{hashlib.sha256(uid.encode('utf-8', 'surrogateescape')).hexdigest()[:10]}"
             found.append(DicomSeries(name, label, tuple(files)))
     if others:
         reason = "no image that can be read: a report, another object, or damaged"
-        skipped.append(SkippedSeries(reason, _count(others, "DICOM file")))
+        skipped.append(Skipped(_count(others, "DICOM file"), reason))
     return found, skipped
 
 
@@ -192,8 +192,8 @@ def _check_files(files: Sequence[DicomFile], title: str) -> None:
             f"{title} is an enhanced multi-frame object, which is not read here.",
             "Export it as a classic single-frame series, or load it in Slicer and save it as NRRD.",
         )
-    if any(file.unsupported for file in files):
-        unsupported = [file for file in files if file.unsupported]
+    unsupported = [file for file in files if not file.is_supported]
+    if unsupported:
         raise InputError(
             f"{title} is compressed in a way that cannot be read here: {_named(unsupported, files)}.",
             "Export it uncompressed (Explicit VR Little Endian).",
@@ -284,7 +284,7 @@ def _voxels(stack: Sequence[DicomFile], title: str) -> np.ndarray:
     slices = []
     for file in stack:
         try:
-            pixels = read_pixels(file.path)
+            pixels = read_pixels(file)
         except Exception as error:  # the decoders raise almost anything on garbage
             raise InputError(
                 f"{title} has a slice whose pixels cannot be read: {_named([file], stack)}.",

@@ -19,21 +19,13 @@ from ..engine.files import file_sha256
 from ..engine.image_headers import detached_voxels
 from ..engine.images import image_stem, image_suffix, read_image
 from .dicom_files import read_dicom_file
-from .dicom_series import DicomSeries, files_below, load_series, series_among
+from .dicom_series import DicomSeries, Skipped, files_below, load_series, series_among
 
 LONGEST_NAME_BYTES = 120
 SHOWN_REASONS = 3
 
 _RESERVED = re.compile(r"(?:con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])(?=\.|$)", re.IGNORECASE)
 _UNSAFE = re.compile(r"[^\w.\-]+")
-
-
-@dataclass(frozen=True)
-class Skipped:
-    """Something named or found that is no scan to segment, without its folder."""
-
-    label: str
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -114,7 +106,7 @@ def collect_inputs(paths: Sequence[str | os.PathLike]) -> tuple[list[InputCase],
     cases = _name_files(images.values())
     series, others = series_among(slices)
     cases += [InputCase(one.name, "dicom", one) for one in series]
-    skipped += [Skipped(other.label, other.reason) for other in others]
+    skipped += others
     if not cases:
         raise _nothing_found(skipped)
     return cases, skipped
