@@ -8,9 +8,10 @@ weights, which takes torch and seconds, makes the change and says on one line of
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from ..library.model_registry import ModelRegistry
+from ..library.model_version import ModelVersion
 from .protocol import encode_line, error_message
 
 ACTIVATE, ROLL_BACK, IMPORT = "activate", "roll-back", "import"
@@ -19,9 +20,13 @@ ACTIVATE, ROLL_BACK, IMPORT = "activate", "roll-back", "import"
 def main(words: Sequence[str]) -> None:
     folder, action, *subject = words
     registry = ModelRegistry(folder)
-    change = {ACTIVATE: registry.activate, ROLL_BACK: registry.roll_back, IMPORT: registry.import_file}[action]
+    changes: dict[str, Callable[..., ModelVersion]] = {
+        ACTIVATE: registry.activate,
+        ROLL_BACK: registry.roll_back,
+        IMPORT: registry.import_file,
+    }
     try:
-        message = {"event": "result", "version": change(*subject).name}
+        message = {"event": "result", "version": changes[action](*subject).name}
     except Exception as error:
         message = error_message(error, None)
     sys.stdout.write(encode_line(message))
