@@ -437,7 +437,7 @@ def test_about_a_third_of_the_patients_measure_and_each_always_does_the_same():
 
 def test_cases_of_a_replay_folder_rehearse_or_measure_forgetting_but_never_both(folders, tmp_path):
     replay = make_replay(tmp_path / "replay")
-    (replay / "index.csv").write_text("case,patient\nr20,A\nr21,A\n")
+    (replay / "index.csv").write_text("case,patient\nr20,A\nr21,A\nr22,\nr23,\nr24,\nr25,\n")
     version = quick_retrain(make_job(*folders, replay))
     rehearsed, measured = set(version.ledger["replay"]), set(version.ledger["forgetting"])
     assert rehearsed and measured and not rehearsed & measured
@@ -471,7 +471,7 @@ def test_a_replay_case_that_the_library_has_neither_rehearses_nor_measures(folde
 
 def test_another_scan_of_a_patient_whom_the_library_knows_by_name_does_not_rehearse(folders, tmp_path):
     replay = make_replay(tmp_path / "replay")
-    (replay / "index.csv").write_text("case,patient\nr20,patient 1\nr21,patient 1\n")
+    (replay / "index.csv").write_text("case,patient\nr20,patient 1\nr21,patient 1\nr22,\nr23,\nr24,\nr25,\n")
     run_folder = make_job(*folders, replay)
     found = split_replay(RetrainingJob.read(run_folder), run_folder, CaseLibrary(folders[0]))
     assert set(found.left_out) == replayed(folders, "r20", "r21")
