@@ -72,7 +72,7 @@ def test_real_series_equals_its_nifti_voxel_for_voxel(real_scans):
 def test_real_series_is_found_beside_other_files_and_named_by_a_hash(real_scans):
     found, skipped = series_among(files_below(real_scans / "prostatex")[0])
     assert [series.name for series in found] == ["case-aebcd4d389"]
-    assert found[0].label == "series 1 of 1 (19 images)"
+    assert len(found[0].files) == 19
     assert skipped == []
 
 
@@ -140,7 +140,6 @@ def test_tree_with_other_files_is_searched_and_series_told_apart(tmp_path):
     directory.file_meta.MediaStorageSOPClassUID = directory.SOPClassUID = pydicom.uid.MediaStorageDirectoryStorage
     directory.save_as(tmp_path / "dicomdir2")
     found, skipped = series_among(files_below(tmp_path)[0])
-    assert [series.label for series in found] == ["series 1 of 2 (12 images)", "series 2 of 2 (9 images)"]
     assert [load_series(series).GetSize()[2] for series in found] == [12, 9]
     assert len({series.name for series in found}) == 2
     assert skipped == []
@@ -390,7 +389,7 @@ def test_truncated_slice_is_named_wherever_it_lies(tmp_path, kept, number, compr
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * kept)])
     message = refusal(tmp_path)
-    assert f"has 1 file that cannot be read, truncated or damaged: slice {number + 1} (by instance number)" in message
+    assert f"has 1 slice that cannot be read, truncated or damaged: slice {number + 1} (by instance number)" in message
     assert capfd.readouterr() == ("", "")
 
 
@@ -487,14 +486,6 @@ def test_folder_without_dicom_and_missing_folder_hold_no_series(tmp_path):
 # ---- kinds of files
 
 
-def saved_again(path: Path, change) -> Path:
-    """The file as ``change`` leaves its data set."""
-    dataset = pydicom.dcmread(path)
-    change(dataset)
-    dataset.save_as(path)
-    return path
-
-
 def written_as(path: Path, uid: str) -> Path:
     """The same slice in another transfer syntax; samples of two bytes change their order with it."""
     dataset = pydicom.dcmread(path)
@@ -562,13 +553,12 @@ def test_names_in_any_character_set_are_read_and_not_told(tmp_path, charset, cap
 
 
 def test_private_elements_full_of_garbage_do_not_matter(tmp_path, capfd):
-    def change(dataset: pydicom.Dataset) -> None:
+    for path in write_series(tmp_path):
+        dataset = pydicom.dcmread(path)
         dataset.add_new(0x00190010, "LO", "SOMEBODY")
         dataset.add_new(0x00191001, "UN", bytes(range(256)))
         dataset.add_new(0x00291010, "OB", b"\xfe\xff\x00\xe0\xff\xff\xff\xff" * 40)
-
-    for path in write_series(tmp_path):
-        saved_again(path, change)
+        dataset.save_as(path)
     load_series(only_series(tmp_path))
     assert capfd.readouterr() == ("", "")
 
@@ -586,20 +576,10 @@ def test_slices_without_pixel_spacing_are_named_and_none_is_made_up(tmp_path):
     assert "has 1 slice without pixel spacing: slice 3 (by instance number)" in refusal(tmp_path)
 
 
-@pytest.mark.parametrize("groups", ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"))
-@pytest.mark.parametrize("degrees", (0, 90))
-def test_multi_frame_object_is_placed_by_its_functional_groups(tmp_path, groups, degrees):
-    def change(dataset: pydicom.Dataset) -> None:
-        dataset.pop("ImageOrientationPatient", None)
-        plane, group = pydicom.Dataset(), pydicom.Dataset()
-        plane.ImageOrientationPatient = list(tilted(degrees))
-        group.PlaneOrientationSequence = [plane]
-        setattr(dataset, groups, [group])
-
+def test_multi_frame_object_without_a_place_of_its_own_is_refused_for_what_it_is(tmp_path):
     path = write_slice(tmp_path / "frames", 0, voxels=np.stack([slice_voxels(number) for number in range(12)]))
-    saved_again(path, change)
-    words = refusal(tmp_path) if degrees == 0 else reason(tmp_path)
-    assert ("is an enhanced multi-frame object" if degrees == 0 else "not axial: slice normal 90 degrees") in words
+    set_element(path, (0x20, 0x37), None)
+    assert "is an enhanced multi-frame object" in refusal(tmp_path)
 
 
 def test_slices_are_sorted_by_place_whatever_their_numbers_and_names(tmp_path):

@@ -42,21 +42,20 @@ def preferred_volume() -> tuple[slicer.vtkMRMLScalarVolumeNode | None, str]:
         The node, ``None`` when the scene has no volume to segment, and a sentence or two that say why to look twice,
         empty when there is no reason to.
     """
-    kinds = {node: recognition_of(node) for node in _candidates()[::-1]}
-    shown = _shown_among(list(kinds))
-    order = (AXIAL_T2, UNNAMED)
-    likeliest = min(
-        kinds,
-        key=lambda node: (order.index(kinds[node].kind) if kinds[node].kind in order else 2, not kinds[node].says_t2),
-        default=None,
-    )
+    found = {node: recognition_of(node) for node in _candidates()[::-1]}
+
+    def likelihood(node: slicer.vtkMRMLScalarVolumeNode) -> tuple[bool, bool, bool]:
+        return found[node].kind == AXIAL_T2, found[node].kind == UNNAMED, found[node].says_t2
+
+    likeliest = max(found, key=likelihood, default=None)
+    shown = _shown_among(list(found))
     chosen = likeliest if shown is None else shown
     if chosen is None:
         return None, ""
-    doubt = _doubt(chosen, kinds[chosen])
+    doubt = _doubt(chosen, found[chosen])
     if not doubt:
         return chosen, ""
-    if kinds[likeliest].kind == AXIAL_T2:
+    if found[likeliest].kind == AXIAL_T2:
         advice = _("'{name}' is chosen instead; choose another volume if that is wrong.")
         return likeliest, f"{doubt} {advice.format(name=likeliest.GetName())}"
     return chosen, f"{doubt} {_look_twice()}"

@@ -37,7 +37,6 @@ _KEYWORDS = """
     SOPClassUID ImageType Modality SeriesDescription ScanningSequence SequenceName EchoTime EchoNumbers ProtocolName
     DiffusionBValue SeriesInstanceUID InstanceNumber ImagePositionPatient ImageOrientationPatient SamplesPerPixel
     PhotometricInterpretation NumberOfFrames Rows Columns PixelSpacing BitsAllocated
-    SharedFunctionalGroupsSequence PerFrameFunctionalGroupsSequence
 """
 _TAGS = [Tag(keyword) for keyword in _KEYWORDS.split()]
 
@@ -146,8 +145,6 @@ def _described(path: Path, header: Header, syntax: str, whole: bool) -> DicomFil
     sop_class = _text(header, "SOPClassUID")
     if not whole:  # a damaged slice still counts in its series, so that it is missed there and not passed over
         return DicomFile(path, series if sop_class in MR_CLASSES else "", instance=instance)
-    frames, enhanced = _frames(header), sop_class == uid.EnhancedMRImageStorage
-    plane = _first_frame(header) if enhanced or frames > 1 else header
     spacing = _numbers(header, "PixelSpacing", 2)
     return DicomFile(
         path=path,
@@ -159,28 +156,17 @@ def _described(path: Path, header: Header, syntax: str, whole: bool) -> DicomFil
         image_type=_text(header, "ImageType"),
         scanning_sequence=_text(header, "ScanningSequence"),
         photometric=_text(header, "PhotometricInterpretation"),
-        position=_numbers(plane, "ImagePositionPatient", 3),
-        orientation=_unit_axes(_numbers(plane, "ImageOrientationPatient", 6)),
+        position=_numbers(header, "ImagePositionPatient", 3),
+        orientation=_unit_axes(_numbers(header, "ImageOrientationPatient", 6)),
         size=(_integer(header, "Columns") or 0, _integer(header, "Rows") or 0),
         spacing=spacing[::-1] if spacing and min(spacing) > 0 else (),
         echo_time=_number(header, "EchoTime"),
         echo_number=_integer(header, "EchoNumbers"),
         b_value=_number(header, "DiffusionBValue"),
-        frames=frames,
-        enhanced=enhanced,
+        frames=_frames(header),
+        enhanced=sop_class == uid.EnhancedMRImageStorage,
         syntax=syntax,
     )
-
-
-def _first_frame(header: Header) -> Header:
-    """With position and orientation of a multi-frame object's first frame, which lie in its functional groups."""
-    place = dict(header)
-    for groups in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
-        for group in header.get(groups, [])[:1]:
-            for part in ("PlanePositionSequence", "PlaneOrientationSequence"):
-                for item in group.get(part) or ():
-                    place |= _values(item)
-    return place
 
 
 def _run_length_pixels(path: Path) -> np.ndarray:

@@ -27,6 +27,7 @@ MOST_SIDEWAYS_PIXELS = 0.5
 ORIENTATION_TOLERANCE = 1e-3
 ECHO_TOLERANCE = 0.02
 MOST_NUMBERS = 8
+UNCOMPRESSED = "Export it uncompressed (Explicit VR Little Endian)."
 
 
 @dataclass(frozen=True)
@@ -43,12 +44,10 @@ class DicomSeries:
 
     Attributes:
         name: ``case-`` and ten hexadecimal digits of the SHA-256 of its SeriesInstanceUID.
-        label: for instance ``series 3 of 12 (19 images)``.
         files: every file that belongs to it, those that cannot be read too.
     """
 
     name: str
-    label: str
     files: tuple[DicomFile, ...]
 
 
@@ -78,13 +77,11 @@ def series_among(paths: Iterable[Path]) -> tuple[list[DicomSeries], list[Skipped
     found: list[DicomSeries] = []
     skipped: list[Skipped] = []
     for number, (uid, files) in enumerate(groups.items(), start=1):
-        label = f"series {number} of {len(groups)} ({_count(len(files), 'image')})"
-        reason = _reason_to_skip(files)
-        if reason:
-            skipped.append(Skipped(label, reason))
+        if reason := _reason_to_skip(files):
+            skipped.append(Skipped(f"series {number} of {len(groups)} ({_count(len(files), 'image')})", reason))
         else:
             name = f"case-{hashlib.sha256(uid.encode('utf-8', 'surrogateescape')).hexdigest()[:10]}"
-            found.append(DicomSeries(name, label, tuple(files)))
+            found.append(DicomSeries(name, tuple(files)))
     if others:
         reason = "no image that can be read: a report, another object, or damaged"
         skipped.append(Skipped(_count(others, "DICOM file"), reason))
@@ -162,6 +159,8 @@ def _reason_to_skip(files: Sequence[DicomFile]) -> str:
 
 
 def _reason_not_axial(files: Sequence[DicomFile]) -> str:
+    if any(file.frames > 1 or file.enhanced for file in files):
+        return ""  # such an object is refused when it is loaded
     placed = [file for file in files if file.orientation]
     if not placed:
         return "its images have no position in the patient"
@@ -180,32 +179,22 @@ def _degrees_from_axial(file: DicomFile) -> float:
 
 def _check_files(files: Sequence[DicomFile], title: str) -> None:
     """Every file is one readable slice with its place in the patient."""
+    again = "Export the series again from the scanner or the archive."
     damaged = [file for file in files if not file.readable]
-    if damaged:
-        raise InputError(
-            f"{title} has {_count(len(damaged), 'file')} that cannot be read, truncated or damaged: "
-            f"{_named(damaged, files)}.",
-            "Send or copy the series again.",
-        )
+    _refuse(
+        damaged, files, f"{title} has {{count}} that cannot be read, truncated or damaged", "Send the series again."
+    )
     if any(file.frames > 1 or file.enhanced for file in files):
         raise InputError(
             f"{title} is an enhanced multi-frame object, which is not read here.",
             "Export it as a classic single-frame series, or load it in Slicer and save it as NRRD.",
         )
     unsupported = [file for file in files if not file.is_supported]
-    if unsupported:
-        raise InputError(
-            f"{title} is compressed in a way that cannot be read here: {_named(unsupported, files)}.",
-            "Export it uncompressed (Explicit VR Little Endian).",
-        )
+    _refuse(unsupported, files, f"{title} is compressed in a way that cannot be read here", UNCOMPRESSED)
     unplaced = [file for file in files if not (file.position and file.orientation)]
+    _refuse(unplaced, files, f"{title} has {{count}} without position or orientation", again)
     unmeasured = [file for file in files if not file.spacing]
-    for odd, words in ((unplaced, "position or orientation"), (unmeasured, "pixel spacing")):
-        if odd:
-            raise InputError(
-                f"{title} has {_count(len(odd), 'slice')} without {words}: {_named(odd, files)}.",
-                "Export the series again from the scanner or the archive.",
-            )
+    _refuse(unmeasured, files, f"{title} has {{count}} without pixel spacing", again)
 
 
 def _check_one_acquisition(files: Sequence[DicomFile], title: str) -> None:
@@ -229,17 +218,13 @@ def _check_one_grid(files: Sequence[DicomFile], title: str) -> None:
     resized = [file for file in files if file.size != sizes]
     pixels = np.array(_most_common(tuple(np.round(file.spacing, 4)) for file in files))
     rescaled = [file for file in files if np.abs(np.array(file.spacing) - pixels).max() > 1e-3 * pixels.max()]
-    for odd, words in (
-        (tilted, "another orientation"),
-        (resized, "another matrix size"),
-        (rescaled, "another pixel size"),
-    ):
-        if odd:
-            raise InputError(
-                f"{title} is mixed: {_count(len(odd), 'slice')} of {len(files)} with {words} than the others: "
-                f"{_named(odd, files)}.",
-                "Export the axial T2-weighted slices as a series of their own.",
-            )
+    for odd, what in ((tilted, "orientation"), (resized, "matrix size"), (rescaled, "pixel size")):
+        _refuse(
+            odd,
+            files,
+            f"{title} is mixed: {{count}} of {len(files)} with another {what} than the others",
+            "Export the axial T2-weighted slices as a series of their own.",
+        )
 
 
 def _slice_spacing(stack: Sequence[DicomFile], normal: np.ndarray, title: str) -> float:
@@ -288,7 +273,7 @@ def _voxels(stack: Sequence[DicomFile], title: str) -> np.ndarray:
         except Exception as error:  # the decoders raise almost anything on garbage
             raise InputError(
                 f"{title} has a slice whose pixels cannot be read: {_named([file], stack)}.",
-                "Send the series again, or export it uncompressed (Explicit VR Little Endian).",
+                f"Send the series again. {UNCOMPRESSED}",
             ) from error
         if pixels.size != file.size[0] * file.size[1]:
             raise InputError(
@@ -298,6 +283,12 @@ def _voxels(stack: Sequence[DicomFile], title: str) -> np.ndarray:
         slices.append(pixels.reshape(file.size[::-1]))
     kind = np.result_type(*slices)
     return np.stack(slices).astype(np.float32 if kind.kind == "f" else kind)
+
+
+def _refuse(odd: Sequence[DicomFile], files: Sequence[DicomFile], cause: str, next_step: str) -> None:
+    """Raise the cause, with the count and the numbers of the odd slices where there are any."""
+    if odd:
+        raise InputError(f"{cause.format(count=_count(len(odd), 'slice'))}: {_named(odd, files)}.", next_step)
 
 
 def _most_common(values: Iterable):

@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
-from typing import Literal
 
 import SimpleITK as sitk
 
@@ -34,11 +33,9 @@ class InputCase:
 
     Attributes:
         name: unique in the run and safe as a file name on every system.
-        kind: ``file`` or ``dicom``.
     """
 
     name: str
-    kind: Literal["file", "dicom"]
     source: Path | DicomSeries = field(repr=False)
 
     def load(self) -> sitk.Image:
@@ -105,7 +102,7 @@ def collect_inputs(paths: Sequence[str | os.PathLike]) -> tuple[list[InputCase],
                 images.setdefault(key, found)
     cases = _name_files(images.values())
     series, others = series_among(slices)
-    cases += [InputCase(one.name, "dicom", one) for one in series]
+    cases += [InputCase(one.name, one) for one in series]
     skipped += others
     if not cases:
         raise _nothing_found(skipped)
@@ -174,7 +171,7 @@ def _name_files(images: Iterable[_Found]) -> list[InputCase]:
             count += 1
             name = f"{stem}-{count}"
         taken.add(name.casefold())
-        cases.append(InputCase(name, "file", found.path))
+        cases.append(InputCase(name, found.path))
     return cases
 
 
