@@ -335,7 +335,7 @@ def test_a_known_scan_goes_over_to_another_patient_only_within_its_split(tmp_pat
 def test_cases_whose_patients_an_index_names_later_go_over_when_they_are_imported_again(tmp_path):
     source, library = write_images_and_labels(tmp_path / "source", "abcd"), CaseLibrary(tmp_path / "library")
     report = library.import_folder(source)
-    assert report.without_patient == ("a", "b", "c", "d") and "nobody names: 4;" in report.about_patients
+    assert report.without_patient == ("a", "b", "c", "d") and "whose 4 of these 4 scans are" in report.about_patients
     training = [stored.case.source_name for stored in report.stored if stored.case.split == TRAINING]
     names = dict.fromkeys("abcd", "") | dict.fromkeys(training, "P-7")
     (source / "index.csv").write_text("case;patient\n" + "".join(f"{case};{names[case]}\n" for case in names))

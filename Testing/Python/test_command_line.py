@@ -557,6 +557,28 @@ def test_evaluate_judges_a_model_on_a_data_set(run, dataset, tmp_path, small_mod
     assert (code, err) == (0, "") and "case0" in (tmp_path / "out" / "cases.csv").read_text() and "[1/2] case1" in out
 
 
+def test_evaluate_says_that_nobody_names_the_patients_and_takes_masks_as_slicer_saves_them(
+    run, dataset, tmp_path, small_model
+):
+    def evaluated() -> tuple[str, list[str]]:
+        code, out, err = run("evaluate", "--dataset", dataset, "--model", small_model, "--output", tmp_path / "out")
+        assert (code, err) == (0, "")
+        with open(tmp_path / "out" / "cases.csv", newline="") as file:
+            return out, [row["whole_dsc"] for row in csv.DictReader(file)]
+
+    out, dice = evaluated()
+    assert "Note: Nobody says whose 2 of these 2 scans are" in out and all(dice)
+    (dataset / "index.csv").write_text("Case;Patient\ncase0;P-1\ncase1;P-2\n")
+    for path in (dataset / "labels").iterdir():
+        mask = sitk.ReadImage(str(path))
+        shape = sitk.LabelShapeStatisticsImageFilter()
+        shape.Execute(mask > 0)
+        box = shape.GetBoundingBox(1)
+        sitk.WriteImage(sitk.RegionOfInterest(mask, box[3:], box[:3]), str(path))
+    assert evaluated()[1] == dice
+    assert "Nobody says" not in evaluated()[0]
+
+
 @pytest.mark.parametrize("words", [("--predictions", "missing", "--references", "missing"), ("--dataset", "missing")])
 def test_evaluate_names_a_missing_folder(run, tmp_path, small_model, words):
     words = [str(tmp_path / word) if word == "missing" else word for word in words]

@@ -124,10 +124,10 @@ def test_an_import_says_what_it_means_that_nobody_names_the_patients_and_joins_t
         for part, image in zip(("images", "labels"), numbered_scan(number), strict=True):
             sitk.WriteImage(image, str(folder / part / f"{folder.name}.nrrd"))
     assert main(["cases", "import", str(new[0])]) == 0
-    assert "nobody names: 1; each counts as a patient of its own" in capsys.readouterr().out
+    assert "Nobody says whose 1 of these 1 scans are: each counts as a patient of its own" in capsys.readouterr().out
     first = next(case for case in CaseLibrary(place / "Cases").cases() if case.source_name == "one")
     assert main(["cases", "import", str(new[1]), "--patient-of-case", str(first.number)]) == 0
-    assert "nobody names" not in capsys.readouterr().out
+    assert "Nobody says" not in capsys.readouterr().out
     second = next(case for case in CaseLibrary(place / "Cases").cases() if case.source_name == "two")
     assert (second.patient, second.split) == (first.patient, first.split)
     assert main(["cases", "import", str(new[1]), "--patient-of-case", "99"]) == 2

@@ -76,6 +76,16 @@ def read_index(folder: Path, cases: Collection[str]) -> dict[str, IndexRow]:
     return {case: rows[case] for case in cases if case in rows}
 
 
+def about_unknown_patients(unknown: int, scans: int) -> str:
+    """What it means that so many of the scans are of patients whom nobody names; "" for none."""
+    if not unknown:
+        return ""
+    return (
+        f"Nobody says whose {unknown} of these {scans} scans are: each counts as a patient of its own. "
+        f"Where several show one patient, name the patients in {INDEX} (columns case, patient)."
+    )
+
+
 def _table(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     """The names of the columns, then number and cells of each line that is not empty; all stripped."""
     try:

@@ -10,7 +10,7 @@ from pathlib import Path
 from ..engine.errors import DatasetError, StorageError
 from ..engine.files import write_aside
 from ..engine.images import image_stem, image_suffix
-from ..learning.case_index import INDEX
+from ..learning.case_index import INDEX, about_unknown_patients
 from ..learning.dataset import Case, indexed, read_dataset
 from .case_files import describe
 from .case_records import StoredCase
@@ -148,9 +148,4 @@ class ImportReport:
     @property
     def about_patients(self) -> str:
         """What it means that nobody says whose the new cases are; "" where it is said of all."""
-        if not self.without_patient:
-            return ""
-        return (
-            f"New cases of patients whom nobody names: {len(self.without_patient)}; each counts as a patient of its "
-            "own. If some show one patient, name the patients in index.csv (columns case, patient) and import again."
-        )
+        return about_unknown_patients(len(self.without_patient), sum(stored.is_new for stored in self.stored))

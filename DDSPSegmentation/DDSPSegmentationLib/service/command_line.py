@@ -9,6 +9,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .. import __version__
 from ..engine.errors import (
@@ -28,6 +29,9 @@ from .batch_record import error_text
 from .inputs import collect_inputs
 from .runner import InProcessRunner, require_torch
 from .seg_nrrd import MASK_SUFFIXES, write_mask
+
+if TYPE_CHECKING:
+    from ..learning.dataset import Case
 
 _KEPT_APART = "named with --apart"
 
@@ -140,12 +144,12 @@ def train(chosen: argparse.Namespace) -> int:
     from ..engine.model import load_network
     from ..engine.preprocessing import PreprocessingSettings
     from ..learning.calibration import calibrate_model
-    from ..learning.dataset import prepare_dataset, read_datasets, select_folds, split_folds
+    from ..learning.dataset import prepare_dataset, select_folds, split_folds
     from ..learning.plans import choose_plan
     from ..learning.training import CHECKPOINT_FILE, Trainer
     from ..learning.training_log import line_progress
 
-    cases = read_datasets(chosen.dataset)
+    cases = _read_cases(chosen.dataset)
     training, validation = select_folds(cases, split_folds(cases, chosen.dataset), chosen.fold)
     if not chosen.resume and (Path(chosen.output) / CHECKPOINT_FILE).exists():
         cause = f"Folder '{Path(chosen.output).name}' already holds a training run."
@@ -217,11 +221,11 @@ def evaluate(chosen: argparse.Namespace) -> int:
 def _evaluate_model(chosen: argparse.Namespace, apart: dict[str, str]):
     require_torch()
     from ..engine.model import load_network
-    from ..learning.dataset import read_datasets, select_folds, split_folds
+    from ..learning.dataset import select_folds, split_folds
     from ..learning.evaluation import evaluate_model
 
     model = resolve_model(chosen.model)
-    cases = read_datasets(chosen.dataset)
+    cases = _read_cases(chosen.dataset)
     if chosen.fold:
         cases = select_folds(cases, split_folds(cases, chosen.dataset), chosen.fold)[1]
     known = _seen_by(load_network(model)[1])
@@ -238,6 +242,18 @@ def _evaluate_model(chosen: argparse.Namespace, apart: dict[str, str]):
         say(f"[{round(fraction * len(cases))}/{len(cases)}] {name}")
 
     return evaluate_model(segment_scan, cases, chosen.output, progress, apart=apart)
+
+
+def _read_cases(folders: list[str]) -> list[Case]:
+    """The cases of data sets; said is what it means that nobody names the patients of some."""
+    from ..learning.case_index import about_unknown_patients
+    from ..learning.dataset import read_datasets
+
+    cases = read_datasets(folders)
+    note = about_unknown_patients(sum(not case.patient_is_known for case in cases), len(cases))
+    if note:
+        say(f"Note: {note}")
+    return cases
 
 
 def info(chosen: argparse.Namespace) -> int:
