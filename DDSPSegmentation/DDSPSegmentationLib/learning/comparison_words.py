@@ -60,9 +60,10 @@ def left_out_sentence(found: Mapping) -> str:
 
 def left_out_dice(found: Mapping) -> tuple[float, float] | None:
     """Mean Dice before and after of the patients that cross-validation left out, where it is known."""
-    before, after = found.get("dice_before"), found.get("dice_after")
-    known = all(isinstance(value, (int, float)) and math.isfinite(value) for value in (before, after))
-    return (float(before), float(after)) if known else None  # type: ignore[arg-type]
+    before, after = (found.get(name, math.nan) for name in ("dice_before", "dice_after"))
+    if not isinstance(before, (int, float)) or not isinstance(after, (int, float)):
+        return None
+    return (float(before), float(after)) if math.isfinite(before) and math.isfinite(after) else None
 
 
 def _hold_out(evidence: Evidence, judgment: Judgment) -> str:
