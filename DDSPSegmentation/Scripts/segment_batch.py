@@ -27,7 +27,7 @@ def makeSegmentCase(settings):
 
     from DDSPSegmentation import DDSPSegmentationLogic
     from DDSPSegmentationLib.scene.conversion import add_volume_node
-    from DDSPSegmentationLib.service.seg_nrrd import MASK_SUFFIXES, write_mask
+    from DDSPSegmentationLib.service.mask_files import MASK_SUFFIXES, write_mask
 
     logic = DDSPSegmentationLogic()
 

@@ -22,7 +22,7 @@ from DDSPSegmentationLib.library.folder_lock import LOCK_NAME, FolderLock, lock_
 from DDSPSegmentationLib.service.batch import BatchSettings, run_batch
 from DDSPSegmentationLib.service.batch_record import without_folders
 from DDSPSegmentationLib.service.inputs import Skipped
-from DDSPSegmentationLib.service.seg_nrrd import write_mask
+from DDSPSegmentationLib.service.mask_files import write_mask
 
 SETTINGS = BatchSettings(RunSettings(), ".seg.nrrd", "1", "0" * 64)
 

@@ -16,7 +16,7 @@ from DDSPSegmentationLib.engine.model import BUILTIN_MODEL as BUILTIN
 from DDSPSegmentationLib.engine.model import describe_model
 from DDSPSegmentationLib.library.model_registry import ModelRegistry
 from DDSPSegmentationLib.service.command_line import main
-from DDSPSegmentationLib.service.seg_nrrd import write_mask
+from DDSPSegmentationLib.service.mask_files import write_mask
 
 ROOT = Path(__file__).resolve().parents[2]
 MODULE = ROOT / "DDSPSegmentation"

@@ -167,16 +167,14 @@ def test_folding_twice_is_folding_once():
 @pytest.mark.parametrize(
     ("supervision", "fusion", "expected"),
     [
-        ((0.8, 0.15, 0.05), (1, 1, 1), 0.4),
-        ((0.8, 0.2, 0.0), (1, 1, 1), 0.15),  # stage 3 was never trained
-        ((0.8, 0.15, 0.05), (1, 0, 1), 0.5),
-        ((1.0, 0.0, 0.0), (1, 1, 1), 0.1),
+        ((0.8, 0.15, 0.05), (1, 1, 1), (True, True, True)),
+        ((0.8, 0.2, 0.0), (1, 1, 1), (True, True, False)),  # stage 3 was never trained
+        ((0.8, 0.15, 0.05), (1, 0, 1), (True, False, True)),
+        ((1.0, 0.0, 0.0), (1, 1, 1), (True, False, False)),
     ],
 )
-def test_fusion_averages_the_supervised_outputs(supervision, fusion, expected):
-    network = small_network(supervision=supervision, fusion=fusion)
-    outputs = tuple(torch.full((1, 1, 4, 4, 4), value) for value in (0.1, 0.2, 0.9))
-    torch.testing.assert_close(network.fuse(outputs), torch.full((1, 1, 4, 4, 4), expected))
+def test_only_supervised_outputs_are_fused(supervision, fusion, expected):
+    assert small_network(supervision=supervision, fusion=fusion).settings.fused == expected
 
 
 @pytest.mark.parametrize("settings", [{}, SMALL, {"block": "aspp", "fusion": (1, 0, 0)}])

@@ -97,23 +97,21 @@ def test_large_images_wait_in_their_files_until_they_are_asked_for(answer, tmp_p
     assert voxels(answer.mask).any() and answer.soft_dice is None and answer.seconds == {"Segmenting": 0.5}
     assert voxels(answer.probability).max() > 0.5
     assert answer.probability is answer.probability
-    answer.files.delete()
+    (tmp_path / "answer" / "uncertainty.mha").unlink()
     with pytest.raises(StorageError, match="'uncertainty.mha' is missing"):
         answer.uncertainty  # noqa: B018
     with pytest.raises(AttributeError):
         answer.nothing  # noqa: B018
 
 
-def test_files_go_with_the_answer_unless_they_are_kept(model, tmp_path):
+def test_the_files_go_with_the_answer(model, tmp_path):
     segmentation = InProcessRunner().segment(phantom()[0], RunSettings(device="cpu", model=model))
-    for kept in (False, True):
-        folder = tmp_path / f"answer {kept}"
-        folder.mkdir()
-        loaded = StoredSegmentation.load(save_segmentation(segmentation, folder), folder)
-        if kept:
-            loaded.files.keep()
-        del loaded
-        assert folder.exists() == kept
+    folder = tmp_path / "answer"
+    folder.mkdir()
+    loaded = StoredSegmentation.load(save_segmentation(segmentation, folder), folder)
+    assert folder.exists()
+    del loaded
+    assert not folder.exists()
 
 
 @pytest.mark.parametrize("change", [{"mask": None}, {"mask": 3}, {"measurements": {"volume": 3}}])

@@ -136,8 +136,8 @@ def test_nothing_happens_without_views(monkeypatch):
         show_volume(volume)
         jump_to_slice(volume, gland_voxels(), 5)
         overlay.show(doubt, 0.5)
-        assert not overlay.isShown()
-        overlay.setOpacity(0.3)
+        assert not overlay.is_shown()
+        overlay.set_opacity(0.3)
         overlay.hide()
         overlay.forget()
 
@@ -149,7 +149,7 @@ def test_nothing_happens_in_a_layout_without_slice_views(layout):
     jump_to_slice(volume, None, 5)
     overlay = UncertaintyOverlay()
     overlay.show(doubt_volume(volume), 0.5)
-    assert not overlay.isShown()
+    assert not overlay.is_shown()
 
 
 # ---- the volume
@@ -241,7 +241,7 @@ def test_doubt_is_laid_over_every_view_in_fixed_colors(layout, legends):
     doubt = doubt_volume(new_volume())
     overlay = UncertaintyOverlay()
     overlay.show(doubt, 0.4)
-    assert overlay.isShown()
+    assert overlay.is_shown()
     for composite in layout.composites:
         assert composite.GetForegroundVolumeID() == doubt.GetID()
         assert composite.GetForegroundOpacity() == pytest.approx(0.4)
@@ -251,7 +251,7 @@ def test_doubt_is_laid_over_every_view_in_fixed_colors(layout, legends):
     assert not display.GetAutoWindowLevel()
     assert display.GetApplyThreshold() and not display.GetAutoThreshold()
     assert display.GetLowerThreshold() == pytest.approx(0.1) and display.GetUpperThreshold() > 1
-    overlay.setOpacity(0.7)
+    overlay.set_opacity(0.7)
     assert layout.composites[1].GetForegroundOpacity() == pytest.approx(0.7)
 
 
@@ -273,7 +273,7 @@ def test_hiding_restores_what_each_view_had(layout, legends):
     overlay.show(doubt_volume(volume), 0.4)
     overlay.show(doubt_volume(volume, "Another"), 0.5)
     overlay.hide()
-    assert not overlay.isShown()
+    assert not overlay.is_shown()
     assert (red.GetForegroundVolumeID(), red.GetForegroundOpacity()) == (other.GetID(), 0.6)
     assert (green.GetForegroundVolumeID(), green.GetForegroundOpacity()) == (None, 0.25)
     assert yellow.GetForegroundVolumeID() is None
@@ -290,7 +290,7 @@ def test_foreground_that_the_user_chose_meanwhile_stays(layout):
     overlay.show(doubt, 0.4)
     red.SetForegroundVolumeID(other.GetID())
     red.SetForegroundOpacity(0.9)
-    overlay.setOpacity(0.2)
+    overlay.set_opacity(0.2)
     overlay.show(doubt, 0.3)
     assert red.GetForegroundVolumeID() == other.GetID()
     assert green.GetForegroundOpacity() == pytest.approx(0.3)
@@ -330,13 +330,13 @@ def test_deleted_doubt_volume_gives_the_foreground_back(layout, legends):
     overlay = UncertaintyOverlay()
     overlay.show(doubt, 0.4)
     slicer.mrmlScene.RemoveNode(doubt)
-    assert not overlay.isShown()
-    overlay.setOpacity(0.5)
+    assert not overlay.is_shown()
+    overlay.set_opacity(0.5)
     overlay.hide()
     assert layout.composites[0].GetForegroundVolumeID() == other.GetID()
     again = doubt_volume(other)
     overlay.show(again, 0.4)
-    assert overlay.isShown() and layout.composites[0].GetForegroundVolumeID() == again.GetID()
+    assert overlay.is_shown() and layout.composites[0].GetForegroundVolumeID() == again.GetID()
 
 
 @pytest.mark.parametrize("end", [UncertaintyOverlay.hide, UncertaintyOverlay.forget])
@@ -345,10 +345,10 @@ def test_closed_scene_leaves_no_state(layout, legends, end):
     overlay.show(doubt_volume(new_volume()), 0.4)
     slicer.mrmlScene.Clear(0)
     end(overlay)
-    assert not overlay.isShown()
+    assert not overlay.is_shown()
     bystander = new_volume("Bystander")
     layout.composites[0].SetForegroundVolumeID(bystander.GetID())
-    overlay.setOpacity(0.9)
+    overlay.set_opacity(0.9)
     overlay.hide()
     assert layout.composites[0].GetForegroundVolumeID() == bystander.GetID()
     assert layout.composites[0].GetForegroundOpacity() != pytest.approx(0.9)

@@ -197,11 +197,6 @@ class DDSPConvNet(nn.Module):
         main = torch.sigmoid(self.head1(self.decoder1(joined1)).float())
         return main, _probability(self.head2(joined2), size), _probability(self.head3(bottom), size)
 
-    def fuse(self, outputs: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-        """Mean of the outputs that were supervised and are fused."""
-        used = [output for output, use in zip(outputs, self.settings.fused, strict=True) if use]
-        return torch.stack(used).mean(dim=0)
-
     def fold_batch_norm(self) -> DDSPConvNet:
         """Merge every batch norm into its convolution; call in float32, in eval mode, before casting."""
         for module in self.modules():

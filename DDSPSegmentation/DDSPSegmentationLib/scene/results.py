@@ -12,7 +12,7 @@ from slicer.i18n import tr as _
 
 from ..engine.errors import InputError
 from ..engine.segmentation import Segmentation
-from ..service.seg_nrrd import SEGMENT_COLOR, SEGMENT_NAME, TERMINOLOGY
+from ..service.mask_files import SEGMENT_COLOR, SEGMENT_NAME, TERMINOLOGY
 from .conversion import write_segment
 from .result_nodes import (
     SEGMENTATION_ROLE,

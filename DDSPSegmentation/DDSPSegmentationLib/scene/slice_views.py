@@ -129,10 +129,10 @@ class UncertaintyOverlay:
         # Keyed by the composite node itself: an ID may be another node's after the scene was closed.
         self._displaced: dict = {}
 
-    def isShown(self) -> bool:
+    def is_shown(self) -> bool:
         return bool(self._displaced) and _in_scene(self._volume_node)
 
-    def show(self, uncertaintyVolumeNode: slicer.vtkMRMLScalarVolumeNode, opacity: float) -> None:
+    def show(self, volume_node: slicer.vtkMRMLScalarVolumeNode, opacity: float) -> None:
         """Lay a volume of doubt in [0, 1] over the views.
 
         Called again it takes in the views that came since and leaves those in which the user chose another foreground.
@@ -140,22 +140,22 @@ class UncertaintyOverlay:
         logics = _slice_logics()
         if not logics:
             return
-        if uncertaintyVolumeNode is not self._volume_node:
+        if volume_node is not self._volume_node:
             self._hide_legend()
             kept = {composite: layer for composite, layer in self._displaced.items() if self._is_ours(composite)}
-            self._volume_node, self._displaced = uncertaintyVolumeNode, kept
+            self._volume_node, self._displaced = volume_node, kept
             for composite in kept:
-                composite.SetForegroundVolumeID(uncertaintyVolumeNode.GetID())
-        _color(uncertaintyVolumeNode)
+                composite.SetForegroundVolumeID(volume_node.GetID())
+        _color(volume_node)
         for logic in logics:
             composite = logic.GetSliceCompositeNode()
             if composite not in self._displaced:
                 self._displaced[composite] = self._layer_of(composite)
-                composite.SetForegroundVolumeID(uncertaintyVolumeNode.GetID())
-        self.setOpacity(opacity)
+                composite.SetForegroundVolumeID(volume_node.GetID())
+        self.set_opacity(opacity)
         self._show_legend()
 
-    def setOpacity(self, opacity: float) -> None:
+    def set_opacity(self, opacity: float) -> None:
         """0 to see the scan alone, 1 to see the doubt alone; views with a foreground of the user's are left."""
         for composite in self._displaced:
             if self._is_ours(composite):

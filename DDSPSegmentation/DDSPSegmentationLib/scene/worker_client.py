@@ -39,7 +39,7 @@ class _Request:
     onResult: OnResult
     onError: OnError
 
-    def remove_files(self) -> None:
+    def removeFiles(self) -> None:
         with suppress(OSError):
             self.scan.unlink()
         shutil.rmtree(self.output, ignore_errors=True)
@@ -55,8 +55,8 @@ class WorkerClient:
     Args:
         folder: for scans, answers and worker.log; made when it is missing. Whoever made it deletes it.
         command: program and arguments of the worker; found by itself when None.
-        idle_seconds: without a request for so long the worker ends, to give its memory back.
-        hello_seconds: a worker that says nothing for so long is given up.
+        idleSeconds: without a request for so long the worker ends, to give its memory back.
+        helloSeconds: a worker that says nothing for so long is given up.
 
     Attributes:
         onStateChanged: called without arguments after each change of ``state``, when it is not None.
@@ -67,23 +67,22 @@ class WorkerClient:
         self,
         folder: Path | str,
         command: list[str] | None = None,
-        idle_seconds: float = 600.0,
-        hello_seconds: float = 120.0,
+        idleSeconds: float = 600.0,
+        helloSeconds: float = 120.0,
     ):
         self._folder = Path(folder)
         self._command = command
-        self._idle_seconds, self._hello_seconds = idle_seconds, hello_seconds
+        self._idleSeconds, self._helloSeconds = idleSeconds, helloSeconds
         self.onStateChanged: Callable[[], None] | None = None
         self.logPath = self._folder / "worker.log"
         self._log = RotatingLog(self.logPath)
         self._worker: WorkerProcess | None = None
         self._ending: dict[WorkerProcess, _Request | None] = {}
         self._hello: dict | None = None
-        self._startError: DDSPSegmentationError | None = None
         self._request: _Request | None = None
         self._deliveries: list[Callable[[], None]] = []
-        self._timer = _single_shot(self._on_timeout)
-        self._delivery_timer = _single_shot(self._deliver_next)
+        self._timer = _single_shot(self._onTimeout)
+        self._deliveryTimer = _single_shot(self._deliverNext)
         self._toldState = "off"
 
     @property
@@ -101,17 +100,12 @@ class WorkerClient:
         return self._hello
 
     @property
-    def startError(self) -> DDSPSegmentationError | None:
-        """Why the last start failed; None once a worker said hello."""
-        return self._startError
-
-    @property
     def processId(self) -> int | None:
         """Of the worker once it said hello, before that of its launcher; None when none runs."""
         return self._worker.processId if self._worker is not None else None
 
     def start(self) -> None:
-        """Start the worker in the background when none runs; a failure is in ``startError``."""
+        """Start the worker in the background when none runs; a failure is told to the next request, and in the log."""
         if self._worker is not None:
             return
         try:
@@ -119,16 +113,16 @@ class WorkerClient:
                 self._command or worker_command(),
                 self._folder,
                 self._log,
-                self._on_message,
-                self._on_worker_end,
-                self._on_worker_gone,
+                self._onMessage,
+                self._onWorkerEnd,
+                self._onWorkerGone,
                 self._later,
             )
-            self._wait_at_most(self._hello_seconds)
+            self._waitAtMost(self._helloSeconds)
             self._worker.start()
         except DDSPSegmentationError as error:
-            self._on_worker_end(error)
-        self._tell_state()
+            self._onWorkerEnd(error)
+        self._tellState()
 
     def submit(
         self,
@@ -155,30 +149,30 @@ class WorkerClient:
         """
         if self._request is not None:
             raise WorkerError(_("Another segmentation is under way."), _("Wait until it is done, or cancel it."))
-        request_id = secrets.token_hex(8)
-        scan, output = self._folder / f"{request_id}.mha", self._folder / request_id
-        line = encode_line(segment_request(request_id, scan, output, settings, name))
-        request = _Request(request_id, scan, output, line, onProgress, onResult, onError)
+        requestId = secrets.token_hex(8)
+        scan, output = self._folder / f"{requestId}.mha", self._folder / requestId
+        line = encode_line(segment_request(requestId, scan, output, settings, name))
+        request = _Request(requestId, scan, output, line, onProgress, onResult, onError)
         try:
             make_folder(self._folder)
             write_temporary(image, scan)
         except DDSPSegmentationError:
-            request.remove_files()
+            request.removeFiles()
             raise
         self._request = request
         if self._hello is not None:
             self._send()
         else:
-            self._later(lambda: self._tell_starting(request))
+            self._later(lambda: self._tellStarting(request))
             self.start()
-        return request_id
+        return requestId
 
     def cancel(self) -> None:
         """End the worker, and with it the request under way, which gets ``Canceled``; another worker starts."""
         if self._request is None:
             return
-        self._end_worker()
-        self._answer_error(Canceled())
+        self._endWorker()
+        self._answerError(Canceled())
         self.start()
 
     def stop(self, wait: bool = False) -> None:
@@ -187,14 +181,14 @@ class WorkerClient:
         Args:
             wait: until the process is gone and everybody was told, a second at most; no callback comes afterwards.
         """
-        self._end_worker()
-        self._answer_error(Canceled())
-        self._tell_state()
+        self._endWorker()
+        self._answerError(Canceled())
+        self._tellState()
         if wait:
             for worker in list(self._ending):
                 worker.waitForEnd(_END_MS)
             for _number in range(len(self._deliveries)):
-                self._deliver_next()
+                self._deliverNext()
 
     def segment(
         self,
@@ -235,29 +229,29 @@ class WorkerClient:
         return outcomes[0]
 
     def _send(self) -> None:
-        self._wait_at_most(None)
+        self._waitAtMost(None)
         self._worker.send(self._request.line)
-        self._tell_state()
+        self._tellState()
 
-    def _on_message(self, message: dict) -> None:
+    def _onMessage(self, message: dict) -> None:
         event = message.get("event")
         if self._hello is None:
-            self._on_first_message(event, message)
+            self._onFirstMessage(event, message)
         elif event == "log":
             self._log.write(f"{message.get('text')}\n".encode())
         elif self._request is None or message.get("id") != self._request.id:
-            self._on_worker_end(error_of(message) if event == "error" and message.get("id") is None else garbled())
+            self._onWorkerEnd(error_of(message) if event == "error" and message.get("id") is None else garbled())
         elif event == "progress":
-            self._on_progress(message)
+            self._onProgress(message)
         elif event == "result":
-            self._on_result(message)
+            self._onResult(message)
         elif event == "error":
-            self._answer_error(error_of(message))
+            self._answerError(error_of(message))
             self._rest()
         else:
-            self._on_worker_end(garbled())
+            self._onWorkerEnd(garbled())
 
-    def _on_first_message(self, event: str, message: dict) -> None:
+    def _onFirstMessage(self, event: str, message: dict) -> None:
         try:
             if event == "error":
                 raise error_of(message)
@@ -265,30 +259,30 @@ class WorkerClient:
                 raise garbled()
             check_hello(message)
         except DDSPSegmentationError as error:
-            self._on_worker_end(error)
+            self._onWorkerEnd(error)
             return
-        self._hello, self._startError = message, None
+        self._hello = message
         self._worker.workerPid = message["pid"]
         if self._request is not None:
             self._send()
         else:
             self._rest()
 
-    def _on_progress(self, message: dict) -> None:
+    def _onProgress(self, message: dict) -> None:
         phase, fraction = message.get("phase"), message.get("fraction")
         if not isinstance(phase, str) or not isinstance(fraction, (int, float)):
-            self._on_worker_end(garbled())
+            self._onWorkerEnd(garbled())
         elif self._request.onProgress is not None:
             self._request.onProgress(phase, float(fraction))
 
-    def _on_result(self, message: dict) -> None:
+    def _onResult(self, message: dict) -> None:
         request = self._request
         try:
             segmentation = StoredSegmentation.load(message.get("segmentation"), request.output)
         except WorkerError as error:
-            self._on_worker_end(error)
+            self._onWorkerEnd(error)
         except StorageError as error:
-            self._answer_error(error)
+            self._answerError(error)
             self._rest()
         else:
             self._request = None
@@ -297,60 +291,58 @@ class WorkerClient:
             self._later(lambda: request.onResult(segmentation))
             self._rest()
 
-    def _on_worker_end(self, error: DDSPSegmentationError) -> None:
+    def _onWorkerEnd(self, error: DDSPSegmentationError) -> None:
         """The worker ended, never started, or is not to be trusted any more."""
-        if self._hello is None:
-            self._startError = error
-        self._end_worker()
-        self._answer_error(error)
-        self._tell_state()
+        self._endWorker()
+        self._answerError(error)
+        self._tellState()
 
-    def _on_worker_gone(self, worker: WorkerProcess) -> None:
+    def _onWorkerGone(self, worker: WorkerProcess) -> None:
         request = self._ending.pop(worker, None)
         if request is not None:
-            request.remove_files()  # again: it may have been writing to the last
+            request.removeFiles()  # again: it may have been writing to the last
 
-    def _end_worker(self) -> None:
+    def _endWorker(self) -> None:
         worker, self._worker, self._hello = self._worker, None, None
-        self._wait_at_most(None)
+        self._waitAtMost(None)
         if worker is not None:
             self._ending[worker] = self._request
             worker.kill()
 
-    def _answer_error(self, error: DDSPSegmentationError) -> None:
+    def _answerError(self, error: DDSPSegmentationError) -> None:
         request, self._request = self._request, None
         if request is not None:
-            request.remove_files()
+            request.removeFiles()
             self._later(lambda: request.onError(error))
 
     def _rest(self) -> None:
-        self._wait_at_most(self._idle_seconds)
-        self._tell_state()
+        self._waitAtMost(self._idleSeconds)
+        self._tellState()
 
-    def _tell_starting(self, request: _Request) -> None:
+    def _tellStarting(self, request: _Request) -> None:
         if request is self._request and self._hello is None and request.onProgress is not None:
             request.onProgress(_("Starting engine"), 0.0)
 
-    def _tell_state(self) -> None:
+    def _tellState(self) -> None:
         if self.state != self._toldState:
             self._toldState = self.state
             if self.onStateChanged is not None:
                 self.onStateChanged()
 
-    def _wait_at_most(self, seconds: float | None) -> None:
+    def _waitAtMost(self, seconds: float | None) -> None:
         """For hello, or for the next request; None ends the waiting."""
         self._timer.stop()
         if seconds is not None:
             self._timer.start(int(seconds * 1000))
 
-    def _on_timeout(self) -> None:
+    def _onTimeout(self) -> None:
         if self.state == "ready":
             self.stop()
         elif self.state == "starting":
             cause = _("The engine did not start within {seconds} seconds.")
-            self._on_worker_end(
+            self._onWorkerEnd(
                 WorkerError(
-                    cause.format(seconds=f"{self._hello_seconds:g}"),
+                    cause.format(seconds=f"{self._helloSeconds:g}"),
                     _("Try again; press Show Log under Advanced to see what it is waiting for."),
                 )
             )
@@ -358,13 +350,13 @@ class WorkerClient:
     def _later(self, tell: Callable[[], None]) -> None:
         """Call from the event loop: never from inside ``submit`` or a signal of the process."""
         self._deliveries.append(tell)
-        self._delivery_timer.start(0)
+        self._deliveryTimer.start(0)
 
-    def _deliver_next(self) -> None:
+    def _deliverNext(self) -> None:
         if self._deliveries:
             tell = self._deliveries.pop(0)
             if self._deliveries:
-                self._delivery_timer.start(0)
+                self._deliveryTimer.start(0)
             tell()
 
 

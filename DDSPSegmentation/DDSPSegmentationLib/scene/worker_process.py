@@ -69,7 +69,7 @@ class WorkerProcess:
         self._buffer = b""
         self._started = False
         self._silent = False
-        self._signals_under_way = 0
+        self._signalsUnderWay = 0
         self.workerPid: int | None = None
 
     def start(self) -> None:
@@ -86,11 +86,11 @@ class WorkerProcess:
         self._process.setProcessEnvironment(_environment())
         self._process.setWorkingDirectory(str(self._folder))
         self._slots = {
-            "started()": self._counted(self._on_started),
-            "readyReadStandardOutput()": self._counted(self._on_output),
-            "readyReadStandardError()": self._counted(self._on_printed),
-            "finished(int,QProcess::ExitStatus)": self._counted(self._on_finished),
-            "errorOccurred(QProcess::ProcessError)": self._counted(self._on_error),
+            "started()": self._counted(self._onStarted),
+            "readyReadStandardOutput()": self._counted(self._onOutput),
+            "readyReadStandardError()": self._counted(self._onPrinted),
+            "finished(int,QProcess::ExitStatus)": self._counted(self._onFinished),
+            "errorOccurred(QProcess::ProcessError)": self._counted(self._onError),
         }
         for name, slot in self._slots.items():
             self._process.connect(name, slot)
@@ -132,18 +132,18 @@ class WorkerProcess:
         """The process object may not go while one of its signals is under way."""
 
         def receive(*values) -> None:
-            self._signals_under_way += 1
+            self._signalsUnderWay += 1
             try:
                 slot(*values)
             finally:
-                self._signals_under_way -= 1
+                self._signalsUnderWay -= 1
 
         return receive
 
-    def _on_started(self) -> None:
+    def _onStarted(self) -> None:
         self._started = True
 
-    def _on_output(self) -> None:
+    def _onOutput(self) -> None:
         self._buffer += self._process.readAllStandardOutput().data()
         while not self._silent and b"\n" in self._buffer:
             line, _newline, self._buffer = self._buffer.partition(b"\n")
@@ -156,19 +156,19 @@ class WorkerProcess:
         if len(self._buffer) > LONGEST_LINE:
             self._fail(garbled())
 
-    def _on_printed(self) -> None:
+    def _onPrinted(self) -> None:
         self._log.write(self._process.readAllStandardError().data())
 
-    def _on_finished(self, code: int, status) -> None:
+    def _onFinished(self, code: int, status) -> None:
         import qt
 
-        self._on_output()
-        self._on_printed()
+        self._onOutput()
+        self._onPrinted()
         crashed = status == qt.QProcess.CrashExit
         self._fail(_error_at_end(int(code), crashed, self.workerPid is not None))
         self._later(self._drop)
 
-    def _on_error(self, kind) -> None:
+    def _onError(self, kind) -> None:
         import qt
 
         if not self._started:
@@ -194,7 +194,7 @@ class WorkerProcess:
         """Let go of the process object, which must outlive its own signals."""
         if self._process is None:
             return
-        if self._signals_under_way:
+        if self._signalsUnderWay:
             self._later(self._drop)
             return
         process, self._process = self._process, None

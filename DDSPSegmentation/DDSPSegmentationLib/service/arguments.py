@@ -7,7 +7,7 @@ from typing import NoReturn
 
 from .. import __version__
 from ..engine.run_settings import BIAS_FIELD_MODES, DEVICES, MODES
-from .seg_nrrd import MASK_SUFFIXES
+from .mask_files import MASK_SUFFIXES
 
 PLANS = ("improved", "paper")
 

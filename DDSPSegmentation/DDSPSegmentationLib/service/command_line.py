@@ -27,8 +27,8 @@ from .arguments import command_parser
 from .batch import EXIT_SOME_FAILED, EXIT_TORCH_MISSING, EXIT_USAGE, BatchSettings, SegmentCase, run_batch
 from .batch_record import error_text
 from .inputs import collect_inputs
+from .mask_files import MASK_SUFFIXES, write_mask
 from .runner import InProcessRunner, require_torch
-from .seg_nrrd import MASK_SUFFIXES, write_mask
 
 if TYPE_CHECKING:
     from ..learning.dataset import Case

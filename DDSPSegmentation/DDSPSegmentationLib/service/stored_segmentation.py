@@ -77,34 +77,12 @@ def save_segmentation(segmentation: Segmentation, folder: Path) -> dict:
     return message
 
 
-class StoredFiles:
-    """The folder that holds an answer's images; it is deleted with the answer, or when Python ends.
-
-    Attributes:
-        folder: with ``mask.mha``, ``probability.mha`` and ``uncertainty.mha``.
-    """
-
-    def __init__(self, folder: Path):
-        self.folder = folder
-        self._deletion = weakref.finalize(self, shutil.rmtree, str(folder), ignore_errors=True)
-
-    def keep(self) -> None:
-        """Leave the folder on the disk; from now on it is the caller's."""
-        self._deletion.detach()
-
-    def delete(self) -> None:
-        """Delete the folder now; images that were not read yet cannot be read any more."""
-        self._deletion()
-
-
 class StoredSegmentation(Segmentation):
     """A Segmentation that reads its probability and uncertainty from their files when they are first asked for.
 
-    Attributes:
-        files: the folder behind it, to keep or to delete.
+    Its folder is deleted with it, or when Python ends.
     """
 
-    files: StoredFiles
     _waiting: dict[str, Path]
 
     @classmethod
@@ -116,7 +94,7 @@ class StoredSegmentation(Segmentation):
             StorageError: the mask's file cannot be read.
         """
         segmentation = cls.__new__(cls)
-        segmentation.files = StoredFiles(folder)
+        weakref.finalize(segmentation, shutil.rmtree, str(folder), ignore_errors=True)
         segmentation._waiting = {}
         hints = typing.get_type_hints(Segmentation)
         try:

@@ -14,6 +14,7 @@ from ...library.model_registry import ModelRegistry
 from ..case_exchange import case_number, cases_until_retraining, store_result, take_back
 from ..dicom_tags import database_trouble, patient_key_of
 from ..result_nodes import case_note_of, case_of, differs_from_case, set_case_note
+from .guard import WENT_WRONG
 
 
 @dataclass
@@ -120,10 +121,10 @@ class AcceptSection:
 
     def _do(self, action: Callable[[], str]) -> None:
         """Do something to the library and say how it went, in the status line and beside the button."""
-        said = []
-        if self._guard(lambda: said.append(action())):
+        said = self._guard(action)
+        if said is not WENT_WRONG:
             self._onChanged()
-            self._say(said[0])
+            self._say(said)
         self._said = self.ui.statusLabel.text
         self.offerPatients()
         self.refresh()

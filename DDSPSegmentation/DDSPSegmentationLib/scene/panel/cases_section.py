@@ -14,6 +14,7 @@ from ...library.model_registry import ModelRegistry
 from ..case_exchange import case_number, cases_to_accept_next, reopen, results_that_are
 from ..result_nodes import forget_case
 from ..settings import write_setting
+from .guard import WENT_WRONG
 
 REASONS_SHOWN = 5
 NEXT_CASES_SHOWN = 5
@@ -80,7 +81,7 @@ class CasesSection:
             self._trashed = library.trashed()
             problems.extend(library.problems())
 
-        self._isRead = self._guard(read)
+        self._isRead = self._guard(read) is not WENT_WRONG
         self._said = "" if self._isRead else self.ui.statusLabel.text
         self._problems = problems
         self._fill()
@@ -191,11 +192,11 @@ class CasesSection:
 
     def _do(self, action: Callable[[], str]) -> None:
         """Do something to the library and say what it said; the table follows whether it went well or not."""
-        said = []
-        if not self._guard(lambda: said.append(action())):
-            said.append(self.ui.statusLabel.text)
+        said = self._guard(action)
+        if said is WENT_WRONG:
+            said = self.ui.statusLabel.text
         self._onChanged()
-        self._tell(said[0])
+        self._tell(said)
 
     def _tell(self, text: str) -> None:
         """Say something in the status line, and here: the line may be out of sight."""
@@ -207,8 +208,8 @@ class CasesSection:
         chosen = self._chosen()
         if len(chosen) != 1:
             return
-        opened = []
-        if self._guard(lambda: opened.extend(reopen(self._library().case(chosen[0])))):
+        opened = self._guard(lambda: reopen(self._library().case(chosen[0])))
+        if opened is not WENT_WRONG:
             self._onReopened(*opened)
             words = _("Case {number} is open. Fix it under Correct, then press Accept to store it again.")
             self._tell(words.format(number=case_number(chosen[0])))
@@ -280,15 +281,15 @@ class CasesSection:
         text, self._busyButton, self._isCanceled = button.text, button, False
         button.text = _("Cancel")
         self._refreshButtons()
-        said = []
-        wentWell = self._guard(lambda: said.append(action(folder)))
+        said = self._guard(lambda: action(folder))
         if self._isOver:
             return
         self._busyButton, button.text = None, text
-        if self._isCanceled and not wentWell:
-            said.append(_("Canceled; the cases that were copied until then stay."))
+        if said is WENT_WRONG:
+            canceled = _("Canceled; the cases that were copied until then stay.")
+            said = canceled if self._isCanceled else self.ui.statusLabel.text
         self._onChanged()
-        self._tell(said[0] if said else self.ui.statusLabel.text)
+        self._tell(said)
 
     def _showProgress(self, index: int, count: int, name: str) -> None:
         self._tell(_("Case {number} of {count}: {name}").format(number=index + 1, count=count, name=name))

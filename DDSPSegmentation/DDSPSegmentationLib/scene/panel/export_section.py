@@ -11,6 +11,7 @@ from slicer.i18n import tr as _
 
 from .. import export
 from ..result_nodes import own_segment_id
+from .guard import WENT_WRONG
 
 
 class ExportSection:
@@ -75,12 +76,15 @@ class ExportSection:
     def _onFile(self, number: int, checked: bool = False) -> None:
         _button, suffix, kind, write = self._formats[number]
         path = self.askForFile(suffix, kind)
-        if path and self._guard(lambda: write(path)):
+        if path and self._guard(lambda: write(path)) is not WENT_WRONG:
             self._say(_("Written: {path}").format(path=path))
 
     def _onDicomSeg(self, checked: bool = False) -> None:
         folder = self.askForFolder()
-        if folder and self._guard(lambda: export.export_dicom_seg(self._node, self._volumeNode, folder)):
+        if not folder:
+            return
+        written = self._guard(lambda: export.export_dicom_seg(self._node, self._volumeNode, folder))
+        if written is not WENT_WRONG:
             self._say(_("DICOM segmentation written into {folder}").format(folder=folder))
 
     def _writeSegNrrd(self, path: str) -> None:

@@ -14,6 +14,7 @@ from ...engine.errors import DDSPSegmentationError
 from ...library.model_registry import ModelRegistry, ModelVersion
 from ...service.model_process import ACTIVATE, IMPORT, ROLL_BACK
 from ..model_process import ModelProcess
+from .guard import WENT_WRONG
 
 REPORT = "comparison.html"
 SUFFIX = ".zip"
@@ -239,7 +240,7 @@ class ModelsSection:
                 lambda error: end(lambda: self._say(str(error))),
             )
 
-        if self._guard(begin):
+        if self._guard(begin) is not WENT_WRONG:
             self._say(_("Trying the weights; you can go on working."))
         self._refreshButtons()
 
@@ -261,7 +262,7 @@ class ModelsSection:
         self._say(_("Answer the question above."))
 
     def _delete(self, version: ModelVersion) -> None:
-        if self._guard(lambda: self._registry().delete(version.name)):
+        if self._guard(lambda: self._registry().delete(version.name)) is not WENT_WRONG:
             self.refresh()
             self._select(self._active)
             self._say(_("{name} was deleted.").format(name=version.name))
@@ -285,7 +286,7 @@ class ModelsSection:
         self._say(_("Answer the question above."))
 
     def _deletePictures(self, version: ModelVersion) -> None:
-        if self._guard(lambda: self._registry().delete_pictures(version.name)):
+        if self._guard(lambda: self._registry().delete_pictures(version.name)) is not WENT_WRONG:
             self.show(version)
             self._say(_("The pictures of {name} were deleted.").format(name=version.name))
 
@@ -300,7 +301,7 @@ class ModelsSection:
 
     def _onExport(self, version: ModelVersion) -> None:
         path = self.askForFileToExport(version.name + SUFFIX)
-        if path and self._guard(lambda: self._registry().export(version.name, path)):
+        if path and self._guard(lambda: self._registry().export(version.name, path)) is not WENT_WRONG:
             self._say(_("Written: {path}").format(path=path))
 
     def askForFileToImport(self) -> str:

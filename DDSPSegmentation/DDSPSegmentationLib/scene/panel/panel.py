@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 
 import slicer
@@ -10,7 +9,7 @@ import vtk
 from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
 
-from ...engine.errors import DDSPSegmentationError, TorchMissingError
+from ...engine.errors import TorchMissingError
 from ...service.runner import require_torch
 from .. import results
 from ..input_choice import doubt_about, preferred_volume
@@ -21,6 +20,7 @@ from ..user_folders import model_registry
 from .advanced_section import AdvancedSection
 from .correct_section import CorrectSection
 from .export_section import ExportSection
+from .guard import Guard
 from .learn_section import LearnSection
 from .next_step import next_step
 from .parameters import CHOSEN_NODES, KEPT_ON_CLOSE, PanelParameters, connect_widgets
@@ -49,18 +49,19 @@ class Panel(VTKObservationMixin):
         self._volumeNode = self._resultNode = self._outputNode = self._doubtfulGuess = None
         self.isEntered = self._refreshing = self._preselecting = self._sceneIsChanging = False
         self._kept: dict = {}
+        self._guard = Guard(self.say)
         self._lastShown: dict[str, str] = {}  # volume's node ID to that of the result
         self._volumeTags: list[tuple] = []
         self.advanced = AdvancedSection(ui, modulePath, lambda: str(shared_worker().logPath), self.say, model_registry)
         self.segment = SegmentSection(
-            ui, lambda: self._parameters, self.advanced.asked, self.guard, self.say, self._place, self._onRunChanged
+            ui, lambda: self._parameters, self.advanced.asked, self._guard, self.say, self._place, self._onRunChanged
         )
         self.result = ResultSection(ui, self.say)
         self.review = ReviewSection(ui, lambda: self._parameters)
         self.correct = CorrectSection(ui, self._onContourSettled, self._onBrush, self.say)
-        self.export = ExportSection(ui, self.guard, self.say)
+        self.export = ExportSection(ui, self._guard, self.say)
         self.learn = LearnSection(
-            ui, self.guard, self.say, self.segment.question.ask, self._onReopened, self.advanced.showModel
+            ui, self._guard, self.say, self.segment.question.ask, self._onReopened, self.advanced.showModel
         )
         self._settling = qt.QTimer()
         self._settling.setSingleShot(True)
@@ -239,18 +240,6 @@ class Panel(VTKObservationMixin):
         """Put what to do next, or what went wrong, into the status line."""
         self.ui.statusLabel.text = text
 
-    def guard(self, action: Callable[[], object]) -> bool:
-        """Do something and show its error, if any, in the status line; returns whether it went well."""
-        try:
-            action()
-            return True
-        except DDSPSegmentationError as error:
-            self.say(str(error))
-        except Exception as error:
-            logging.exception("DDSP Segmentation")
-            self.say(_("Unexpected error: {error}. View > Error Log has the details.").format(error=error))
-        return False
-
     def sayNextStep(self) -> None:
         """Say what to do next while nothing runs."""
         if not self.segment.isRunning:
@@ -265,7 +254,7 @@ class Panel(VTKObservationMixin):
             self._followInput()
             self.segment.refresh()
             self.correct.refresh(self.result.edited)
-            self.guard(lambda: self.review.refresh(self.result.edited))
+            self._guard(lambda: self.review.refresh(self.result.edited))
         finally:
             self._refreshing = False
 

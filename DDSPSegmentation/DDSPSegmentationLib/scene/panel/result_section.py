@@ -25,7 +25,7 @@ from ..result_nodes import (
     table_of,
     write_row,
 )
-from ..undo import unseen_by_undo
+from ..unseen_by_undo import unseen_by_undo
 
 USUAL_THRESHOLD = 0.5
 REFERENCE_PSA_DENSITY = 0.15  # ng/ml per ml, the threshold most often named in guidelines

@@ -17,6 +17,7 @@ from ...service.retraining_status import DISCARDED, DONE, FAILED, PAUSED, RunSta
 from ..learning_curve import LearningCurve
 from ..retraining_client import AT_WORK, POLL_MS, RetrainingClient
 from ..settings import read_setting, write_setting
+from .guard import WENT_WRONG
 
 
 class RetrainSection:
@@ -126,26 +127,26 @@ class RetrainSection:
 
     def _begin(self, start: Callable[[], None]) -> None:
         self._outcome = ""
-        if self._guard(start):
+        if self._guard(start) is not WENT_WRONG:
             self._say(_("Retraining. You can go on working; it yields to you."))
         self._find()
         self._show()
 
     def _onDiscard(self, checked: bool = False) -> None:
         interrupted = self._interrupted()
-        if interrupted is not None and self._guard(lambda: discard_run(interrupted.folder)):
+        if interrupted is not None and self._guard(lambda: discard_run(interrupted.folder)) is not WENT_WRONG:
             self._outcome = ""
             self._say(_("The interrupted retraining was discarded; cases and models are as they were."))
         self.refresh()
 
     def _look(self) -> None:
         """See how the run stands; nothing here waits for it."""
-        looked: list[RunStatus] = []
-        if self._client.isRunning and self._guard(lambda: looked.append(self._client.look())):
-            self._status = looked[0]
+        looked = self._guard(self._client.look) if self._client.isRunning else WENT_WRONG
+        if looked is not WENT_WRONG:
+            self._status = looked
         if not self._client.isRunning:
             self._timer.stop()
-            self._end(looked[0] if looked else None)
+            self._end(None if looked is WENT_WRONG else looked)
             return
         self._guard(lambda: self._curve.update(self._client.points()))
         self._show()
@@ -154,12 +155,12 @@ class RetrainSection:
         """Tell what became of the run that was at work a moment ago."""
         self._status = None
         self._guard(lambda: self._curve.update(self._client.points()))
-        versions: list[ModelVersion] = []
+        version = WENT_WRONG
         if last is None:
             self._outcome = self.ui.statusLabel.text
         elif last.state == DONE:
-            self._guard(lambda: versions.append(self._registry().version(last.version)))
-            self._outcome = _about(versions[0]) if versions else self.ui.statusLabel.text
+            version = self._guard(lambda: self._registry().version(last.version))
+            self._outcome = self.ui.statusLabel.text if version is WENT_WRONG else _about(version)
         elif last.state == DISCARDED:
             self._outcome = _("Canceled; no version was made.")
         elif last.state == FAILED:
@@ -167,7 +168,7 @@ class RetrainSection:
         else:
             self._outcome = _("The retraining ended unexpectedly; Resume goes on where it was.")
         self.refresh()
-        for version in versions:
+        if version is not WENT_WRONG:
             self._onPublished(version)
         self._say(self._outcome)
 

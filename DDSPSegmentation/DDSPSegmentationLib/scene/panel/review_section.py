@@ -18,7 +18,7 @@ from ..slice_views import (
     set_surface_smoothing,
     show_volume,
 )
-from ..undo import unseen_by_undo
+from ..unseen_by_undo import unseen_by_undo
 
 BEFORE_COLOR = (0.2, 0.8, 1.0)
 
@@ -128,7 +128,7 @@ class ReviewSection:
             if volumeNode is None:
                 volumeNode = add_uncertainty_volume(self._kept().uncertainty, self._node, self._volumeNode)
             self._overlay.show(volumeNode, opacity)
-        elif self._overlay.isShown():
+        elif self._overlay.is_shown():
             self._overlay.hide()
 
     def _onNext(self, checked: bool = False) -> None:

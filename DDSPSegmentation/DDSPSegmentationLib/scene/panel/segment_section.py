@@ -17,6 +17,7 @@ from ..locations import location_of, start_placing
 from ..result_nodes import is_edited, results_of
 from ..shared_worker import end_shared_worker, shared_worker
 from ..torch_installation import find_missing
+from .guard import WENT_WRONG
 from .question import Question
 
 # How far the bar has come when a phase begins; nearly all of the time is preprocessing, which tells no fractions, so
@@ -155,12 +156,11 @@ class SegmentSection:
             self._say(_("Installing. Slicer hardly responds until it is done."))
             self._onChanged()
             slicer.app.processEvents()
-            said = []
-            self._guard(lambda: said.append(missing.install()))
+            said = self._guard(missing.install)
             self._installing = False
             self._onChanged()
-            if said:
-                self._say(said[0])
+            if said is not WENT_WRONG:
+                self._say(said)
 
         self._say(_("Answer the question above to continue."))
         self.question.ask(
@@ -172,7 +172,7 @@ class SegmentSection:
 
     def _start(self, outputNode, overwrite: bool = False, asNew: bool = False) -> None:
         run = Run(self._parameters().inputVolume, outputNode, overwrite, asNew)
-        if self._guard(lambda: self._submit(run)):
+        if self._guard(lambda: self._submit(run)) is not WENT_WRONG:
             self._run = run
             self.ui.progressBar.value = 0
             self._clock.start()
