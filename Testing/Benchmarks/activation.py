@@ -27,6 +27,7 @@ sys.path.insert(0, str(REPOSITORY / "DDSPSegmentation"))
 import numpy as np  # noqa: E402
 
 from DDSPSegmentationLib.engine.model import ModelDescription  # noqa: E402
+from DDSPSegmentationLib.engine.scan_identity import NOTHING_SEEN  # noqa: E402
 from DDSPSegmentationLib.learning.comparison_record import ACTIVATE, ComparedCase, Evidence, Figures  # noqa: E402
 from DDSPSegmentationLib.learning.comparison_verdict import judge  # noqa: E402
 
@@ -36,7 +37,7 @@ PATIENTS = range(3, 21)
 SURE_FROM = 6
 OLD_DICE = 0.85
 
-OLD, NEW = ModelDescription("old", "", {}, {}), ModelDescription("new", "", {}, {})
+OLD, NEW = (ModelDescription(name, "", {}, {}, seen=NOTHING_SEEN) for name in ("old", "new"))
 
 CHANGES: dict[str, Callable[[np.random.Generator, tuple[int, int]], np.ndarray]] = {
     "no change": lambda generator, shape: generator.normal(0, SPREAD, shape),

@@ -56,7 +56,17 @@ def toy_case(name: str, seed: int, size=(20, 40, 40)):
     center = np.array(size) / 2 + draw.uniform(-3, 3, 3)
     gland = ellipsoid(size, center, (5, 9, 9))
     image = (draw.normal(0, 0.3, size) + 2 * gland).astype(np.float16)
-    return PreparedCase(name, image, image * np.float16(0.9), gland.astype(np.float16), tuple(map(float, center)))
+    label = gland.astype(np.float16)
+    return PreparedCase(name, image, image * np.float16(0.9), label, tuple(map(float, center)), identity_of(image))
+
+
+def identity_of(voxels: np.ndarray):
+    """What a scan of these voxels (z, y, x) is recognized by."""
+    from DDSPSegmentationLib.engine.scan_identity import ScanIdentity
+
+    image = sitk.GetImageFromArray(voxels.astype(np.float32))
+    image.SetSpacing(SPACING_MM[::-1])
+    return ScanIdentity(image).without_image()
 
 
 def toy_cases(count=3, first=0):

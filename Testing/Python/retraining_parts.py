@@ -13,6 +13,7 @@ import numpy as np
 import SimpleITK as sitk
 from learning_parts import toy_plan, toy_scan
 
+from DDSPSegmentationLib.engine.scan_identity import NOTHING_SEEN, ScanIdentity
 from DDSPSegmentationLib.learning.finetuning_settings import FineTuningSettings
 from DDSPSegmentationLib.library.case_library import CaseLibrary
 from DDSPSegmentationLib.library.case_records import HOLD_OUT, TRAINING
@@ -84,7 +85,8 @@ def make_registry(folder: Path, **facts) -> ModelRegistry:
 
     torch.manual_seed(0)
     made = folder.parent / f"made-{folder.name}"
-    facts = {"training": {"cases": ["old-1"], "parent_cases": ["older-1"], "replay": ["rehearsed-1"]}, **facts}
+    seen = NOTHING_SEEN.with_training([("old-1", ScanIdentity(numbered_scan(901)[0]))])
+    facts = {"training": {"cases": ["old-1"], "replay": ["rehearsed-1"]}, "seen": seen, **facts}
     preprocessing = PreprocessingSettings(spacing_mm=(2.0, 2.0, 4.0), bias_field="off")
     save_model(made, DDSPConvNet(toy_plan().network), preprocessing.to_dict(), **facts)
     registry = ModelRegistry(folder)

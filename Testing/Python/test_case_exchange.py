@@ -12,7 +12,9 @@ from scene_parts import ThresholdRunner, node_names, put_under_transform, rigid_
 
 from DDSPSegmentationLib.engine.errors import DatasetError, DDSPSegmentationError
 from DDSPSegmentationLib.engine.images import read_image, read_mask
+from DDSPSegmentationLib.engine.model import ModelDescription
 from DDSPSegmentationLib.engine.run_settings import RunSettings
+from DDSPSegmentationLib.engine.scan_identity import NOTHING_SEEN, ScanIdentity
 from DDSPSegmentationLib.library.case_library import HOLD_OUT, TRAINING, CaseLibrary
 from DDSPSegmentationLib.library.model_registry import ModelRegistry
 from DDSPSegmentationLib.scene import case_exchange, dicom_tags
@@ -329,7 +331,9 @@ def test_only_training_cases_that_the_active_version_has_not_seen_make_retrainin
         cases.append(case_exchange.store_result(library, node, volume).case)
         new = sum(case.split == TRAINING for case in cases)
         assert case_exchange.cases_until_retraining(library, registry) == max(0, 5 - new)
-    training = [case.id for case in cases if case.split == TRAINING]
-    seen = SimpleNamespace(description=SimpleNamespace(training={"cases": training[:2], "parent_cases": training[2:3]}))
-    monkeypatch.setattr(ModelRegistry, "active", lambda registry: seen)
+    training = [case for case in cases if case.split == TRAINING]
+    scans = [("", ScanIdentity(read_image(case.image_path))) for case in training[:3]]
+    seen = NOTHING_SEEN.with_training(scans[:2]).with_training(scans[2:])  # of a parent and of the version itself
+    active = SimpleNamespace(description=ModelDescription("tuned", "ab", {}, {}, seen=seen))
+    monkeypatch.setattr(ModelRegistry, "active", lambda registry: active)
     assert case_exchange.cases_until_retraining(library, registry) == 5 - (len(training) - 3)

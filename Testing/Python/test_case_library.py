@@ -6,6 +6,7 @@ import os
 import random
 import shutil
 import time
+from collections.abc import Mapping
 from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
@@ -27,10 +28,13 @@ from library_parts import (
 
 from DDSPSegmentationLib.engine.errors import Canceled, DatasetError, StorageError
 from DDSPSegmentationLib.engine.images import read_image, read_mask
+from DDSPSegmentationLib.engine.model import ModelDescription, describe_model
+from DDSPSegmentationLib.engine.scan_identity import ScanIdentity, SeenScans
 from DDSPSegmentationLib.learning.dataset import read_dataset
 from DDSPSegmentationLib.library import case_files
 from DDSPSegmentationLib.library.case_library import HOLD_OUT, TRAINING, CaseLibrary
 from DDSPSegmentationLib.library.folder_lock import FolderInUseError
+from DDSPSegmentationLib.library.model_registry import ModelRegistry
 from DDSPSegmentationLib.library.patients import Patients
 
 KILLS = 15
@@ -269,20 +273,110 @@ def test_what_another_program_puts_beside_the_masks_stops_nobody(tmp_path):
     assert assert_whole(tmp_path) and stranger.exists()
 
 
-def test_a_case_that_a_model_was_trained_on_belongs_to_training(tmp_path):
-    library = CaseLibrary(tmp_path)
-    stored = [library.add(*toy_scan(n), source_name=f"Case{n:02d}", seen={"Case00", "Case01"}) for n in range(8)]
+# ---- what versions were trained on
+
+
+class Versions(ModelRegistry):
+    """Versions that were trained on the toy scans of some seeds, each under the name that is said."""
+
+    def __init__(self, folder: Path, *groups: Mapping[str, int], known: bool = True):
+        super().__init__(folder)
+        self.seen = SeenScans(known=known)
+        for group in groups:
+            self.seen = self.seen.with_training([(name, ScanIdentity(toy_scan(n)[0])) for name, n in group.items()])
+
+    def _descriptions(self) -> list[ModelDescription]:
+        return [describe_model(), ModelDescription("tuned", "ab", {}, {}, seen=self.seen)]
+
+
+def test_a_scan_that_a_version_was_trained_on_belongs_to_training_whatever_its_name(tmp_path):
+    library = CaseLibrary(tmp_path / "cases", Versions(tmp_path, {"x": 0}, {"y": 1}))
+    stored = [library.add(*toy_scan(n), source_name=f"Z{n}") for n in range(8)]
     assert [one.case.split for one in stored[:2]] == [TRAINING] * 2
     assert all("model version was trained" in one.warnings[0] for one in stored[:2])
     assert all(one.warnings == () for one in stored[2:])
     assert HOLD_OUT in {one.case.split for one in stored[2:7]}  # the first five that were drawn
     held = next(one.case for one in stored if one.case.split == HOLD_OUT)
     library.delete(held.id)
+    late = CaseLibrary(library.folder, Versions(tmp_path, {"late": held.number - 1}))
     with pytest.raises(DatasetError, match="held out"):
-        library.add(*toy_scan(held.number - 1), source_name="Case01", seen={"Case01"})
+        late.add(*toy_scan(held.number - 1))
     library.restore(held.id)
-    again = library.add(*toy_scan(held.number - 1), source_name="Case01", seen={"Case01"})
+    again = late.add(*toy_scan(held.number - 1))
     assert again.case.split == HOLD_OUT and "comparisons favor" in again.warnings[0]
+
+
+def test_names_that_the_built_in_version_lists_force_nothing(tmp_path):
+    names = [f"Case{number:02d}" for number in range(14)]  # eleven of these are PROMISE12 cases of its training
+    report = CaseLibrary(tmp_path / "cases", ModelRegistry(tmp_path)).import_folder(
+        write_images_and_labels(tmp_path / "mail", names)
+    )
+    assert len(report.stored) == 14 and report.warnings == ()
+    assert HOLD_OUT in {stored.case.split for stored in report.stored}
+
+
+def test_a_real_scan_of_the_built_in_training_is_known_renamed_and_at_another_resolution(tmp_path, real_scans):
+    library = CaseLibrary(tmp_path / "cases", ModelRegistry(tmp_path))
+    for part, name in (("promise12", "Case13"), ("prostate3t", "Prostate3T-01-0002")):  # the twin of Case14
+        image, mask = (read_image(real_scans / part / kind / f"{name}.nii.gz") for kind in ("images", "labels"))
+        stored = library.add(image, mask, source_name="patient-1")
+        assert stored.case.split == TRAINING and any("version was trained" in warning for warning in stored.warnings)
+
+
+def test_a_version_that_cannot_tell_is_named_once_and_forces_nothing(tmp_path):
+    library = CaseLibrary(tmp_path / "cases", Versions(tmp_path, known=False))
+    warnings = [library.add(*toy_scan(n)).warnings for n in range(3)]
+    assert ["tuned" in "".join(said) for said in warnings] == [True, False, False]
+    assert "Nobody can tell" in warnings[0][0]
+    again = CaseLibrary(tmp_path / "cases", Versions(tmp_path, known=False))
+    cases = [again.add(*toy_scan(n)) for n in range(3, 9)]
+    assert all(stored.warnings == () for stored in cases)
+    assert {case.split for case in again.cases()} == {TRAINING, HOLD_OUT}
+
+
+def test_the_patient_of_a_rehearsed_scan_is_never_held_out(tmp_path):
+    library = CaseLibrary(tmp_path / "cases")
+    scans = [(ScanIdentity(toy_scan(n)[0]), "") for n in range(12)]
+    assert library.rehearse(scans) == [True] * 12
+    stored = [library.add(*toy_scan(n), patient_key=f"key {n}") for n in range(12)]
+    assert {one.case.split for one in stored} == {TRAINING}
+    later = [library.add(*toy_scan(100 + n), patient_key=f"key {n}").case for n in range(12)]  # their next scans
+    assert {case.split for case in later} == {TRAINING}
+
+
+def test_a_held_out_patient_is_not_rehearsed(tmp_path):
+    library = filled_library(tmp_path / "cases", 6)
+    held = next(case.number - 1 for case in library.cases() if case.split == HOLD_OUT)
+    image = toy_scan(held)[0]
+    noise = np.random.default_rng(5).normal(0, 2, sitk.GetArrayFromImage(image).shape).astype(np.float32)
+    copy = sitk.GetImageFromArray(sitk.GetArrayFromImage(image) * 0.5 + noise)
+    copy.CopyInformation(image)
+    assert library.rehearse([(ScanIdentity(one), "") for one in (image, copy, toy_scan(77)[0])]) == [False, False, True]
+    assert library.case(library.cases()[held].id).split == HOLD_OUT
+
+
+def test_the_scan_that_comes_with_the_product_is_kept_but_never_counts(tmp_path, sample_scan):
+    image = read_image(sample_scan)
+    gland = np.zeros(image.GetSize()[::-1], np.uint8)
+    gland[6:13, 160:224, 160:224] = 1
+    mask = sitk.GetImageFromArray(gland)
+    mask.CopyInformation(image)
+    for number in range(8):  # whatever the salt says
+        library = CaseLibrary(tmp_path / str(number))
+        stored = library.add(image, mask)
+        assert stored.case.split == TRAINING and "known to the product" in stored.warnings[0]
+        assert CaseLibrary(library.folder).cases()[0].is_bundled
+        assert library.cases_that_count() == [] and set(library.split_counts().values()) == {0}
+        assert library.new_for(describe_model()) == []
+
+
+def test_training_cases_are_new_for_a_version_that_was_not_trained_on_their_scans(tmp_path):
+    library = filled_library(tmp_path / "cases", 6)
+    training = [case for case in library.cases() if case.split == TRAINING]
+    seen = {case.id: case.number - 1 for case in training[:2]}
+    tuned = Versions(tmp_path, seen)._descriptions()[1]
+    assert library.new_for(tuned) == training[2:]
+    assert library.new_for(describe_model()) == training
 
 
 def test_a_patient_recognized_by_the_scan_keeps_the_key_that_comes_later(tmp_path):
@@ -486,8 +580,8 @@ def test_folders_of_known_layouts_are_imported_and_importing_twice_adds_nothing(
     source = write_images_and_labels(tmp_path / "source", ["a", "b", "c"])
     (source / "index.csv").write_text("case,center,patient\na,RUNMC,p1\nb,RUNMC,p1\nc,HK,p2\n")
     sitk.WriteImage(toy_scan(1, radii=(1, 2, 2))[1], str(source / "labels" / "b.nii.gz"))
-    library, seen = CaseLibrary(tmp_path / "library"), []
-    report = library.import_folder(source, progress=lambda *words: seen.append(words), seen={"a"})
+    library, seen = CaseLibrary(tmp_path / "library", Versions(tmp_path, {"x": 0})), []
+    report = library.import_folder(source, progress=lambda *words: seen.append(words))
     assert seen == [(0, 3, "a"), (1, 3, "b"), (2, 3, "c")]
     assert [stored.case.source_name for stored in report.stored] == ["a", "c"]
     assert list(report.failed) == ["b"] and "volume" in report.failed["b"]

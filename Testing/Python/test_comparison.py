@@ -20,7 +20,7 @@ from DDSPSegmentationLib.engine.metrics import compare_masks
 from DDSPSegmentationLib.engine.model import describe_model, save_model, write_description
 from DDSPSegmentationLib.engine.pictures import PROSTATE_COLOR, REFERENCE_COLOR
 from DDSPSegmentationLib.engine.preprocessing import PreprocessingSettings
-from DDSPSegmentationLib.engine.scan_identity import ScanIdentity, SeenScans
+from DDSPSegmentationLib.engine.scan_identity import NOTHING_SEEN, ScanIdentity, SeenScans
 from DDSPSegmentationLib.engine.segmenter import Segmenter
 from DDSPSegmentationLib.learning.comparison import OLD_COLOR, compare_versions
 from DDSPSegmentationLib.learning.comparison_verdict import LEAST_AGREEMENT
@@ -51,7 +51,7 @@ def cone(offset, slope=12.0, seed=0):
 def versions(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
     levels = {"good": GOOD, "wide": WIDE, "blind": BLIND}
-    return {name: bright_model(folder / name, bright) for name, bright in levels.items()}
+    return {name: bright_model(folder / name, bright, seen=NOTHING_SEEN) for name, bright in levels.items()}
 
 
 @pytest.fixture(scope="module")
@@ -173,10 +173,26 @@ def test_a_hold_out_scan_that_a_version_saw_under_another_name_is_named(versions
     seen = SeenScans(known=True).with_training([("another name", ScanIdentity(hold_out[3].load_image()))])
     write_description(tmp_path / "knows", replace(describe_model(versions["good"]), seen=seen))
     folders = {**versions, "knows": tmp_path / "knows"}
-    for old, new in (("wide", "knows"), ("knows", "wide")):
-        comparison = compare(folders, old, new, hold_out[3:4], tmp_path / new)
-        assert "trained on a3f9-0003 of the hold-out" in "\n".join(comparison.sentences)
-        assert comparison.recommendation == "keep"
+    comparison = compare(folders, "wide", "knows", hold_out[3:4], tmp_path / "leak")
+    assert "the new version was trained on a3f9-0003 of the hold-out" in "\n".join(comparison.sentences)
+    assert comparison.recommendation == "keep" and len(comparison.hold_out) == 1
+    another = written(tmp_path, "another", *toy_scan(5), "p9")
+    comparison = compare(folders, "knows", "wide", [another, hold_out[3]], tmp_path / "elsewhere")
+    assert [case.name for case in comparison.hold_out] == ["another"]
+    assert comparison.left_out == ("a3f9-0003",)
+    assert "Not compared, since the old version was trained on them: a3f9-0003." in comparison.sentences
+
+
+def test_a_scan_that_measures_forgetting_and_was_rehearsed_under_another_name_is_told(versions, hold_out, tmp_path):
+    shutil.copytree(versions["good"], tmp_path / "knows")
+    seen = NOTHING_SEEN.with_training([("replay-1", ScanIdentity(hold_out[0].load_image()))])
+    write_description(tmp_path / "knows", replace(describe_model(versions["good"]), seen=seen))
+    cases = [written(tmp_path, "another", *toy_scan(5), "p9"), hold_out[0]]
+    comparison = compare_versions(
+        versions["wide"], tmp_path / "knows", [], tmp_path / "out", forgetting=cases, forgetting_name="replay",
+        sample=hold_out[2].image_path, device="cpu",
+    )  # fmt: skip
+    assert "1 of the 2 cases of the replay were rehearsed" in "\n".join(comparison.sentences)
 
 
 def test_a_case_that_serves_twice_is_segmented_once(versions, hold_out, tmp_path, monkeypatch):

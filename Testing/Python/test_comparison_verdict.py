@@ -10,6 +10,7 @@ import pytest
 
 from DDSPSegmentationLib.engine.model import ModelDescription
 from DDSPSegmentationLib.engine.quality import UNCALIBRATED
+from DDSPSegmentationLib.engine.scan_identity import NOTHING_SEEN, SeenScans
 from DDSPSegmentationLib.learning.comparison_record import ComparedCase, Evidence, Figures, summarize
 from DDSPSegmentationLib.learning.comparison_verdict import LEAST_AGREEMENT, judge
 from DDSPSegmentationLib.learning.statistics import mean_interval
@@ -17,7 +18,8 @@ from DDSPSegmentationLib.learning.statistics import mean_interval
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "Benchmarks"))
 import activation  # noqa: E402
 
-OLD, NEW = ModelDescription("one", "a1", {}, {}), ModelDescription("two", "b2", {}, {})
+OLD = ModelDescription("one", "a1", {}, {}, seen=NOTHING_SEEN)
+NEW = ModelDescription("two", "b2", {}, {}, seen=NOTHING_SEEN)
 
 
 def figures(dice, expected=0.9):
@@ -289,12 +291,20 @@ def test_a_hold_out_case_that_was_trained_on_is_named_and_keeps_the_old_version(
     assert "trained on c1 of the hold-out" in said(comparison)
 
 
+def test_a_version_that_does_not_say_what_it_saw_is_never_better_on_unseen_cases():
+    for old, new in ((replace(OLD, seen=SeenScans()), NEW), (OLD, replace(NEW, seen=SeenScans()))):
+        comparison = verdict_of(gains(*[0.02] * 6), old=old, new=new)
+        unknown = old if not old.seen.known else new
+        assert comparison.recommendation == "keep"
+        assert f"'{unknown.version}' does not say what it was trained on: it cannot be told" in said(comparison)
+
+
 def test_rehearsed_cases_of_the_forgetting_test_are_counted():
     comparison = verdict_of(
         gains(*[0.02] * 6),
         forgetting=gains(0, 0, prefix="r"),
         forgetting_name="replay folder",
-        new=replace(NEW, training={"replay": ["r1"]}),
+        rehearsed=["r1"],
     )
     assert "1 of the 2 cases of the replay folder" in said(comparison) and "rehearsed" in said(comparison)
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from learning_parts import toy_scan, write_images_and_labels
+from learning_parts import identity_of, toy_scan, write_images_and_labels
 
 from DDSPSegmentationLib.engine.errors import DatasetError, InputError, StorageError
 from DDSPSegmentationLib.engine.images import IMAGE_FORMATS
@@ -491,8 +491,9 @@ def test_second_time_the_cache_gives_the_same_to_the_bit(one_case, tmp_path):
 def test_gland_center_is_that_of_the_cached_label_when_rounding_decides_a_voxel():
     label = np.zeros((3, 3, 3), np.float32)
     label[1, 1, 1], label[2, 2, 2] = 1.0, 0.49999  # becomes 0.5 in half precision
-    packed = dataset._packed("a", label, label, label)
-    assert packed.gland_center == dataset._packed("a", packed.corrected, packed.uncorrected, packed.label).gland_center
+    packed = dataset._packed("a", label, label, label, identity_of(label))
+    arrays = (packed.corrected, packed.uncorrected, packed.label)
+    assert packed.gland_center == dataset._packed("a", *arrays, packed.identity).gland_center
 
 
 def test_without_cache_folder_nothing_is_written(one_case, tmp_path):

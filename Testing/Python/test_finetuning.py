@@ -10,6 +10,7 @@ from DDSPSegmentationLib.engine.errors import Canceled, DatasetError, ModelError
 from DDSPSegmentationLib.engine.model import describe_model, load_network, save_model
 from DDSPSegmentationLib.engine.network import DDSPConvNet
 from DDSPSegmentationLib.engine.preprocessing import PreprocessingSettings
+from DDSPSegmentationLib.engine.scan_identity import NOTHING_SEEN, ScanIdentity
 from DDSPSegmentationLib.engine.segmenter import NOT_CALIBRATED, Segmenter
 from DDSPSegmentationLib.learning.dataset import Case, read_dataset
 from DDSPSegmentationLib.learning.finetuning import FineTuner, FineTuningProgress
@@ -24,7 +25,8 @@ def parent(tmp_path_factory):
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("models") / "parent"
     network = DDSPConvNet(toy_plan().network)
-    facts = {"training": {"cases": ["old-1"], "parent_cases": ["older-1"]}, "license": "research"}
+    seen = NOTHING_SEEN.with_training([("old-1", ScanIdentity(toy_scan(50)[0]))])
+    facts = {"training": {"cases": ["old-1"]}, "license": "research", "seen": seen}
     save_model(folder, network, PreprocessingSettings().to_dict(), **facts)
     return folder
 
@@ -59,7 +61,10 @@ def test_the_new_version_says_where_it_comes_from(parent, cases, tuned):
     described = describe_model(tuned[0].folder)
     assert described.training["parent"] == "parent"
     assert described.training["cases"] == ["a1", "a2", "b1", "c1"]
-    assert described.training["parent_cases"] == ["old-1", "older-1"]
+    seen = [[scan.name for scan in group.scans] for group in described.seen.groups]
+    assert seen == [["old-1"], ["a1", "a2", "b1", "c1"]]
+    answers = [described.was_trained_on(ScanIdentity(toy_scan(seed)[0])) for seed in (0, 3, 50, 51)]
+    assert answers == [True, True, True, False]
     assert described.license == "research"
     assert not same(weights_of(parent), weights_of(tuned[0].folder))
 
@@ -166,7 +171,8 @@ def test_replayed_cases_take_their_share_of_the_samples(parent, cases, tmp_path)
         (case.name for case in old), 4
     )
     result = tune(parent, cases[:3], tmp_path / "run", replay=cases[3:])
-    assert describe_model(result.folder).training["replay"] == ["c1"]
+    described = describe_model(result.folder)
+    assert described.training["replay"] == ["c1"] and described.was_trained_on(ScanIdentity(cases[3].load_image()))
     assert result.ledger["choices"][2]["value"] == "rehearsal"
 
 

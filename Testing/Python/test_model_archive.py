@@ -10,10 +10,12 @@ import zipfile
 
 import pytest
 import registry_parts
+from learning_parts import toy_scan
 from registry_parts import BUILTIN, assert_whole, publish, snapshot, unflushed, vouch  # noqa: F401
 
 from DDSPSegmentationLib.engine.errors import ModelError, StorageError
 from DDSPSegmentationLib.engine.model import DESCRIPTION_FILE, WEIGHTS_FILE, load_network
+from DDSPSegmentationLib.engine.scan_identity import NOTHING_SEEN, ScanIdentity
 from DDSPSegmentationLib.library import model_archive, model_registry
 from DDSPSegmentationLib.library.model_registry import ModelRegistry
 from DDSPSegmentationLib.library.model_version import MANIFEST_FILE, manifest_text
@@ -111,6 +113,21 @@ def test_a_version_comes_back_as_it_left_as_a_candidate(here, elsewhere, exporte
     assert load_network(elsewhere.checked_folder("v1"))[1] == original.description
     elsewhere.activate("v1")
     assert_whole(elsewhere)
+
+
+def test_a_version_that_leaves_without_what_it_saw_cannot_tell_elsewhere(elsewhere, tmp_path):
+    scan, registry = ScanIdentity(toy_scan(1)[0]), ModelRegistry(tmp_path / "mine")
+    publish(registry, "v1", tmp_path, seen=NOTHING_SEEN.with_training([("a3f9-0001", scan)]))
+    registry.export("v1", tmp_path / "whole.zip")
+    registry.export("v1", tmp_path / "without.zip", without_seen=True)
+    with zipfile.ZipFile(tmp_path / "without.zip") as archive:
+        assert scan.digest.encode() not in b"".join(archive.read(name) for name in archive.namelist())
+    silent = elsewhere.import_file(tmp_path / "without.zip").description
+    assert silent.was_trained_on(scan) is None and elsewhere.cannot_tell() == ["own", "v1"]
+    assert registry.version("v1").description.was_trained_on(scan) is True  # here everything stays
+    elsewhere.delete("v1")
+    assert elsewhere.import_file(tmp_path / "whole.zip").description.was_trained_on(scan) is True
+    assert elsewhere.trained_on(scan) == ["v1"]
 
 
 def test_no_picture_of_a_scan_leaves_with_a_model(exported):

@@ -11,10 +11,12 @@ from pathlib import Path
 import pytest
 import registry_parts
 from engine_parts import bright_model
+from learning_parts import toy_scan
 from registry_parts import BUILTIN, assert_whole, edit_json, publish, snapshot, unflushed, vouch  # noqa: F401
 
 from DDSPSegmentationLib.engine.errors import ModelError, StorageError
 from DDSPSegmentationLib.engine.model import DESCRIPTION_FILE, WEIGHTS_FILE, builtin_model_folder, load_network
+from DDSPSegmentationLib.engine.scan_identity import NOTHING_SEEN, ScanIdentity
 from DDSPSegmentationLib.library import model_registry
 from DDSPSegmentationLib.library.folder_lock import FolderInUseError, FolderLock, lock_holder
 from DDSPSegmentationLib.library.model_registry import ModelRegistry, resolve_model
@@ -194,12 +196,17 @@ def test_an_unknown_version_is_named_with_those_that_there_are(three, tmp_path, 
     assert "no model version 'v9'" in message and f"'{BUILTIN}', 'v1', 'v2', 'v3'" in message
 
 
-def test_cases_that_any_version_saw_are_known(registry, tmp_path):
-    publish(registry, "v1", tmp_path, training={"cases": ["a-0001"], "parent_cases": ["a-0002"]})
-    publish(registry, "v2", tmp_path, bright=1, training={"cases": ["a-0003"]})
-    (registry.folder / "versions" / "v2" / WEIGHTS_FILE).unlink()
-    builtin = set(registry.versions()[0].description.training["cases"])
-    assert registry.seen_cases() == {"a-0001", "a-0002", "a-0003"} | builtin
+def test_a_scan_is_asked_of_every_version_and_of_what_it_came_from(registry, tmp_path):
+    first, second, third = (ScanIdentity(toy_scan(seed)[0]) for seed in range(3))
+    parent = NOTHING_SEEN.with_training([("a-0001", first)])
+    publish(registry, "v1", tmp_path, seen=parent)
+    publish(registry, "v2", tmp_path, bright=1, seen=parent.with_training([("a-0002", second)]))
+    publish(registry, "v3", tmp_path, bright=3, training={"cases": ["a-0003"]})
+    assert registry.trained_on(first) == ["v1", "v2"] and registry.trained_on(second) == ["v2"]
+    assert registry.trained_on(third) == []
+    (registry.folder / "versions" / "v2" / WEIGHTS_FILE).unlink()  # a version that cannot be used saw what it saw
+    assert registry.trained_on(second) == ["v2"]
+    assert registry.cannot_tell() == ["v3"]
 
 
 # ---- damage

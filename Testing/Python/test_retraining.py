@@ -23,7 +23,9 @@ from retraining_parts import (
 )
 
 from DDSPSegmentationLib.engine.errors import Canceled, DatasetError, ModelError
+from DDSPSegmentationLib.engine.images import read_image
 from DDSPSegmentationLib.engine.model import BUILTIN_MODEL, describe_model
+from DDSPSegmentationLib.engine.scan_identity import NOTHING_SEEN, ScanIdentity
 from DDSPSegmentationLib.learning import comparison
 from DDSPSegmentationLib.library.case_library import CaseLibrary
 from DDSPSegmentationLib.library.case_records import HOLD_OUT, TRAINING
@@ -126,7 +128,13 @@ def test_the_new_version_names_its_parent_and_every_case_it_has_seen(finished):
     training = version.description.training
     assert training["parent"] == PARENT
     assert training["cases"] == ids(CaseLibrary(place / "cases"), TRAINING)
-    assert training["parent_cases"] == ["old-1", "older-1", "rehearsed-1"]
+    assert [[scan.name for scan in group.scans] for group in version.description.seen.groups] == [
+        ["old-1"],
+        training["cases"],
+    ]
+    asked = [read_image(case.image_path) for case in CaseLibrary(place / "cases").cases()] + [numbered_scan(901)[0]]
+    answers = [version.description.was_trained_on(ScanIdentity(image)) for image in asked]
+    assert answers == [*(case.split == TRAINING for case in CaseLibrary(place / "cases").cases()), True]
 
 
 def test_the_ledger_names_the_revisions_and_when_the_hold_out_was_first_read(finished):
@@ -235,17 +243,16 @@ def test_a_hold_out_case_that_was_declared_a_training_case_is_refused(folders):
         quick_retrain(run_folder)
 
 
-def test_a_hold_out_case_that_was_deleted_meanwhile_or_seen_by_the_parent_is_not_compared(folders):
-    run_folder = make_job(*folders)
+def test_a_hold_out_case_that_was_deleted_meanwhile_or_seen_by_the_parent_is_not_compared(folders, tmp_path):
     library = CaseLibrary(folders[0])
     first, second = ids(library, HOLD_OUT)
+    scan = ScanIdentity(read_image(library.case(second).image_path))
+    registry = make_registry(tmp_path / "trained elsewhere", seen=NOTHING_SEEN.with_training([("Case07", scan)]))
+    run_folder = make_job(folders[0], registry.folder)
     library.delete(first)
-    cases = [asdict(case) for case in RetrainingJob.read(run_folder).cases]
-    next(case for case in cases if case["id"] == second)["source_name"] = "rehearsed-1"
-    write_json(run_folder / JOB_FILE, cases=cases)
     version = quick_retrain(run_folder)
-    assert version.comparison["hold_out"] == [] or version.comparison["hold_out"] == ()
-    assert [entry["first_read"] for entry in version.ledger["hold_out"]] == [None, None]
+    assert list(version.comparison["hold_out"]) == [] and list(version.comparison["left_out"]) == [second]
+    assert [entry["first_read"] is None for entry in version.ledger["hold_out"]] == [True, False]
 
 
 def test_masks_that_were_corrected_from_the_parent_are_told_to_the_comparison(folders):
@@ -447,6 +454,45 @@ def test_cases_of_a_replay_folder_rehearse_or_measure_forgetting_but_never_both(
     assert set(version.description.training["replay"]) == rehearsed
     assert version.comparison["forgetting_name"] == REPLAY_FOLDER
     assert {case["name"] for case in version.comparison["forgetting"]} == measured
+
+
+def test_rehearsed_patients_are_training_patients_for_ever_and_known_to_the_version(folders, tmp_path):
+    replay, library = make_replay(tmp_path / "replay"), CaseLibrary(folders[0])
+    splits_before = read_patients(folders[0] / "patients.json", folders[0] / "salt").splits
+    version = quick_retrain(make_job(*folders, replay))
+    scans = {f"r{number}": numbered_scan(number) for number in range(20, 26)}
+    rehearsed = [name for name in scans if replayed(folders, name) <= set(version.ledger["replay"])]
+    assert 0 < len(rehearsed) < 6
+    for name, (image, mask) in scans.items():
+        copy = sitk.Cast(image * 3 + 7, sitk.sitkInt16)  # under another name, in other units
+        assert version.description.was_trained_on(ScanIdentity(copy)) is (name in rehearsed)
+        assert (library.add(copy, mask).case.split == TRAINING) or name not in rehearsed
+    splits = read_patients(folders[0] / "patients.json", folders[0] / "salt").splits
+    assert splits_before.items() <= splits.items()
+
+
+def test_who_was_rehearsed_once_never_measures(folders, tmp_path):
+    library, replay = CaseLibrary(folders[0]), make_replay(tmp_path / "replay")
+    scans = [(ScanIdentity(numbered_scan(number)[0]), "") for number in range(20, 26)]
+    assert library.rehearse(scans) == [True] * 6
+    run_folder = make_job(*folders, replay)
+    found = split_replay(RetrainingJob.read(run_folder), run_folder, library)
+    assert {case.name for case in found.rehearse} == replayed(folders, *(f"r{number}" for number in range(20, 26)))
+    assert found.measure == () and found.left_out == {}
+
+
+def test_a_copy_under_another_name_does_not_measure_what_is_rehearsed(folders, tmp_path):
+    replay = make_replay(tmp_path / "replay")
+    for number in range(20, 26):
+        image, mask = numbered_scan(number)
+        sitk.WriteImage(sitk.Cast(image * 3 + 7, sitk.sitkInt16), str(replay / "images" / f"x{number}.mha"))
+        sitk.WriteImage(mask, str(replay / "labels" / f"x{number}.mha"))
+    run_folder = make_job(*folders, replay)
+    found = split_replay(RetrainingJob.read(run_folder), run_folder, CaseLibrary(folders[0]))
+    for number in range(20, 26):
+        pair = replayed(folders, f"r{number}", f"x{number}")
+        for part in (found.rehearse, found.measure):
+            assert len(pair & {case.name for case in part}) in (0, 2)
 
 
 @pytest.mark.parametrize("likeness", ["same content", "other format and intensities"])

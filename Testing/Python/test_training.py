@@ -16,6 +16,7 @@ from learning_parts import (
     PATIENCE_SECONDS,
     assert_same_gradients,
     gradients_of,
+    identity_of,
     start_toy_training,
     toy_cases,
     toy_plan,
@@ -147,7 +148,7 @@ def test_processes_share_every_steps_samples_without_gap_or_overlap(tmp_path, ac
 
 def test_half_of_the_samples_come_without_bias_field_correction(tmp_path):
     blank = np.zeros((20, 40, 40), np.float16)
-    case = PreparedCase("a", blank + 1, blank + 5, blank, (10.0, 20.0, 20.0))
+    case = PreparedCase("a", blank + 1, blank + 5, blank, (10.0, 20.0, 20.0), identity_of(blank))
     plain = replace(PAPER_AUGMENTATION, deformation_voxels=(0, 0, 0))
     for share in (0.0, 0.5, 1.0):
         trainer = toy_trainer(tmp_path, toy_plan(augmentation=replace(plain, uncorrected=share)), training=[case])

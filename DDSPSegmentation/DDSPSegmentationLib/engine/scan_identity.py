@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -22,6 +22,7 @@ WINDOW = (5, 16, 16)  # half extents in steps (z, y, x)
 PAIR_STEPS = (2.0, 10.0)
 SHIFTS = (3, 4, 4)  # in steps either way (z, y, x)
 SALT_BYTES = 32
+_WINDOW_SIZE = tuple(2 * (half + shift) + 1 for half, shift in zip(WINDOW, SHIFTS, strict=True))
 _OFF_ROUND_MM = 0.0013  # what is halfway between two hundredths then is no spacing that a scanner has
 
 
@@ -38,6 +39,19 @@ class ScanIdentity:
 
     def __init__(self, image: sitk.Image):
         self._image = image
+        self._found: dict[SeenGroup, str] = {}
+
+    @classmethod
+    def of_parts(cls, digest: str, texture: ScanTexture) -> ScanIdentity:
+        """An identity that was computed earlier; it keeps no scan in memory."""
+        identity = cls.__new__(cls)
+        identity._found = {}
+        identity.digest, identity.texture = digest, texture
+        return identity
+
+    def without_image(self) -> ScanIdentity:
+        """Both parts, computed now, so that the scan itself can be forgotten."""
+        return self.of_parts(self.digest, self.texture)
 
     @cached_property
     def digest(self) -> str:
@@ -47,6 +61,17 @@ class ScanIdentity:
     @cached_property
     def texture(self) -> ScanTexture:
         return ScanTexture(self._image)
+
+    def found_in(self, group: SeenGroup) -> str:
+        """Name of the nearest scan of a group that this one looks like a copy of, or ""; asked once of each group.
+
+        A version keeps the groups of those it came from, so that several versions ask for the same ones.
+        """
+        if group not in self._found:
+            prints = {str(number): seen.fingerprint for number, seen in enumerate(group.scans)}
+            nearest, distance = self.texture.nearest(prints, bytes.fromhex(group.salt))
+            self._found[group] = group.scans[int(nearest)].name if nearest and distance <= LIMIT else ""
+        return self._found[group]
 
 
 @dataclass(frozen=True)
@@ -77,21 +102,22 @@ class SeenScans:
 
     groups: tuple[SeenGroup, ...] = ()
     known: bool = False
-    _digests: frozenset[str] = field(init=False, repr=False, compare=False, default=frozenset())
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "_digests", frozenset(scan.digest for group in self.groups for scan in group.scans))
+    @cached_property
+    def digests(self) -> frozenset[str]:
+        """Of all scans of all groups."""
+        return frozenset(scan.digest for group in self.groups for scan in group.scans)
+
+    @property
+    def last_training(self) -> SeenScans:
+        """What the version itself was trained on or rehearsed, without what it came from."""
+        return SeenScans(self.groups[-1:], self.known)
 
     def find(self, scan: ScanIdentity) -> str:
         """Name of the scan that this one is, or is a copy of; "" when it is none of them."""
-        if scan.digest in self._digests:
+        if scan.digest in self.digests:
             return next(seen.name for group in self.groups for seen in group.scans if seen.digest == scan.digest)
-        for group in self.groups:
-            prints = {str(number): seen.fingerprint for number, seen in enumerate(group.scans)}
-            nearest, distance = scan.texture.nearest(prints, bytes.fromhex(group.salt))
-            if nearest and distance <= LIMIT:
-                return group.scans[int(nearest)].name
-        return ""
+        return next(filter(None, (scan.found_in(group) for group in self.groups)), "")
 
     def with_training(self, scans: Sequence[tuple[str, ScanIdentity]]) -> SeenScans:
         """This and the scans (name, identity) of one training more, under a salt of its own."""
@@ -120,6 +146,9 @@ class SeenScans:
         return cls(tuple(groups), values["known"] is True)
 
 
+NOTHING_SEEN = SeenScans(known=True)
+
+
 class ScanTexture:
     """The fine structure in the middle of a scan, from which a fingerprint of 768 bits is read.
 
@@ -137,27 +166,39 @@ class ScanTexture:
     """
 
     def __init__(self, image: sitk.Image):
-        self._texture = _texture(image)
+        self.window = _middle_of(_texture(image))
+
+    @classmethod
+    def of_window(cls, window: np.ndarray) -> ScanTexture:
+        """One whose ``window`` (z, y, x) was kept."""
+        if window.shape != _WINDOW_SIZE:
+            raise ValueError(f"a texture of {window.shape} places")
+        texture = cls.__new__(cls)
+        texture.window = np.asarray(window, np.float32)
+        return texture
 
     def fingerprint(self, salt: bytes) -> str:
         """Hexadecimal digits."""
-        bits = _read(self._texture, _pairs(salt), (0, 0, 0))[0]
+        bits = _read(self.window, _pairs(salt), (0, 0, 0))[0]
         return np.packbits(bits).tobytes().hex()
 
     def nearest(self, fingerprints: Mapping[str, str], salt: bytes) -> tuple[str, float]:
         """The name of the nearest fingerprint and its distance in [0, 1]; ("", 1) among none."""
         if not fingerprints:
             return "", 1.0
-        names = list(fingerprints)
-        stored = np.array([np.unpackbits(np.frombuffer(bytes.fromhex(fingerprints[n]), np.uint8)) for n in names])
-        stored = _signs(stored)
+        distances = self.distances(list(fingerprints.values()), salt)
+        best = int(distances.argmin())
+        return list(fingerprints)[best], float(distances[best])
+
+    def distances(self, fingerprints: Sequence[str], salt: bytes) -> np.ndarray:
+        """Share of bits that differ from each fingerprint, at the shift where they are the fewest."""
+        stored = _signs(np.array([np.unpackbits(np.frombuffer(bytes.fromhex(f), np.uint8)) for f in fingerprints]))
         pairs = _pairs(salt)
-        closest = np.full(len(names), -1.0)
-        for texture in (self._texture, np.ascontiguousarray(self._texture[:, :, ::-1])):
-            agreement = _signs(_read(texture, pairs, SHIFTS)) @ stored.T / BITS
+        closest = np.full(len(fingerprints), -1.0)
+        for window in (self.window, np.ascontiguousarray(self.window[:, :, ::-1])):
+            agreement = _signs(_read(window, pairs, SHIFTS)) @ stored.T / BITS
             closest = np.maximum(closest, agreement.max(axis=0))
-        best = int(closest.argmax())
-        return names[best], float(1 - closest[best]) / 2
+        return (1 - closest) / 2
 
 
 def _texture(image: sitk.Image) -> np.ndarray:
@@ -193,15 +234,19 @@ def _pairs(salt: bytes) -> np.ndarray:
     return places[(distance >= PAIR_STEPS[0]) & (distance <= PAIR_STEPS[1])][:BITS]
 
 
-def _read(texture: np.ndarray, pairs: np.ndarray, reach: tuple[int, int, int]) -> np.ndarray:
-    """Bits (shifts, BITS) for every shift of up to ``reach`` steps; beyond the scan its edge goes on."""
-    margin = [half + steps for half, steps in zip(WINDOW, reach, strict=True)]
+def _middle_of(texture: np.ndarray) -> np.ndarray:
+    """What fingerprints and their shifts are read from (``_WINDOW_SIZE``); beyond the scan its edge goes on."""
     middle = [(count - 1) // 2 for count in texture.shape]
-    texture = np.pad(texture, [(most, most) for most in margin], mode="edge")
+    texture = np.pad(texture, [(size // 2,) * 2 for size in _WINDOW_SIZE], mode="edge")
+    return texture[tuple(slice(start, start + size) for start, size in zip(middle, _WINDOW_SIZE, strict=True))]
+
+
+def _read(window: np.ndarray, pairs: np.ndarray, reach: tuple[int, int, int]) -> np.ndarray:
+    """Bits (shifts, BITS) for every shift of up to ``reach`` steps."""
 
     def around(place: np.ndarray) -> np.ndarray:
-        starts = [m + p + half for m, p, half in zip(middle, place.tolist(), WINDOW, strict=True)]
-        return texture[tuple(slice(start, start + 2 * n + 1) for start, n in zip(starts, reach, strict=True))]
+        middles = [size // 2 + step for size, step in zip(window.shape, place.tolist(), strict=True)]
+        return window[tuple(slice(middle - n, middle + n + 1) for middle, n in zip(middles, reach, strict=True))]
 
     return np.stack([(around(one) > around(other)).ravel() for one, other in pairs], axis=1)
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import SimpleITK as sitk
 
+from ..engine.bundled_scan import bundled_scan_file as sample_scan
 from ..engine.errors import DatasetError, InputError
 from ..engine.files import make_folder, write_aside, write_text
 from ..engine.images import read_image
@@ -47,11 +48,6 @@ class _Masks:
     new: sitk.Image
 
 
-def sample_scan() -> Path:
-    """The scan that comes with the extension; no version is ever trained on it."""
-    return Path(__file__).resolve().parents[2] / "Resources" / "SampleData" / "ProstateX-0000.nrrd"
-
-
 def compare_versions(
     old: Path,
     new: Path,
@@ -68,6 +64,9 @@ def compare_versions(
     progress: Progress | None = None,
 ) -> Comparison:
     """Compare two model versions on cases neither was trained on; see ``comparison_verdict`` for what follows from it.
+
+    What a version was trained on is told by the scans themselves: a hold-out case that the old version has seen is
+    left out, one that only the new version has seen stands against it.
 
     Both segment every scan on its native grid, in mode fast. Writes worst-*.png (the old version's contour on the
     left, the new one's on the right, the reference in both), comparison.html, and comparison.json last.
@@ -94,14 +93,24 @@ def compare_versions(
     notify = progress or (lambda phase, fraction: None)
     notify("Loading both versions", 0.0)
     versions = _BothVersions(old, new, device, notify, len(cases) + 1)
-    described = describe_model(old), describe_model(new)
+    old_version, new_version = describe_model(old), describe_model(new)
     found: dict[Case, ComparedCase] = {}
     seen: list[str] = []
+    rehearsed: list[str] = []
+    left_out: list[str] = []
     shown: list[_Masks] = []
     for number, case in enumerate(cases, start=1):
         phase = f"Comparing the versions, case {number} of {len(cases)}"
         try:
             image, reference = case.load_image(), case.load_mask()
+            scan = ScanIdentity(image)
+            if case in hold_out and old_version.was_trained_on(scan):
+                left_out.append(case.name)
+                continue
+            if case in hold_out and new_version.was_trained_on(scan):
+                seen.append(case.name)
+            if case in forgetting and new_version.seen.last_training.find(scan):
+                rehearsed.append(case.name)
             before, after = versions.segment(image, case.name, phase)
             figures = _figures(before, reference), _figures(after, reference)
             found[case] = ComparedCase(case.name, case.patient, case.center, *figures, _agreement(before, after))
@@ -109,15 +118,16 @@ def compare_versions(
             found[case] = ComparedCase(case.name, case.patient, case.center, error=str(error))
             continue
         if case in hold_out:
-            scan = ScanIdentity(image)
-            seen += [case.name] * any(version.was_trained_on(scan) for version in described)
             shown = _worth_showing([*shown, _Masks(case, found[case], before.mask, after.mask)])
     evidence = Evidence(
-        *described,
-        hold_out=[found[case] for case in hold_out],
-        forgetting=[found[case] for case in forgetting],
+        old=old_version,
+        new=new_version,
+        hold_out=[found[case] for case in hold_out if case in found],
+        forgetting=[found[case] for case in forgetting if case in found],
         forgetting_name=forgetting_name,
         seen=seen,
+        rehearsed=rehearsed,
+        left_out=left_out,
         comparisons=comparisons,
         sample_agreement=_sample_agreement(versions, sample_scan() if sample is None else Path(sample)),
         old_masks=frozenset(old_masks),

@@ -155,7 +155,9 @@ class Evidence:
     Attributes:
         old, new: the versions as their model.json describes them.
         hold_out, forgetting: compared cases; ``forgetting_name``: what the latter are, such as "replay folder".
-        seen: names of hold-out cases that one of the versions was trained on.
+        seen: names of hold-out cases that the new version was trained on, although the old one was not.
+        rehearsed: names of cases of the forgetting test that the retraining rehearsed.
+        left_out: names of hold-out cases that were not compared, since the old version was trained on them elsewhere.
         comparisons: how often hold-out patients of these were used to compare versions, this time included.
         sample_agreement: Dice of the new version's mask with the old one's on the sample scan; None when unknown.
         old_masks: names of cases whose mask was corrected from the old version's.
@@ -168,6 +170,8 @@ class Evidence:
     forgetting: Sequence[ComparedCase] = ()
     forgetting_name: str = ""
     seen: Sequence[str] = ()
+    rehearsed: Sequence[str] = ()
+    left_out: Sequence[str] = ()
     comparisons: int = 1
     sample_agreement: float | None = None
     old_masks: frozenset[str] = frozenset()
@@ -185,10 +189,10 @@ class Evidence:
         return [agreement for agreement in found if agreement is not None]
 
     @property
-    def rehearsed(self) -> list[str]:
-        """Cases of the forgetting test that the retraining rehearsed."""
-        replayed = set(self.new.training.get("replay") or ())
-        return [case.name for case in self.forgetting if case.name in replayed]
+    def cannot_tell(self) -> str:
+        """A version that does not say what it was trained on, so that no case can be called unseen; "" without."""
+        versions = (self.old, self.new) if self.hold_out else ()
+        return next((version.version for version in versions if not version.seen.known), "")
 
 
 @dataclass(frozen=True)
@@ -204,6 +208,7 @@ class Comparison:
         hold_out, forgetting: case by case, each with its summary; ``forgetting_name``: what the latter cases are.
         agreement: mean Dice of the new version's masks with the old one's on all scans that both have segmented.
         old_masks: hold-out cases whose mask was corrected from the old version's.
+        left_out: hold-out cases that were not compared, since the old version was trained on them elsewhere.
         cross_validation: figures of the fine-tuning on its own training cases, by patient; may be empty.
     """
 
@@ -224,6 +229,7 @@ class Comparison:
     forgetting_name: str = ""
     agreement: float | None = None
     old_masks: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
     cross_validation: dict = field(default_factory=dict)
 
     def to_dict(self) -> dict:

@@ -96,6 +96,7 @@ def judge(evidence: Evidence) -> Comparison:
         forgetting_name=evidence.forgetting_name,
         agreement=judgment.agreement,
         old_masks=tuple(case.name for case in evidence.hold_out if case.name in evidence.old_masks),
+        left_out=tuple(evidence.left_out),
         cross_validation=without_nan(dict(evidence.cross_validation or {})),
     )
 
@@ -162,4 +163,6 @@ def _reasons_to_keep(evidence: Evidence, hold_out: Summary, found: str, has_forg
         reasons.append(f"{counted(failed, 'case')} could not be compared")
     if evidence.seen:
         reasons.append("the hold-out is not unseen")
+    if evidence.cannot_tell:
+        reasons.append("nobody can tell whether the hold-out is unseen")
     return reasons

@@ -159,7 +159,14 @@ def _cautions(evidence: Evidence, judgment: Judgment) -> list[str]:
             "from the old version's own, which favors the old version."
         )
     if evidence.seen:
-        sentences.append(f"Not unseen: one of the versions was trained on {listed(evidence.seen)} of the hold-out.")
+        sentences.append(f"Not unseen: the new version was trained on {listed(evidence.seen)} of the hold-out.")
+    if evidence.left_out:
+        sentences.append(f"Not compared, since the old version was trained on them: {listed(evidence.left_out)}.")
+    if evidence.cannot_tell:
+        sentences.append(
+            f"Version '{evidence.cannot_tell}' does not say what it was trained on: it cannot be told whether a scan "
+            "of the hold-out was among it."
+        )
     if evidence.rehearsed:
         sentences.append(
             f"{len(evidence.rehearsed)} of the {counted(len(evidence.forgetting), 'case')} of the "

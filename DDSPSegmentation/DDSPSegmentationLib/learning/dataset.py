@@ -21,9 +21,10 @@ from ..engine.grids import on_grid
 from ..engine.image_headers import check_nifti, detached_voxels
 from ..engine.images import check_image, image_stem, image_suffix, read_image, read_mask
 from ..engine.preprocessing import PreprocessingSettings, prepare
+from ..engine.scan_identity import ScanIdentity, ScanTexture
 from .case_index import IndexRow, read_index
 
-CACHE_FORMAT = 1
+CACHE_FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -307,6 +308,7 @@ class PreparedCase:
         corrected, uncorrected: normalized scan (z, y, x) float16 with and without bias-field correction.
         label: share of each voxel inside the prostate (z, y, x) float16, in [0, 1].
         gland_center: index (z, y, x) of the mask's centroid.
+        identity: what the scan itself is recognized by, whatever its name.
     """
 
     name: str
@@ -314,6 +316,7 @@ class PreparedCase:
     uncorrected: np.ndarray
     label: np.ndarray
     gland_center: tuple[float, float, float]
+    identity: ScanIdentity
 
 
 def prepare_case(case: Case, settings: PreprocessingSettings) -> PreparedCase:
@@ -326,14 +329,16 @@ def prepare_case(case: Case, settings: PreprocessingSettings) -> PreparedCase:
     label = grid.to_network(grid.canonical_array(mask))
     if not (label >= 0.5).any():
         raise DatasetError(f"Case '{case.name}': the mask is smaller than a voxel.", "Draw the prostate.")
-    return _packed(case.name, corrected, uncorrected, label)
+    return _packed(case.name, corrected, uncorrected, label, ScanIdentity(image).without_image())
 
 
-def _packed(name: str, corrected: np.ndarray, uncorrected: np.ndarray, label: np.ndarray) -> PreparedCase:
+def _packed(
+    name: str, corrected: np.ndarray, uncorrected: np.ndarray, label: np.ndarray, identity: ScanIdentity
+) -> PreparedCase:
     """Rounded first: what comes fresh is to the bit what comes from the cache."""
     corrected, uncorrected, label = (array.astype(np.float16) for array in (corrected, uncorrected, label))
     z, y, x = (float(index.mean()) for index in np.nonzero(label >= 0.5))
-    return PreparedCase(name, corrected, uncorrected, label, (z, y, x))
+    return PreparedCase(name, corrected, uncorrected, label, (z, y, x), identity)
 
 
 def prepare_dataset(
@@ -371,7 +376,8 @@ def _cache_key(case: Case, settings: PreprocessingSettings) -> str:
 def _read_cached(name: str, path: Path) -> PreparedCase | None:
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            return _packed(name, arrays["corrected"], arrays["uncorrected"], arrays["label"])
+            identity = ScanIdentity.of_parts(str(arrays["digest"]), ScanTexture.of_window(arrays["texture"]))
+            return _packed(name, arrays["corrected"], arrays["uncorrected"], arrays["label"], identity)
     except Exception:  # missing or damaged, for which numpy and zipfile raise many types: it is prepared again
         return None
 
@@ -381,7 +387,9 @@ def _write_cached(case: PreparedCase, path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(aside, "xb") as file:
-            np.savez(file, corrected=case.corrected, uncorrected=case.uncorrected, label=case.label)
+            arrays = {"corrected": case.corrected, "uncorrected": case.uncorrected, "label": case.label}
+            arrays |= {"digest": np.array(case.identity.digest), "texture": case.identity.texture.window}
+            np.savez(file, **arrays)  # type: ignore[arg-type]
         os.replace(aside, path)
     except OSError as error:
         raise StorageError(

@@ -116,6 +116,7 @@ class FineTuner:
         from ..engine.preprocessing import PreprocessingSettings
 
         network, parent = load_network(self.model)
+        self._seen_before = parent.seen
         self._claim_folder(parent)
         self._start = {key: value.clone() for key, value in network.state_dict().items()}
         self._network_settings = network.settings
@@ -209,6 +210,7 @@ class FineTuner:
             device=self.device,
             start_from=self._start,
             replay=self._replay,
+            seen_before=self._seen_before,
             progress=lambda text: None,
         )
         if (trainer.folder / CHECKPOINT_FILE).is_file():
@@ -298,14 +300,12 @@ class FineTuner:
 
     def _describe(self, folder: Path, parent: ModelDescription, length: int) -> None:
         """Say in model.json where the version comes from; its expected Dice is the parent's and not checked yet."""
-        seen = {*parent.training.get("cases", []), *parent.training.get("parent_cases", [])}
         training = {
             "plan": "fine-tuning",
             "parent": parent.version,
             "steps": length,
             "cases": [case.name for case in self.cases],
             "replay": [case.name for case in self.replay_cases],
-            "parent_cases": sorted(seen),
         }
         described = replace(
             describe_model(folder),

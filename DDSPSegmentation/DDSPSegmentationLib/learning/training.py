@@ -9,6 +9,7 @@ import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from ..engine.inference import GlandPredictor
 from ..engine.losses import LOSSES, multi_supervision
 from ..engine.model import save_model
 from ..engine.network import DDSPConvNet
+from ..engine.scan_identity import NOTHING_SEEN, SeenScans
 from .augmentation import random_crop
 from .dataset import PreparedCase
 from .plans import TrainingPlan
@@ -48,6 +50,7 @@ class Trainer:
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``; ``precision``: ``auto``, ``float32`` or ``bfloat16``.
         start_from: weights to begin with instead of the paper's initialization.
         replay: prepared cases of the old training that are rehearsed beside the new ones.
+        seen_before: what the version that ``start_from`` comes from had seen; without one nothing was.
         facts: further fields of the published ``ModelDescription``, for instance what a parent version measured.
         checkpoint_minutes: a kill loses at most so much.
     """
@@ -63,6 +66,7 @@ class Trainer:
         precision: str = "auto",
         start_from: dict[str, Tensor] | None = None,
         replay: Sequence[PreparedCase] = (),
+        seen_before: SeenScans = NOTHING_SEEN,
         facts: dict[str, Any] | None = None,
         checkpoint_minutes: float = 3.0,
         progress: Callable[[str], None] = print,
@@ -72,7 +76,7 @@ class Trainer:
         if {case.name for case in (*training, *replay)} & {case.name for case in validation}:
             raise DatasetError("A case is in both training and validation.", "Correct the folds.")
         self.plan, self.training, self.validation, self.replay = plan, list(training), list(validation), list(replay)
-        self.folder, self.facts = Path(folder), facts or {}
+        self.folder, self.facts, self.seen_before = Path(folder), facts or {}, seen_before
         self.checkpoint_minutes, self.progress = checkpoint_minutes, progress
         self.device = choose_device(device)
         self.processes = Processes.join(self.device)
@@ -288,6 +292,11 @@ class Trainer:
 
     # ---- files
 
+    @cached_property
+    def seen(self) -> SeenScans:
+        """The scans that the weights come from: those of this training, rehearsed ones too, and all before."""
+        return self.seen_before.with_training([(case.name, case.identity) for case in (*self.training, *self.replay)])
+
     def save_checkpoint(self) -> None:
         """Write checkpoint, log and curve atomically, and publish the averaged weights as a model folder."""
         if self.processes.rank:
@@ -354,7 +363,7 @@ class Trainer:
             "seed": self.plan.seed,
             "cases": [case.name for case in self.training],
         }
-        facts = {"version": self.folder.name, "date": time.strftime("%Y-%m-%d"), **self.facts}
+        facts = {"version": self.folder.name, "date": time.strftime("%Y-%m-%d"), "seen": self.seen, **self.facts}
         facts["training"] = {**training, **facts.get("training", {})}
         save_model(folder, network, self.plan.preprocessing.to_dict(), **facts)
 

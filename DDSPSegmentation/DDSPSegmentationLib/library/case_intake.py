@@ -48,7 +48,7 @@ class Scan:
 
     def content(self, patients: Patients) -> str:
         """A salted hash of size, spacing and values, whatever type the values are kept in."""
-        return patients.pseudonym("image", bytes.fromhex(self.identity.digest))
+        return patients.content_of(self.identity.digest)
 
     def plain_image(self) -> sitk.Image:
         """A copy without names, dates and whatever else a reader put into its dictionary."""

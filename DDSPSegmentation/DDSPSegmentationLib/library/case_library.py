@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -10,17 +10,27 @@ from pathlib import Path
 
 import SimpleITK as sitk
 
+from ..engine.bundled_scan import is_bundled
 from ..engine.errors import DatasetError, DDSPSegmentationError, StorageError
 from ..engine.files import make_folder, retry_while_open
 from ..engine.images import write_image
+from ..engine.model import ModelDescription
+from ..engine.scan_identity import ScanIdentity
 from .case_files import CaseFiles
 from .case_intake import STATES, Admitted, Scan, admit, placed_as, same_mask
 from .case_records import HOLD_OUT, TRAINING, Revision, StoredCase
 from .case_transfer import ImportReport, export_cases, find_pairs
 from .folder_lock import FolderInUseError
+from .model_registry import ModelRegistry
 from .patients import KnownImage, Patients, read_patients
 
 __all__ = ["HOLD_OUT", "TRAINING", "CaseLibrary", "ImportReport", "Revision", "Stored", "StoredCase"]
+
+
+BUNDLED = (
+    "The scan is known to the product, which comes with it: it is kept, but never counted, trained on or compared, "
+    "since every new version is checked on it."
+)
 
 
 @dataclass(frozen=True)
@@ -42,15 +52,18 @@ class CaseLibrary:
     take turns, readers need not wait for them. A patient's split is drawn once and kept for ever, also when the
     patient's cases are deleted and come back.
 
+    A scan that a model version was trained on, here or elsewhere, is never held out, whatever its name.
+
     Args:
         folder: made by the first write.
+        models: the versions that are asked what they were trained on; whoever stores cases names them.
 
     Every method may raise StorageError (disk full, no permission); those that write FolderInUseError too, when
     another process holds the library for longer than a few seconds.
     """
 
-    def __init__(self, folder: Path | str):
-        self.folder = Path(folder)
+    def __init__(self, folder: Path | str, models: ModelRegistry | None = None):
+        self.folder, self._models = Path(folder), models
         self._files = CaseFiles(self.folder)
 
     # ---- reading
@@ -58,6 +71,19 @@ class CaseLibrary:
     def cases(self) -> list[StoredCase]:
         """Every case, by number; a damaged one is left out, see ``problems``."""
         return self._read()[0]
+
+    def cases_that_count(self) -> list[StoredCase]:
+        """Every case but the scan that comes with the product, which is neither trained on nor compared."""
+        return [case for case in self.cases() if not case.is_bundled]
+
+    def new_for(self, model: ModelDescription) -> list[StoredCase]:
+        """Training cases that a version was not trained on, nor those that it came from."""
+        training = [case for case in self.cases_that_count() if case.split == TRAINING]
+        if not training:
+            return []
+        patients = self._patients()
+        known = {patients.content_of(digest) for digest in model.seen.digests}
+        return [case for case in training if case.content not in known]
 
     def ids(self) -> list[str]:
         """Of every case by number, damaged ones too; no case is read."""
@@ -77,8 +103,8 @@ class CaseLibrary:
         return self._committed(case_id)
 
     def split_counts(self) -> dict[str, int]:
-        """Cases in "training" and "hold-out", and patients in "training patients" and "hold-out patients"."""
-        cases = self.cases()
+        """Cases that count in "training" and "hold-out", patients in "training patients" and "hold-out patients"."""
+        cases = self.cases_that_count()
         counts = {split: sum(case.split == split for case in cases) for split in (TRAINING, HOLD_OUT)}
         patients = {split: len({case.patient for case in cases if case.split == split}) for split in counts}
         return {**counts, **{f"{split} patients": count for split, count in patients.items()}}
@@ -105,7 +131,6 @@ class CaseLibrary:
         patient_key: str = "",
         scanner: str = "",
         source_name: str = "",
-        seen: Collection[str] = frozenset(),
         same_patient_as: str = "",
     ) -> Stored:
         """Store a scan with its accepted mask; a scan that is stored already gets a new revision of its case.
@@ -119,14 +144,13 @@ class CaseLibrary:
                 kept. Without it the scan itself stands for the patient.
             same_patient_as: id of a case whose patient this is, where a person knows it; the split is that patient's.
             source_name: the case's name where it was imported from.
-            seen: names of cases that a model version was trained on; a case of such a name goes to training.
 
         Raises:
             DatasetError: refused at the door (see ``check_case``), a case that some model was trained on although
                 its patient is held out, or a known scan of another split than the case it is said to go with.
         """
         admitted = admit(image, mask, prediction, STATES[bool(edited)], model_version, model_sha256, note)
-        return self._add(Scan(image, patient_key, label, scanner, source_name, same_patient_as), admitted, seen)
+        return self._add(Scan(image, patient_key, label, scanner, source_name, same_patient_as), admitted)
 
     def undo(self, stored: Stored) -> None:
         """Take back what was stored, the revision or the new case, into the trash.
@@ -191,11 +215,25 @@ class CaseLibrary:
 
     # ---- many at once
 
+    def rehearse(self, scans: Sequence[tuple[ScanIdentity, str]]) -> list[bool]:
+        """Make the patients of scans that a version is about to rehearse training patients, for ever.
+
+        Args:
+            scans: what each is recognized by, and its patient's key or "".
+
+        Returns:
+            For each whether it may be rehearsed; False for one of a held-out patient.
+        """
+        with self._writing():
+            patients = self._patients()
+            allowed = [patients.rehearse(*scan) for scan in scans]
+            self._save(patients)
+        return allowed
+
     def import_folder(
         self,
         folder: Path | str,
         progress: Callable[[int, int, str], None] | None = None,
-        seen: Collection[str] = frozenset(),
         same_patient_as: str = "",
     ) -> ImportReport:
         """Store the cases of a folder, see ``find_pairs``. One that cannot be stored does not stop the others.
@@ -204,7 +242,7 @@ class CaseLibrary:
 
         Args:
             progress: called before each case with its index, their number and its name; may raise Canceled.
-            seen, same_patient_as: as in ``add``.
+            same_patient_as: as in ``add``.
 
         Raises:
             DatasetError: the folder has no cases, its index.csv cannot be used, or there is no case
@@ -226,7 +264,7 @@ class CaseLibrary:
                 admitted = admit(image, mask, None, "imported")
                 patient = pair.case.patient if pair.case.patient_is_known else ""
                 scan = Scan(image, patient, "", pair.case.center, name, same_patient_as)
-                result = self._add(scan, admitted, seen, again=False)
+                result = self._add(scan, admitted, again=False)
             except (StorageError, FolderInUseError):
                 raise
             except DDSPSegmentationError as error:
@@ -298,16 +336,16 @@ class CaseLibrary:
     def _stored_as(self, known: KnownImage | None) -> StoredCase | None:
         return None if known is None or known.case not in self._files.ids() else self._files.read(known.case)
 
-    def _add(self, scan: Scan, admitted: Admitted, seen: Collection[str], again: bool = True) -> Stored:
+    def _add(self, scan: Scan, admitted: Admitted, again: bool = True) -> Stored:
         """With ``again`` False a case that is stored with this very mask gets no further revision."""
         with self._writing():
             patients = self._patients()
             patient, warnings = self._patient(patients, scan)
             case = self._stored_as(patients.images.get(scan.content(patients)))
             if case is None:
-                return self._add_new(patients, patient, warnings, scan, admitted, seen)
+                return self._add_new(patients, patient, warnings, scan, admitted)
             is_known = not again and same_mask(case, admitted.mask)
-            if case.split == HOLD_OUT and scan.source_name in seen:
+            if case.split == HOLD_OUT and self._trained_on(scan):
                 warnings.append(
                     "A model version was trained on this case, but it is held out: comparisons favor that version."
                 )
@@ -323,16 +361,15 @@ class CaseLibrary:
                 self._files.commit(case)
             return Stored(case, said, False)
 
-    def _add_new(
-        self,
-        patients: Patients,
-        patient: str,
-        warnings: list[str],
-        scan: Scan,
-        admitted: Admitted,
-        seen: Collection[str],
-    ) -> Stored:
-        if scan.source_name in seen:
+    def _trained_on(self, scan: Scan) -> list[str]:
+        return self._models.trained_on(scan.identity) if self._models else []
+
+    def _add_new(self, patients: Patients, patient: str, warnings: list[str], scan: Scan, admitted: Admitted) -> Stored:
+        bundled = is_bundled(scan.identity)
+        if bundled:
+            patients.force_training(patient)
+            warnings.append(BUNDLED)
+        elif self._trained_on(scan):
             if patients.splits.get(patient) == HOLD_OUT:
                 raise DatasetError(
                     "A model version was trained on this case, but its patient is held out.",
@@ -340,7 +377,14 @@ class CaseLibrary:
                 )
             patients.force_training(patient)
             warnings.append("A model version was trained on this case, so it belongs to training.")
-        case = self._new_case(patients, patient, scan)
+        untold = [name for name in self._models.cannot_tell() if name not in patients.told] if self._models else []
+        if untold:
+            patients.told += untold
+            warnings.append(
+                f"Nobody can tell whether a scan was trained on by {', '.join(untold)}, which came without a list of "
+                "its scans: a comparison with it proves little."
+            )
+        case = replace(self._new_case(patients, patient, scan), is_bundled=bundled)
         with self._files.changing(case.id):
             self._save(patients)
             make_folder(case.record_folder)
@@ -367,11 +411,13 @@ class CaseLibrary:
             patient = recognized.patient
             if twin is not None:
                 there = twin.case if twin.case in self._files.ids() else f"{twin.case}, which was deleted"
-                warnings.append(f"The scan looks like a copy of case {there}; it counts as the same patient.")
+                what = f"case {there}" if twin.case else "one that a retraining rehearsed"
+                warnings.append(f"The scan looks like a copy of {what}; it counts as the same patient.")
             moves = patients.splits.get(said) == patients.splits[patient]
             if joined and not moves:
+                known_as = f"case {recognized.case}" if recognized.case else "one that was rehearsed"
                 raise DatasetError(
-                    f"The scan is known as case {recognized.case} ({patients.splits[patient]}) and cannot join case "
+                    f"The scan is known as {known_as} ({patients.splits[patient]}) and cannot join case "
                     f"{scan.same_patient_as} ({patients.splits[joined]}): a patient's split is kept for ever.",
                     "Store it as a patient of its own; if both show one patient, delete one of the two cases.",
                 )

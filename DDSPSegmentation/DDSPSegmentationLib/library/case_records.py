@@ -46,6 +46,7 @@ class StoredCase:
         patient: pseudonym, stable within the library; split: TRAINING or HOLD_OUT, the patient's.
         label: a person's own name for it; source_name: its name in the folder it was imported from, else "".
         folder: of the library.
+        is_bundled: the scan that comes with the product; never counted, trained on or compared.
         content: salted hash of the scan's voxels.
         predicted: numbers of the revisions that have a prediction.
         next_revision: the number that the next revision gets.
@@ -63,6 +64,7 @@ class StoredCase:
     content: str = ""
     predicted: frozenset[int] = frozenset()
     next_revision: int = 1
+    is_bundled: bool = False
 
     @property
     def current(self) -> Revision:
@@ -110,6 +112,7 @@ class StoredCase:
 
     def to_json(self) -> str:
         values = {name: getattr(self, name) for name in _PLAIN}
+        values["is_bundled"] = self.is_bundled
         values["predicted"] = sorted(self.predicted)
         values["revisions"] = [asdict(revision) for revision in self.revisions]
         return json.dumps({"schema_version": SCHEMA_VERSION, **values}, indent=2, ensure_ascii=False) + "\n"
@@ -137,6 +140,7 @@ def read_case(text: str, case_id: str, folder: Path) -> StoredCase:
         check_schema(values, f"Case {case_id}")
         revisions = tuple(Revision(**revision) for revision in values["revisions"])
         plain = {name: values[name] for name in _PLAIN}
+        plain["is_bundled"] = values.get("is_bundled") is True  # no word about it: stored before there was one
         case = StoredCase(**plain, revisions=revisions, folder=folder, predicted=frozenset(values["predicted"]))
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise DatasetError(f"Case {case_id} has a damaged case.json.", "Restore the file from a backup.") from error

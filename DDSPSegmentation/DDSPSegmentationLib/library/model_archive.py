@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import stat
 import zipfile
 from pathlib import Path
@@ -14,6 +15,7 @@ from pathlib import Path
 from ..engine.errors import ModelError
 from ..engine.files import write_aside
 from ..engine.model import DESCRIPTION_FILE, WEIGHTS_FILE
+from ..engine.scan_identity import SeenScans
 from .model_version import (
     COMPARISON_FILE,
     LEDGER_FILE,
@@ -32,8 +34,11 @@ _CARRIED = (DESCRIPTION_FILE, WEIGHTS_FILE, LEDGER_FILE, COMPARISON_FILE, MANIFE
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
-def write_archive(folder: Path, path: Path) -> None:
+def write_archive(folder: Path, path: Path, without_seen: bool = False) -> None:
     """Write a version's model, ledger, figures and texts with their checksums into one file.
+
+    Args:
+        without_seen: without digests and fingerprints of what it was trained on.
 
     Raises:
         ModelError: the version is not whole.
@@ -44,6 +49,9 @@ def write_archive(folder: Path, path: Path) -> None:
         contents = {file: (folder / file).read_bytes() for file in checksums}
     except OSError as error:
         raise ModelError(f"Model '{folder.name}' was removed in this very moment.", "Choose another one.") from error
+    if without_seen:
+        contents[DESCRIPTION_FILE] = _without_seen(contents[DESCRIPTION_FILE])
+        checksums[DESCRIPTION_FILE] = hashlib.sha256(contents[DESCRIPTION_FILE]).hexdigest()
     manifest = manifest_text(folder.name, checksums).encode("utf-8")
 
     def write(aside: Path) -> None:
@@ -53,6 +61,11 @@ def write_archive(folder: Path, path: Path) -> None:
         read_archive(aside)  # a disk that fills up is not always noticed while writing
 
     write_aside(path, ".zip", write)
+
+
+def _without_seen(description: bytes) -> bytes:
+    values = json.loads(description)
+    return (json.dumps({**values, "seen": SeenScans().to_dict()}, indent=2) + "\n").encode("utf-8")
 
 
 def read_archive(path: Path) -> tuple[str, dict[str, bytes]]:

@@ -25,6 +25,7 @@ from ..engine.model import (
     describe_model,
     write_description,
 )
+from ..engine.scan_identity import ScanIdentity
 from .active_version import ROLL_BACK, read_active, read_active_to_leave, write_active
 from .folder_lock import FolderLock
 from .model_archive import EXPORT_AGAIN, read_archive, write_archive
@@ -118,15 +119,13 @@ class ModelRegistry:
         """
         return (self.active() if name is None else self._usable(name)).folder
 
-    def seen_cases(self) -> frozenset[str]:
-        """Cases that any version, or a parent of one, was trained on."""
-        lists = [
-            version.description.training.get(key, [])
-            for version in self.versions()
-            if version.description
-            for key in ("cases", "replay", "parent_cases")
-        ]
-        return frozenset(name for names in lists for name in names)
+    def trained_on(self, scan: ScanIdentity) -> list[str]:
+        """Names of the versions that saw a scan in training or rehearsal, or that came from one which did."""
+        return [model.version for model in self._descriptions() if model.was_trained_on(scan)]
+
+    def cannot_tell(self) -> list[str]:
+        """Names of the versions that do not say what they were trained on; no scan is called unseen by them."""
+        return [model.version for model in self._descriptions() if not model.seen.known]
 
     # ---- writing
 
@@ -232,8 +231,12 @@ class ModelRegistry:
                     cause = f"'{picture.name}' of model '{name}' cannot be deleted ({error.strerror})."
                     raise StorageError(cause, "Close the program that shows it.") from error
 
-    def export(self, name: str, path: Path | str) -> None:
+    def export(self, name: str, path: Path | str, without_seen: bool = False) -> None:
         """Write a version into one .zip with its checksums, without pictures of scans.
+
+        Args:
+            without_seen: leave out by which the scans that it was trained on are recognized; whoever imports it is
+                told that nobody can tell what they were.
 
         Raises:
             ModelError: unknown, built-in or damaged version. StorageError: the file cannot be written.
@@ -241,7 +244,7 @@ class ModelRegistry:
         if is_builtin(name):
             cause = f"The built-in version '{name}' comes with every installation and need not be exported."
             raise ModelError(cause, "Export a version of your own.")
-        write_archive(self._folder_of(name), Path(path))
+        write_archive(self._folder_of(name), Path(path), without_seen)
 
     def import_file(self, path: Path | str) -> ModelVersion:
         """Add a version that ``export`` wrote, here or elsewhere, as a candidate; its weights are really read.
@@ -264,6 +267,9 @@ class ModelRegistry:
             raise ModelError(error.cause, advice) from error
 
     # ---- parts
+
+    def _descriptions(self) -> list[ModelDescription]:
+        return [version.description for version in self.versions() if version.description is not None]
 
     def _folders(self) -> list[Path]:
         """Folders of versions; what begins with a dot is none, or not yet, or no more."""

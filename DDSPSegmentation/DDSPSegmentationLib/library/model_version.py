@@ -224,7 +224,7 @@ def _sound_description(folder: Path) -> ModelDescription:
     sound = all(isinstance(text, str) for text in texts) and isinstance(description.metrics, dict)
     sound = sound and all(isinstance(table, dict) for table in tables)
     if sound:
-        lists = [description.training.get(key, []) for key in ("cases", "replay", "parent_cases")]
+        lists = [description.training.get(key, []) for key in ("cases", "replay")]
         sound = all(isinstance(names, list) and all(isinstance(name, str) for name in names) for names in lists)
     if not sound:
         raise ModelError(f"Model '{folder.name}' has a damaged {DESCRIPTION_FILE} (a field of another type).", REPAIR)

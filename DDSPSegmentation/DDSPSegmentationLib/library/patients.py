@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ..engine.errors import DatasetError, StorageError
 from ..engine.files import write_aside, write_text
-from ..engine.scan_identity import LIMIT, ScanTexture
+from ..engine.scan_identity import LIMIT, ScanIdentity, ScanTexture
 from .case_records import HOLD_OUT, TRAINING, check_schema
 
 FIRST_ALL_TRAINING = 4
@@ -23,6 +23,7 @@ ONE_IN = 5
 FOLDS = 5
 PATIENTS_VERSION = 2  # of patients.json; 1 had no folds
 SALT_BYTES = 32
+CASE, REHEARSED = "case", "rehearsed"
 
 
 @dataclass
@@ -31,7 +32,7 @@ class KnownImage:
 
     Attributes:
         patient: pseudonym.
-        case: id of the case it was last stored as.
+        case: id of the case it was last stored as; "" for a scan that was rehearsed and never a case.
         fingerprint: see ``near_copies``.
     """
 
@@ -50,6 +51,7 @@ class Patients:
         folds: of the training patients, 0 to FOLDS - 1, for those who train on an export.
         aliases: pseudonyms of keys that turned out to belong to a patient who is known under another one.
         images: by the salted hash of the image's content.
+        told: versions of which was said that they cannot tell what they were trained on.
     """
 
     salt: bytes
@@ -60,6 +62,7 @@ class Patients:
     folds: dict[str, int] = field(default_factory=dict)
     aliases: dict[str, str] = field(default_factory=dict)
     images: dict[str, KnownImage] = field(default_factory=dict)
+    told: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._draw_folds()
@@ -121,6 +124,34 @@ class Patients:
             "was first stored. Delete the one or the other, so that comparisons stay fair."
         ]
 
+    def content_of(self, digest: str) -> str:
+        """The salted hash by which ``images`` knows a scan of this ``ScanIdentity.digest``."""
+        return self.pseudonym("image", bytes.fromhex(digest))
+
+    def known_image(self, scan: ScanIdentity) -> KnownImage | None:
+        """This very scan, or the one of which it looks like a copy."""
+        return self.images.get(self.content_of(scan.digest)) or self.near_copy(scan.texture)
+
+    def standing(self, scan: ScanIdentity, patient_key: str) -> str:
+        """Of the patient, by the scan or by the key: CASE, REHEARSED (of no scan was there a case yet) or ""."""
+        known = self.known_image(scan)
+        patients = {known.patient if known else "", self.with_key(patient_key)} - {""}
+        if any(image.case and image.patient in patients for image in self.images.values()):
+            return CASE
+        return REHEARSED if patients & self.splits.keys() else ""
+
+    def rehearse(self, scan: ScanIdentity, patient_key: str) -> bool:
+        """Whether a version may rehearse a scan: not of a held-out patient; the patient is for training from now on."""
+        known, content = self.known_image(scan), self.content_of(scan.digest)
+        with_key = self.with_key(patient_key)
+        patient = known.patient if known else with_key or self.pseudonym("scan", content)
+        if HOLD_OUT in (self.splits.get(patient), self.splits.get(with_key)):
+            return False
+        self.force_training(patient)
+        self.recognize(patient_key, patient)
+        self.images.setdefault(content, KnownImage(patient, "", scan.texture.fingerprint(self.salt)))
+        return True
+
     def near_copy(self, texture: ScanTexture) -> KnownImage | None:
         """The image of which a scan looks like a copy."""
         name, distance = texture.nearest({name: image.fingerprint for name, image in self.images.items()}, self.salt)
@@ -132,7 +163,7 @@ class Patients:
         write_text(json.dumps({"schema_version": PATIENTS_VERSION, **values}, indent=1) + "\n", path)
 
 
-_PLAIN = ("library", "next_number", "splits", "forced", "folds", "aliases")
+_PLAIN = ("library", "next_number", "splits", "forced", "folds", "aliases", "told")
 
 
 def read_patients(path: Path, salt_path: Path) -> Patients:

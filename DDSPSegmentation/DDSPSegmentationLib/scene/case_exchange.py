@@ -8,7 +8,8 @@ from slicer.i18n import tr as _
 
 from ..engine.errors import ModelError
 from ..engine.images import read_image, read_mask
-from ..library.case_library import TRAINING, CaseLibrary, Stored, StoredCase
+from ..engine.model import describe_model
+from ..library.case_library import CaseLibrary, Stored, StoredCase
 from ..library.model_registry import ModelRegistry
 from .conversion import add_volume_node, image_from_volume_node, mask_image, read_segment
 from .dicom_tags import patient_key_of, scanner_of
@@ -120,19 +121,15 @@ def cases_to_accept_next() -> list[tuple[slicer.vtkMRMLScalarVolumeNode, float]]
 
 
 def cases_until_retraining(library: CaseLibrary, registry: ModelRegistry) -> int:
-    """How many more training cases it takes until retraining the active version pays; 0 when it does."""
-    known = _trained_on(registry)
-    new = [case for case in library.cases() if case.split == TRAINING and case.id not in known]
-    return max(0, CASES_FOR_RETRAINING - len(new))
+    """How many more training cases it takes until retraining the active version pays; 0 when it does.
 
-
-def _trained_on(registry: ModelRegistry) -> set[str]:
-    """Cases that the active version or one it came from was trained on; an unusable version counts as the built-in."""
+    Where the active version cannot be used, the built-in one takes its place.
+    """
     try:
-        training = registry.active().description.training
+        model = registry.active().description
     except ModelError:
-        return set()
-    return {*training.get("cases", ()), *training.get("parent_cases", ())}
+        model = describe_model()
+    return max(0, CASES_FOR_RETRAINING - len(library.new_for(model)))
 
 
 def case_number(case_id: str) -> int:

@@ -12,7 +12,7 @@ from .settings import read_setting
 
 def case_library() -> CaseLibrary:
     """The library that the user chose."""
-    return CaseLibrary(read_setting("casesFolder", str(default_cases_folder())))
+    return CaseLibrary(read_setting("casesFolder", str(default_cases_folder())), model_registry())
 
 
 def model_registry() -> ModelRegistry:

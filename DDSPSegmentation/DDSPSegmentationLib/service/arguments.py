@@ -110,11 +110,15 @@ def _add_models_arguments(parser: argparse.ArgumentParser) -> None:
         action = actions.add_parser(name, help=help_text)
         for word in words:
             action.add_argument(word, metavar=word.upper())
+        if name == "export":
+            help_text = "leave out by which scans it was trained on can be recognized"
+            action.add_argument("--without-seen", action="store_true", help=help_text)
         _add_folder(action, "--models", "the model versions", argparse.SUPPRESS)
 
 
 def _add_cases_arguments(parser: argparse.ArgumentParser) -> None:
     _add_folder(parser, "--cases", "the corrected cases", None)
+    _add_folder(parser, "--models", "the model versions", None)
     actions = parser.add_subparsers(dest="action", metavar="[ACTION]", parser_class=Parser)
     for name, help_text in (
         ("list", "show the cases (default)"),
@@ -128,6 +132,7 @@ def _add_cases_arguments(parser: argparse.ArgumentParser) -> None:
             help_text = "all scans are of the patient of this case, where index.csv does not say whose they are"
             action.add_argument("--patient-of-case", default="", metavar="CASE", help=help_text)
         _add_folder(action, "--cases", "the corrected cases", argparse.SUPPRESS)
+        _add_folder(action, "--models", "the model versions", argparse.SUPPRESS)
 
 
 def _add_finetune_arguments(parser: argparse.ArgumentParser) -> None:

@@ -20,8 +20,9 @@ from ..engine.errors import (
     ModelError,
     TorchMissingError,
 )
-from ..engine.model import ModelDescription, describe_model
+from ..engine.model import describe_model
 from ..engine.run_settings import RunSettings
+from ..engine.scan_identity import NOTHING_SEEN, ScanIdentity, SeenScans
 from ..library.model_registry import ModelRegistry, resolve_model
 from .arguments import command_parser
 from .batch import EXIT_SOME_FAILED, EXIT_TORCH_MISSING, EXIT_USAGE, BatchSettings, SegmentCase, run_batch
@@ -31,7 +32,7 @@ from .mask_files import MASK_SUFFIXES, write_mask
 from .runner import InProcessRunner, require_torch
 
 if TYPE_CHECKING:
-    from ..learning.dataset import Case
+    from ..learning.dataset import Case, PreparedCase
 
 _KEPT_APART = "named with --apart"
 
@@ -155,28 +156,26 @@ def train(chosen: argparse.Namespace) -> int:
         cause = f"Folder '{Path(chosen.output).name}' already holds a training run."
         raise DatasetError(cause, "Add --resume to go on with it, or choose another output folder.")
     changes: dict[str, object] = {"steps": chosen.steps} if chosen.steps else {}
-    start_from, facts = None, {"license": chosen.license}
+    start_from, facts, parent_name, seen_before = None, {"license": chosen.license}, "", NOTHING_SEEN
     if chosen.start_from:  # its architecture and preprocessing belong to the weights; what it measured stays on record
         network, parent = load_network(resolve_model(chosen.start_from))
         start_from = network.state_dict()
         changes |= {"network": network.settings, "preprocessing": PreprocessingSettings.from_dict(parent.preprocessing)}
-        seen = _seen_by(parent)
-        leaked = [case.name for case in validation if case.name in seen]
-        if leaked:
-            cause = f"Model '{parent.version}' was trained on {len(leaked)} of the validation cases ({leaked[0]}, ...)."
-            raise DatasetError(cause, "Choose the fold it left out, or --fold all; rename cases of other patients.")
+        parent_name, seen_before = parent.version, parent.seen
         metrics = {"measured_on": f"parent version {parent.version}", **parent.metrics}
-        training_facts = {"parent": parent.version, "parent_cases": sorted(seen)}
-        facts |= {"calibration": parent.calibration, "metrics": metrics, "training": training_facts}
+        facts |= {"calibration": parent.calibration, "metrics": metrics, "training": {"parent": parent.version}}
     plan = choose_plan(chosen.plan, **changes)
     cache = chosen.cache or Path(chosen.output) / "cache"
+    prepared_validation = prepare_dataset(validation, plan.preprocessing, cache, say)
+    _refuse_seen(prepared_validation, seen_before, parent_name)
     trainer = Trainer(
         plan,
         prepare_dataset(training, plan.preprocessing, cache, say),
-        prepare_dataset(validation, plan.preprocessing, cache, say),
+        prepared_validation,
         chosen.output,
         device=chosen.device,
         start_from=start_from,
+        seen_before=seen_before,
         facts=facts,
         progress=line_progress,
     )
@@ -195,9 +194,16 @@ def train(chosen: argparse.Namespace) -> int:
     return 0 if finished or chosen.minutes else EXIT_SOME_FAILED
 
 
-def _seen_by(model: ModelDescription) -> set[str]:
-    """Cases that a model or its parents were trained on."""
-    return {*model.training.get("cases", []), *model.training.get("parent_cases", [])}
+def _refuse_seen(validation: Sequence[PreparedCase], seen: SeenScans, model: str) -> None:
+    """Nothing that a model was trained on validates what comes from it, nor what may have been."""
+    leaked = [case.name for case in validation if seen.find(case.identity)]
+    if leaked:
+        raise DatasetError(
+            f"Model '{model}' was trained on {len(leaked)} of the validation cases ({leaked[0]}, ...).",
+            "Choose the fold it left out, or --fold all.",
+        )
+    if validation and not seen.known:
+        say(f"Note: nobody can tell whether model '{model}' was trained on the validation cases.")
 
 
 def evaluate(chosen: argparse.Namespace) -> int:
@@ -220,7 +226,6 @@ def evaluate(chosen: argparse.Namespace) -> int:
 
 def _evaluate_model(chosen: argparse.Namespace, apart: dict[str, str]):
     require_torch()
-    from ..engine.model import load_network
     from ..learning.dataset import select_folds, split_folds
     from ..learning.evaluation import evaluate_model
 
@@ -228,20 +233,24 @@ def _evaluate_model(chosen: argparse.Namespace, apart: dict[str, str]):
     cases = _read_cases(chosen.dataset)
     if chosen.fold:
         cases = select_folds(cases, split_folds(cases, chosen.dataset), chosen.fold)[1]
-    known = _seen_by(load_network(model)[1])
-    seen = sum(case.name in known for case in cases)
-    if seen:
-        say(f"Note: the model was trained on {seen} of these {len(cases)} cases; their Dice flatters it.")
+    description = describe_model(model)
+    seen: list[bool | None] = []
     runner = InProcessRunner()
     settings = RunSettings(mode=chosen.mode, bias_field=chosen.bias_field, device=chosen.device, model=model)
 
     def segment_scan(image):
+        seen.append(description.was_trained_on(ScanIdentity(image)))
         return runner.segment(image, settings, name="scan")
 
     def progress(name: str, fraction: float) -> None:
         say(f"[{round(fraction * len(cases))}/{len(cases)}] {name}")
 
-    return evaluate_model(segment_scan, cases, chosen.output, progress, apart=apart)
+    summary = evaluate_model(segment_scan, cases, chosen.output, progress, apart=apart)
+    if True in seen:
+        say(f"Note: the model was trained on {seen.count(True)} of these {len(cases)} cases; their Dice flatters it.")
+    if None in seen:
+        say(f"Note: nobody can tell whether the model was trained on {seen.count(None)} of these {len(cases)} cases.")
+    return summary
 
 
 def _read_cases(folders: list[str]) -> list[Case]:

@@ -32,7 +32,7 @@ def models(chosen: argparse.Namespace) -> int:
         registry.delete(chosen.name)
         say(f"'{chosen.name}' is deleted.")
     elif action == "export":
-        registry.export(chosen.name, Path(chosen.file))
+        registry.export(chosen.name, Path(chosen.file), chosen.without_seen)
         say(f"'{chosen.name}' is in {chosen.file}")
     else:
         version = registry.import_file(Path(chosen.file))

@@ -83,7 +83,7 @@ def _plan(
 
     tried(require_torch, "")
     parent = tried(lambda: ModelRegistry(models_folder).active().name, "")
-    cases = tried(CaseLibrary(cases_folder).cases, [])
+    cases = tried(CaseLibrary(cases_folder).cases_that_count, [])
     training = [case for case in cases if case.split == TRAINING]
     hold_out = [case for case in cases if case.split == HOLD_OUT]
     patients, held_out = ({case.patient for case in part} for part in (training, hold_out))
@@ -163,7 +163,7 @@ def make_job(
         _sweep(runs)
         parent = registry.active()
         with library.locked():
-            cases = tuple(FrozenCase.of(case, library.folder) for case in library.cases())
+            cases = tuple(FrozenCase.of(case, library.folder) for case in library.cases_that_count())
         job = RetrainingJob(
             token=secrets.token_hex(8),
             made=time.strftime("%Y-%m-%d %H:%M:%S"),

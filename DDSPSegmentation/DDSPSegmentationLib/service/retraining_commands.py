@@ -92,7 +92,7 @@ def _say_comparison(version: ModelVersion) -> None:
 
 def cases(chosen: argparse.Namespace) -> int:
     """List, import or export; 1 when a case of an imported folder was refused."""
-    library = CaseLibrary(chosen.cases or default_cases_folder())
+    library = CaseLibrary(chosen.cases or default_cases_folder(), ModelRegistry(chosen.models))
     action = chosen.action or "list"
     if action == "import":
         return _import(library, chosen.folder, chosen.patient_of_case)
@@ -118,9 +118,7 @@ def _facts(case: StoredCase) -> str:
 def _import(library: CaseLibrary, folder: str, patient_of: str) -> int:
     """``patient_of`` is a case's number or id, or ""."""
     numbered = {str(case.number): case.id for case in library.cases()} if patient_of else {}
-    report = library.import_folder(
-        folder, seen=ModelRegistry().seen_cases(), same_patient_as=numbered.get(patient_of, patient_of)
-    )
+    report = library.import_folder(folder, same_patient_as=numbered.get(patient_of, patient_of))
     for warning in filter(None, (*report.warnings, report.about_patients)):
         say(f"Note: {warning}")
     for name, reason in report.failed.items():

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from ..engine.errors import DatasetError, DDSPSegmentationError
 from ..engine.files import file_sha256, write_text
+from ..engine.scan_identity import LIMIT, ScanIdentity
 from ..learning.dataset import Case, read_dataset
-from ..library.case_intake import Scan
 from ..library.case_library import CaseLibrary
 from ..library.case_records import HOLD_OUT, TRAINING, StoredCase
-from ..library.patients import Patients, read_patients
+from ..library.patients import CASE, REHEARSED, Patients, read_patients
 
 JOB_FILE = "job.json"
 REPLAY_FILE = "replay.json"
-JOB_SCHEMA = 1
+JOB_SCHEMA = 2
 REPLAY_FOLDER, OTHER_SCANNERS = "replay folder", "hold-out cases of other scanners"
 START_AGAIN = "Discard this run and start again."
 
@@ -38,7 +38,6 @@ class FrozenCase:
     patient: str
     split: str
     scanner: str
-    source_name: str
     model_version: str
     image: str
     mask: str
@@ -54,7 +53,6 @@ class FrozenCase:
             case.patient,
             case.split,
             case.scanner,
-            case.source_name,
             current.model_version,
             *places,
         )
@@ -179,7 +177,8 @@ def split_replay(
 
     A patient of whom the case library had a scan or a near-copy of one is left out: a hold-out case must not rehearse,
     and a training case does not show what was forgotten. The library's memory of its scans decides that, no scan of
-    it is opened. The outcome is written into the run folder, and read from there ever after. The cases are given
+    it is opened. The patients who rehearse become training patients of the library for ever, and who rehearsed once
+    never measures. The outcome is written into the run folder, and read from there ever after. The cases are given
     pseudonyms, salted by the library: their names may be patients', and go into the version.
 
     Raises:
@@ -215,28 +214,42 @@ def _read_decided(path: Path) -> dict | None:
 
 def _decide(cases: Sequence[Case], library: CaseLibrary, pause: Callable[[], None]) -> dict:
     memory = _memory(library)
-    known_names = {case.source_name for case in library.cases()}
-    known_patients, left_out = set(), {}
+    scans, left_out = {}, {}
+    patients = {case.name: case.patient for case in cases}
+    same_patient: dict[str, str] = {}
+    prints: dict[str, str] = {}
+
+    def patient_of(name: str) -> str:
+        patient = patients[name]
+        while patient in same_patient:
+            patient = same_patient[patient]
+        return patient
+
     for case in cases:
         pause()
         try:
             case.load_mask()
-            scan = Scan(case.load_image())
+            scan = ScanIdentity(case.load_image()).without_image()
         except DDSPSegmentationError:  # its words may hold the name
             left_out[case.name] = "The scan or its mask cannot be used."
             continue
-        patient = memory.with_key(case.patient)
-        known = case.name in known_names or patient in memory.splits or scan.content(memory) in memory.images
-        if known or memory.near_copy(scan.identity.texture):
-            known_patients.add(case.patient)
-    for case in cases:
-        if case.patient in known_patients:
-            left_out[case.name] = "The case library has a scan of this patient."
-    kept = [case for case in cases if case.name not in left_out]
-    measuring = measuring_patients(case.patient for case in kept)
+        twin, distance = scan.texture.nearest(prints, memory.salt)
+        if distance <= LIMIT and patient_of(twin) != patient_of(case.name):
+            same_patient[patient_of(case.name)] = patient_of(twin)
+        prints[case.name] = scan.texture.fingerprint(memory.salt)
+        scans[case.name] = scan, case.patient if case.patient_is_known else ""
+    standings = {name: memory.standing(*scan) for name, scan in scans.items()}
+    stored = {patient_of(name) for name, standing in standings.items() if standing == CASE}
+    rehearsed = {patient_of(name) for name, standing in standings.items() if standing == REHEARSED} - stored
+    kept = [name for name in scans if patient_of(name) not in stored]
+    measuring = measuring_patients((patient_of(name) for name in kept), rehearsed)
+    rehearsing = [name for name in kept if patient_of(name) not in measuring]
+    allowed = library.rehearse([scans[name] for name in rehearsing])
+    stored |= {patient_of(name) for name, may in zip(rehearsing, allowed, strict=True) if not may}  # meanwhile
+    left_out |= {name: "The case library has a scan of this patient." for name in scans if patient_of(name) in stored}
     return {
-        "rehearse": [case.name for case in kept if case.patient not in measuring],
-        "measure": [case.name for case in kept if case.patient in measuring],
+        "rehearse": [name for name in rehearsing if name not in left_out],
+        "measure": [name for name in kept if patient_of(name) in measuring],
         "left_out": left_out,
     }
 
@@ -246,14 +259,16 @@ def _memory(library: CaseLibrary) -> Patients:
     return read_patients(library.folder / "patients.json", library.folder / "salt")
 
 
-def measuring_patients(patients: Iterable[str]) -> set[str]:
+def measuring_patients(patients: Iterable[str], rehearsed: Collection[str] = ()) -> set[str]:
     """About a third of the patients, who measure forgetting; whether one is among them depends on him alone.
 
-    Only where all or none would be, one patient changes sides; a single patient rehearses.
+    Who was rehearsed before never measures. Only where all or none would be, one patient changes sides; a single
+    patient rehearses.
     """
-    ranks = {patient: int(hashlib.sha256(patient.encode()).hexdigest(), 16) for patient in set(patients)}
+    everybody = set(patients)
+    ranks = {p: int(hashlib.sha256(p.encode()).hexdigest(), 16) for p in everybody.difference(rehearsed)}
     order = sorted(ranks, key=lambda patient: (ranks[patient] % 3, ranks[patient]))
     measuring = {patient for patient in order if ranks[patient] % 3 == 0}
-    if len(order) < 2:
+    if len(everybody) < 2:
         return set()
-    return (measuring or set(order[:1])) - (set(order[-1:]) if len(measuring) == len(order) else set())
+    return (measuring or set(order[:1])) - (set(order[-1:]) if len(measuring) == len(everybody) else set())

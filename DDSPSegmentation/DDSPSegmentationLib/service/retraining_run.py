@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from .. import __version__
 from ..engine.errors import ModelError
 from ..engine.files import write_text
-from ..engine.model import ModelDescription, describe_model, write_description
+from ..engine.model import describe_model, write_description
 from ..learning.comparison import compare_versions
 from ..learning.dataset import Case
 from ..learning.finetuning import FineTuner, FineTuningProgress
@@ -120,9 +120,6 @@ class RetrainingRun:
             raise ModelError(f"Version '{self.job.parent}' is not the one this retraining started from.", START_AGAIN)
         return folder
 
-    def _parent(self) -> ModelDescription:
-        return describe_model(self._parent_folder())
-
     # ---- the candidate
 
     def _candidate(self) -> dict | None:
@@ -137,16 +134,14 @@ class RetrainingRun:
         """Name the candidate by its weights, which from now on do not change."""
         tuned, replay = trained
         sha256 = describe_model(tuned.folder).sha256
+        name = self._free_name(sha256)
         candidate = {
-            "version": self._free_name(sha256),
+            "version": name,
             "folder": tuned.folder.relative_to(self.folder).as_posix(),
             "ledger": self._ledger(tuned, replay, sha256),
             "cross_validation": tuned.cross_validation,
         }
-        described, parent = describe_model(tuned.folder), self._parent()
-        # Rehearsed cases were seen, too: whoever is trained from here on must not be tested on them.
-        training = {**described.training, "parent_cases": sorted(_seen_by(parent))}
-        write_description(tuned.folder, replace(described, version=candidate["version"], training=training))
+        write_description(tuned.folder, replace(describe_model(tuned.folder), version=name))
         self._write_candidate(candidate)
         return candidate
 
@@ -195,7 +190,7 @@ class RetrainingRun:
         if describe_model(new_folder).sha256 != ledger["weights_sha256"]:
             cause = f"The weights of version '{candidate['version']}' are not those of this retraining."
             raise ModelError(cause, START_AGAIN)
-        hold_out = [case for case in job.hold_out if self._is_unseen_and_there(case)]
+        hold_out = [case for case in job.hold_out if self._is_there(case)]
         compared, now = {case.id for case in hold_out}, time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         for case in ledger["hold_out"]:
             if case["case"] in compared:
@@ -219,12 +214,10 @@ class RetrainingRun:
         os.replace(aside, output)
         return output
 
-    def _is_unseen_and_there(self, case: FrozenCase) -> bool:
-        """A case that was deleted meanwhile is not compared, nor one that the old version was trained on elsewhere."""
-        seen = _seen_by(self._parent())
+    def _is_there(self, case: FrozenCase) -> bool:
+        """A case that was deleted meanwhile is not compared."""
         stored = self.job.case(case)
-        there = stored.image_path.is_file() and stored.label_path.is_file()
-        return there and not {case.id, case.source_name} & seen
+        return stored.image_path.is_file() and stored.label_path.is_file()
 
     def _forgetting(self, hold_out: list[FrozenCase]) -> tuple[list[Case], str]:
         replay = split_replay(self.job, self.folder, self.library, self._pause).measure
@@ -256,11 +249,6 @@ class RetrainingRun:
         self._pause()
         share = self._training_share
         self._tell(phase, share + (1 - share) * fraction, self._seconds_to_compare * (1 - fraction))
-
-
-def _seen_by(version: ModelDescription) -> set[str]:
-    """Cases that a version or those before it were trained on or rehearsed."""
-    return {name for key in ("cases", "parent_cases", "replay") for name in version.training.get(key, [])}
 
 
 def _json_bytes(values: dict) -> bytes:

@@ -301,8 +301,7 @@ class CasesSection:
         self._copy(self.ui.importCasesButton, _("Folder of scans and masks"), self._import)
 
     def _import(self, folder: str) -> str:
-        seen = self._registry().seen_cases()
-        report = self._library().import_folder(folder, progress=self._showProgress, seen=seen)
+        report = self._library().import_folder(folder, progress=self._showProgress)
         lines = [_("{count} cases imported.").format(count=len(report.stored))]
         if report.failed:
             lines.append(_("{count} refused:").format(count=len(report.failed)))
