@@ -318,7 +318,7 @@ def test_second_acquisition_at_the_same_positions_is_refused(tmp_path):
         write_slice(tmp_path / "second" / f"{number}", number, tags={"0020|0013": str(number + 101)})
     message = refusal(tmp_path)
     assert "several slices at one position: slices 1 and 101, 2 and 102" in message
-    assert "and 4 more pairs" in message
+    assert "and 4 more (by instance number)" in message
 
 
 def test_uneven_spacing_over_one_percent_is_refused_and_below_is_not(tmp_path):

@@ -6,11 +6,10 @@ All of it is advice: a radiologist's own choice is never refused here.
 from __future__ import annotations
 
 import numpy as np
-import SimpleITK as sitk
 import slicer
-import vtk
 from slicer.i18n import tr as _
 
+from ..engine.errors import InputError
 from ..engine.preprocessing import Grid, PreprocessingSettings
 from ..engine.t2_recognition import (
     AXIAL_T2,
@@ -23,7 +22,7 @@ from ..engine.t2_recognition import (
     ScanFacts,
     recognize,
 )
-from .conversion import RAS_TO_LPS
+from .conversion import mask_image
 from .dicom_tags import first_image_tag
 from .result_nodes import VOLUME_ROLE
 
@@ -129,23 +128,10 @@ def _shown_among(candidates: list[slicer.vtkMRMLScalarVolumeNode]) -> slicer.vtk
 
 def _is_axial(volume_node: slicer.vtkMRMLScalarVolumeNode) -> bool | None:
     """The engine's own measure, asked about a grid without voxels; an odd grid is the conversion's to refuse."""
-    ijk_to_ras = vtk.vtkMatrix4x4()
-    volume_node.GetIJKToRASMatrix(ijk_to_ras)
-    to_world = vtk.vtkMatrix4x4()
-    parent = volume_node.GetParentTransformNode()
-    if not slicer.vtkMRMLTransformNode.GetMatrixTransformBetweenNodes(parent, None, to_world):
-        return None
-    axes = (RAS_TO_LPS @ slicer.util.arrayFromVTKMatrix(to_world) @ slicer.util.arrayFromVTKMatrix(ijk_to_ras))[:3, :3]
-    spacing = np.linalg.norm(axes, axis=0)
-    if not np.isfinite(axes).all() or (spacing <= 0).any():
-        return None
-    grid = sitk.Image(1, 1, 1, sitk.sitkUInt8)
     try:
-        grid.SetSpacing(spacing.tolist())
-        grid.SetDirection((axes / spacing).ravel().tolist())
-    except RuntimeError:  # two axes in one line
+        return Grid.of(mask_image(np.zeros((1, 1, 1)), volume_node), PreprocessingSettings()).is_axial
+    except InputError:
         return None
-    return Grid.of(grid, PreprocessingSettings()).is_axial
 
 
 def _number(text: str) -> float | None:

@@ -141,7 +141,7 @@ def _reason_to_skip(files: Sequence[DicomFile]) -> str:
     first = readable[0]
     if first.photometric == "MONOCHROME1":
         return "inverted gray values"
-    if first.photometric != "MONOCHROME2" and first.photometric:
+    if first.photometric and not first.photometric.startswith("MONOCHROME"):
         return "color images"
     off_axial = _reason_not_axial(readable)
     recognition = recognize(
@@ -299,6 +299,20 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
+def _named(chosen: Sequence[DicomFile], files: Sequence[DicomFile]) -> str:
+    """The chosen slices by their numbers."""
+    if any(not file.position for file in files) and any(file.instance is None for file in files):
+        return f"{len(chosen)} of {len(files)}, without a slice number"
+    numbers, how = _numbers(sorted_slices(files))
+    return _listed([str(number) for number in sorted(numbers[file] for file in chosen)], how)
+
+
+def _pairs(starts: Sequence[int], stack: Sequence[DicomFile]) -> str:
+    """The slices that begin at a start and their next neighbors, by their numbers."""
+    numbers, how = _numbers(stack)
+    return _listed([f"{numbers[stack[start]]} and {numbers[stack[start + 1]]}" for start in starts], how)
+
+
 def _numbers(files: Sequence[DicomFile]) -> tuple[dict[DicomFile, int], str]:
     """A number for each file: the scanner's where each has its own, else counted in the order given."""
     instances = [file.instance for file in files if file.instance is not None]
@@ -307,18 +321,7 @@ def _numbers(files: Sequence[DicomFile]) -> tuple[dict[DicomFile, int], str]:
     return {file: index for index, file in enumerate(files, start=1)}, "counted along the slice normal"
 
 
-def _named(chosen: Sequence[DicomFile], files: Sequence[DicomFile]) -> str:
-    if any(not file.position for file in files) and any(file.instance is None for file in files):
-        return f"{len(chosen)} of {len(files)}, without a slice number"
-    numbers, how = _numbers(sorted_slices(files))
-    shown = sorted(numbers[file] for file in chosen)
-    more = f" and {len(shown) - MOST_NUMBERS} more" if len(shown) > MOST_NUMBERS else ""
-    word = "slice" if len(shown) == 1 else "slices"
-    return f"{word} {', '.join(str(number) for number in shown[:MOST_NUMBERS])}{more} ({how})"
-
-
-def _pairs(starts: Sequence[int], stack: Sequence[DicomFile]) -> str:
-    numbers, how = _numbers(stack)
-    pairs = [f"{numbers[stack[index]]} and {numbers[stack[index + 1]]}" for index in starts]
-    more = f" and {len(pairs) - MOST_NUMBERS} more pairs" if len(pairs) > MOST_NUMBERS else ""
-    return f"slices {', '.join(pairs[:MOST_NUMBERS])}{more} ({how})"
+def _listed(places: Sequence[str], how: str) -> str:
+    noun = "slice" if len(places) == 1 and places[0].isdigit() else "slices"
+    more = f" and {len(places) - MOST_NUMBERS} more" if len(places) > MOST_NUMBERS else ""
+    return f"{noun} {', '.join(places[:MOST_NUMBERS])}{more} ({how})"
