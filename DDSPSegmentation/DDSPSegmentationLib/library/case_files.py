@@ -19,7 +19,7 @@ from ..engine.files import file_sha256, make_folder, retry_while_open, write_asi
 from ..engine.images import write_image
 from .case_records import CASE_FILE, HOLD_OUT, TRAINING, StoredCase, image_folder, label_folder, read_case
 from .folder_lock import FolderLock
-from .patients import read_patients
+from .patients import read_folds
 
 LOCK_NAME = "library.lock"
 WAIT_SECONDS = 5.0
@@ -274,7 +274,7 @@ class CaseFiles:
             text = self._case_text(case_id)
             with suppress(DatasetError):
                 cases += [] if text is None else [read_case(text, case_id, self.folder)]
-        folds = read_patients(self.folder / "patients.json", self.folder / "salt").folds if cases else {}
+        folds = read_folds(self.folder / "patients.json")
         retry_while_open(lambda: describe(self.folder, cases, folds))
 
 
@@ -297,7 +297,7 @@ def describe(folder: Path, cases: Sequence[StoredCase], fold_of: Mapping[str, in
         "file_ending": ".mha",
         "overwrite_image_reader_writer": "SimpleITKIO",
     }
-    fold = {case.id: fold_of.get(case.patient, 0) for case in training}  # unknown to a patients.json of a backup
+    fold = {case.id: fold_of.get(case.patient, 0) for case in training}  # unknown where memory was lost
     folds = [
         {
             "train": [case.id for case in training if fold[case.id] != left_out],

@@ -22,7 +22,7 @@ from .case_records import HOLD_OUT, TRAINING, Revision, StoredCase
 from .case_transfer import ImportReport, export_cases, find_pairs
 from .folder_lock import FolderInUseError
 from .model_registry import ModelRegistry
-from .patients import KnownImage, Patients, read_patients
+from .patients import KnownImage, Patients, read_folds, read_patients
 
 __all__ = ["HOLD_OUT", "TRAINING", "CaseLibrary", "ImportReport", "Revision", "Stored", "StoredCase"]
 
@@ -285,9 +285,8 @@ class CaseLibrary:
         No note, no label, no salt, no history and nothing about patients goes along, except that no patient
         straddles the folds of splits_final.json.
         """
-        cases = self.cases()
-        folds = self._patients().folds if cases else {}
-        return export_cases(cases, folds, Path(folder), progress or (lambda *_: None))
+        folds = read_folds(self.folder / "patients.json")
+        return export_cases(self.cases(), folds, Path(folder), progress or (lambda *_: None))
 
     # ---- inside
 

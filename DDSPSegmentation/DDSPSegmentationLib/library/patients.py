@@ -10,6 +10,7 @@ import os
 import secrets
 import shlex
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -65,7 +66,7 @@ class Patients:
     told: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self._draw_folds()
+        draw_folds(self.splits, self.folds)
 
     def pseudonym(self, kind: str, key: str | bytes) -> str:
         """A salted hash from which nobody without the salt finds the key."""
@@ -85,27 +86,16 @@ class Patients:
         if patient not in self.splits:
             drawn = [split for name, split in self.splits.items() if name not in self.forced]
             overdue = len(drawn) >= FIRST_ALL_TRAINING and HOLD_OUT not in drawn
-            held_out = overdue or self._number("split", patient) % ONE_IN == 0
-            self.splits[patient] = HOLD_OUT if held_out else TRAINING
-            self._draw_folds()
+            hashed = int(hmac.new(self.salt, f"split\0{patient}".encode(), hashlib.sha256).hexdigest(), 16)
+            self.splits[patient] = HOLD_OUT if overdue or hashed % ONE_IN == 0 else TRAINING
+            draw_folds(self.splits, self.folds)
         return self.splits[patient]
 
     def force_training(self, patient: str) -> None:
         if patient not in self.splits:
             self.splits[patient] = TRAINING
             self.forced.append(patient)
-            self._draw_folds()
-
-    def _draw_folds(self) -> None:
-        """Each training patient's, once and for ever, into the fold of the fewest; of several the hash decides."""
-        for patient, split in self.splits.items():
-            if split == TRAINING and patient not in self.folds:
-                sizes = [list(self.folds.values()).count(fold) for fold in range(FOLDS)]
-                smallest = [fold for fold in range(FOLDS) if sizes[fold] == min(sizes)]
-                self.folds[patient] = smallest[self._number("fold", patient) % len(smallest)]
-
-    def _number(self, kind: str, patient: str) -> int:
-        return int(hmac.new(self.salt, f"{kind}\0{patient}".encode(), hashlib.sha256).hexdigest(), 16)
+            draw_folds(self.splits, self.folds)
 
     def recognize(self, patient_key: str, patient: str) -> list[str]:
         """Remember that a key belongs to a patient who was recognized by the scan; a warning where it cannot be so."""
@@ -161,6 +151,29 @@ class Patients:
         values = {name: getattr(self, name) for name in _PLAIN}
         values["images"] = {name: asdict(image) for name, image in self.images.items()}
         write_text(json.dumps({"schema_version": PATIENTS_VERSION, **values}, indent=1) + "\n", path)
+
+
+def draw_folds(splits: Mapping[str, str], folds: dict[str, int]) -> None:
+    """Give each training patient who has none a fold, for ever: that of the fewest; of several the hash decides.
+
+    A patient's pseudonym is a salted hash already.
+    """
+    for patient, split in splits.items():
+        if split == TRAINING and patient not in folds:
+            sizes = [list(folds.values()).count(fold) for fold in range(FOLDS)]
+            smallest = [fold for fold in range(FOLDS) if sizes[fold] == min(sizes)]
+            folds[patient] = smallest[int(hashlib.sha256(patient.encode()).hexdigest(), 16) % len(smallest)]
+
+
+def read_folds(path: Path) -> dict[str, int]:
+    """The folds of the training patients, which readers without the salt see too; of nobody where memory was lost."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        folds = dict(values.get("folds", {}))
+        draw_folds(values["splits"], folds)
+        return folds
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return {}
 
 
 _PLAIN = ("library", "next_number", "splits", "forced", "folds", "aliases", "told")

@@ -117,7 +117,7 @@ class AcceptSection:
             set_case_note(self._node, text)
 
     def _onAccept(self, checked: bool = False) -> None:
-        self._do(self._accept)
+        self._do(self._store)
 
     def _do(self, action: Callable[[], str]) -> None:
         """Do something to the library and say how it went, in the status line and beside the button."""
@@ -129,7 +129,7 @@ class AcceptSection:
         self.offerPatients()
         self.refresh()
 
-    def _accept(self) -> str:
+    def _store(self) -> str:
         library = self._library()
         if self._isStoredAsShown(library):
             return _("Case {number} is stored as shown already.").format(number=case_number(case_of(self._node)))

@@ -309,7 +309,7 @@ class CasesSection:
         lines += reasons[:REASONS_SHOWN]
         if len(reasons) > REASONS_SHOWN:
             lines.append(_("and {count} more").format(count=len(reasons) - REASONS_SHOWN))
-        return "\n".join(lines)
+        return "\n".join(filter(None, [*lines, report.about_patients]))
 
     def _onExport(self, checked: bool = False) -> None:
         self._copy(self.ui.exportCasesButton, _("Folder for the dataset"), self._export)
