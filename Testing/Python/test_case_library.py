@@ -1,5 +1,6 @@
 """The case library on a real disk: histories, splits, kills at every instant, several processes, full disks."""
 
+import hashlib
 import io
 import json
 import os
@@ -481,7 +482,56 @@ def test_a_patients_fold_is_drawn_once_into_the_smallest_and_outlives_deletion(t
     assert all(fold <= now for fold, now in zip(before, folds_of(library), strict=True))
 
 
-def test_folds_of_a_library_of_an_earlier_version_are_drawn_once_too(tmp_path):
+PRINTS = (  # content and fingerprint of toy_scan(1) and toy_scan(2) under the salt 0, 1, ... 31
+    ("ba98a468d7001a1f88c1a529",
+     "505f03bf8de06ff3d4f01e83d1c22820dd72c84a6559552d0ce3cd25b446393dd2d32a3f37826791ce820d38cf09f0e4"
+     "a1957be88b32dbd89ccf50d0a407b77b56bc78134cf5e0893925e5990ddcaa97925fc8edac6293f257a1b7c7d07a4154"),
+    ("a73692bdd709eec52b3120a8",
+     "5c532be385eb2ffb96609ea1e9e20a69f5d3d0024519433c00efcd65bf54a97fc2c312ff234363908f870dfce484b0e4"
+     "61871a788a60da419aed5404240290434ea0fc534e95810ead245cb30fdcc8e6b45fe8d0a8749f7027a9fc1bc27ec890"),
+)  # fmt: skip
+
+
+def version_1_library(folder: Path) -> None:
+    """The files of two cases as version 1 wrote them, one for training and one held out."""
+    splits, images = {"8a1053f289387d19219a84e7": TRAINING, "293fc2e9eef200c033231572": HOLD_OUT}, {}
+    for number, ((patient, split), (content, fingerprint)) in enumerate(zip(splits.items(), PRINTS, strict=True), 1):
+        name, part = f"a3f9-{number:04d}", "Tr" if split == TRAINING else "Ts"
+        images[content] = {"patient": patient, "case": name, "fingerprint": fingerprint}
+        paths = [f"images{part}/{name}_0000.mha", f"labels{part}/{name}.mha", f"cases/{name}/mask-1.mha"]
+        image, mask = toy_scan(number)
+        for path, voxels in zip(paths, (image, mask, mask), strict=True):
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            sitk.WriteImage(voxels, str(folder / path), useCompression="cases" in path or "labels" in path)
+        revision = {"number": 1, "date": "2025-03-01T10:00:00+01:00", "state": "imported", "model_version": "",
+                    "model_sha256": "", "dice": None, "note": "",
+                    "mask_sha256": hashlib.sha256((folder / paths[2]).read_bytes()).hexdigest()}  # fmt: skip
+        case = {"schema_version": 1, "id": name, "number": number, "patient": patient, "split": split, "label": "",
+                "scanner": "HK", "source_name": f"Case0{number}", "content": content, "next_revision": 2,
+                "predicted": [], "revisions": [revision]}  # fmt: skip
+        (folder / "cases" / name / "case.json").write_text(json.dumps(case))
+    memory = {"schema_version": 1, "library": "a3f9", "next_number": 3, "splits": splits, "forced": [], "aliases": {},
+              "images": images}  # fmt: skip
+    (folder / "patients.json").write_text(json.dumps(memory))
+    (folder / "salt").write_text(bytes(range(32)).hex() + "\n")
+    (folder / "dataset.json").write_text(json.dumps({"numTraining": 1}))
+
+
+def test_a_library_that_version_1_wrote_is_read_and_written_for_ever(tmp_path):
+    version_1_library(tmp_path)
+    library = CaseLibrary(tmp_path)
+    assert [(case.split, case.source_name) for case in library.cases()] == [(TRAINING, "Case01"), (HOLD_OUT, "Case02")]
+    assert_whole(tmp_path)
+    again = library.add(*toy_scan(2))
+    assert not again.is_new and again.case.split == HOLD_OUT and again.warnings == ()
+    assert library.add(*toy_scan(3), same_patient_as="a3f9-0001").case.id == "a3f9-0003"
+    assert folds_of(library) == [{"8a1053f289387d19219a84e7"}]
+    library.delete("a3f9-0001")
+    library.restore("a3f9-0001")
+    assert len(assert_whole(tmp_path)) == 3
+
+
+def test_folds_of_a_library_that_had_none_are_drawn_once_too(tmp_path):
     library = filled_library(tmp_path, 7)
     path = tmp_path / "patients.json"
     values = json.loads(path.read_text())
