@@ -5,19 +5,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
-from learning_parts import toy_plan, toy_scan
+from learning_parts import PACKAGE_FOLDER, toy_plan, toy_scan
 
 from DDSPSegmentationLib.engine.scan_identity import NOTHING_SEEN, ScanIdentity
 from DDSPSegmentationLib.learning.finetuning_settings import FineTuningSettings
 from DDSPSegmentationLib.library.case_library import CaseLibrary
 from DDSPSegmentationLib.library.case_records import HOLD_OUT, TRAINING
 from DDSPSegmentationLib.library.model_registry import ModelRegistry
+from DDSPSegmentationLib.service.retraining_run import RUN_LOCK
 
 QUICK_SETTINGS = {"learning_rate": 3e-3, "least_steps": 4, "most_steps": 4, "stops": (0.5, 1.0), "folds": 2}
 QUICK = FineTuningSettings(**QUICK_SETTINGS)
@@ -48,6 +52,22 @@ if sample:
 os._exit(retraining_process.main(sys.argv[3:]))
 """,
 ]
+
+
+@contextlib.contextmanager
+def another_at_work(run_folder: Path, pid: int | None = None):
+    """A process that holds a run's lock and does not hear; it may call itself by another id."""
+    code = "import os, sys, DDSPSegmentationLib.library.folder_lock as locks\n"
+    code += "" if pid is None else f"os.getpid = lambda: {pid}\n"
+    code += f"with locks.FolderLock({str(run_folder)!r}, {RUN_LOCK!r}): print('held', flush=True); input()"
+    environment = {**os.environ, "PYTHONPATH": str(PACKAGE_FOLDER)}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", code], **pipes, env=environment) as process:
+        try:
+            assert process.stdout.readline() == b"held\n"
+            yield process
+        finally:
+            process.kill()
 
 
 def make_library(folder: Path, training: int = 4, hold_out: int = 2) -> CaseLibrary:

@@ -16,7 +16,7 @@ from retraining_client_parts import (
     the_run,
     trains,
 )
-from retraining_parts import PARENT, QUICK_PYTHON, tuned_versions
+from retraining_parts import PARENT, QUICK_PYTHON, another_at_work, tuned_versions
 from scene_parts import new_volume
 from slicer_stand_in import dialogs, enterModule, leaveModule
 from worker_parts import is_running, wait_until
@@ -124,15 +124,11 @@ def test_a_gray_button_says_that_pytorch_is_missing(person, no_torch):
 
 def test_a_run_of_another_slicer_is_named(person, folders):
     folder = make_job(*folders)
-    other = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    StatusWriter(folder, other.pid)
-    try:
+    with another_at_work(folder):
         person.panel.learn.refresh()
         assert not person.ui.retrainButton.enabled and "Another Slicer" in person.ui.retrainButton.toolTip
         assert "Another Slicer" in person.ui.retrainStatusLabel.text
         assert person.ui.resumeRunButton.isHidden() and person.ui.discardRunButton.isHidden()
-    finally:
-        other.communicate()
 
 
 def test_a_replay_folder_is_remembered_for_every_session_and_can_be_left_out_again(person, tmp_path):

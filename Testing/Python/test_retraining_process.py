@@ -12,26 +12,29 @@ import sys
 import time
 
 import pytest
+from learning_parts import PACKAGE_FOLDER
 from retraining_parts import (
     PARENT,
     QUICK,
     QUICK_PYTHON,
+    another_at_work,
     make_library,
     make_registry,
     small_sample,
     tuned_versions,
-    write_json,
 )
 from worker_parts import is_running, wait_until
 
 from DDSPSegmentationLib.engine.errors import DatasetError, StorageError, WorkerError
+from DDSPSegmentationLib.engine.files import write_text
 from DDSPSegmentationLib.library.case_library import CaseLibrary
-from DDSPSegmentationLib.library.folder_lock import FolderInUseError
+from DDSPSegmentationLib.library.folder_lock import FolderInUseError, Holder, lock_holder
 from DDSPSegmentationLib.library.model_registry import ModelRegistry
-from DDSPSegmentationLib.service import retraining_run, retraining_status
-from DDSPSegmentationLib.service.process_identity import end_process, process_birth
+from DDSPSegmentationLib.service import retraining_process, retraining_run, retraining_status
+from DDSPSegmentationLib.service.process_identity import kill_process, process_is_alive
 from DDSPSegmentationLib.service.retraining import make_job, retrain
 from DDSPSegmentationLib.service.retraining_process import (
+    EXIT_NOT_NEEDED,
     EXIT_STOPPED,
     cancel_retraining,
     discard_run,
@@ -149,7 +152,12 @@ def test_the_curve_has_loss_and_dice_over_rising_steps(whole):
 
 
 def test_nothing_of_a_finished_run_stays_but_what_is_shown(whole):
-    assert sorted(path.name for path in whole[0].iterdir()) == ["curve.csv", "retraining.log", "status.json"]
+    assert sorted(path.name for path in whole[0].iterdir()) == [
+        "curve.csv",
+        "retraining.log",
+        "run.lock",
+        "status.json",
+    ]
     assert (whole[0] / "retraining.log").read_text() == ""
 
 
@@ -186,25 +194,42 @@ def test_a_process_killed_at_random_moments_goes_on_to_the_very_same_end(place, 
     assert steps == sorted(steps)
 
 
-def test_the_process_ends_soon_after_its_parent(place, started, monkeypatch):
+PARENT_PROGRAM = """
+import sys
+from DDSPSegmentationLib.service.retraining_process import start_retraining_process
+process = start_retraining_process(sys.argv[1], {command!r})
+print(process.pid, flush=True)
+if {forgets}:  # as a reload of the module does
+    for name in [name for name in sys.modules if name.startswith("DDSPSegmentationLib")]:
+        del sys.modules[name]
+    del process
+    import gc; gc.collect()
+input()
+"""
+
+
+@pytest.mark.parametrize("forgets", [False, True], ids=["", "also after a reload, and not because of it"])
+def test_the_process_ends_soon_after_its_parent(place, monkeypatch, forgets):
     monkeypatch.setenv("STEP_SECONDS", "0.3")
-    parent = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     run_folder = job(place)
-    process = started(run_folder, parent=parent.pid)
-    wait_for(run_folder, is_training)
-    parent.kill()  # it stays a zombie until it is waited for
-    killed = time.monotonic()
-    process.wait(30)
-    assert time.monotonic() - killed < 2
-    parent.communicate()
+    program = PARENT_PROGRAM.format(command=QUICK_PYTHON, forgets=forgets)
+    environment = {**os.environ, "PYTHONPATH": str(PACKAGE_FOLDER)}
+    command = [sys.executable, "-c", program, str(run_folder)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment) as parent:
+        pid = int(parent.stdout.readline())
+        assert wait_for(run_folder, is_training).pid == pid
+        parent.kill()
+        killed = time.monotonic()
+        assert wait_until(lambda: not is_running(pid), 30)
+        assert time.monotonic() - killed < 2
     assert read_status(run_folder).state == INTERRUPTED
 
 
-def test_a_process_that_starts_after_its_parent_has_ended_does_nothing(place, started):
-    parent = subprocess.Popen([sys.executable, "-c", ""])
-    parent.wait()
+def test_a_process_that_starts_after_its_parent_has_ended_does_nothing(place):
     run_folder = job(place)
-    assert started(run_folder, parent=parent.pid).wait(60) != 0
+    command = [*QUICK_PYTHON, "-m", "DDSPSegmentationLib.service.retraining_process", str(run_folder)]
+    environment = {**os.environ, "PYTHONPATH": str(PACKAGE_FOLDER)}
+    assert subprocess.run(command, stdin=subprocess.DEVNULL, env=environment, timeout=60).returncode != 0
     assert versions_of(place) == [] and read_status(run_folder).state == INTERRUPTED
 
 
@@ -242,7 +267,7 @@ def test_canceling_ends_the_process_and_leaves_nothing(place, started, monkeypat
     with pytest.raises(FolderInUseError, match=str(process.pid)):
         job(place)
     cancel_retraining(run_folder)
-    assert not is_running(status.pid) and process.wait(10) != 0
+    assert process.wait(10) == EXIT_NOT_NEEDED and not is_running(status.pid)  # it ended by itself
     assert read_status(run_folder).state == DISCARDED and versions_of(place) == []
     assert [path.name for path in run_folder.parent.iterdir() if path.is_dir()] == []
     assert len(CaseLibrary(place / "cases").cases()) == 4
@@ -257,59 +282,88 @@ def test_canceling_a_run_before_its_process_has_said_a_word_ends_it_too(place, s
     assert [path.name for path in run_folder.parent.iterdir() if path.is_dir()] == []
 
 
+def test_a_process_that_does_not_hear_is_ended_by_force(place):
+    run_folder = job(place)
+    with another_at_work(run_folder) as deaf:
+        assert read_status(run_folder).state == RUNNING and read_status(run_folder).pid == deaf.pid
+        cancel_retraining(run_folder, patience_seconds=0.2)
+        assert deaf.wait(10) == -signal.SIGKILL
+    assert read_status(run_folder).state == DISCARDED
+
+
+def test_a_process_that_took_up_the_run_meanwhile_is_not_ended_in_the_place_of_the_one_before(place, monkeypatch):
+    run_folder = job(place)
+    with another_at_work(run_folder) as other:
+        holders = iter([Holder(4711, socket.gethostname(), "long ago")])
+        monkeypatch.setattr(retraining_process, "lock_holder", lambda *words: next(holders, lock_holder(*words)))
+        monkeypatch.setattr(retraining_process, "CANCEL_SECONDS", 0.2)
+        with pytest.raises(FolderInUseError, match="at work in process"):
+            cancel_retraining(run_folder, patience_seconds=0.2)
+        assert other.poll() is None and run_folder.is_dir()
+
+
 # ---- what a status is worth
 
 
 def test_a_process_with_the_id_of_an_earlier_one_is_not_taken_for_it(place):
+    """Killed, it leaves its words in the lock file; its id then belongs to somebody else."""
     run_folder = job(place)
     stranger = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     try:
-        StatusWriter(run_folder, stranger.pid)
-        assert read_status(run_folder).state == RUNNING
-        write_json(run_folder / "status.json", birth="long ago")
-        assert read_status(run_folder).state == INTERRUPTED
+        with another_at_work(run_folder, stranger.pid) as earlier:
+            assert read_status(run_folder).pid == stranger.pid
+            earlier.kill()
+            earlier.wait()
+        assert str(stranger.pid) in (run_folder / "run.lock").read_text()
+        assert read_status(run_folder).state == INTERRUPTED and read_status(run_folder).pid == 0
         cancel_retraining(run_folder)
         assert not run_folder.exists() and stranger.poll() is None
-        end_process(stranger.pid, "long ago")
-        assert stranger.poll() is None
-        end_process(stranger.pid, process_birth(stranger.pid))
-        assert stranger.wait(10) == -signal.SIGKILL
     finally:
         stranger.kill()
         stranger.communicate()
 
 
 @pytest.mark.parametrize("pid", [1, 0, -1])
-def test_no_process_of_the_system_is_ever_ended(pid):
+def test_no_process_of_the_system_is_ever_ended(place, monkeypatch, pid):
     with pytest.raises(ValueError, match="not a process that may be ended"):
-        end_process(pid, process_birth(pid) or "any")
-
-
-def test_a_status_that_names_the_first_process_cancels_nothing(place):
+        kill_process(pid)
     run_folder = job(place)
-    StatusWriter(run_folder, 1)
-    if read_status(run_folder).state == RUNNING:
-        with pytest.raises(ValueError, match="not a process that may be ended"):
-            cancel_retraining(run_folder)
-        assert run_folder.is_dir()
+    monkeypatch.setattr(retraining_process, "CANCEL_SECONDS", 0.2)
+    monkeypatch.setattr(retraining_process, "kill_process", lambda pid: pytest.fail(f"{pid} was to be ended"))
+    with another_at_work(run_folder, pid), pytest.raises(FolderInUseError):
+        cancel_retraining(run_folder, patience_seconds=0.2)
+    assert run_folder.is_dir()
 
 
-def test_a_run_of_another_computer_is_not_running_here(place):
+def test_a_run_that_another_computer_works_on_is_running_and_not_ended_by_force(place, monkeypatch):
     run_folder = job(place)
-    StatusWriter(run_folder)
-    assert read_status(run_folder).state == RUNNING
-    write_json(run_folder / "status.json", host=f"not {socket.gethostname()}")
+    monkeypatch.setattr(retraining_process, "CANCEL_SECONDS", 0.2)
+    with another_at_work(run_folder) as other:
+        monkeypatch.setattr(socket, "gethostname", lambda: "another-host")
+        assert read_status(run_folder).state == RUNNING
+        with pytest.raises(FolderInUseError):
+            cancel_retraining(run_folder, patience_seconds=0.2)
+        assert other.poll() is None
+
+
+def test_what_a_process_says_of_its_end_is_believed_when_it_has_ended(place):
+    run_folder = job(place)
+    with another_at_work(run_folder):
+        for state in (DONE, FAILED):
+            write_text(json.dumps({"state": state}), run_folder / "status.json")
+            assert read_status(run_folder).state == RUNNING
+        StatusWriter(run_folder).set_state(PAUSED)
+        assert read_status(run_folder).state == PAUSED
     assert read_status(run_folder).state == INTERRUPTED
 
 
-def test_a_process_that_has_ended_was_never_born():
+def test_a_process_that_has_ended_is_not_alive_before_its_parent_asked_for_it():
     process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    born = process_birth(process.pid)
-    assert born and born == process_birth(process.pid) and born != process_birth(os.getpid())
+    assert process_is_alive(process.pid)
     process.stdin.close()
-    assert wait_until(lambda: not process_birth(process.pid), 10)  # a zombie has ended
+    assert wait_until(lambda: not process_is_alive(process.pid), 10)
     process.wait()
-    assert process_birth(process.pid) == "" and process_birth(-1) == ""
+    assert not process_is_alive(process.pid)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"state": 7}', '{"state": "running", "pid": "x"}', '{"none": []}'])
@@ -343,14 +397,14 @@ def test_the_curve_of_a_resumed_run_forgets_the_steps_that_were_lost(tmp_path):
     assert len(read_curve(tmp_path)) >= 4
 
 
-def test_the_status_is_renewed_every_second(tmp_path, monkeypatch):
+def test_the_status_is_renewed_every_second_while_steps_are_taken(tmp_path):
     writer = StatusWriter(tmp_path)
-    first = json.loads((tmp_path / "status.json").read_text())["updated"]
-    writer.beat()
-    assert json.loads((tmp_path / "status.json").read_text())["updated"] == first
+    writer.tell(RetrainingProgress("Training", 0.1, 1.0))
+    writer.tell(RetrainingProgress("Training", 0.2, 1.0))
+    assert read_status(tmp_path).fraction == 0.1
     time.sleep(1.1)
-    writer.beat()
-    assert json.loads((tmp_path / "status.json").read_text())["updated"] > first
+    writer.tell(RetrainingProgress("Training", 0.3, 1.0))
+    assert read_status(tmp_path).fraction == 0.3
 
 
 # ---- what goes wrong
@@ -363,7 +417,7 @@ def test_the_last_word_is_said_on_a_full_disk(tmp_path, monkeypatch):
     def full(*_):
         raise StorageError("The disk is full.")
 
-    monkeypatch.setattr(retraining_status, "write_text", full)
+    monkeypatch.setattr(retraining_status, "write_json", full)
     writer.end(FAILED, message="The disk is full.")
     assert (read_status(tmp_path).state, read_status(tmp_path).message) == (FAILED, "The disk is full.")
 

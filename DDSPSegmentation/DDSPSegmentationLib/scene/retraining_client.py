@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
+import socket
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -15,9 +16,10 @@ from ..engine.errors import Canceled, DDSPSegmentationError, WorkerError
 from ..engine.files import write_text
 from ..library.model_registry import ModelRegistry
 from ..library.model_version import ModelVersion
-from ..service.process_identity import process_birth
 from ..service.retraining import make_job, retrain
 from ..service.retraining_process import (
+    CANCEL_SECONDS,
+    ask_to_end,
     cancel_retraining,
     discard_run,
     pause_retraining,
@@ -32,6 +34,7 @@ from ..service.retraining_status import (
     INTERRUPTED,
     PAUSED,
     RUNNING,
+    STARTING,
     RunStatus,
     StatusWriter,
     read_curve,
@@ -40,7 +43,7 @@ from ..service.retraining_status import (
 from .user_folders import case_library, has_window, model_registry
 from .worker_process import python_program
 
-OWNER_FILE = "slicer.json"  # in the run folder: which Slicer it belongs to
+OWNER_FILE = "slicer.txt"  # in the run folder: which Slicer it belongs to
 POLL_MS = 500
 AT_WORK = (RUNNING, PAUSED)
 
@@ -56,7 +59,8 @@ class RetrainingClient:
     def __init__(self):
         self._folder: Path | None = None
         self._process = None
-        self._isCanceling = self._isPaused = False
+        self._isPaused = False
+        self._canceledAt: float | None = None
         self._points: list[Point] = []
         self._curveRead: tuple = ()
 
@@ -67,7 +71,7 @@ class RetrainingClient:
 
     @property
     def isCanceling(self) -> bool:
-        return self._isCanceling
+        return self._canceledAt is not None
 
     def find(self, modelsFolder: Path) -> list[RunStatus]:
         """Take up the run of this Slicer that goes on; returns the others that are at work, interrupted or failed."""
@@ -99,15 +103,17 @@ class RetrainingClient:
             DDSPSegmentationError: a run that is to be canceled cannot be deleted.
         """
         status = read_status(self._folder)
-        if self._process is not None and not status.pid and status.state in (*AT_WORK, INTERRUPTED):
-            # It has not said a word yet: whether its program runs is known better here.
+        if self._process is not None and status.state not in AT_WORK:
+            # It has not taken up its work yet, or has just put it down: whether its program runs is known here.
             code = self._process.poll()
-            status = replace(status, state=RUNNING) if code is None else self._endedSilently(code)
-        if self._isCanceling and status.state != DONE:
-            if status.state in AT_WORK and not status.pid:
-                return status  # it says in a moment who it is
-            folder = self._letGo()
-            cancel_retraining(folder)
+            if code is None:
+                status = replace(status, state=RUNNING)
+            elif status.state == INTERRUPTED and status.stage == STARTING and not self.isCanceling:
+                status = self._endedSilently(code)
+        if self.isCanceling and status.state != DONE:
+            if status.state in AT_WORK and time.monotonic() < self._canceledAt + CANCEL_SECONDS:
+                return status  # it ends by itself in a moment
+            cancel_retraining(self._letGo(), patience_seconds=0)
             return replace(status, state=DISCARDED)
         if status.state not in AT_WORK:
             self.points()
@@ -118,14 +124,21 @@ class RetrainingClient:
         return status
 
     def cancel(self, wait: bool = False) -> None:
-        """End the run and delete what it made so far; ``look`` does so as soon as its process has said who it is.
+        """Let the run end and delete what it made so far; ``look`` does so as soon as its process is gone.
 
         Args:
             wait: do it now, which may take seconds. Raises like ``look`` then.
+
+        Raises:
+            StorageError: the run folder cannot be written.
         """
-        self._isCanceling = True
-        if wait and self._folder is not None:
+        if self._folder is None:
+            return
+        if wait:
             cancel_retraining(self._letGo())
+        elif not self.isCanceling:
+            self._canceledAt = time.monotonic()
+            ask_to_end(self._folder)
 
     def yieldTo(self, busy: bool) -> None:
         """Let the run wait while something else needs the processor, also one that is started meanwhile.
@@ -152,30 +165,33 @@ class RetrainingClient:
         cause = _("The retraining's program ended while it was starting (exit code {code}).").format(code=code)
         step = _("Resume it; if it ends again, report what {log} in {folder} says.")
         step = step.format(log=LOG_FILE, folder=self._folder)
-        StatusWriter(self._folder, pid=0).end(FAILED, message=cause, next_step=step)
+        StatusWriter(self._folder).end(FAILED, message=cause, next_step=step)
         return read_status(self._folder)
 
     def _launch(self, folder: Path, program: str) -> None:
-        owner = {"pid": os.getpid(), "birth": process_birth(os.getpid())}
-        write_text(json.dumps(owner), folder / OWNER_FILE)
+        write_text(_thisSlicer(), folder / OWNER_FILE)
         self._follow(folder, start_retraining_process(folder, [program]))
 
     def _follow(self, folder: Path, process) -> None:
-        self._folder, self._process, self._isCanceling = folder, process, False
+        self._folder, self._process, self._canceledAt = folder, process, None
         self._points, self._curveRead = [], ()
         with suppress(DDSPSegmentationError):
             pause_retraining(folder, self._isPaused)
 
     def _letGo(self) -> Path:
-        folder, self._folder, self._process, self._isCanceling = self._folder, None, None, False
+        folder, self._folder, self._process, self._canceledAt = self._folder, None, None, None
         return folder
 
 
 def _isOurs(folder: Path) -> bool:
+    """Whether a run that is at work belongs to this Slicer: its owner lives, so no other process has its id."""
     with suppress(OSError, ValueError):
-        owner = json.loads((folder / OWNER_FILE).read_text(encoding="utf-8"))
-        return owner == {"pid": os.getpid(), "birth": process_birth(os.getpid())}
+        return (folder / OWNER_FILE).read_text(encoding="utf-8") == _thisSlicer()
     return False
+
+
+def _thisSlicer() -> str:
+    return f"process {os.getpid()} on host {socket.gethostname()}"
 
 
 def fine_tune(

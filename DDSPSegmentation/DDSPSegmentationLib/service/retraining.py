@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..engine.errors import DatasetError, DDSPSegmentationError, StorageError
+from ..engine.model import describe_model
 from ..learning.dataset import read_dataset
 from ..learning.finetuning_settings import estimate_seconds
 from ..library.case_library import CaseLibrary
@@ -172,7 +173,7 @@ def make_job(
             replay_folder=str(Path(replay_folder).resolve()) if replay_folder else "",
             device=device,
             parent=parent.name,
-            parent_sha256=parent.description.sha256,
+            parent_sha256=describe_model(parent.folder).sha256,
             cases=cases,
         )
         if len(job.training) < LEAST_CASES:

@@ -1,8 +1,9 @@
 """A retraining as a process of its own: ``python -m DDSPSegmentationLib.service.retraining_process RUN_FOLDER``.
 
-It is tied to nobody by pipes: it writes how it stands into its run folder, waits between two steps while the file
-``pause`` is there, and ends by itself when its run folder or the process it works for is gone. Whatever ended it, the
-run goes on from its folder when it is started again.
+It holds the lock of its run folder, by which others know that it is at work, and writes there how it stands. It waits
+between two steps while the file ``pause`` is there, and ends by itself when the file ``cancel`` is, when its folder is
+gone, or when its standard input closes: that is a pipe to the process that it works for, and nothing ever goes through
+it. Whatever ended it, the run goes on from its folder when it is started again.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import faulthandler
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -23,13 +25,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..engine.errors import Canceled, DDSPSegmentationError, DeviceError, StorageError, TorchMissingError, WorkerError
-from ..library.folder_lock import FolderInUseError, FolderLock
+from ..library.folder_lock import FolderInUseError, FolderLock, lock_holder
 from ..library.model_registry import ModelRegistry
-from .process_identity import end_process, lower_priority, process_birth
+from .process_identity import kill_process, lower_priority
 from .protocol import PACKAGE_FOLDER
 from .retraining import RETRAINING_LOCK, retrain
 from .retraining_job import JOB_FILE, RetrainingJob
-from .retraining_run import LOG_FILE, RetrainingProgress
+from .retraining_run import LOG_FILE, RUN_LOCK, RetrainingProgress
 from .retraining_status import (
     DISCARDED,
     DONE,
@@ -39,51 +41,48 @@ from .retraining_status import (
     RUNNING,
     RunStatus,
     StatusWriter,
-    is_at_work,
     read_status,
-    read_values,
+    run_lock,
 )
 from .runner import INSTALL_TORCH, require_torch
 
 if TYPE_CHECKING:
     from ..library.model_version import ModelVersion
 
-PAUSE_FILE = "pause"
+PAUSE_FILE, CANCEL_FILE = "pause", "cancel"
 EXIT_FAILED = 70  # never 1: a launcher says 1 for a process that was killed
 EXIT_STOPPED = 71
 EXIT_NOT_NEEDED = 72
 
-_CANCEL_SECONDS = 10.0
-_LOOK_SECONDS = 0.5
+CANCEL_SECONDS = 5.0  # in which a process ends by itself, or is ended
+_LOOK_SECONDS = 0.2
 _OUT_OF_MEMORY = ("memoryerror", "out of memory", "not enough memory", "allocate memory", "bad allocation", "bad_alloc")
 
 
-def start_retraining_process(
-    run_folder: Path | str, command: Sequence[str] | None = None, parent: int | None = None
-) -> subprocess.Popen:
-    """Start a run, or go on with it, in the background; see ``read_status`` for what becomes of it.
+def start_retraining_process(run_folder: Path | str, command: Sequence[str] | None = None) -> subprocess.Popen:
+    """Start a run, or go on with it, in the background; it ends soon after this process. See ``read_status``.
 
     Args:
         command: the Python to run, with its first arguments; this one by default.
-        parent: process id; the run ends soon after that process. This process by default.
 
     Raises:
         FolderInUseError: a process is at work on the run. DatasetError: there is no such run. StorageError,
             WorkerError: it cannot be started.
     """
     folder = Path(run_folder).resolve()
-    if is_at_work(read_values(folder)):
+    if lock_holder(folder, RUN_LOCK) is not None:
         raise FolderInUseError(f"The retraining '{folder.name}' is at work already.", "Wait for it, or cancel it.")
     RetrainingJob.read(folder)
-    pause_retraining(folder, False)
-    status = StatusWriter(folder, pid=0)
-    words = ["-m", "DDSPSegmentationLib.service.retraining_process", str(folder)]
-    words += ["--parent-process", str(os.getpid() if parent is None else parent)]
+    for name in (PAUSE_FILE, CANCEL_FILE):
+        _mark(folder / name, False)
+    status = StatusWriter(folder)
+    # Our end is a plain number, which nothing closes but the end of this process: not even a reload of this module.
+    its_input, ours = os.pipe()
     try:
         with open(folder / LOG_FILE, "ab") as log:
             return subprocess.Popen(
-                [*(command or [sys.executable]), *words],
-                stdin=subprocess.DEVNULL,
+                [*(command or [sys.executable]), "-m", "DDSPSegmentationLib.service.retraining_process", str(folder)],
+                stdin=its_input,
                 stdout=log,
                 stderr=log,
                 cwd=folder.parent,
@@ -95,8 +94,11 @@ def start_retraining_process(
             f"The retraining's process could not be started ({error.strerror or error}).",
             "Install Slicer again if its Python is missing; else try again.",
         )
+        os.close(ours)
         status.end(FAILED, message=failed.cause, next_step=failed.next_step)
         raise failed from error
+    finally:
+        os.close(its_input)
 
 
 # No console window on Windows; elsewhere Ctrl-C in a terminal is for the program that started it.
@@ -129,37 +131,53 @@ def pause_retraining(run_folder: Path | str, paused: bool) -> None:
     Raises:
         StorageError: the run folder cannot be written.
     """
-    path = Path(run_folder) / PAUSE_FILE
+    _mark(Path(run_folder) / PAUSE_FILE, paused)
+
+
+def _mark(path: Path, there: bool) -> None:
     try:
-        if paused:
+        if there:
             path.touch()
         else:
             path.unlink(missing_ok=True)
     except OSError as error:
-        raise StorageError(f"'{path.name}' cannot be written ({error.strerror}).", "Cancel the retraining.") from error
+        cause = f"'{path.name}' in the run's folder cannot be written ({error.strerror})."
+        raise StorageError(cause, "Check the drive of the models folder.") from error
 
 
-def cancel_retraining(run_folder: Path | str) -> None:
-    """End the process of a run, if it is still the very same, and discard the run.
+def ask_to_end(run_folder: Path | str) -> None:
+    """Let the process of a run end by itself, in a moment, wherever it is. Raises StorageError."""
+    folder = Path(run_folder)
+    if folder.is_dir():
+        _mark(folder / CANCEL_FILE, True)
+
+
+def cancel_retraining(run_folder: Path | str, patience_seconds: float = CANCEL_SECONDS) -> None:
+    """End the process of a run, and discard the run.
+
+    The process is asked to end. One that does not hear is ended by the id that it wrote into its lock: while the lock
+    is held, and has been by that same process for all these seconds, the id is not yet another's.
 
     Raises:
-        ValueError: its status names process 1 or the like. FolderInUseError: another computer is at work on it.
-        StorageError: the folder cannot be deleted.
+        FolderInUseError: its process does not end, or is one of another computer. StorageError: the folder cannot be
+            deleted.
     """
     folder = Path(run_folder)
-    give_up = time.monotonic() + _CANCEL_SECONDS
-    while True:
-        values = read_values(folder)
-        if is_at_work(values) and values["pid"]:
-            end_process(values["pid"], values["birth"])
-            while process_birth(values["pid"]) == values["birth"] and time.monotonic() < give_up:
-                time.sleep(0.02)
-        try:
-            return discard_run(folder)
-        except FolderInUseError:  # a process that has just started says in a moment who it is
-            if values.get("pid") or time.monotonic() > give_up:
-                raise
-            time.sleep(0.1)
+    ask_to_end(folder)
+    asked = lock_holder(folder, RUN_LOCK)
+    if not _wait_for_end(folder, patience_seconds):
+        holder = lock_holder(folder, RUN_LOCK)
+        if holder is not None and holder == asked and holder.host == socket.gethostname() and holder.process > 1:
+            kill_process(holder.process)
+        _wait_for_end(folder, CANCEL_SECONDS)
+    discard_run(folder)
+
+
+def _wait_for_end(folder: Path, seconds: float) -> bool:
+    give_up = time.monotonic() + seconds
+    while (at_work := lock_holder(folder, RUN_LOCK) is not None) and time.monotonic() < give_up:
+        time.sleep(0.02)
+    return not at_work
 
 
 def discard_run(run_folder: Path | str) -> None:
@@ -172,6 +190,9 @@ def discard_run(run_folder: Path | str) -> None:
     if not folder.is_dir():
         return
     with FolderLock(folder.parent, name=RETRAINING_LOCK, what="runs folder"):
+        if (holder := lock_holder(folder, RUN_LOCK)) is not None:
+            cause = f"The retraining '{folder.name}' is at work in process {holder.process}."
+            raise FolderInUseError(cause, "Wait for it, or cancel it.")
         aside = folder.with_name(f".discarded-{folder.name}")
         try:
             os.replace(folder, aside)
@@ -188,15 +209,11 @@ class ReportedRun:
     """A retraining in this process that keeps its status up to date, and can be paused and stopped from outside.
 
     Args:
-        parent: id of the process that it works for; ``None`` works for nobody.
         told: called with every progress as well.
     """
 
-    def __init__(
-        self, run_folder: Path, parent: int | None = None, told: Callable[[RetrainingProgress], None] | None = None
-    ):
+    def __init__(self, run_folder: Path, told: Callable[[RetrainingProgress], None] | None = None):
         self._folder, self._told = run_folder, told or (lambda progress: None)
-        self._parent = parent, "" if parent is None else process_birth(parent)
         self._stopped = threading.Event()
         self._ended = threading.Event()
 
@@ -206,25 +223,22 @@ class ReportedRun:
         Raises:
             FolderInUseError: another process is at work on this run; its status stays as it is. Canceled: stopped.
         """
-        values = read_values(self._folder)
-        if is_at_work(values) and values["pid"] not in (0, os.getpid()):
-            cause = f"The retraining '{self._folder.name}' is at work in process {values['pid']}."
-            raise FolderInUseError(cause, "Wait for it, or cancel it.")
-        self._status = StatusWriter(self._folder)
-        threading.Thread(target=self._watch, daemon=True).start()
-        try:
-            _load_torch()
-            version = retrain(self._folder, self._tell, self._pause)
-        except (Canceled, KeyboardInterrupt):
-            self._status.end(INTERRUPTED)
-            raise
-        except BaseException as error:
-            explained = explain(error)
-            self._status.end(FAILED, message=explained.cause, next_step=explained.next_step)
-            raise
-        finally:
-            self._ended.set()
-        self._status.end(DONE, version=version.name)
+        with run_lock(self._folder):
+            self._status = StatusWriter(self._folder)
+            threading.Thread(target=self._watch, daemon=True).start()
+            try:
+                _load_torch()
+                version = retrain(self._folder, self._tell, self._pause)
+            except (Canceled, KeyboardInterrupt):
+                self._status.end(INTERRUPTED)
+                raise
+            except BaseException as error:
+                explained = explain(error)
+                self._status.end(FAILED, message=explained.cause, next_step=explained.next_step)
+                raise
+            finally:
+                self._ended.set()
+            self._status.end(DONE, version=version.name)
         return version
 
     def stop(self, *_signal: object) -> None:
@@ -245,11 +259,16 @@ class ReportedRun:
             raise Canceled()
 
     def _watch(self) -> None:
-        parent, birth = self._parent
         while not self._ended.wait(_LOOK_SECONDS):
-            if not self._folder.is_dir() or (parent is not None and (not birth or process_birth(parent) != birth)):
+            if not self._folder.is_dir() or (self._folder / CANCEL_FILE).exists():
                 os._exit(EXIT_NOT_NEEDED)
-            self._status.beat()
+
+
+def _end_with_input() -> None:
+    """End when the process that this one works for has ended, and with it the other end of the pipe."""
+    while os.read(0, 4096):
+        pass
+    os._exit(EXIT_NOT_NEEDED)
 
 
 def _load_torch() -> None:
@@ -290,11 +309,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Do one run; returns the exit code, 0 only when its candidate was published and compared."""
     parser = argparse.ArgumentParser(description="Do a retraining, or go on with it.")
     parser.add_argument("run_folder", type=Path)
-    parser.add_argument("--parent-process", type=int, metavar="PID", help="end soon after this process")
     chosen = parser.parse_args(arguments)
     faulthandler.enable()
     lower_priority()
-    run = ReportedRun(chosen.run_folder, chosen.parent_process)
+    threading.Thread(target=_end_with_input, daemon=True).start()
+    run = ReportedRun(chosen.run_folder)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, run.stop)
     try:

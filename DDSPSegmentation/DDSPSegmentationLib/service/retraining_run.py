@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 LEDGER_SCHEMA = 1
 CANDIDATE_FILE = "candidate.json"
-STATUS_FILE, CURVE_FILE, LOG_FILE = "status.json", "curve.csv", "retraining.log"
+STATUS_FILE, CURVE_FILE, LOG_FILE, RUN_LOCK = "status.json", "curve.csv", "retraining.log", "run.lock"
 SECONDS_TO_COMPARE = 8.0  # a case by two versions on two cores
 
 _TRAINING_FOLDER, _COMPARISON_FOLDER = "training", "comparison"
@@ -259,7 +259,7 @@ def _clear(run_folder: Path) -> None:
     """Delete a finished run but for what its watcher still reads; the job is the last but one."""
     last = (JOB_FILE, CANDIDATE_FILE)
     for path in list(run_folder.iterdir()):
-        if path.name not in (*last, STATUS_FILE, CURVE_FILE, LOG_FILE):
+        if path.name not in (*last, STATUS_FILE, CURVE_FILE, LOG_FILE, RUN_LOCK):
             remove(path)
     for name in last:
         remove(run_folder / name)

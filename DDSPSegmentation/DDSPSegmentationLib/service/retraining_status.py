@@ -1,23 +1,24 @@
-"""What a retraining says about itself in its run folder: ``status.json``, replaced every second, and ``curve.csv``."""
+"""What a retraining says about itself in its run folder, in ``status.json`` and ``curve.csv``; whether it is at work.
+
+At work is who holds the lock of the run folder: the process takes it when it starts, and the system frees it at the
+moment in which the process ends, however it ends.
+"""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
-import os
-import socket
-import threading
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..engine.errors import DDSPSegmentationError, StorageError
-from ..engine.files import write_text
-from .process_identity import process_birth
+from ..engine.files import write_json, write_text
+from ..library.folder_lock import FolderLock, lock_holder
 from .retraining_job import JOB_FILE, RetrainingJob
-from .retraining_run import CURVE_FILE, STATUS_FILE, RetrainingProgress
+from .retraining_run import CURVE_FILE, RUN_LOCK, STATUS_FILE, RetrainingProgress
 
 RUNNING, PAUSED, INTERRUPTED, FAILED, DONE, DISCARDED = (
     "running",
@@ -29,8 +30,8 @@ RUNNING, PAUSED, INTERRUPTED, FAILED, DONE, DISCARDED = (
 )
 CURVE_COLUMNS = ("step", "loss", "dice")
 STARTING = "Starting"
-_STARTING_SECONDS = 60.0
-_BEAT_SECONDS = 1.0
+_RUN_LOCK_SECONDS = 2.0
+_WRITE_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -38,10 +39,10 @@ class RunStatus:
     """How a retraining stands.
 
     Attributes:
-        state: "running" or "paused" (its process is alive on this computer), "interrupted" (it can be resumed),
-            "failed" (with ``message`` and ``next_step``; it can be resumed), "done" (``version`` is the candidate), or
-            "discarded" (there is nothing left of it).
-        pid: of the process itself, not of a launcher; 0 while it starts.
+        state: "running" or "paused" (a process is at work on it, on this computer or on another), "interrupted" (it
+            can be resumed), "failed" (with ``message`` and ``next_step``; it can be resumed), "done" (``version`` is
+            the candidate), or "discarded" (there is nothing left of it).
+        pid: of the process that is at work, not of a launcher; 0 when there is none.
         fraction: of the whole; ``seconds_left``: of a run that is at work.
         made: when the run was begun.
     """
@@ -62,26 +63,29 @@ class RunStatus:
     made: str = ""
 
 
-_TOLD = ("stage", "fraction", "seconds_left", "step", "steps", "loss", "dice", "message", "next_step", "version", "pid")
+_TOLD = ("stage", "fraction", "seconds_left", "step", "steps", "loss", "dice", "message", "next_step", "version")
+
+
+def run_lock(run_folder: Path) -> FolderLock:
+    """The lock that whoever works on a run holds until the end."""
+    return FolderLock(run_folder, RUN_LOCK, _RUN_LOCK_SECONDS, "retraining")
 
 
 def read_status(run_folder: Path | str) -> RunStatus:
     """How a run stands; never raises, whatever its folder holds."""
     folder = Path(run_folder)
-    values = read_values(folder)
+    holder, values = lock_holder(folder, RUN_LOCK), _read_values(folder)
     try:
         made = RetrainingJob.read(folder).made
     except DDSPSegmentationError:
         made = ""
     state = values.get("state")
-    if state in (RUNNING, PAUSED) and not is_at_work(values):
-        state = None
-    if state not in (RUNNING, PAUSED, FAILED, DONE):
+    if holder is not None:  # what it says about its end is true when it has ended
+        state = PAUSED if state == PAUSED else RUNNING
+    elif state not in (FAILED, DONE):
         state = INTERRUPTED if (folder / JOB_FILE).is_file() else DISCARDED
-    try:
-        return RunStatus(folder, state, made=made, **{key: values[key] for key in _TOLD if key in values})
-    except TypeError:
-        return RunStatus(folder, state, made=made)
+    status = RunStatus(folder, state, made=made, pid=0 if holder is None else holder.process)
+    return replace(status, **{key: values[key] for key in _TOLD if key in values})
 
 
 def read_curve(run_folder: Path | str) -> list[tuple[int, float | None, float | None]]:
@@ -95,7 +99,7 @@ def read_curve(run_folder: Path | str) -> list[tuple[int, float | None, float | 
     return rows
 
 
-def read_values(folder: Path) -> dict:
+def _read_values(folder: Path) -> dict:
     """What ``status.json`` says, {} when it cannot be read."""
     try:
         values = json.loads((folder / STATUS_FILE).read_text(encoding="utf-8"))
@@ -104,65 +108,35 @@ def read_values(folder: Path) -> dict:
         return {}
 
 
-def is_at_work(values: dict) -> bool:
-    """Whether the process that wrote this is alive on this computer; one that is only just starting counts."""
-    with suppress(TypeError, ValueError):
-        if values.get("state") not in (RUNNING, PAUSED) or values.get("host") != socket.gethostname():
-            return False
-        if not values.get("pid"):
-            return 0 <= time.time() - float(values.get("updated", 0)) < _STARTING_SECONDS
-        return process_birth(int(values["pid"])) == values.get("birth") != ""
-    return False
-
-
 # ---- the process's own side
 
 
 class StatusWriter:
     """Keeps ``status.json`` and ``curve.csv`` of a run up to date; what cannot be written now is written later."""
 
-    def __init__(self, run_folder: Path, pid: int | None = None):
+    def __init__(self, run_folder: Path):
         self.folder = run_folder
-        pid = os.getpid() if pid is None else pid
-        self._values: dict = {
-            "state": RUNNING,
-            "pid": pid,
-            "birth": process_birth(pid),
-            "host": socket.gethostname(),
-            "stage": STARTING,
-        }
-        self._lock = threading.Lock()
-        self._written = 0.0
+        self._values: dict = {"state": RUNNING, "stage": STARTING}
         self._curve_begun = False
         self._write()
 
     def tell(self, told: RetrainingProgress) -> None:
         if told.loss is not None or told.dice is not None:
             self._append_to_curve(told)
-        with self._lock:
-            new_stage = told.stage != self._values["stage"]
-            measured = {key: getattr(told, key) for key in ("loss", "dice") if getattr(told, key) is not None}
-            plain = {key: getattr(told, key) for key in ("stage", "fraction", "seconds_left", "step", "steps")}
-            self._values |= {**plain, **measured}
-        if new_stage:
-            self._write()
-        else:
-            self.beat()
-
-    def beat(self) -> None:
-        """Show that the process is alive, when it has not done so for a second."""
-        if time.monotonic() - self._written >= _BEAT_SECONDS:
+        new_stage = told.stage != self._values["stage"]
+        measured = {key: getattr(told, key) for key in ("loss", "dice") if getattr(told, key) is not None}
+        plain = {key: getattr(told, key) for key in ("stage", "fraction", "seconds_left", "step", "steps")}
+        self._values |= {**plain, **measured}
+        if new_stage or time.monotonic() - self._written >= _WRITE_SECONDS:
             self._write()
 
     def set_state(self, state: str) -> None:
-        with self._lock:
-            self._values["state"] = state
+        self._values["state"] = state
         self._write()
 
     def end(self, state: str, **said: str) -> None:
         """The last word, also on a full disk."""
-        with self._lock:
-            self._values |= {"state": state, "seconds_left": 0.0, **said}
+        self._values |= {"state": state, "seconds_left": 0.0, **said}
         for _ in range(5):
             if self._write():
                 return
@@ -172,14 +146,12 @@ class StatusWriter:
             file.truncate()
 
     def _write(self) -> bool:
-        with self._lock:
-            self._written = time.monotonic()
-            text = json.dumps({**self._values, "updated": time.time()}, indent=1) + "\n"
-            try:
-                write_text(text, self.folder / STATUS_FILE)
-            except StorageError:
-                return False
-            return True
+        self._written = time.monotonic()
+        try:
+            write_json(self._values, self.folder / STATUS_FILE)
+        except StorageError:
+            return False
+        return True
 
     def _append_to_curve(self, told: RetrainingProgress) -> None:
         """A row; the first one of a resumed run takes the place of those that its lost steps have left."""

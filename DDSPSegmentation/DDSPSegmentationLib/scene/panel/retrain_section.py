@@ -112,7 +112,7 @@ class RetrainSection:
 
     def _onButton(self, checked: bool = False) -> None:
         if self._client.isRunning:
-            self._client.cancel()
+            self._guard(self._client.cancel)
             self._look()
         else:
             self._begin(self._start)
