@@ -220,9 +220,8 @@ def test_the_process_ends_soon_after_its_parent(place, monkeypatch, forgets):
         assert wait_for(run_folder, is_training).pid == pid
         parent.kill()
         killed = time.monotonic()
-        assert wait_until(lambda: not is_running(pid), 30)
+        assert wait_until(lambda: not is_running(pid) and read_status(run_folder).state == INTERRUPTED, 30)
         assert time.monotonic() - killed < 2
-    assert read_status(run_folder).state == INTERRUPTED
 
 
 def test_a_process_that_starts_after_its_parent_has_ended_does_nothing(place):
