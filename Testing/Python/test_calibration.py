@@ -1,12 +1,11 @@
 """Expected Dice: fitted on scans and degraded copies, judged on patients left out, kept in model.json."""
 
-import shutil
-
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from engine_parts import bright_model, phantom, rotation
 
-from DDSPSegmentationLib.engine.model import builtin_model_folder, describe_model
+from DDSPSegmentationLib.engine.model import describe_model
 from DDSPSegmentationLib.engine.quality import expected_dice
 from DDSPSegmentationLib.engine.segmenter import Segmenter
 from DDSPSegmentationLib.learning import calibration
@@ -48,8 +47,8 @@ def test_poor_segmentations_caught_and_false_alarms_are_counted():
     assert report.figures()["samples"] == 36
 
 
-def test_degraded_copies_keep_the_grid_and_differ_from_the_scan(sample_scan):
-    scan = sitk.ReadImage(str(sample_scan))
+def test_degraded_copies_keep_the_grid_and_differ_from_the_scan():
+    scan, _ = phantom(direction=rotation((4, -6, 9)))
     copies = dict(degraded_copies(scan, seed=0))
     assert sitk.GetArrayFromImage(copies.pop("original")).tolist() == sitk.GetArrayFromImage(scan).tolist()
     for copy in copies.values():
@@ -59,10 +58,9 @@ def test_degraded_copies_keep_the_grid_and_differ_from_the_scan(sample_scan):
     assert (sitk.GetArrayFromImage(copies["noise 0.25"]) == sitk.GetArrayFromImage(again["noise 0.25"])).all()
 
 
-def test_a_model_is_calibrated_in_place(tmp_path, sample_scan, monkeypatch):
-    folder = tmp_path / "run" / "model"
-    shutil.copytree(builtin_model_folder(), folder)
-    scan = sitk.ReadImage(str(sample_scan))
+def test_a_model_is_calibrated_in_place(tmp_path, monkeypatch):
+    folder = bright_model(tmp_path / "run" / "model")
+    scan, _ = phantom()
     mask = Segmenter(folder).segment(scan).mask
 
     class OneCase:

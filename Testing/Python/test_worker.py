@@ -35,6 +35,19 @@ worker.main()
 """
 
 
+ODD = """
+    if name == "noisy":
+        print('from Python')
+        os.write(1, b'from below\\n')
+        ctypes.CDLL(None).puts(b'from C')
+        ctypes.CDLL(None).fflush(None)
+    elif name == "large":
+        raise MemoryError
+    elif name == "Doe^Jane":
+        raise KeyError(name)
+"""
+
+
 def changed_worker(change):
     return [sys.executable, "-c", CHANGED_WORKER.format(change=change)]
 
@@ -128,15 +141,33 @@ def start(tmp_path):
 
 @pytest.fixture
 def worker(start):
-    """A worker that said hello."""
+    """A worker that said hello, for a test that ends it."""
     process = start()
     assert process.event()["event"] == "hello"
     return process
 
 
-@pytest.fixture
-def model(tmp_path):
-    return bright_model(tmp_path / "bright")
+@pytest.fixture(scope="module")
+def lasting_worker(tmp_path_factory):
+    """A worker that said hello, for all tests that leave it alive."""
+    process = Process(tmp_path_factory.mktemp("worker"))
+    assert process.event()["event"] == "hello"
+    yield process
+    assert process.end() == 0
+
+
+@pytest.fixture(scope="module")
+def odd_worker(tmp_path_factory):
+    """A lasting worker to which something happens with scans of some names."""
+    process = Process(tmp_path_factory.mktemp("worker"), changed_worker(ODD))
+    assert process.event()["event"] == "hello"
+    yield process
+    assert process.end() == 0
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return bright_model(tmp_path_factory.mktemp("models") / "bright")
 
 
 def voxels(image):
@@ -156,11 +187,11 @@ def test_the_first_event_says_who_answers(start):
     assert hello["devices"][-1] == "cpu" and hello["auto"]
 
 
-def test_the_answer_is_the_one_of_the_runner_in_this_process(worker, model):
+def test_the_answer_is_the_one_of_the_runner_in_this_process(lasting_worker, model):
     scan, _ = phantom(direction=rotation((10, 20, 5)), origin=(-31.123456789012, 7.1, -812.3))
     settings = {"mode": "accurate", "threshold": 0.4, "bias_field": "off", "model": model}
     here = InProcessRunner().segment(scan, RunSettings(device="cpu", **settings))
-    there = worker.segment(scan, **settings)
+    there = lasting_worker.segment(scan, **settings)
     for name in ("mask", "probability", "uncertainty"):
         one, other = getattr(here, name), getattr(there, name)
         assert one.GetPixelID() == other.GetPixelID() and np.allclose(voxels(one), voxels(other), atol=1e-5), name
@@ -171,23 +202,20 @@ def test_the_answer_is_the_one_of_the_runner_in_this_process(worker, model):
     assert there.seconds.keys() == here.seconds.keys() and there.peak_memory_mb["Segmenting"] > 0
 
 
-def test_progress_carries_the_request_and_the_time(worker, model):
+def test_progress_carries_the_request_and_the_time(lasting_worker, model):
     scan, _ = phantom()
-    request_id = worker.ask(scan, model=model, location=(47.0, 47.0, 25.0))
-    answer, told = worker.answer(request_id)
+    request_id = lasting_worker.ask(scan, model=model, location=(47.0, 47.0, 25.0))
+    answer, told = lasting_worker.answer(request_id)
     assert answer["event"] == "result" and {event["id"] for event in told} == {request_id}
     assert list(dict.fromkeys(event["phase"] for event in told)) == ["Preprocessing", "Segmenting", "Measuring"]
     seconds = [event["seconds"] for event in told]
     assert seconds == sorted(seconds) and all(0 <= event["fraction"] <= 1 for event in told)
 
 
-def test_whatever_is_printed_lands_on_stderr(start, model):
-    noise = "print('from Python'); os.write(1, b'from below\\n'); ctypes.CDLL(None).puts(b'from C'); "
-    process = start(changed_worker(noise + "ctypes.CDLL(None).fflush(None)"))
-    assert process.event()["event"] == "hello"
-    process.segment(phantom()[0], model=model)
-    process.end()
-    assert all(line in process.printed for line in (b"from Python", b"from below", b"from C"))
+def test_whatever_is_printed_lands_on_stderr(odd_worker, model):
+    odd_worker.segment(phantom()[0], model=model, name="noisy")
+    lines = (b"from Python", b"from below", b"from C")
+    assert wait_until(lambda: all(line in odd_worker.printed for line in lines))
 
 
 def test_a_second_request_meanwhile_is_refused_and_the_first_is_answered(start, model, tmp_path):
@@ -238,11 +266,12 @@ def test_a_worker_ends_with_the_program_that_started_it(tmp_path):
     assert wait_until(lambda: not is_running(pid), 10)
 
 
-def test_the_worker_starts_no_processes(worker, model):
+def test_the_worker_starts_no_processes(lasting_worker, model):
     from DDSPSegmentationLib.scene.worker_process import descendants
 
-    worker.segment(phantom()[0], model=model)
-    assert descendants(worker.popen.pid) == [] and worker.popen.pid in descendants(os.getpid())
+    lasting_worker.segment(phantom()[0], model=model)
+    pid = lasting_worker.popen.pid
+    assert descendants(pid) == [] and pid in descendants(os.getpid())
 
 
 def test_each_refused_scan_is_one_error_and_the_next_one_is_done(worker, model, tmp_path):
@@ -268,23 +297,19 @@ def test_each_refused_scan_is_one_error_and_the_next_one_is_done(worker, model, 
     assert b"Hans" not in worker.printed
 
 
-def test_an_internal_error_is_one_sentence_with_its_details_in_the_log_alone(start, model, tmp_path):
-    bug = "if settings.mode == 'paper': raise KeyError('no ' + name)"
-    process = start(changed_worker(bug))
-    assert process.event()["event"] == "hello"
-    answer, _told = process.answer(process.ask(phantom()[0], model=model, mode="paper", name="Doe^Jane"))
+def test_an_internal_error_is_one_sentence_with_its_details_in_the_log_alone(odd_worker, model):
+    request_id = odd_worker.ask(phantom()[0], model=model, name="Doe^Jane")
+    answer, _told = odd_worker.answer(request_id)
     assert answer["type"] == "WorkerError" and answer["cause"] == "The engine failed unexpectedly (KeyError)."
     assert "Show Log" in answer["next_step"]
-    process.segment(phantom()[0], model=model)
-    process.end()
-    assert b"Traceback" in process.printed and b"Doe^Jane" not in process.printed
-    assert not (tmp_path / "out1").exists()
+    odd_worker.segment(phantom()[0], model=model)
+    assert wait_until(lambda: b"KeyError" in odd_worker.printed)  # its last line
+    assert b"Traceback" in odd_worker.printed and b"Doe^Jane" not in odd_worker.printed
+    assert not (odd_worker.folder / f"out{request_id}").exists()
 
 
-def test_too_little_memory_is_told_as_such(start, model):
-    process = start(changed_worker("raise MemoryError"))
-    assert process.event()["event"] == "hello"
-    answer, _told = process.answer(process.ask(phantom()[0], model=model))
+def test_too_little_memory_is_told_as_such(odd_worker, model):
+    answer, _told = odd_worker.answer(odd_worker.ask(phantom()[0], model=model, name="large"))
     assert answer["type"] == "DeviceError" and "not enough memory" in answer["cause"]
 
 
@@ -301,11 +326,11 @@ def test_a_disk_that_fills_up_under_the_result_is_told_and_nothing_is_left(start
 
 
 @pytest.mark.parametrize("line", ["what?\n", "[1]\n", '{"request": "sing", "id": "a"}\n', '{"request": "segment"}\n'])
-def test_a_line_that_is_no_request_is_refused_and_the_next_one_is_done(worker, model, line):
-    worker.write(line)
-    answer = worker.event()
+def test_a_line_that_is_no_request_is_refused_and_the_next_one_is_done(lasting_worker, model, line):
+    lasting_worker.write(line)
+    answer = lasting_worker.event()
     assert answer["event"] == "error" and answer["type"] == "WorkerError"
-    worker.segment(phantom()[0], model=model)
+    lasting_worker.segment(phantom()[0], model=model)
 
 
 def test_missing_and_old_torch_are_the_first_and_last_event(start):

@@ -188,7 +188,7 @@ def test_a_cancel_at_any_moment_ends_the_process_and_the_next_scan_is_right(make
         client.start()
         assert wait_for(lambda: client.state == "ready")
     answers = Answers(client, model=model, device="cpu", name="slow")
-    pause(chance.uniform(0, 4))
+    pause(chance.uniform(0, 3))
     pid, started = client.processId, time.monotonic()
     client.cancel()
     assert not answers.outcomes and client.state == "starting"
@@ -206,7 +206,7 @@ def test_a_killed_worker_is_one_error_and_the_next_scan_is_right(make_client, mo
         assert wait_for(lambda: client.state == "ready")
     answers = Answers(client, model=model, device="cpu", name="slow")
     assert wait_for(lambda: client.processId)
-    pause(chance.uniform(0, 4))
+    pause(chance.uniform(0, 3))
     os.kill(client.processId, signal.SIGKILL)
     error = answers.wait()
     assert isinstance(error, WorkerError) and ENDED in error.cause

@@ -30,7 +30,7 @@ def pretended_worker(body, hello=True):
     return [sys.executable, "-c", HELLO + ("say(**hello)\n" if hello else "") + body]
 
 
-# The real worker, but a scan named "slow" takes two seconds more at each step.
+# The real worker, but a scan named "slow" takes longer at each step.
 SLOW_WORKER = [
     sys.executable,
     "-c",
@@ -41,7 +41,7 @@ segment = runner.InProcessRunner.segment
 def slow(self, image, settings, *, name, progress):
     def tell(phase, fraction):
         progress(phase, fraction)
-        time.sleep(2 * (name == "slow"))
+        time.sleep(0.6 * (name == "slow"))
     return segment(self, image, settings, name=name, progress=tell)
 runner.InProcessRunner.segment = slow
 worker.main()
