@@ -68,14 +68,18 @@ def test_the_interval_is_that_of_the_patients():
     assert summary.interval == pytest.approx(mean_interval([0.05, 0.02, 0.03, 0.01, 0.05]))
 
 
-def test_a_mask_without_distance_leaves_the_case_out_of_both_mean_distances():
-    cases = [*compared((0.8, 0.9), (0.8, 0.9)), ComparedCase("lost", "p9", "", figures(0.5), EMPTY)]
+@pytest.mark.parametrize("empty", ["old", "new"])
+def test_a_mask_without_distance_leaves_the_case_out_of_both_mean_distances(empty):
+    pair = {"old": figures(0.5), "new": figures(0.5)} | {empty: EMPTY}
+    cases = [*compared((0.8, 0.9), (0.8, 0.9)), ComparedCase("lost", "p9", "", **pair)]
     summary = summarize(cases)
     assert summary.undefined == 1
     assert (summary.old["abd_mm"], summary.new["abd_mm"]) == pytest.approx((0.2, 0.1))
-    assert summary.new["dice"] == pytest.approx(0.6)
-    assert summary.new["absolute_volume_error_percent"] == pytest.approx((5 + 5 + 100) / 3)
-    assert summary.new["volume_error_percent"] == pytest.approx((-5 - 5 - 100) / 3)
+    assert (summary.old["hd95_mm"], summary.new["hd95_mm"]) == pytest.approx((1.0, 0.5))
+    mean, volume = getattr(summary, empty), {"old": 10, "new": 5}[empty]
+    assert mean["dice"] == pytest.approx(2 * {"old": 0.8, "new": 0.9}[empty] / 3)
+    assert mean["absolute_volume_error_percent"] == pytest.approx((2 * volume + 100) / 3)
+    assert mean["volume_error_percent"] == pytest.approx((-2 * volume - 100) / 3)
 
 
 # ---- verdicts
