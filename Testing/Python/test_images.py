@@ -172,6 +172,24 @@ def test_file_that_is_no_image_is_refused_by_name(tmp_path, suffix, content, cap
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.parametrize("order", "<>")
+def test_nifti_of_either_byte_order_is_read_and_a_cut_one_named(tmp_path, order):
+    header, voxels = bytearray(352), sitk.GetArrayFromImage(scan())
+    for place, kind, values in (
+        (0, "i", (348,)), (40, "8h", (3, 40, 48, 12, 1, 1, 1, 1)), (70, "2h", (4, 16)), (76, "4f", (1, 2, 2, 4)),
+        (108, "2f", (352, 1)), (252, "2h", (0, 1)), (280, "12f", (-2, 0, 0, 0, 0, -2, 0, 0, 0, 0, 4, 0)),
+    ):  # fmt: skip
+        struct.pack_into(order + kind, header, place, *values)
+    header[344:348] = b"n+1\0"
+    path = tmp_path / "T2.nii"
+    path.write_bytes(header + voxels.astype(f"{order}i2").tobytes())
+    image = read_image(path)
+    assert image.GetSpacing() == (2, 2, 4)
+    assert np.array_equal(sitk.GetArrayViewFromImage(image), voxels)
+    cut(path, 0.99)
+    assert "'T2.nii' is truncated" in refusal(read_image, path)
+
+
 def test_nifti_2_is_refused_by_name_and_nothing_is_printed(tmp_path, capfd):
     header = bytearray(544)
     struct.pack_into("<i8s2h8q", header, 0, 540, b"n+2\0\r\n\x1a\n", 4, 16, 3, 40, 48, 12, 1, 1, 1, 1)

@@ -18,6 +18,7 @@ from pydicom import uid
 from pydicom.tag import Tag
 
 from ..engine.images import silent_itk
+from ..engine.t2_recognition import ScanFacts
 
 DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 MR_CLASSES = (uid.MRImageStorage, uid.EnhancedMRImageStorage)
@@ -43,36 +44,26 @@ _TAGS = [Tag(keyword) for keyword in _KEYWORDS.split()]
 
 @dataclass(frozen=True)
 class DicomFile:
-    """One file of a series. ``position`` and ``spacing`` (x, y) are mm in LPS, ``echo_time`` ms, ``b_value`` s/mm2.
+    """One file of a series. ``position`` and ``spacing`` (x, y) are mm in LPS; what the file does not say is empty.
 
     ``readable`` is False for a truncated or damaged file, of which only ``series`` and perhaps ``instance`` are known.
-    What a file does not say is empty. ``syntax`` is its transfer syntax. ``names`` are never shown to anyone.
+    ``syntax`` is its transfer syntax. The names among its ``facts`` are never shown to anyone.
     """
 
     path: Path = field(repr=False)
     series: str = field(repr=False)
     instance: int | None = None
     readable: bool = False
-    modality: str = ""
-    names: tuple[str, ...] = field(default=(), repr=False)
-    image_type: str = field(default="", repr=False)
-    scanning_sequence: str = ""
+    facts: ScanFacts = field(default=ScanFacts(), repr=False)
     photometric: str = ""
     position: tuple[float, ...] = ()
     orientation: tuple[float, ...] = ()
     size: tuple[int, int] = (0, 0)
     spacing: tuple[float, ...] = ()
-    echo_time: float | None = None
     echo_number: int | None = None
-    b_value: float | None = None
     frames: int = 1
     enhanced: bool = False
     syntax: str = ""
-
-    @property
-    def is_supported(self) -> bool:
-        """Whether its kind of compression is read here."""
-        return self.syntax in READ_HERE
 
 
 def read_dicom_file(path: Path) -> DicomFile | None:
@@ -151,18 +142,20 @@ def _described(path: Path, header: Header, syntax: str, whole: bool) -> DicomFil
         series=series,
         instance=instance,
         readable=True,
-        modality=_text(header, "Modality"),
-        names=tuple(_text(header, name) for name in ("SeriesDescription", "ProtocolName", "SequenceName")),
-        image_type=_text(header, "ImageType"),
-        scanning_sequence=_text(header, "ScanningSequence"),
+        facts=ScanFacts(
+            names=tuple(_text(header, name) for name in ("SeriesDescription", "ProtocolName", "SequenceName")),
+            image_type=_text(header, "ImageType"),
+            modality=_text(header, "Modality") or "none",
+            scanning_sequence=_text(header, "ScanningSequence"),
+            b_value=_number(header, "DiffusionBValue"),
+            echo_time=_number(header, "EchoTime"),
+        ),
         photometric=_text(header, "PhotometricInterpretation"),
         position=_numbers(header, "ImagePositionPatient", 3),
         orientation=_unit_axes(_numbers(header, "ImageOrientationPatient", 6)),
         size=(_integer(header, "Columns") or 0, _integer(header, "Rows") or 0),
         spacing=spacing[::-1] if spacing and min(spacing) > 0 else (),
-        echo_time=_number(header, "EchoTime"),
         echo_number=_integer(header, "EchoNumbers"),
-        b_value=_number(header, "DiffusionBValue"),
         frames=_frames(header),
         enhanced=sop_class == uid.EnhancedMRImageStorage,
         syntax=syntax,

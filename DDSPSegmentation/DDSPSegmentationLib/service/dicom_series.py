@@ -10,15 +10,15 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
 
 from ..engine.errors import InputError
-from ..engine.t2_recognition import NOT_AXIAL, ScanFacts, recognize
-from .dicom_files import DicomFile, read_dicom_file, read_pixels
+from ..engine.t2_recognition import NOT_AXIAL, recognize
+from .dicom_files import READ_HERE, DicomFile, read_dicom_file, read_pixels
 
 MOST_DEGREES_FROM_AXIAL = 35.0
 UNEVEN_SPACING = 0.01
@@ -144,17 +144,8 @@ def _reason_to_skip(files: Sequence[DicomFile]) -> str:
     if first.photometric and not first.photometric.startswith("MONOCHROME"):
         return "color images"
     off_axial = _reason_not_axial(readable)
-    recognition = recognize(
-        ScanFacts(
-            names=first.names,
-            image_type=first.image_type,
-            modality=first.modality or "none",
-            scanning_sequence=first.scanning_sequence,
-            b_value=first.b_value,
-            echo_time=max((file.echo_time for file in readable if file.echo_time is not None), default=None),
-            axial=not off_axial,
-        )
-    )
+    echoes = [file.facts.echo_time for file in readable if file.facts.echo_time is not None]
+    recognition = recognize(replace(first.facts, echo_time=max(echoes, default=None), axial=not off_axial))
     return off_axial if recognition.kind == NOT_AXIAL and off_axial else recognition.reason
 
 
@@ -164,17 +155,13 @@ def _reason_not_axial(files: Sequence[DicomFile]) -> str:
     placed = [file for file in files if file.orientation]
     if not placed:
         return "its images have no position in the patient"
-    angles = [_degrees_from_axial(file) for file in placed]
+    angles = [np.degrees(np.arccos(min(1.0, abs(_axes(file)[2][2])))) for file in placed]
     tilted = [angle for angle in angles if angle > MOST_DEGREES_FROM_AXIAL]
     if len(tilted) == len(angles):
         return f"not axial: slice normal {np.median(tilted):.0f} degrees from cranio-caudal"
     if 2 * len(tilted) >= len(angles):
         return f"not axial: {len(tilted)} of {_count(len(angles), 'slice')} lie in other orientations"
     return ""
-
-
-def _degrees_from_axial(file: DicomFile) -> float:
-    return float(np.degrees(np.arccos(np.clip(abs(_axes(file)[2][2]), 0, 1))))
 
 
 def _check_files(files: Sequence[DicomFile], title: str) -> None:
@@ -189,7 +176,7 @@ def _check_files(files: Sequence[DicomFile], title: str) -> None:
             f"{title} is an enhanced multi-frame object, which is not read here.",
             "Export it as a classic single-frame series, or load it in Slicer and save it as NRRD.",
         )
-    unsupported = [file for file in files if not file.is_supported]
+    unsupported = [file for file in files if file.syntax not in READ_HERE]
     _refuse(unsupported, files, f"{title} is compressed in a way that cannot be read here", UNCOMPRESSED)
     unplaced = [file for file in files if not (file.position and file.orientation)]
     _refuse(unplaced, files, f"{title} has {{count}} without position or orientation", again)
@@ -200,7 +187,7 @@ def _check_files(files: Sequence[DicomFile], title: str) -> None:
 def _check_one_acquisition(files: Sequence[DicomFile], title: str) -> None:
     """One echo, whether told apart by number or by time."""
     numbers = {file.echo_number for file in files if file.echo_number is not None}
-    times = sorted({file.echo_time for file in files if file.echo_time is not None})
+    times = sorted({file.facts.echo_time for file in files if file.facts.echo_time is not None})
     differ = bool(times) and times[-1] - times[0] > ECHO_TOLERANCE * times[-1]
     if len(numbers) > 1 or differ:
         found = max(len(numbers), len(times) if differ else 1)
