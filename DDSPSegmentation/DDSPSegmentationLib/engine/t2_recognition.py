@@ -16,36 +16,39 @@ NOT_MR = "not MR"
 SHORT_ECHO = "short echo"
 SHORTEST_T2_ECHO_MS = 60.0
 
-# T2* and maps of T2 are other kinds of image.
-# PT2 and CT2 are patients and scans with a number.
+
+def _word(pattern: str) -> re.Pattern[str]:
+    """A word of a lower-case name: digits may touch it, letters may not."""
+    return re.compile(rf"(?<![a-z])(?:{pattern})(?![a-z])")
+
+
+# T2* and maps of T2 are other kinds of image; PT2 and CT2 are a patient and a scan with a number.
 _T2 = re.compile(r"(?<![a-z0-9])(?:ax|axial|tra|sag|cor|obl|wip|(?![cp]t)[a-z])?t2(?!\d|\*|[_ -]?star|[_ -]?maps?)")
-_SPIN_ECHO_TRAIN = re.compile(r"(?<![a-z])(?:fr|ss|s|t|v)?(?:tse|fse)(?:xl|opt|fs)?(?![a-z])")
+_SPIN_ECHO_TRAIN = _word(r"(?:fr|ss|s|t|v)?(?:tse|fse)(?:xl|opt|fs)?")
 _KINDS = (
-    ("ADC map", re.compile(r"(?<![a-z])[ed]?adc(?:maps?)?(?![a-z])")),
+    ("ADC map", _word(r"[ed]?adc(?:maps?)?")),
     (
         "diffusion",
-        re.compile(
-            r"(?<![a-z])(?:[ec]?dwi|diff|diff?us\w*|dti|tracew?|ep2d|ep_b\d+|[bh]val(?:ues?)?|b-values?|hbv)(?![a-z])"
-            r"|(?<![a-z0-9])b(?:\s?=\s?\d{1,4}|0|[1-9]\d{0,2}0|[ _-][1-9]\d?00)(?![a-z0-9])"
+        _word(
+            r"[ec]?dwi|diff|diff?us\w*|dti|tracew?|ep2d|ep_b\d+|[bh]val(?:ues?)?|b-values?|hbv"
+            r"|(?<!\d)b(?:\s?=\s?\d{1,4}|0|[1-9]\d{0,2}0|[ _-][1-9]\d?00)(?!\d)"
         ),
     ),
-    ("dynamic contrast", re.compile(r"(?<![a-z])(?:dce|perf|perfus\w*|dyn|dynami\w*|twist)(?![a-z])")),
+    ("dynamic contrast", _word(r"dce|perf|perfus\w*|dyn|dynami\w*|twist")),
     # sub-001 is how BIDS begins the name of a subject.
-    ("subtraction", re.compile(r"(?<![a-z])(?:sub(?!-\d|-[a-z0-9]+_)|subs|(?:subs?|sus|sous|sot)tr\w*)(?![a-z])")),
-    ("localizer", re.compile(r"(?<![a-z])(?:loc|lo[ck]ali[sz](?:ers?|ador|at\w+)|scout|survey)(?![a-z])")),
-    ("FLAIR", re.compile(r"(?<![a-z])flair(?![a-z])")),
-    ("projection", re.compile(r"(?<![a-z])(?:mip|m(?:in|ax)_?ip)(?![a-z])")),
+    ("subtraction", _word(r"sub(?!-\d|-[a-z0-9]+_)|subs|(?:subs?|sus|sous|sot)tr\w*")),
+    ("localizer", _word(r"loc|lo[ck]ali[sz](?:ers?|ador|at\w+)|scout|survey")),
+    ("FLAIR", _word("flair")),
+    ("projection", _word(r"mip|m(?:in|ax)_?ip")),
 )
 # A name that says T2 too is about a T2: registered to a T1, or the second of two echoes.
 _KINDS_WITHOUT_T2 = (
     ("map", re.compile(r"(?<![a-z])(?:t[12]\*?w?)?[_ -]?maps?(?![a-z])|(?<![a-z0-9])t2(?:\*|[_ -]?star)")),
     ("T1", re.compile(r"(?<![a-z0-9])(?:ax|axial|tra|sag|cor|[es])?t1(?!\d)|(?<![a-z])(?:vibe|lava|thrive)(?![a-z])")),
-    ("PD", re.compile(r"(?<![a-z])(?:pdw?|dp|proton)(?![a-z])")),
+    ("PD", _word(r"pdw?|dp|proton")),
 )
-_AXIAL = re.compile(r"(?<![a-z])(?:ax|axia+le?s?|tra|transv?|transvers(?:e|al|ales?|aal)?)(?:t2w?)?(?![a-z])")
-_OTHER_PLANE = re.compile(
-    r"(?<![a-z])(?:para)?(?:sag|sagit+a+le?s?|[ck]or|[ck]oron(?:a+le?s?|are?)|frontale?)(?:t2w?)?(?![a-z])"
-)
+_AXIAL = _word(r"(?:ax|axia+le?s?|tra|transv?|transvers(?:e|al|ales?|aal)?)(?:t2w?)?")
+_OTHER_PLANE = _word(r"(?:para)?(?:sag|sagit+a+le?s?|[ck]or|[ck]oron(?:a+le?s?|are?)|frontale?)(?:t2w?)?")
 
 
 @dataclass(frozen=True)
