@@ -90,6 +90,14 @@ def toy_trainer(folder, plan=None, training=None, validation=(), **options):
     return Trainer(plan or toy_plan(), training, validation, folder, **options)
 
 
+def taught_network(folder, steps=16):
+    """A tiny network that has begun to learn what a toy gland is: training it further helps."""
+    trainer = toy_trainer(folder, toy_plan(steps=steps, learning_rate=1e-2, ema_decay=0.0))
+    for _ in range(steps):
+        trainer.train_step()
+    return trainer.network
+
+
 def warm_weights(folder) -> dict:
     """Weights and batch-norm statistics after some steps: no gradient is as small as those of the first step."""
     trainer = toy_trainer(folder, toy_plan(learning_rate=1e-2))

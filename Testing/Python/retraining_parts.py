@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
-from learning_parts import PACKAGE_FOLDER, toy_plan, toy_scan
+from learning_parts import PACKAGE_FOLDER, taught_network, toy_scan
 
 from DDSPSegmentationLib.engine.scan_identity import NOTHING_SEEN, ScanIdentity
 from DDSPSegmentationLib.learning.finetuning_settings import FineTuningSettings
@@ -70,7 +70,7 @@ def another_at_work(run_folder: Path, pid: int | None = None):
             process.kill()
 
 
-def make_library(folder: Path, training: int = 4, hold_out: int = 2) -> CaseLibrary:
+def make_library(folder: Path, training: int = 5, hold_out: int = 2) -> CaseLibrary:
     """A library with so many patients of each split, one case each."""
     folder.mkdir(parents=True)
     (folder / "salt").write_text(SALT)
@@ -96,19 +96,15 @@ def numbered_scan(number: int) -> tuple[sitk.Image, sitk.Image]:
 
 
 def make_registry(folder: Path, **facts) -> ModelRegistry:
-    """A registry whose active version has a tiny network that knows nothing yet."""
-    import torch
-
+    """A registry whose active version has a tiny network that knows little yet."""
     from DDSPSegmentationLib.engine.model import save_model
-    from DDSPSegmentationLib.engine.network import DDSPConvNet
     from DDSPSegmentationLib.engine.preprocessing import PreprocessingSettings
 
-    torch.manual_seed(0)
     made = folder.parent / f"made-{folder.name}"
     seen = NOTHING_SEEN.with_training([("old-1", ScanIdentity(numbered_scan(901)[0]))])
     facts = {"training": {"cases": ["old-1"], "replay": ["rehearsed-1"]}, "seen": seen, **facts}
     preprocessing = PreprocessingSettings(spacing_mm=(2.0, 2.0, 4.0), bias_field="off")
-    save_model(made, DDSPConvNet(toy_plan().network), preprocessing.to_dict(), **facts)
+    save_model(made, taught_network(folder.parent / f"taught-{folder.name}"), preprocessing.to_dict(), **facts)
     registry = ModelRegistry(folder)
     registry.publish(made, PARENT, {})
     registry.activate(PARENT)

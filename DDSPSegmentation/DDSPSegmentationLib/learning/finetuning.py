@@ -58,14 +58,14 @@ class FineTuned:
     """What a run leaves.
 
     Attributes:
-        folder: the model folder; its weights are final.
+        folder: the model folder, its weights are final; None where no training was better than the old version.
         ledger: parent, cases, settings, and for every choice what steered it.
         cross_validation: ``patients``, ``dice_before`` and ``dice_after`` (means over patients at the chosen length),
             ``per_case`` {name: [before, after]}, ``steps``, ``left_out`` ("one patient" or "groups of patients");
-            empty with a single patient.
+            empty with a single patient. Its ``steps`` are 0 where nothing was trained.
     """
 
-    folder: Path
+    folder: Path | None
     ledger: dict
     cross_validation: dict
 
@@ -111,7 +111,7 @@ class FineTuner:
         self._seconds_per_step = expected_step_seconds()
 
     def run(self) -> FineTuned:
-        """Prepare the cases, choose the length, train on all cases, write the model."""
+        """Prepare the cases, choose the length, train on all cases, write the model; unless not to train is best."""
         from ..engine.model import load_network
         from ..engine.preprocessing import PreprocessingSettings
 
@@ -265,25 +265,22 @@ class FineTuner:
         return scores
 
     def _choose_length(self, scores: dict[str, list[float]]) -> tuple[int, dict]:
-        """The shortest length that is about the best for left-out patients, prolonged as there are more cases now."""
-        stops = self.settings.stops
+        """The shortest length that is about the best for left-out patients; 0 where that is not to train at all."""
+        lengths = [0, *(max(1, round(stop * self._longest)) for stop in self.settings.stops)]
         if not scores:
-            return max(1, round(stops[len(stops) // 2] * self._longest)), {}
+            return lengths[(len(lengths) + 1) // 2], {}
         means = _patient_means(scores, {case.name: case.patient for case in self.cases})
-        best = max(means[1:])
-        chosen = next(number for number, mean in enumerate(means) if number and mean >= best - self.settings.patience)
-        groups = len(self._groups())
-        lengths = [max(1, round(stop * self._longest)) for stop in stops]
-        length = lengths[chosen - 1]
+        best = max(means)
+        chosen = next(number for number, mean in enumerate(means) if mean >= best - self.settings.patience)
         patients = len({case.patient for case in self.cases})
-        return length, {
+        return lengths[chosen], {
             "patients": patients,
-            "left_out": "one patient" if groups == patients else "groups of patients",
+            "left_out": "one patient" if len(self._groups()) == patients else "groups of patients",
             "dice_before": means[0],
             "dice_after": means[chosen],
-            "dice_at_stops": dict(zip(map(str, lengths), means[1:], strict=True)),
+            "dice_at_stops": dict(zip(map(str, lengths[1:]), means[1:], strict=True)),
             "per_case": {name: [values[0], values[chosen]] for name, values in scores.items()},
-            "steps": length,
+            "steps": lengths[chosen],
         }
 
     def _train_on_all(self, length: int) -> Path:
