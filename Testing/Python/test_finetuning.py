@@ -1,10 +1,11 @@
 """Fine-tuning on a few cases: what steers it, what it keeps, and that it survives being stopped."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
-from learning_parts import toy_plan, toy_scan, write_images_and_labels
+from learning_parts import taught_network, toy_plan, toy_scan, write_images_and_labels
 
 from DDSPSegmentationLib.engine.errors import Canceled, DatasetError, ModelError
 from DDSPSegmentationLib.engine.model import describe_model, load_network, save_model
@@ -15,19 +16,20 @@ from DDSPSegmentationLib.engine.segmenter import NOT_CALIBRATED, Segmenter
 from DDSPSegmentationLib.learning.dataset import Case, read_dataset
 from DDSPSegmentationLib.learning.finetuning import FineTuner, FineTuningProgress
 from DDSPSegmentationLib.learning.finetuning_settings import FineTuningSettings, estimate_seconds
+from DDSPSegmentationLib.learning.training import Trainer
 
 QUICK = FineTuningSettings(learning_rate=3e-3, steps_per_case=2, least_steps=6, most_steps=6, folds=3)
 
 
 @pytest.fixture(scope="module")
 def parent(tmp_path_factory):
-    """A version with a tiny network that knows nothing yet."""
-    torch.manual_seed(0)
+    """A version with a tiny network that knows little yet."""
     folder = tmp_path_factory.mktemp("models") / "parent"
-    network = DDSPConvNet(toy_plan().network)
+    network = taught_network(folder.parent / "taught")
+    preprocessing = PreprocessingSettings(spacing_mm=(2.0, 2.0, 4.0), bias_field="off")
     seen = NOTHING_SEEN.with_training([("old-1", ScanIdentity(toy_scan(50)[0]))])
     facts = {"training": {"cases": ["old-1"]}, "license": "research", "seen": seen}
-    save_model(folder, network, PreprocessingSettings().to_dict(), **facts)
+    save_model(folder, network, preprocessing.to_dict(), **facts)
     return folder
 
 
@@ -38,8 +40,8 @@ def cases(tmp_path_factory):
     return [Case(c.name, c.image_path, c.label_path, patient=c.name[0]) for c in read_dataset(folder)]
 
 
-def tune(parent, cases, folder, **options):
-    return FineTuner(parent, cases, folder, device="cpu", settings=QUICK, **options).run()
+def tune(parent, cases, folder, settings=QUICK, **options):
+    return FineTuner(parent, cases, folder, device="cpu", settings=settings, **options).run()
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +104,71 @@ def test_the_shortest_length_that_is_about_the_best_is_taken(parent, cases, tmp_
     assert tuner._choose_length(flat)[0] == 2
     by_patient = {"a1": [0, 0.9, 0, 0], "a2": [0, 0.9, 0, 0], "b1": [0, 0.1, 0.6, 0], "c1": [0, 0.1, 0.6, 0]}
     assert tuner._choose_length(by_patient)[0] == 4  # two cases of one patient count as one
+
+
+def test_not_to_train_is_one_of_the_lengths(parent, cases, tmp_path):
+    tuner = FineTuner(parent, cases, tmp_path, settings=QUICK)
+    falling = {name: [0.8, 0.7, 0.8005, 0.6] for name in ("a1", "a2", "b1", "c1")}
+    length, found = tuner._choose_length(falling)
+    assert length == found["steps"] == 0 and found["dice_before"] == found["dice_after"] == pytest.approx(0.8)
+    assert found["dice_at_stops"] == pytest.approx({"2": 0.7, "4": 0.8005, "6": 0.6})
+
+
+def test_where_no_training_helps_there_is_no_new_version(parent, cases, tmp_path):
+    result = tune(parent, cases, tmp_path, replace(QUICK, learning_rate=1e-9))
+    assert result.folder is None and not (tmp_path / "final").exists()
+    assert result.cross_validation["dice_after"] == result.cross_validation["dice_before"] > 0
+    steps = next(choice for choice in result.ledger["choices"] if choice["choice"] == "steps")
+    assert steps["value"] == 0 and steps["steered_by"] == ["a1", "a2", "b1", "c1"]
+
+
+# ---- the settings reach the training
+
+
+def one_patient(parent, cases, folder, **settings):
+    """The weights that a fixed length of training gives, without cross-validation."""
+    return weights_of(tune(parent, cases[:2], folder, replace(QUICK, **settings)).folder)
+
+
+def distance(one, other):
+    return sum(float((one[key] - other[key]).pow(2).sum()) for key in one)
+
+
+def test_the_new_version_lies_between_the_old_weights_and_the_trained_ones(parent, cases, tmp_path):
+    start = weights_of(parent)
+    trained, quarter = (one_patient(parent, cases, tmp_path / str(s), new_share=s) for s in (1.0, 0.25))
+    assert distance(start, trained) > 0
+    assert distance(start, quarter) == pytest.approx(distance(start, trained) / 16, rel=0.05)
+
+
+def test_the_pull_to_the_old_weights_holds_the_new_version_near_the_old_one(parent, cases, tmp_path):
+    start = weights_of(parent)
+    free, held = (one_patient(parent, cases, tmp_path / str(a), anchor=a) for a in (0.0, 100.0))
+    assert distance(start, held) < 0.7 * distance(start, free)
+
+
+@pytest.fixture
+def optimizer_steps(monkeypatch):
+    """Of each run by its folder: learning rate and weight decay of each step that was taken."""
+    taken, train_step = {}, Trainer.train_step
+
+    def recorded(trainer):
+        loss = train_step(trainer)
+        (group,) = trainer.optimizer.param_groups
+        taken.setdefault(trainer.folder.name, []).append((group["lr"], group["weight_decay"]))
+        return loss
+
+    monkeypatch.setattr(Trainer, "train_step", recorded)
+    return taken
+
+
+def test_the_learning_rate_falls_over_the_longest_run_and_no_weight_decays(parent, cases, tmp_path, optimizer_steps):
+    result = tune(parent, cases, tmp_path)
+    fall = [1, 1, 1, 3 / 3.6, 2 / 3.6, 1 / 3.6]  # over the last six tenths of six steps
+    expected = [(pytest.approx(QUICK.learning_rate * share), 0.0) for share in fall]
+    final = optimizer_steps.pop("final")
+    assert len(optimizer_steps) == 3 and all(steps == expected for steps in optimizer_steps.values())
+    assert final == expected[: result.cross_validation["steps"]]
 
 
 def test_batch_norm_keeps_its_statistics(parent, tuned):

@@ -130,8 +130,10 @@ class FineTuner:
         for number, names in enumerate(groups):
             scores |= self._score_left_out(number, len(groups), names)
         length, cross_validation = self._choose_length(scores)
-        model = self._train_on_all(length)
         ledger = self._ledger(parent, length, scores, cross_validation)
+        if not length:
+            return FineTuned(None, ledger, cross_validation)
+        model = self._train_on_all(length)
         self._describe(model, parent, length)
         return FineTuned(model, ledger, cross_validation)
 

@@ -9,6 +9,7 @@ from slicer.i18n import tr as _
 from ..engine.errors import ModelError
 from ..engine.images import read_image, read_mask
 from ..engine.model import describe_model
+from ..learning.finetuning_settings import LEAST_CASES
 from ..library.case_library import CaseLibrary, Stored, StoredCase
 from ..library.model_registry import ModelRegistry
 from .conversion import add_volume_node, image_from_volume_node, mask_image, read_segment
@@ -27,8 +28,6 @@ from .result_nodes import (
     set_case_note,
 )
 from .results import place_contour
-
-CASES_FOR_RETRAINING = 5  # fewer new ones than this hardly move the network
 
 
 def store_result(
@@ -129,7 +128,7 @@ def cases_until_retraining(library: CaseLibrary, registry: ModelRegistry) -> int
         model = registry.active().description
     except ModelError:
         model = describe_model()
-    return max(0, CASES_FOR_RETRAINING - len(library.new_for(model)))
+    return max(0, LEAST_CASES - len(library.new_for(model)))
 
 
 def case_number(case_id: str) -> int:

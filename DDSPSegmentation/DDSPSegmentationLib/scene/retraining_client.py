@@ -26,7 +26,7 @@ from ..service.retraining_process import (
     start_retraining_process,
     unfinished_runs,
 )
-from ..service.retraining_run import CURVE_FILE, LOG_FILE
+from ..service.retraining_run import CURVE_FILE, LOG_FILE, NothingGained
 from ..service.retraining_status import (
     DISCARDED,
     DONE,
@@ -215,7 +215,8 @@ def fine_tune(
         The candidate with its comparison.
 
     Raises:
-        DDSPSegmentationError: what stands in its way, or went wrong; a run that failed can be resumed.
+        DDSPSegmentationError: what stands in its way, or went wrong; a run that failed can be resumed. NothingGained:
+            no training was better than none.
     """
     folders = Path(cases_folder or case_library().folder), Path(models_folder or model_registry().folder)
     if not has_window():
@@ -223,8 +224,10 @@ def fine_tune(
     client = RetrainingClient()
     client.start(*folders, str(replay_folder), device)
     status = _wait(client, progress)
-    if status.state == DONE:
+    if status.state == DONE and status.version:
         return ModelRegistry(folders[1]).version(status.version)
+    if status.state == DONE:
+        raise NothingGained(status.message, status.next_step)
     if status.state == DISCARDED:
         raise Canceled()
     raise WorkerError(

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING
 
 from ..engine.errors import DatasetError, DDSPSegmentationError, StorageError
 from ..engine.model import describe_model
+from ..learning.comparison_words import counted, too_few_patients
 from ..learning.dataset import read_dataset
-from ..learning.finetuning_settings import estimate_seconds
+from ..learning.finetuning_settings import LEAST_CASES, estimate_seconds
 from ..library.case_library import CaseLibrary
 from ..library.case_records import HOLD_OUT, TRAINING
 from ..library.folder_lock import FolderLock
@@ -35,8 +36,6 @@ from .runner import require_torch
 if TYPE_CHECKING:
     from ..learning.finetuning_settings import FineTuningSettings
 
-LEAST_CASES = 3
-LEAST_HOLD_OUT_PATIENTS = 3
 RETRAINING_LOCK = "retraining.lock"
 _SECONDS_PER_STEP_ON_GPU = 0.15
 
@@ -113,24 +112,13 @@ def _too_few(count: int) -> DatasetError:
     )
 
 
-def counted(number: int, thing: str) -> str:
-    """As in "1 case" and "2 cases"."""
-    return f"{number} {thing}{'' if number == 1 else 's'}"
-
-
 def _notes(hold_out_patients: int, replay: bool) -> list[str]:
-    notes = []
-    if hold_out_patients < LEAST_HOLD_OUT_PATIENTS:
-        notes.append(
-            f"There are too few hold-out patients; below {LEAST_HOLD_OUT_PATIENTS} the comparison cannot say whether "
-            "the new version is better."
-        )
+    notes = [too_few_patients(hold_out_patients)]
     if not replay:
         notes.append(
-            "No replay folder: whether old ability is lost is measured on hold-out cases of other scanners, if any, "
-            "else only as drift on the bundled scan."
+            "No replay folder: whether old ability is lost is measured on hold-out cases of other scanners, if any."
         )
-    return notes
+    return list(filter(None, notes))
 
 
 def _estimate(cases: int, patients: int, hold_out: int, replay: int, device: str) -> float:
@@ -150,7 +138,7 @@ def make_job(
     """Freeze what a retraining works on, and make its run folder.
 
     Raises:
-        DatasetError: fewer than three training cases, or a replay folder without cases; ModelError: the active
+        DatasetError: too few training cases, or a replay folder without cases; ModelError: the active
             version is damaged; TorchMissingError; FolderInUseError: another retraining or a writer of the library is
             at work; StorageError.
     """
@@ -221,7 +209,7 @@ def retrain(
 
     Raises:
         DatasetError, ModelError, DeviceError, TorchMissingError, StorageError, FolderInUseError, Canceled: the run
-            can be resumed unless the next step says otherwise.
+            can be resumed unless the next step says otherwise. NothingGained: no training was better than none.
     """
     require_torch()
     run_folder = Path(run_folder)

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from ..engine.errors import Canceled, DatasetError
+from ..learning.comparison_words import counted
 from ..learning.training_log import line_progress
 from ..library.case_library import CaseLibrary
 from ..library.case_records import HOLD_OUT, TRAINING, StoredCase
@@ -14,9 +15,9 @@ from ..library.model_version import ModelVersion
 from ..library.user_folder import default_cases_folder, default_models_folder
 from .batch import EXIT_SOME_FAILED
 from .command_line import say
-from .retraining import RetrainingPlan, counted, make_job, plan_retraining
+from .retraining import RetrainingPlan, make_job, plan_retraining
 from .retraining_process import ReportedRun, discard_run, unfinished_runs
-from .retraining_run import RetrainingProgress
+from .retraining_run import NothingGained, RetrainingProgress
 from .runner import require_torch
 
 
@@ -33,6 +34,10 @@ def finetune(chosen: argparse.Namespace) -> int:
     except Canceled:
         say("\nStopped. Go on with --resume.")
         return EXIT_SOME_FAILED
+    except NothingGained as outcome:
+        discard_run(run_folder)
+        say(f"\n{outcome}")
+        return 0
     discard_run(run_folder)
     _say_comparison(version)
     return 0

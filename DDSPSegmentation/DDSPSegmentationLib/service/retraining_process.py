@@ -31,7 +31,7 @@ from .process_identity import kill_process, lower_priority
 from .protocol import PACKAGE_FOLDER
 from .retraining import RETRAINING_LOCK, retrain
 from .retraining_job import JOB_FILE, RetrainingJob
-from .retraining_run import LOG_FILE, RUN_LOCK, RetrainingProgress
+from .retraining_run import LOG_FILE, RUN_LOCK, NothingGained, RetrainingProgress
 from .retraining_status import (
     DISCARDED,
     DONE,
@@ -221,6 +221,7 @@ class ReportedRun:
         """Retrain; whatever is raised is in the status, too.
 
         Raises:
+            NothingGained: it ended well, without a version.
             FolderInUseError: another process is at work on this run; its status stays as it is. Canceled: stopped.
         """
         with run_lock(self._folder):
@@ -231,6 +232,9 @@ class ReportedRun:
                 version = retrain(self._folder, self._tell, self._pause)
             except (Canceled, KeyboardInterrupt):
                 self._status.end(INTERRUPTED)
+                raise
+            except NothingGained as outcome:
+                self._status.end(DONE, message=outcome.cause, next_step=outcome.next_step)
                 raise
             except BaseException as error:
                 explained = explain(error)
@@ -306,7 +310,7 @@ def explain(error: BaseException) -> DDSPSegmentationError:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Do one run; returns the exit code, 0 only when its candidate was published and compared."""
+    """Do one run; returns the exit code, 0 only when it was done to its end."""
     parser = argparse.ArgumentParser(description="Do a retraining, or go on with it.")
     parser.add_argument("run_folder", type=Path)
     chosen = parser.parse_args(arguments)
@@ -318,6 +322,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         signal.signal(number, run.stop)
     try:
         run.run()
+    except NothingGained:
+        return 0
     except Canceled:
         return EXIT_STOPPED
     except BaseException as error:

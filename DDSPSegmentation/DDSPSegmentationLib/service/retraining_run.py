@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .. import __version__
-from ..engine.errors import ModelError
+from ..engine.errors import DDSPSegmentationError, ModelError
 from ..engine.files import write_text
 from ..engine.model import describe_model, write_description
 from ..learning.comparison import compare_versions
@@ -27,6 +27,7 @@ from ..learning.finetuning_settings import estimate_seconds
 from ..library.case_library import CaseLibrary
 from ..library.model_registry import ModelRegistry
 from ..library.model_version import LEDGER_FILE, ModelVersion
+from .hold_out_uses import count_use
 from .retraining_job import (
     JOB_FILE,
     OTHER_SCANNERS,
@@ -64,6 +65,10 @@ class RetrainingProgress:
     dice: float | None = None
 
 
+class NothingGained(DDSPSegmentationError):
+    """The outcome of a retraining that ended as it should and made no version: the old one is still the best."""
+
+
 class RetrainingRun:
     """See ``retraining.retrain``, which makes sure that there is but one at a time."""
 
@@ -87,7 +92,11 @@ class RetrainingRun:
     def run(self) -> ModelVersion:
         candidate = self._candidate()
         if candidate is None:
-            candidate = self._fix_candidate(self._fine_tune())
+            tuned, replay = self._fine_tune()
+            if tuned.folder is None:
+                _clear(self.folder)
+                raise _nothing_gained(tuned.cross_validation, self.job.parent)
+            candidate = self._fix_candidate(tuned, tuned.folder, replay)
         version = self._published(candidate) or self._publish(candidate, self._compare(candidate))
         self._tell("Done", 1.0, 0.0)
         _clear(self.folder)
@@ -130,18 +139,17 @@ class RetrainingRun:
     def _write_candidate(self, candidate: dict) -> None:
         write_text(json.dumps(candidate, indent=2) + "\n", self.folder / CANDIDATE_FILE)
 
-    def _fix_candidate(self, trained: tuple[FineTuned, ReplayCases]) -> dict:
+    def _fix_candidate(self, tuned: FineTuned, folder: Path, replay: ReplayCases) -> dict:
         """Name the candidate by its weights, which from now on do not change."""
-        tuned, replay = trained
-        sha256 = describe_model(tuned.folder).sha256
+        sha256 = describe_model(folder).sha256
         name = self._free_name(sha256)
         candidate = {
             "version": name,
-            "folder": tuned.folder.relative_to(self.folder).as_posix(),
+            "folder": folder.relative_to(self.folder).as_posix(),
             "ledger": self._ledger(tuned, replay, sha256),
             "cross_validation": tuned.cross_validation,
         }
-        write_description(tuned.folder, replace(describe_model(tuned.folder), version=name))
+        write_description(folder, replace(describe_model(folder), version=name))
         self._write_candidate(candidate)
         return candidate
 
@@ -207,6 +215,7 @@ class RetrainingRun:
             old_masks=frozenset(case.id for case in hold_out if case.model_version == job.parent),
             forgetting=forgetting,
             forgetting_name=forgetting_name,
+            comparisons=count_use(self.registry.folder, job.token, {case.patient for case in hold_out}),
             cross_validation=candidate["cross_validation"],
             device=job.device,
             progress=self._tell_comparison,
@@ -249,6 +258,15 @@ class RetrainingRun:
         self._pause()
         share = self._training_share
         self._tell(phase, share + (1 - share) * fraction, self._seconds_to_compare * (1 - fraction))
+
+
+def _nothing_gained(found: dict, parent: str) -> NothingGained:
+    best = max(found["dice_at_stops"].values())
+    cause = (
+        f"Training does not help with these cases yet: patients that it left out were segmented with a mean Dice of "
+        f"{found['dice_before']:.3f} before and at most {best:.3f} after it."
+    )
+    return NothingGained(cause, f"No version was made and '{parent}' stays; accept more cases, then retrain.")
 
 
 def _json_bytes(values: dict) -> bytes:

@@ -41,7 +41,7 @@ class RunStatus:
     Attributes:
         state: "running" or "paused" (a process is at work on it, on this computer or on another), "interrupted" (it
             can be resumed), "failed" (with ``message`` and ``next_step``; it can be resumed), "done" (``version`` is
-            the candidate), or "discarded" (there is nothing left of it).
+            the candidate; '' and a ``message`` where training did not help), or "discarded" (nothing is left of it).
         pid: of the process that is at work, not of a launcher; 0 when there is none.
         fraction: of the whole; ``seconds_left``: of a run that is at work.
         made: when the run was begun.

@@ -158,12 +158,12 @@ class RetrainSection:
         version = WENT_WRONG
         if last is None:
             self._outcome = self.ui.statusLabel.text
-        elif last.state == DONE:
+        elif last.state == DONE and last.version:
             version = self._guard(lambda: self._registry().version(last.version))
             self._outcome = self.ui.statusLabel.text if version is WENT_WRONG else _about(version)
         elif last.state == DISCARDED:
             self._outcome = _("Canceled; no version was made.")
-        elif last.state == FAILED:
+        elif last.state in (DONE, FAILED):
             self._outcome = f"{last.message} {last.next_step}".strip()
         else:
             self._outcome = _("The retraining ended unexpectedly; Resume goes on where it was.")
