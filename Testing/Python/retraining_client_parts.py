@@ -51,7 +51,7 @@ os._exit(retraining_process.main(sys.argv[3:]))
 TRAINING_STAGES = ("Cross-validation", "Training on")
 
 
-def make_stored(folder, training=3, hold_out=1):
+def make_stored(folder, training=5, hold_out=1):
     """Cases and models as a user has them below the home folder, to be copied for each test."""
     make_library(folder / "Cases", training, hold_out)
     make_registry(folder / "Models")

@@ -95,10 +95,10 @@ def rows_of(chart):
 def test_it_says_what_it_will_do(person):
     text = person.ui.retrainLabel.text.splitlines()[0]
     assert re.fullmatch(
-        rf"Trains on 3 cases of 3 patients, starting from {PARENT}; 1 hold-out patient stays untouched\. "
+        rf"Trains on 5 cases of 5 patients, starting from {PARENT}; 1 hold-out patient stays untouched\. "
         r"(About \d+ minutes?|Less than a minute) on this computer\.", text,
     ), text  # fmt: skip
-    assert "hold-out patients; below 3" in person.ui.retrainLabel.text
+    assert "The hold-out has 1 patient; with 5 a comparison can say" in person.ui.retrainLabel.text
     assert person.ui.retrainButton.enabled and person.ui.retrainButton.text == START
     assert person.ui.retrainProgressBar.isHidden() and person.ui.resumeRunButton.isHidden()
     assert not person.ui.curveButton.enabled and "first steps" in person.ui.curveButton.toolTip

@@ -5,7 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 import SimpleITK as sitk
@@ -32,7 +32,8 @@ from DDSPSegmentationLib.library.case_records import HOLD_OUT, TRAINING
 from DDSPSegmentationLib.library.folder_lock import FolderInUseError
 from DDSPSegmentationLib.library.model_registry import ModelRegistry
 from DDSPSegmentationLib.library.patients import read_patients
-from DDSPSegmentationLib.service import retraining_run
+from DDSPSegmentationLib.service import hold_out_uses, retraining_run
+from DDSPSegmentationLib.service.hold_out_uses import USES_FILE, count_use
 from DDSPSegmentationLib.service.retraining import RETRAINING_LOCK, make_job, plan_retraining, retrain
 from DDSPSegmentationLib.service.retraining_job import (
     JOB_FILE,
@@ -42,7 +43,7 @@ from DDSPSegmentationLib.service.retraining_job import (
     measuring_patients,
     split_replay,
 )
-from DDSPSegmentationLib.service.retraining_run import CANDIDATE_FILE
+from DDSPSegmentationLib.service.retraining_run import CANDIDATE_FILE, NothingGained
 
 
 @pytest.fixture(scope="module")
@@ -157,7 +158,7 @@ def test_the_comparison_is_on_the_hold_out_and_against_the_parent(finished):
     compared = version.comparison
     assert compared["old_version"] == PARENT
     assert [case["name"] for case in compared["hold_out"]] == ids(CaseLibrary(place / "cases"), HOLD_OUT)
-    assert compared["cross_validation"]["patients"] == 4
+    assert compared["cross_validation"]["patients"] == 5
 
 
 def test_progress_rises_to_the_end_through_all_stages(finished):
@@ -196,8 +197,8 @@ def test_no_hold_out_file_is_there_while_it_trains(folders, tmp_path, monkeypatc
 
     fix = retraining_run.RetrainingRun._fix_candidate
 
-    def fix_and_bring_back(run, trained):
-        fixed = fix(run, trained)
+    def fix_and_bring_back(run, *trained):
+        fixed = fix(run, *trained)
         assert [entry["first_read"] for entry in candidate()["ledger"]["hold_out"]] == [None, None]
         for path in hidden:
             shutil.move(away / path.name, path)
@@ -296,7 +297,7 @@ def test_a_mask_that_was_changed_in_its_place_is_named(folders):
         quick_retrain(run_folder)
 
 
-@pytest.mark.parametrize(("training", "missing"), [(0, "3 more cases"), (2, "1 more case ")])
+@pytest.mark.parametrize(("training", "missing"), [(0, "5 more cases"), (4, "1 more case ")])
 def test_too_few_training_cases_say_how_many_are_missing(folders, training, missing):
     library = CaseLibrary(folders[0])
     for case in ids(library, TRAINING)[training:]:
@@ -305,6 +306,52 @@ def test_too_few_training_cases_say_how_many_are_missing(folders, training, miss
         make_job(*folders)
     plan = plan_retraining(*folders)
     assert plan.training == training and missing in plan.obstacles[0]
+
+
+def test_training_that_helps_nobody_ends_without_a_version_and_says_so(folders):
+    run_folder = make_job(*folders)
+    before = [version.name for version in ModelRegistry(folders[1]).versions()]
+    with pytest.raises(NothingGained, match="does not help with these cases yet") as ended:
+        retrain(run_folder, settings=replace(QUICK, learning_rate=1e-9))
+    assert f"'{PARENT}' stays" in ended.value.next_step
+    assert [version.name for version in ModelRegistry(folders[1]).versions()] == before
+    assert not run_folder.exists()
+
+
+# ---- how often a hold-out was used
+
+
+PATIENTS = ["p1", "p2", "p3", "p4", "p5"]
+
+
+def test_a_comparison_on_a_patient_who_was_used_before_is_counted(tmp_path):
+    assert count_use(tmp_path, "run 1", PATIENTS) == 1
+    assert count_use(tmp_path, "run 2", ["p5", "q1", "q2", "q3", "q4"]) == 2
+    assert count_use(tmp_path, "run 3", ["r1", "r2", "r3", "r4", "r5"]) == 1
+    assert count_use(tmp_path, "run 4", PATIENTS) == 3
+
+
+def test_a_run_that_goes_on_after_a_kill_is_counted_once(tmp_path):
+    assert [count_use(tmp_path, run, PATIENTS) for run in ("run 1", "run 2", "run 2", "run 1")] == [1, 2, 2, 2]
+
+
+def test_a_comparison_on_too_few_patients_to_recommend_anything_is_not_counted(tmp_path):
+    assert [count_use(tmp_path, f"run {n}", PATIENTS[:4]) for n in range(3)] == [1, 1, 1]
+    assert count_use(tmp_path, "run 4", PATIENTS) == 1
+
+
+@pytest.mark.parametrize("damage", ["{", "[]", '{"run 0": 3}'])
+def test_a_count_that_cannot_be_read_is_never_taken_for_none(tmp_path, damage):
+    (tmp_path / USES_FILE).write_text(damage)
+    with pytest.raises(ModelError, match=USES_FILE):
+        count_use(tmp_path, "run 1", PATIENTS)
+
+
+def test_the_comparison_is_told_how_often_its_hold_out_was_used(folders, monkeypatch):
+    """With two hold-out patients enough, which saves a minute."""
+    monkeypatch.setattr(hold_out_uses, "LEAST_PATIENTS", 2)
+    counts = [quick_retrain(make_job(*folders)).comparison["comparisons"] for _ in range(2)]
+    assert counts == [1, 2]
 
 
 def test_a_library_that_does_not_exist_yet_has_no_cases(folders, tmp_path):
@@ -330,7 +377,7 @@ assert plan.seconds > 0 and len(plan.notes) == 2
         text=True,
         check=False,
     )
-    assert run.stdout.strip() == f"{PARENT} 4 4 2 2 ()", run.stderr
+    assert run.stdout.strip() == f"{PARENT} 5 5 2 2 ()", run.stderr
 
 
 def test_a_second_retraining_names_the_process_that_holds_the_models_folder(folders):

@@ -30,7 +30,7 @@ from DDSPSegmentationLib.service.retraining import make_job
 @pytest.fixture(scope="module")
 def stored(tmp_path_factory):
     folder = tmp_path_factory.mktemp("stored")
-    make_library(folder / "cases", training=3, hold_out=1)
+    make_library(folder / "cases", training=5, hold_out=1)
     make_registry(folder / "models")
     return folder
 
@@ -53,7 +53,7 @@ def test_finetune_says_what_it_will_do_and_what_came_of_it(place, capsys):
     assert main(["finetune", "--device", "cpu"]) == 0
     (version,) = tuned_versions(ModelRegistry(place / "Models"))
     said = capsys.readouterr().out
-    assert f"Fine-tune '{PARENT}' on 3 cases of 3 patients." in said and "1 hold-out case of 1 patient." in said
+    assert f"Fine-tune '{PARENT}' on 5 cases of 5 patients." in said and "1 hold-out case of 1 patient." in said
     assert " on this processor" in said and "Cross-validation 1 of 2" in said
     assert f"Version '{version.name}' is a candidate" in said
     assert all(sentence in said for sentence in version.comparison["sentences"])
@@ -84,7 +84,7 @@ def test_finetune_stops_at_ctrl_c_and_goes_on_when_it_is_asked_to(place, capsys,
 def test_finetune_on_too_few_cases_says_how_many_are_missing(place, capsys, tmp_path):
     assert main(["finetune", "--cases", str(tmp_path / "none"), "--models", str(place / "Models")]) == 2
     said = capsys.readouterr()
-    assert "Accept 3 more cases" in said.err and said.out == ""
+    assert "Accept 5 more cases" in said.err and said.out == ""
 
 
 def test_a_damaged_job_is_named_when_it_is_resumed(place, capsys):
@@ -99,7 +99,7 @@ def test_cases_are_listed_with_their_split(place, capsys):
     listed = capsys.readouterr().out
     for case in CaseLibrary(place / "Cases").cases():
         assert f"{case.id}: {case.current.date[:10]}, corrected, {case.split}, revision 1" in listed
-    assert "3 training cases, 1 hold-out case." in listed
+    assert "5 training cases, 1 hold-out case." in listed
     assert main(["cases", "--cases", str(place / "none"), "list"]) == 0
     assert "0 training cases" in capsys.readouterr().out
 

@@ -62,7 +62,7 @@ TRAINING_STAGES = ("Cross-validation", "Training on")
 @pytest.fixture(scope="module")
 def stored(tmp_path_factory):
     folder = tmp_path_factory.mktemp("stored")
-    make_library(folder / "cases", training=3, hold_out=1)
+    make_library(folder / "cases", training=5, hold_out=1)
     make_registry(folder / "models")
     return folder
 
