@@ -136,5 +136,5 @@ def test_an_import_says_what_it_means_that_nobody_names_the_patients_and_joins_t
 
 def test_cases_are_exported_for_other_tools(place, tmp_path, capsys):
     assert main(["cases", "export", str(tmp_path / "out")]) == 0
-    assert "4 cases exported to" in capsys.readouterr().out
-    assert len(read_dataset(tmp_path / "out")) == 3
+    assert "6 cases exported to" in capsys.readouterr().out
+    assert len(read_dataset(tmp_path / "out")) == 5

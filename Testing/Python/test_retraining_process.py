@@ -269,7 +269,7 @@ def test_canceling_ends_the_process_and_leaves_nothing(place, started, monkeypat
     assert process.wait(10) == EXIT_NOT_NEEDED and not is_running(status.pid)  # it ended by itself
     assert read_status(run_folder).state == DISCARDED and versions_of(place) == []
     assert [path.name for path in run_folder.parent.iterdir() if path.is_dir()] == []
-    assert len(CaseLibrary(place / "cases").cases()) == 4
+    assert len(CaseLibrary(place / "cases").cases()) == 6
     assert job(place).is_dir()
 
 
