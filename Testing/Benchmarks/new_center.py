@@ -30,8 +30,8 @@ import SimpleITK as sitk  # noqa: E402
 from DDSPSegmentationLib.engine.devices import set_threads  # noqa: E402
 from DDSPSegmentationLib.engine.files import write_text  # noqa: E402
 from DDSPSegmentationLib.engine.images import write_image  # noqa: E402
+from DDSPSegmentationLib.engine.metrics import dice_of as dice  # noqa: E402
 from DDSPSegmentationLib.engine.segmenter import Segmenter  # noqa: E402
-from DDSPSegmentationLib.learning.calibration import dice  # noqa: E402
 from DDSPSegmentationLib.learning.dataset import Case, prepare_dataset, read_dataset, split_folds  # noqa: E402
 from DDSPSegmentationLib.learning.finetuning import FineTuner  # noqa: E402
 from DDSPSegmentationLib.learning.plans import choose_plan  # noqa: E402

@@ -41,8 +41,8 @@ from DDSPSegmentationLib.engine.devices import set_threads  # noqa: E402
 from DDSPSegmentationLib.engine.errors import DatasetError  # noqa: E402
 from DDSPSegmentationLib.engine.files import write_text  # noqa: E402
 from DDSPSegmentationLib.engine.images import read_mask, write_image  # noqa: E402
+from DDSPSegmentationLib.engine.metrics import dice_of  # noqa: E402
 from DDSPSegmentationLib.engine.segmenter import Segmenter  # noqa: E402
-from DDSPSegmentationLib.learning.calibration import dice  # noqa: E402
 from DDSPSegmentationLib.learning.comparison import compare_versions  # noqa: E402
 from DDSPSegmentationLib.learning.dataset import Case, read_dataset  # noqa: E402
 from DDSPSegmentationLib.learning.finetuning import FineTuner  # noqa: E402
@@ -198,7 +198,7 @@ class Benchmark:
             if not (folder / f"{name}.mha").is_file():
                 write_image(mask, folder / f"{name}.mha")
         with_masks = [replace(case, label_path=folder / f"{case.name}.mha") for case in cases]
-        return with_masks, {name: dice(wrong[name], right[name]) for name in right}
+        return with_masks, {name: dice_of(wrong[name], right[name]) for name in right}
 
     # ---- the door
 

@@ -5,6 +5,7 @@ import pytest
 import SimpleITK as sitk
 from engine_parts import bright_model, phantom, rotation
 
+from DDSPSegmentationLib.engine.metrics import dice_of
 from DDSPSegmentationLib.engine.model import describe_model
 from DDSPSegmentationLib.engine.quality import expected_dice
 from DDSPSegmentationLib.engine.segmenter import Segmenter
@@ -13,7 +14,6 @@ from DDSPSegmentationLib.learning.calibration import (
     CalibrationSample,
     calibrate_model,
     degraded_copies,
-    dice,
     fit_calibration,
 )
 
@@ -84,4 +84,4 @@ def test_dice_of_two_masks_matches_the_overlap_filter():
     first, second = (sitk.GetImageFromArray(generator.integers(0, 2, (6, 7, 8)).astype(np.uint8)) for _ in range(2))
     overlap = sitk.LabelOverlapMeasuresImageFilter()
     overlap.Execute(first, second)
-    assert dice(first, second) == pytest.approx(overlap.GetDiceCoefficient())
+    assert dice_of(first, second) == pytest.approx(overlap.GetDiceCoefficient())

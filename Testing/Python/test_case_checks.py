@@ -7,8 +7,9 @@ from learning_parts import ellipsoid, toy_scan
 
 from DDSPSegmentationLib.engine.errors import DatasetError
 from DDSPSegmentationLib.engine.images import read_image, read_mask
+from DDSPSegmentationLib.engine.metrics import dice_of
 from DDSPSegmentationLib.engine.scan_identity import BITS, LIMIT, ScanTexture
-from DDSPSegmentationLib.library.case_checks import check_case, check_mask, dice_of
+from DDSPSegmentationLib.library.case_checks import check_case, check_mask
 
 SALT = bytes(range(32))
 SIZE = (20, 80, 80)  # z, y, x of 2 mm: a roomy scan

@@ -62,6 +62,17 @@ SECOND_READER: Mapping[str, SecondReader] = {
 }
 
 
+def dice(one: np.ndarray, other: np.ndarray) -> float:
+    """Dice of two bool arrays, in [0, 1]; 1 when both are empty."""
+    total = int(one.sum()) + int(other.sum())
+    return 2 * int((one & other).sum()) / total if total else 1.0
+
+
+def dice_of(one: sitk.Image, other: sitk.Image) -> float:
+    """Dice of two masks on one grid, 0 outside and anything else inside."""
+    return dice(*(sitk.GetArrayViewFromImage(mask) != 0 for mask in (one, other)))
+
+
 def compare_masks(prediction: sitk.Image, reference: sitk.Image) -> dict[str, RegionMetrics]:
     """Compare two masks on one grid: whole gland, base and apex, distances in mm.
 

@@ -16,6 +16,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from ..engine.files import write_text
+from ..engine.metrics import dice_of
 from ..engine.model import describe_model, write_description
 from ..engine.quality import DOUBTFUL_DICE, expected_dice, monotone_fit
 from ..engine.segmenter import Segmenter
@@ -94,12 +95,6 @@ def degraded_copies(image: sitk.Image, seed: int) -> Iterator[tuple[str, sitk.Im
     yield "inverted", as_image(1 - unit)
 
 
-def dice(mask: sitk.Image, reference: sitk.Image) -> float:
-    predicted = sitk.GetArrayViewFromImage(mask) != 0
-    expert = sitk.GetArrayViewFromImage(reference) != 0
-    return 2 * float((predicted & expert).sum()) / max(1.0, float(predicted.sum() + expert.sum()))
-
-
 def collect_samples(
     segmenter: Segmenter, cases: Sequence[Case], progress: Callable[[str], None] = print
 ) -> list[CalibrationSample]:
@@ -114,7 +109,7 @@ def collect_samples(
         for kind, image in degraded_copies(case.load_image(), seed=number):
             result = segmenter.segment(image, name=case.name)
             samples.append(
-                CalibrationSample(case.name, case.patient, kind, result.soft_dice, dice(result.mask, reference))
+                CalibrationSample(case.name, case.patient, kind, result.soft_dice, dice_of(result.mask, reference))
             )
         progress(f"calibration: {case.name} ({number + 1} of {len(cases)})")
     return samples

@@ -22,6 +22,7 @@ from ..engine.devices import choose_device, choose_precision
 from ..engine.errors import DatasetError, ModelError, StorageError
 from ..engine.inference import GlandPredictor
 from ..engine.losses import LOSSES, multi_supervision
+from ..engine.metrics import dice
 from ..engine.model import save_model
 from ..engine.network import DDSPConvNet
 from ..engine.scan_identity import NOTHING_SEEN, SeenScans
@@ -272,8 +273,7 @@ class Trainer:
         """Dice of the averaged weights on one case, on the network's grid."""
         predictor = GlandPredictor(self.averaged_network())
         predicted = predictor.predict(case.corrected.astype(np.float32)).probability > 0.5
-        reference = case.label >= 0.5
-        return float(2 * (predicted & reference).sum() / max(1, predicted.sum() + reference.sum()))
+        return dice(predicted, case.label >= 0.5)
 
     def averaged_network(self) -> DDSPConvNet:
         """The network that is published: averaged weights, eval mode, folded, in the precision of the run."""

@@ -10,6 +10,7 @@ import SimpleITK as sitk
 from ..engine.errors import DatasetError, InputError
 from ..engine.grids import on_grid
 from ..engine.images import check_image
+from ..engine.metrics import dice_of
 from ..engine.quality import unusual_volume
 from ..engine.segmentation import connected_parts
 
@@ -92,13 +93,6 @@ def check_mask(mask: sitk.Image) -> list[str]:
     if any(edges):
         warnings.append("The mask touches the edge of the scan; part of the gland may be missing.")
     return warnings + _far_off(mask, inside)
-
-
-def dice_of(one: sitk.Image, other: sitk.Image) -> float:
-    """Dice of two binary masks on one grid; 1 when both are empty."""
-    first, second = (sitk.GetArrayViewFromImage(mask) != 0 for mask in (one, other))
-    total = int(first.sum()) + int(second.sum())
-    return 2 * int((first & second).sum()) / total if total else 1.0
 
 
 def _far_off(mask: sitk.Image, inside: np.ndarray) -> list[str]:
