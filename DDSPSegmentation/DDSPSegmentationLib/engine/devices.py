@@ -59,9 +59,9 @@ def set_threads() -> int:
 
 def peak_memory_mb() -> float:
     """Peak resident memory of this process since it started, in MB (10^6 bytes); 0 where it cannot be asked."""
-    try:
-        import resource
-    except ImportError:
+    if sys.platform == "win32":
         return 0.0
+    import resource
+
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6

@@ -12,6 +12,7 @@ from collections.abc import Callable, Container, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
@@ -387,9 +388,9 @@ def _write_cached(case: PreparedCase, path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(aside, "xb") as file:
-            arrays = {"corrected": case.corrected, "uncorrected": case.uncorrected, "label": case.label}
+            arrays: dict[str, Any] = {"corrected": case.corrected, "uncorrected": case.uncorrected, "label": case.label}
             arrays |= {"digest": np.array(case.identity.digest), "texture": case.identity.texture.window}
-            np.savez(file, **arrays)  # type: ignore[arg-type]
+            np.savez(file, **arrays)
         os.replace(aside, path)
     except OSError as error:
         raise StorageError(
