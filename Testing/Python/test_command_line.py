@@ -14,6 +14,7 @@ import pytest
 import SimpleITK as sitk
 from learning_parts import toy_plan
 
+from DDSPSegmentationLib import __version__
 from DDSPSegmentationLib.engine.model import BUILTIN_MODEL as BUILTIN
 from DDSPSegmentationLib.engine.model import describe_model
 from DDSPSegmentationLib.library.model_registry import ModelRegistry
@@ -485,7 +486,10 @@ def test_the_batch_script_gives_the_mask_of_the_command_line(run, tmp_path, smal
         assert sitk.GetArrayViewFromImage(ours).any()
         assert np.allclose(ours.GetOrigin(), theirs.GetOrigin(), atol=1e-4)
         assert ours.GetMetaData("Segment0_Name") == theirs.GetMetaData("Segment0_Name") == "Prostate"
-        assert "SCT^41216001^Prostate" in ours.GetMetaData("Segment0_Tags")
+        for mask in (ours, theirs):
+            tags = mask.GetMetaData("Segment0_Tags")
+            assert "SCT^41216001^Prostate" in tags and "DICOM.SegmentAlgorithmType:AUTOMATIC|" in tags
+            assert f"DICOM.SegmentAlgorithmName:DDSPSegmentation {__version__}|" in tags
         assert (tmp_path / "script" / f"{name}.png").read_bytes() == (tmp_path / "direct" / f"{name}.png").read_bytes()
     _, out, _ = run("segment", *words, "--output", tmp_path / "script", model=None)  # and takes its results for its own
     assert "0 segmented, 2 unchanged, 1 failed" in out

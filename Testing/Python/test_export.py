@@ -115,6 +115,18 @@ def test_seg_nrrd_opens_as_the_same_segments_on_the_same_grid(tmp_path, moved):
     assert tag == "AUTOMATIC"
 
 
+def test_seg_nrrd_says_who_drew_the_contour(scene, tmp_path):
+    volume = new_volume()
+    segmentation = ThresholdRunner().segment(image_from_volume_node(volume), RunSettings(device="cpu"), name="T2")
+    node = place_result(segmentation, volume).outputSegmentationNode
+    for number, drawn_by in enumerate(("AUTOMATIC", "SEMIAUTOMATIC")):
+        node.GetSegmentation().GetNthSegment(0).RemoveTag("DICOM.SegmentAlgorithmType")
+        export_seg_nrrd(node, tmp_path / f"{number}.seg.nrrd")
+        read = read_segmentation(tmp_path / f"{number}.seg.nrrd")
+        assert tags_of(read) == [drawn_by, f"DDSPSegmentation {__version__}"]
+        write_segment(1 - gland(), node, "Prostate", volume)
+
+
 def test_seg_nrrd_leaves_where_the_node_is_stored_alone(tmp_path):
     volume = oblique_volume()
     node = new_segmentation(volume, gland())

@@ -90,6 +90,18 @@ def test_a_gland_off_center_is_found_and_the_crop_centered_on_it(offset):
     assert prediction.tiles == len(network.crops) <= 4
 
 
+def test_a_gland_of_which_the_first_crop_saw_a_rim_is_centered_in_a_second_move():
+    shape = (40, 100, 100)
+    center = (np.array(shape) - 1) / 2 + (0, 20, 0)
+    volume = ball(shape, center, radius=8)
+    network = BrightVoxels()
+    prediction = GlandPredictor(network).predict(volume)
+    assert np.array_equal(prediction.probability > 0.5, volume > 0.5)
+    middle = np.argwhere(network.crops[-1].numpy() > 0.5).mean(axis=0)
+    assert np.abs(middle - (np.array(SIZE) - 1) / 2).max() <= 3
+    assert prediction.tiles == len(network.crops) == 3  # found, moved, moved again: no tile beside it is needed
+
+
 def test_a_centered_gland_takes_one_crop():
     network = BrightVoxels()
     volume = ball((40, 80, 80), (20, 40, 40))

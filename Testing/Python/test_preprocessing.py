@@ -14,10 +14,12 @@ from DDSPSegmentationLib.engine.preprocessing import (
     Grid,
     PreprocessingSettings,
     bias_corrected,
+    estimate_log_bias_field,
     normalized,
     prepare,
     resample,
     resampling_matrix,
+    tissue_mask,
 )
 
 SETTINGS = PreprocessingSettings()
@@ -218,6 +220,22 @@ def test_bias_field_correction_evens_out_a_homogeneous_tissue(mode):
         wedge = true > 400
         opposite = np.flip(wedge, axis) & (true > 290)
         assert after[wedge].mean() > 1.15 * after[opposite].mean()
+
+
+@pytest.mark.parametrize(("slices", "left"), [(5, 5), (8, 4), (12, 4), (40, 6)])
+def test_the_bias_field_keeps_at_least_four_slices(slices, left):
+    array = np.random.default_rng(0).normal(300, 10, (slices, 60, 60)).astype(np.float32)
+    assert estimate_log_bias_field(array, (1.0, 2.0, 2.0), "fast").shape == (left, 20, 20)
+
+
+def test_grain_is_neither_tissue_in_the_air_nor_air_in_the_tissue():
+    body = np.zeros((10, 24, 24), np.float32)
+    body[2:8, 6:18, 6:18] = 300
+    grainy = body.copy()
+    grainy[5, 2, 2], grainy[5, 12, 12] = 300, 0  # one voxel each
+    found = sitk.GetArrayFromImage(tissue_mask(scan_of(grainy, (6.0, 6.0, 6.0))))
+    assert found[5, 2, 2] == 0 and found[5, 12, 12] == 1
+    assert dice(found > 0, body > 0) > 0.9
 
 
 def test_bias_field_correction_can_be_left_out():

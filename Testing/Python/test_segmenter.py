@@ -1,6 +1,7 @@
 """The engine's front door: phantoms whose answer is known, and the bundled scan with the built-in model."""
 
 import dataclasses
+import math
 
 import numpy as np
 import pytest
@@ -10,9 +11,9 @@ from engine_parts import bright_model, centroid, dice, middle_of, phantom, rotat
 
 from DDSPSegmentationLib.engine.errors import Canceled, DeviceError, InputError, ModelError
 from DDSPSegmentationLib.engine.images import read_image, read_mask
-from DDSPSegmentationLib.engine.quality import find_warnings
+from DDSPSegmentationLib.engine.quality import find_warnings, soft_dice
 from DDSPSegmentationLib.engine.run_settings import RunSettings
-from DDSPSegmentationLib.engine.segmenter import NOT_AXIAL, Segmenter, largest_component, touched_sides
+from DDSPSegmentationLib.engine.segmenter import NOT_AXIAL, Segmenter, largest_component, soft_dice_near, touched_sides
 
 PHASES = ["Preprocessing", "Segmenting", "Measuring"]
 
@@ -190,6 +191,17 @@ def test_a_second_large_part_is_told_and_left_out(segmenter):
     result = segmenter.segment(scan_of(both, scan.GetSpacing()))
     assert dice(voxels(result.mask) > 0, gland) > 0.96
     assert find_warnings(15.0, [], [0.5], 1.0)[0] in result.warnings
+
+
+def test_a_part_far_from_the_gland_says_nothing_about_its_contour(segmenter):
+    scan, _ = phantom(radii=(8, 8, 8))
+    both = voxels(scan)
+    both[5:13, 17:20, 17:20] = 500
+    result = segmenter.segment(scan_of(both, scan.GetSpacing()))
+    mask, probability = voxels(result.mask) > 0, voxels(result.probability)
+    assert probability[8, 18, 18] > 0.5 and not mask[8, 18, 18]
+    assert result.soft_dice == pytest.approx(soft_dice_near(mask, probability, scan.GetSpacing()[::-1]))
+    assert result.soft_dice > soft_dice(mask, probability) + 0.05
 
 
 def test_the_uncertainty_is_highest_along_the_border(segmenter):
@@ -405,3 +417,22 @@ def test_a_scan_whose_slices_are_not_axial_is_flagged(built_in, sample_image, sa
     resized = sitk.Resample(sagittal, (64, 384, 96), sitk.Transform(), sitk.sitkLinear, sagittal.GetOrigin(),
                             (3.0, 0.5, 0.5), sagittal.GetDirection(), 0.0, sagittal.GetPixelID())  # fmt: skip
     assert NOT_AXIAL in built_in.segment(resized).warnings
+
+
+@pytest.mark.parametrize("spacing", [(3.0, 0.4, 0.4), (3.0, 1.0, 1.0), (1.5, 2.0, 1.0)], ids=str)
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_doubt_within_ten_mm_of_the_gland_counts_and_doubt_farther_away_does_not(spacing, axis):
+    mask = np.zeros((50, 90, 90), bool)
+    mask[10:18, 20:40, 20:40] = True
+    probability = np.where(mask, np.float32(0.9), np.float32(0))
+    sure, last = soft_dice_near(mask, probability, spacing), (17, 39, 39)[axis]
+    for voxels_away, counts in ((int(9 / spacing[axis]), True), (math.ceil(12 / spacing[axis]), False)):
+        place = [14, 30, 30]
+        place[axis] = last + voxels_away
+        doubtful = probability.copy()
+        doubtful[tuple(place)] = 0.9
+        assert (soft_dice_near(mask, doubtful, spacing) < sure) == counts, place
+
+
+def test_an_empty_mask_has_no_soft_dice():
+    assert soft_dice_near(np.zeros((4, 4, 4), bool), np.full((4, 4, 4), 0.4, np.float32), (3.0, 0.5, 0.5)) == 0

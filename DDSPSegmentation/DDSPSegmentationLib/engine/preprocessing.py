@@ -180,6 +180,12 @@ def _apply_along(matrix: np.ndarray, array: np.ndarray, axis: int) -> np.ndarray
     return array @ matrix.T
 
 
+def tissue_mask(image: sitk.Image) -> sitk.Image:
+    """1 where a scan shows tissue and 0 in the air, by Otsu's threshold; single voxels of grain have no say."""
+    smoothed = sitk.DiscreteGaussian(image, variance=[float(min(image.GetSpacing())) ** 2] * 3)
+    return sitk.OtsuThreshold(smoothed, 0, 1, 200)
+
+
 def estimate_log_bias_field(array: np.ndarray, spacing: tuple[float, float, float], mode: str) -> np.ndarray:
     """Log of the multiplicative bias field of a scan by N4 (Tustison et al. 2010), on a shrunk grid.
 
@@ -202,8 +208,7 @@ def estimate_log_bias_field(array: np.ndarray, spacing: tuple[float, float, floa
     shrunk -= shrunk.min()
     image = sitk.GetImageFromArray(shrunk)
     image.SetSpacing(shrunk_spacing[::-1])
-    smoothed = sitk.DiscreteGaussian(image, variance=[float(min(shrunk_spacing)) ** 2] * 3)
-    mask = sitk.OtsuThreshold(smoothed, 0, 1, 200)
+    mask = tissue_mask(image)
     if not np.any(sitk.GetArrayViewFromImage(mask)):
         return np.zeros_like(shrunk)
     n4 = sitk.N4BiasFieldCorrectionImageFilter()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +23,7 @@ from .run_settings import DEFAULTS, RunSettings
 from .segmentation import Segmentation, acquired_axis, connected_parts, measure_gland
 
 Progress = Callable[[str, float], None]
+NEIGHBORHOOD_MM = 10.0  # around the gland, in which the network's doubt counts
 NOT_AXIAL = "The slices are not axial; the network was trained on axial scans alone."
 FELL_BACK = "The GPU ran out of memory; the processor is used instead."
 NOT_CALIBRATED = "The expected Dice is not calibrated for this fine-tuned version of the model."
@@ -87,7 +88,7 @@ class Segmenter:
             probability = grid.to_native(prediction.probability)
             mask, shares = largest_component(probability > settings.threshold)
             uncertainty = grid.to_native(uncertainty_map(prediction.probability, prediction.disagreement))
-            soft = _soft_dice_near(mask, probability)
+            soft = soft_dice_near(mask, probability, grid.native_spacing_mm)
             expected = expected_dice(soft, self.model.calibration) if mask.any() else 0.0
             mask_image = grid.restore_image(mask.astype(np.uint8), image)
             probability_image = grid.restore_image(probability, image)
@@ -165,7 +166,7 @@ def largest_component(inside: np.ndarray) -> tuple[np.ndarray, list[float]]:
     """
     if not inside.any():
         return inside, []
-    box = _bounding_box(inside, margin=1)
+    box = _bounding_box(inside, margin=(1, 1, 1))
     labels, counts = connected_parts(inside[box])
     filled = sitk.BinaryFillhole(sitk.GetImageFromArray((labels == 1).astype(np.uint8)))
     result = np.zeros_like(inside)
@@ -173,19 +174,23 @@ def largest_component(inside: np.ndarray) -> tuple[np.ndarray, list[float]]:
     return result, (counts[1:] / counts[0]).tolist()
 
 
-def _bounding_box(inside: np.ndarray, margin: int) -> tuple[slice, ...]:
+def _bounding_box(inside: np.ndarray, margin: Sequence[int]) -> tuple[slice, ...]:
     box = []
-    for axis in range(3):
+    for axis, wider in enumerate(margin):
         occupied = np.flatnonzero(inside.any(axis=tuple(other for other in range(3) if other != axis)))
-        box.append(slice(max(0, occupied[0] - margin), occupied[-1] + 1 + margin))
+        box.append(slice(max(0, occupied[0] - wider), occupied[-1] + 1 + wider))
     return tuple(box)
 
 
-def _soft_dice_near(mask: np.ndarray, probability: np.ndarray) -> float:
-    """Soft Dice over the gland's neighborhood: a faint spot far away says nothing about this contour."""
+def soft_dice_near(mask: np.ndarray, probability: np.ndarray, spacing_mm: Sequence[float]) -> float:
+    """Soft Dice over the gland's neighborhood: a faint spot far away says nothing about this contour.
+
+    Args:
+        mask: bool (z, y, x); ``probability``: what made it; ``spacing_mm``: of the same axes.
+    """
     if not mask.any():
         return 0.0
-    box = _bounding_box(mask, margin=12)
+    box = _bounding_box(mask, [round(NEIGHBORHOOD_MM / step) for step in spacing_mm])
     return soft_dice(mask[box], probability[box])
 
 
