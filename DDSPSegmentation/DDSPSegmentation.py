@@ -194,11 +194,12 @@ class DDSPSegmentationLogic(ScriptedLoadableModuleLogic):
 
         return add_uncertainty_volume(result.segmentation.uncertainty, result.outputSegmentationNode, volumeNode)
 
-    def acceptCase(self, segmentationNode, volumeNode):
+    def acceptCase(self, segmentationNode, volumeNode, samePatientAs=""):
         """Store a result, corrected or not, in the user's case library, to learn from it.
 
         Args:
             segmentationNode: what segmentProstate made; volumeNode: the scan that it was made from.
+            samePatientAs: id of a case whose patient this is, where DICOM does not tell.
 
         Returns:
             Stored: case (id, number, split), warnings, is_new; library.undo(stored) takes it back.
@@ -206,10 +207,10 @@ class DDSPSegmentationLogic(ScriptedLoadableModuleLogic):
         Raises:
             DDSPSegmentationError: the contour is refused, or the library cannot be written.
         """
-        from DDSPSegmentationLib.scene.case_exchange import accept
+        from DDSPSegmentationLib.scene.case_exchange import store_result
         from DDSPSegmentationLib.scene.user_folders import case_library
 
-        return accept(case_library(), segmentationNode, volumeNode)
+        return store_result(case_library(), segmentationNode, volumeNode, samePatientAs)
 
     def fineTune(self, casesFolder=None, modelsFolder=None, replayFolder="", device="auto", progress=None):
         """Retrain the active version of the network on the training cases of a library, and wait for it.

@@ -239,6 +239,18 @@ def test_a_result_of_another_volume_in_the_same_node_is_not_that_case(library):
     assert case_of(node) == ""
 
 
+def test_a_script_accepts_a_result_and_says_whose_it_is(home):
+    from DDSPSegmentation import DDSPSegmentationLogic
+
+    logic, cases = DDSPSegmentationLogic(), []
+    for seed in range(2):
+        volume, node = add_result(seed)
+        joined = cases[0].id if cases else ""
+        cases.append(logic.acceptCase(node, volume, samePatientAs=joined).case)
+    assert cases[0].folder == home / "DDSPSegmentation" / "Cases"
+    assert cases[1].number == 2 and cases[1].patient == cases[0].patient
+
+
 # ---- undo
 
 
