@@ -25,7 +25,7 @@ from DDSPSegmentationLib.engine.errors import Canceled
 from DDSPSegmentationLib.library.case_library import TRAINING, CaseLibrary
 from DDSPSegmentationLib.library.model_registry import ModelRegistry
 from DDSPSegmentationLib.scene.learning_curve import LearningCurve
-from DDSPSegmentationLib.service.process_identity import kill_process
+from DDSPSegmentationLib.service.processes import kill_process
 from DDSPSegmentationLib.service.retraining import make_job
 from DDSPSegmentationLib.service.retraining_status import FAILED, INTERRUPTED, PAUSED, RUNNING, StatusWriter
 

@@ -371,16 +371,18 @@ def test_adding_a_scene_that_knows_nothing_of_the_panel_keeps_what_was_chosen(pe
 
 
 def test_scans_that_a_crashed_slicer_left_behind_are_deleted(slicer_window):
-    from DDSPSegmentationLib.scene.shared_worker import end_shared_worker, shared_worker
+    from DDSPSegmentationLib.library.folder_lock import FolderLock, lock_holder
+    from DDSPSegmentationLib.scene.shared_worker import FOLDER, end_shared_worker, shared_worker
 
-    ended = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
     temporary = Path(slicer.app.temporaryPath)
-    crashed, running = temporary / f"DDSPSegmentation-{int(ended.stdout)}-x", temporary / "DDSPSegmentation-1-x"
+    crashed, running = temporary / f"{FOLDER}1", temporary / f"{FOLDER}2"
     for folder in (crashed, running, temporary / "DDSPSegmentation-mine"):
         folder.mkdir()
         (folder / "scan.mha").write_bytes(b"voxels")
-    own = Path(shared_worker().logPath).parent
-    assert not crashed.exists() and running.exists() and (temporary / "DDSPSegmentation-mine").exists()
+    with FolderLock(running):
+        own = Path(shared_worker().logPath).parent
+        assert not crashed.exists() and running.exists() and (temporary / "DDSPSegmentation-mine").exists()
+    assert lock_holder(own).process == os.getpid()
     assert own.exists() and own.parent == temporary
     end_shared_worker()
     assert not own.exists()

@@ -24,7 +24,7 @@ from DDSPSegmentationLib.library.model_registry import ModelRegistry
 from DDSPSegmentationLib.scene import retraining_client
 from DDSPSegmentationLib.scene.retraining_client import RetrainingClient, fine_tune
 from DDSPSegmentationLib.service import retraining_run
-from DDSPSegmentationLib.service.process_identity import kill_process
+from DDSPSegmentationLib.service.processes import kill_process
 from DDSPSegmentationLib.service.retraining import retrain
 from DDSPSegmentationLib.service.retraining_status import DISCARDED, DONE, FAILED, INTERRUPTED, PAUSED, RUNNING
 

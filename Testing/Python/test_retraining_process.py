@@ -31,7 +31,7 @@ from DDSPSegmentationLib.library.case_library import CaseLibrary
 from DDSPSegmentationLib.library.folder_lock import FolderInUseError, Holder, lock_holder
 from DDSPSegmentationLib.library.model_registry import ModelRegistry
 from DDSPSegmentationLib.service import retraining_process, retraining_run, retraining_status
-from DDSPSegmentationLib.service.process_identity import kill_process, process_is_alive
+from DDSPSegmentationLib.service.processes import kill_process
 from DDSPSegmentationLib.service.retraining import make_job, retrain
 from DDSPSegmentationLib.service.retraining_process import (
     EXIT_NOT_NEEDED,
@@ -354,15 +354,6 @@ def test_what_a_process_says_of_its_end_is_believed_when_it_has_ended(place):
         StatusWriter(run_folder).set_state(PAUSED)
         assert read_status(run_folder).state == PAUSED
     assert read_status(run_folder).state == INTERRUPTED
-
-
-def test_a_process_that_has_ended_is_not_alive_before_its_parent_asked_for_it():
-    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    assert process_is_alive(process.pid)
-    process.stdin.close()
-    assert wait_until(lambda: not process_is_alive(process.pid), 10)
-    process.wait()
-    assert not process_is_alive(process.pid)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"state": 7}', '{"state": "running", "pid": "x"}', '{"none": []}'])

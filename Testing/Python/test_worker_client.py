@@ -23,7 +23,7 @@ from DDSPSegmentationLib.engine.errors import (
     WorkerError,
 )
 from DDSPSegmentationLib.engine.run_settings import RunSettings
-from DDSPSegmentationLib.service.process_identity import kill_process
+from DDSPSegmentationLib.service.processes import kill_process
 from DDSPSegmentationLib.service.protocol import garbled
 from DDSPSegmentationLib.service.runner import InProcessRunner
 

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-import os
-import re
 import shutil
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import slicer
 
-from ..service.process_identity import process_is_alive
+from ..engine.errors import StorageError
+from ..library.folder_lock import FolderInUseError, FolderLock
 from .worker_client import WorkerClient
 
-FOLDER = "DDSPSegmentation-{process}-"
+FOLDER = "DDSPSegmentation-engine-"
 
 _worker: WorkerClient | None = None
+_lock = ExitStack()  # of its folder: what nobody holds was left by a Slicer that crashed
 
 
 def shared_worker() -> WorkerClient:
     """The worker, made at the first call; its process is started by its first request or by ``start()``."""
     global _worker
     if _worker is None:
-        folder = Path(slicer.util.tempDirectory(key=FOLDER.format(process=os.getpid())))
+        folder = Path(slicer.util.tempDirectory(key=FOLDER))
+        with suppress(StorageError):  # a drive that does not lock keeps what is left on it
+            _lock.enter_context(FolderLock(folder))
         _remove_leftovers(folder.parent)
         _worker = WorkerClient(folder)
         slicer.app.connect("aboutToQuit()", end_shared_worker)
@@ -36,13 +39,14 @@ def end_shared_worker() -> None:
         worker.onStateChanged = None  # whoever asks for the worker then would make another one
         slicer.app.disconnect("aboutToQuit()", end_shared_worker)
         worker.stop(wait=True)
+        _lock.close()
         shutil.rmtree(worker.logPath.parent, ignore_errors=True)
 
 
 def _remove_leftovers(temporary: Path) -> None:
     """Delete the scans that a Slicer which crashed left in the temporary folder."""
-    for folder in temporary.glob(FOLDER.format(process="*") + "*"):
-        found = re.match(FOLDER.format(process=r"(\d+)"), folder.name)
-        process = int(found.group(1)) if found else os.getpid()
-        if process != os.getpid() and not process_is_alive(process):
+    for folder in temporary.glob(f"{FOLDER}*"):
+        with suppress(FolderInUseError, StorageError):
+            with FolderLock(folder):
+                pass
             shutil.rmtree(folder, ignore_errors=True)

@@ -14,7 +14,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from ..engine.errors import DDSPSegmentationError, StorageError, WorkerError
-from ..service.process_identity import kill_process
+from ..service.processes import kill_process
 from ..service.protocol import PACKAGE_FOLDER, decode_line, garbled
 
 LOG_BYTES = 1_000_000

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..engine.errors import DatasetError, DDSPSegmentationError, StorageError
+from ..engine.errors import DatasetError, DDSPSegmentationError
+from ..engine.files import make_folder
 from ..engine.model import describe_model
 from ..learning.comparison_words import counted, too_few_patients
 from ..learning.dataset import read_dataset
@@ -147,7 +148,7 @@ def make_job(
         raise obstacles[0]
     registry, library = ModelRegistry(models_folder), CaseLibrary(cases_folder)
     runs = registry.runs_folder
-    _make_folder(runs)
+    make_folder(runs, "Check its disk, or choose another models folder.")
     with FolderLock(runs, name=RETRAINING_LOCK, what="runs folder"):
         _sweep(runs)
         parent = registry.active()
@@ -168,18 +169,10 @@ def make_job(
             raise _too_few(len(job.training))
         run_folder = runs / f"run-{time.strftime('%Y-%m-%d-%H%M%S')}-{job.token[:4]}"
         aside = runs / f".{run_folder.name}"
-        _make_folder(aside)
+        make_folder(aside)
         job.write(aside)
         os.replace(aside, run_folder)
     return run_folder
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        cause = f"The folder '{folder.name}' cannot be made ({error.strerror})."
-        raise StorageError(cause, "Check its disk, or choose another models folder.") from error
 
 
 def _sweep(runs: Path) -> None:

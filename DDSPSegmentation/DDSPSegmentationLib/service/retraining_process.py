@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING
 from ..engine.errors import Canceled, DDSPSegmentationError, DeviceError, StorageError, TorchMissingError, WorkerError
 from ..library.folder_lock import FolderInUseError, FolderLock, lock_holder
 from ..library.model_registry import ModelRegistry
-from .process_identity import kill_process, lower_priority
+from .processes import kill_process
 from .protocol import PACKAGE_FOLDER
 from .retraining import RETRAINING_LOCK, retrain
 from .retraining_job import JOB_FILE, RetrainingJob
@@ -53,6 +53,7 @@ PAUSE_FILE, CANCEL_FILE = "pause", "cancel"
 EXIT_FAILED = 70  # never 1: a launcher says 1 for a process that was killed
 EXIT_STOPPED = 71
 EXIT_NOT_NEEDED = 72
+NICENESS = 10
 
 CANCEL_SECONDS = 5.0  # in which a process ends by itself, or is ended
 _LOOK_SECONDS = 0.2
@@ -104,7 +105,7 @@ def start_retraining_process(run_folder: Path | str, command: Sequence[str] | No
 # No console window on Windows; elsewhere Ctrl-C in a terminal is for the program that started it.
 _DETACHED: dict = {"start_new_session": True}
 if sys.platform == "win32":
-    _DETACHED = {"creationflags": subprocess.CREATE_NO_WINDOW}
+    _DETACHED = {"creationflags": subprocess.CREATE_NO_WINDOW | subprocess.BELOW_NORMAL_PRIORITY_CLASS}
 
 
 def _environment() -> dict[str, str]:
@@ -315,7 +316,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("run_folder", type=Path)
     chosen = parser.parse_args(arguments)
     faulthandler.enable()
-    lower_priority()
+    if hasattr(os, "nice"):  # everything else goes first; on Windows it was started so
+        os.nice(NICENESS)
     threading.Thread(target=_end_with_input, daemon=True).start()
     run = ReportedRun(chosen.run_folder)
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -13,7 +13,7 @@ from ...engine.errors import DDSPSegmentationError
 from ...engine.model import describe_model
 from ...engine.run_settings import MODES, RunSettings
 from ...library.model_registry import ModelRegistry
-from ...service.process_identity import kill_process
+from ...service.processes import kill_process
 from ..settings import read_setting, write_setting
 from ..worker_process import RotatingLog, descendants
 
