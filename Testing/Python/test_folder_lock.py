@@ -187,6 +187,13 @@ def test_the_same_folder_under_another_name_is_the_same_folder(tmp_path):
         assert "this very process" in refused(link)
 
 
+def test_two_locks_of_one_folder_do_not_exclude_each_other_also_where_files_have_no_number(tmp_path, monkeypatch):
+    real = os.stat
+    monkeypatch.setattr(os, "stat", lambda *words: os.stat_result((*real(*words)[:1], 0, *real(*words)[2:])))
+    with FolderLock(tmp_path, "one.lock"), FolderLock(tmp_path, "other.lock"):
+        assert lock_holder(tmp_path, "one.lock") and "this very process" in refused(tmp_path, name="other.lock")
+
+
 def test_a_thread_of_this_process_is_waited_for_too(tmp_path):
     held = threading.Event()
 

@@ -30,7 +30,7 @@ _TAKEN = (errno.EACCES, errno.EAGAIN)
 
 # POSIX locks belong to a process: two runs in it do not exclude each other, and the lock is gone once the process
 # closes any descriptor of the file. So what is held here is remembered, and no such file is opened a second time.
-_HELD: dict[tuple[int, int], Holder] = {}
+_HELD: dict[tuple[int, int, str], Holder] = {}
 _MUTEX = threading.Lock()
 _PROVED: set[int] = set()  # drives of which it was seen that their locks keep another process out
 
@@ -67,7 +67,7 @@ class FolderLock:
         self._path = Path(folder) / name
         self._what, self._wait_seconds = what, wait_seconds
         self._descriptor = -1
-        self._identity = (0, 0)
+        self._identity = (0, 0, name)
 
     def __enter__(self) -> FolderLock:
         give_up = time.monotonic() + max(self._wait_seconds, _LEAST_WAIT_SECONDS)
@@ -87,7 +87,7 @@ class FolderLock:
         """Lock the file; when somebody else has, who that is."""
         with _MUTEX:
             try:
-                if _identity_of(self._path) in _HELD:
+                if _identity_of(self._path, self._path.name) in _HELD:
                     return "another run of this very process"
                 descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
             except OSError as error:
@@ -96,8 +96,8 @@ class FolderLock:
             try:
                 if not _lock(descriptor):
                     return _name(_read_holder(descriptor))
-                self._identity = _identity_of(descriptor)
-                if self._identity != _identity_of(self._path):
+                self._identity = _identity_of(descriptor, self._path.name)
+                if self._identity != _identity_of(self._path, self._path.name):
                     return "a process that has just deleted its lock"
                 self._check_drive(descriptor)
                 _HELD[self._identity] = self._write_holder(descriptor)
@@ -145,7 +145,7 @@ def lock_holder(folder: Path, name: str = LOCK_NAME) -> Holder | None:
     path = Path(folder) / name
     with _MUTEX:
         try:
-            identity = _identity_of(path)
+            identity = _identity_of(path, name)
             if identity in _HELD:
                 return _HELD[identity]
             descriptor = os.open(path, os.O_RDONLY)
@@ -241,13 +241,13 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_in_child)
 
 
-def _identity_of(file: Path | int) -> tuple[int, int]:
-    """The same for every name of a file; of none when it is missing."""
+def _identity_of(file: Path | int, name: str) -> tuple[int, int, str]:
+    """The same for every path to a lock file. Some drives of Windows number no files, so its name counts as well."""
     try:
         found = os.stat(file)
     except FileNotFoundError:
-        return (0, 0)
-    return found.st_dev, found.st_ino
+        return (0, 0, name)
+    return found.st_dev, found.st_ino, name
 
 
 def _read_holder(descriptor: int) -> Holder:
