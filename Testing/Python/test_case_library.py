@@ -407,6 +407,9 @@ def test_a_new_case_joins_the_patient_of_another_and_takes_its_split(tmp_path):
     assert library.split_counts()["training patients"] + library.split_counts()["hold-out patients"] == 6
     later = library.add(*toy_scan(20), patient_key="4711", same_patient_as=stored[0].id).case
     assert library.add(*toy_scan(21), patient_key="4711").case.patient == later.patient == stored[0].patient
+    other = next(case for case in stored if case.patient != later.patient)
+    with pytest.raises(DatasetError, match=f"own patient ID is not that of the patient of case {other.id}"):
+        library.add(*toy_scan(23), patient_key="4711", same_patient_as=other.id)
     with pytest.raises(DatasetError, match="no case 9999-0001"):
         library.add(*toy_scan(22), same_patient_as="9999-0001")
     assert_whole(tmp_path)

@@ -242,7 +242,7 @@ class CaseLibrary:
 
         Args:
             progress: called before each case with its index, their number and its name; may raise Canceled.
-            same_patient_as: as in ``add``.
+            same_patient_as: as in ``add``, for the cases whose patient no index.csv names.
 
         Raises:
             DatasetError: the folder has no cases, its index.csv cannot be used, or there is no case
@@ -263,7 +263,7 @@ class CaseLibrary:
                 image, mask = pair.case.load_image(), pair.case.load_mask()
                 admitted = admit(image, mask, None, "imported")
                 patient = pair.case.patient if pair.case.patient_is_known else ""
-                scan = Scan(image, patient, "", pair.case.center, name, same_patient_as)
+                scan = Scan(image, patient, "", pair.case.center, name, "" if patient else same_patient_as)
                 result = self._add(scan, admitted, again=False)
             except (StorageError, FolderInUseError):
                 raise
@@ -400,7 +400,13 @@ class CaseLibrary:
         A scan that is known already goes over to the patient it comes with now only within its split.
         """
         joined = self._committed(scan.same_patient_as).patient if scan.same_patient_as else ""
-        said = joined or patients.with_key(scan.patient_key)
+        keyed = patients.with_key(scan.patient_key)
+        if joined and keyed in patients.splits and keyed != joined:
+            raise DatasetError(
+                f"The scan's own patient ID is not that of the patient of case {scan.same_patient_as}.",
+                "Leave it to the ID whose scan it is.",
+            )
+        said = joined or keyed
         known = patients.images.get(scan.content(patients))
         twin = None if known is not None else patients.near_copy(scan.identity.texture)
         recognized, warnings = known or twin, []
