@@ -687,7 +687,9 @@ def second(home, small_model):
     """A version 'second' in the home folder's registry, no more than a candidate."""
     registry = ModelRegistry()
     assert home in registry.folder.parents
-    return registry.publish(small_model, "second", {"comparison.json": b'{"verdict": "worse"}'})
+    figures = {"hold_out_summary": {"old": {"dice": 0.871}, "new": {"dice": 0.802}}}
+    comparison = {"verdict": "worse", **figures, "cross_validation": {"dice_before": 0.85, "dice_after": 0.861}}
+    return registry.publish(small_model, "second", {"comparison.json": json.dumps(comparison).encode()})
 
 
 def model_of(folder):
@@ -763,7 +765,8 @@ def test_info_says_which_version_is_active(run, second, small_model):
 def test_models_lists_activates_and_rolls_back(run, second):
     code, out, err = run("models")
     assert (code, err) == (0, "") and run("models", "list")[1] == out
-    assert out.startswith("* ddsp-prostate-1: ") and "\n  second: " in out and "worse" in out
+    assert out.startswith("* ddsp-prostate-1: ") and "\n  second: " in out
+    assert "worse, hold-out Dice 0.871 -> 0.802, left-out Dice 0.850 -> 0.861" in out
     code, out, _ = run("models", "activate", "second")
     assert code == 0 and "says 'worse'" in out and "'second' is active." in out
     assert "* second: " in run("models")[1] and "Rolling back activates 'ddsp-prostate-1'." in run("models")[1]

@@ -12,21 +12,23 @@ from panel_parts import cut_off, narrow_window, wait_for
 from registry_parts import BUILTIN, of_another_architecture, publish, vouch
 from slicer_stand_in import closeModule, dialogs, enterModule, leaveModule
 
+from DDSPSegmentationLib.learning.comparison_record import SCHEMA_VERSION
 from DDSPSegmentationLib.library import model_registry
 from DDSPSegmentationLib.library.folder_lock import lock_holder
 from DDSPSegmentationLib.library.model_registry import ModelRegistry
 from DDSPSegmentationLib.scene import model_process
 
-NAME, STATE, DICE, CASES, DATE, PARENT = range(6)
+NAME, STATE, DICE, LEFT_OUT_DICE, CASES, DATE, PARENT = range(7)
+LEFT_OUT = {"dice_before": 0.85, "dice_after": 0.861}
 BETTER = ["The new version is better: mean Dice 0.871 -> 0.893 on 5 hold-out patients.", "Activate it."]
 WORSE = ["The new version is worse: mean Dice 0.871 -> 0.802 on 5 hold-out patients.", "Keep the old one."]
 
 
-def compared(sentences, recommendation, old=0.871, new=0.893, old_version=BUILTIN):
+def compared(sentences, recommendation, old=0.871, new=0.893, old_version=BUILTIN, schema=SCHEMA_VERSION):
     """Files of a comparison, as a retraining attaches them."""
     summary = {"old": {"dice": old}, "new": {"dice": new}}
     values = {"sentences": sentences, "recommendation": recommendation, "hold_out_summary": summary}
-    values["old_version"] = old_version
+    values |= {"old_version": old_version, "schema_version": schema, "cross_validation": LEFT_OUT}
     return {"comparison.json": json.dumps(values).encode(), "comparison.html": b"<html>Old and new</html>"}
 
 
@@ -106,13 +108,13 @@ def asked(person):
 def test_the_table_tells_each_version_with_its_figures_and_state(person, better, worse):
     person.open_learn()
     assert rows(person) == [
-        [BUILTIN, "active, built in", "", "40", "2026-11-23", ""],
-        ["better", "candidate", "0.871 -> 0.893", "1", "2024-05-01", BUILTIN],
-        ["worse", "candidate", "0.871 -> 0.802", "1", "2024-06-02", BUILTIN],
+        [BUILTIN, "active, built in", "", "", "40", "2026-11-23", ""],
+        ["better", "candidate", "0.871 -> 0.893", "0.850 -> 0.861", "1", "2024-05-01", BUILTIN],
+        ["worse", "candidate", "0.871 -> 0.802", "0.850 -> 0.861", "1", "2024-06-02", BUILTIN],
     ]
     table = person.ui.modelsTable
     assert [table.horizontalHeaderItem(column).text() for column in range(table.columnCount)] == [
-        "Version", "State", "Hold-out Dice", "Cases", "Date", "Parent",
+        "Version", "State", "Hold-out Dice", "Left-out Dice", "Cases", "Date", "Parent",
     ]  # fmt: skip
 
 
@@ -224,6 +226,13 @@ def test_closing_the_module_ends_what_tries_a_version(person, better, registry):
     closeModule("DDSPSegmentation")
     slicer.app.processEvents()
     assert registry.active().name == BUILTIN
+
+
+def test_a_recommendation_from_before_the_gain_had_to_be_proven_is_asked_about(person, registry, tmp_path):
+    publish(registry, "lucky", tmp_path, files=compared(BETTER, "activate", schema=1))
+    choose(person, "lucky")
+    person.ui.activateModelButton.click()
+    assert asked(person)[1] == [f"Keep {BUILTIN}", "Activate Anyway"]
 
 
 @pytest.mark.parametrize("files", [compared(WORSE, "keep"), {}])

@@ -237,6 +237,11 @@ class Comparison:
         return {"schema_version": SCHEMA_VERSION, **without_nan(asdict(self))}
 
 
+def recommends_activation(record: Mapping) -> bool:
+    """Whether a comparison.json does; those of before the gain had to be proven do not."""
+    return record.get("recommendation") == ACTIVATE and record.get("schema_version", 1) >= SCHEMA_VERSION
+
+
 def without_nan(value: Any) -> Any:
     """The same values as lists and dictionaries, with None for what is not finite; JSON has no word for it."""
     if isinstance(value, dict):

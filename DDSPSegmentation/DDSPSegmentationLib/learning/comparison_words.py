@@ -58,9 +58,23 @@ def left_out_sentence(found: Mapping) -> str:
     )
 
 
+def hold_out_dice(record: Mapping) -> tuple[float, float] | None:
+    """Mean Dice of the old and the new version on the hold-out patients of a comparison.json, where there are any."""
+    summary = record.get("hold_out_summary") or {}
+    return _both((summary.get("old") or {}).get("dice"), (summary.get("new") or {}).get("dice"))
+
+
 def left_out_dice(found: Mapping) -> tuple[float, float] | None:
     """Mean Dice before and after of the patients that cross-validation left out, where it is known."""
-    before, after = (found.get(name, math.nan) for name in ("dice_before", "dice_after"))
+    return _both(found.get("dice_before"), found.get("dice_after"))
+
+
+def dice_change(dice: tuple[float, float] | None) -> str:
+    """As in a table; '' where it is not known."""
+    return "" if dice is None else f"{dice[0]:.3f} -> {dice[1]:.3f}"
+
+
+def _both(before: object, after: object) -> tuple[float, float] | None:
     if not isinstance(before, (int, float)) or not isinstance(after, (int, float)):
         return None
     return (float(before), float(after)) if math.isfinite(before) and math.isfinite(after) else None

@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 
 from ..engine.errors import ModelError
+from ..learning.comparison_record import recommends_activation
+from ..learning.comparison_words import dice_change, hold_out_dice, left_out_dice
 from ..library.model_registry import ModelRegistry
 from ..library.model_version import ModelVersion
 from .command_line import say
@@ -20,7 +22,7 @@ def models(chosen: argparse.Namespace) -> int:
     elif action == "activate":
         version = registry.activate(chosen.name)
         comparison = version.comparison
-        if comparison and comparison.get("recommendation") != "activate":
+        if comparison and not recommends_activation(comparison):
             old = comparison.get("old_version", "the old version")
             say(f"Note: its comparison with {old} says '{comparison.get('verdict')}'; keeping {old} is the default.")
         elif not comparison and not version.builtin:
@@ -62,5 +64,11 @@ def _facts(version: ModelVersion) -> str:
     training = version.description.training
     origin = "built-in" if version.builtin else f"from {training.get('parent', 'elsewhere')}"
     facts = [version.description.date, origin, f"{len(training.get('cases', []))} training cases"]
-    facts.append(str(version.comparison.get("verdict", "")))
+    comparison = version.comparison
+    facts.append(str(comparison.get("verdict", "")))
+    figures = {
+        "hold-out": dice_change(hold_out_dice(comparison)),
+        "left-out": dice_change(left_out_dice(comparison.get("cross_validation") or {})),
+    }
+    facts += [f"{which} Dice {change}" for which, change in figures.items() if change]
     return ", ".join(filter(None, facts))

@@ -11,6 +11,8 @@ import slicer
 from slicer.i18n import tr as _
 
 from ...engine.errors import DDSPSegmentationError
+from ...learning.comparison_record import recommends_activation
+from ...learning.comparison_words import dice_change, hold_out_dice, left_out_dice
 from ...library.model_registry import ModelRegistry, ModelVersion
 from ...service.model_process import ACTIVATE, IMPORT, ROLL_BACK
 from ..model_process import ModelProcess
@@ -52,7 +54,7 @@ class ModelsSection:
         ui.rollBackButton.connect("clicked(bool)", self._onRollBack)
         ui.importModelButton.connect("clicked(bool)", self._onImport)
         table = ui.modelsTable
-        titles = [_("Version"), _("State"), _("Hold-out Dice"), _("Cases"), _("Date"), _("Parent")]
+        titles = [_("Version"), _("State"), _("Hold-out Dice"), _("Left-out Dice"), _("Cases"), _("Date"), _("Parent")]
         table.setColumnCount(len(titles))
         table.setHorizontalHeaderLabels(titles)
         table.verticalHeader().setVisible(False)
@@ -111,12 +113,13 @@ class ModelsSection:
     def _texts(self, version: ModelVersion) -> list[str]:
         description = version.description
         if description is None:
-            return [version.name, self._state(version), "", "", "", ""]
+            return [version.name, self._state(version), "", "", "", "", ""]
         training = description.training
         return [
             version.name,
             self._state(version),
-            _diceText(version.comparison),
+            dice_change(hold_out_dice(version.comparison)),
+            dice_change(left_out_dice(version.comparison.get("cross_validation") or {})),
             str(len(training.get("cases", []))),
             description.date[:16].replace("T", " "),
             "" if version.builtin else str(training.get("parent", "")),
@@ -194,10 +197,11 @@ class ModelsSection:
     def _onActivate(self, version: ModelVersion) -> None:
         comparison, current = version.comparison, self._active or _("the old version")
         old = comparison.get("old_version")
-        if version.builtin or (comparison.get("recommendation") == "activate" and old == self._active):
+        if version.builtin or (recommends_activation(comparison) and old == self._active):
             self._activate(version)
             return
-        reason = " ".join(comparison.get("sentences", [])) or _("It was not compared with the version before.")
+        sentences = comparison.get("sentences", [])
+        reason = " ".join([*sentences[:1], *sentences[1:][-1:]]) or _("It was not compared with the version before.")
         if comparison and old != self._active:  # better than that one says nothing about this one
             other = _("It was compared with {old}, not with {current}.")
             reason = f"{other.format(old=old, current=current)} {reason}"
@@ -332,10 +336,3 @@ class ModelsSection:
         url = qt.QUrl.fromLocalFile(str(version.folder / REPORT))
         if not qt.QDesktopServices.openUrl(url):
             self._say(_("No program opens the report: {path}").format(path=version.folder / REPORT))
-
-
-def _diceText(comparison: dict) -> str:
-    """Mean Dice on the hold-out patients, of the version before and of this one; empty without hold-out patients."""
-    summary = comparison.get("hold_out_summary") or {}
-    old, new = ((summary.get(which) or {}).get("dice") for which in ("old", "new"))
-    return "" if old is None or new is None else f"{old:.3f} -> {new:.3f}"
