@@ -1,8 +1,9 @@
 #!/bin/sh
-# Makes .venv ready: `install.sh run` for the program, `install.sh test` for its tests too.
+# Makes .venv ready: `install.sh run` for the program, `install.sh test` for its tests too; `install.sh numpy1` makes
+# .venv-numpy1 beside it, with an older numpy in front of all that is in .venv.
 # PYTHON names the interpreter to use; TORCH_INDEX the package index with PyTorch's CPU builds (empty: none).
 set -eu
-purpose=${1:?usage: requirements/install.sh run|test}
+purpose=${1:?usage: requirements/install.sh run|test|numpy1}
 cd "$(dirname "$0")/.."
 export PIP_USER=0
 TORCH_INDEX=${TORCH_INDEX-https://download.pytorch.org/whl/cpu}
@@ -19,7 +20,8 @@ stamp_for() {
     case $1 in
         run) stamp requirements/run.txt pyproject.toml ;;
         test) stamp requirements/run.txt requirements/test.txt ;;
-        *) say "requirements/install.sh: '$1' is neither run nor test."; exit 2 ;;
+        numpy1) stamp requirements/numpy1.txt requirements/run.txt requirements/test.txt ;;
+        *) say "requirements/install.sh: '$1' is neither run, test nor numpy1."; exit 2 ;;
     esac
 }
 
@@ -103,16 +105,31 @@ install_run() {
 }
 
 install_test() {
-    rm -f .venv/.ready-test
+    rm -f .venv/.ready-test .venv/.ready-numpy1
     say "Installing what the tests need ..."
     pip_install -r requirements/test.txt -c requirements/run.txt
     stamp_for test > .venv/.ready-test
+}
+
+packages_of() { "$1" -c 'import sysconfig; print(sysconfig.get_path("purelib"))'; }
+
+# Nothing but numpy is fetched a second time: the rest is found through a .pth file.
+install_numpy1() {
+    say "Installing numpy 1.26 beside it, for the tests that Slicer 5.8 would run ..."
+    rm -f .venv/.ready-numpy1
+    "$python" -m venv --clear .venv-numpy1
+    .venv-numpy1/bin/python -m pip install --disable-pip-version-check --quiet --no-deps -r requirements/numpy1.txt
+    packages_of "$python" > "$(packages_of .venv-numpy1/bin/python)/everything-else.pth"
+    stamp_for numpy1 > .venv/.ready-numpy1
 }
 
 wanted=$(stamp_for "$purpose")
 if [ -e "$unfinished" ] || ! is_ready run || ! "$python" -c '' 2>/dev/null; then
     install_run
 fi
-if [ "$purpose" = test ] && ! is_ready test; then
+if [ "$purpose" != run ] && ! is_ready test; then
     install_test
+fi
+if [ "$purpose" = numpy1 ] && { ! is_ready numpy1 || ! .venv-numpy1/bin/python -c '' 2>/dev/null; }; then
+    install_numpy1
 fi

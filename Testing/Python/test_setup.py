@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -54,13 +55,21 @@ class Copy:
         self.calls = folder / "calls"
         self.python = folder / "fake python"
         (self.folder / "requirements").mkdir(parents=True)
-        for name in ("requirements/install.sh", "requirements/run.txt", "requirements/test.txt", "pyproject.toml"):
+        for name in (
+            "requirements/install.sh",
+            "requirements/run.txt",
+            "requirements/test.txt",
+            "requirements/numpy1.txt",
+            "pyproject.toml",
+        ):
             (self.folder / name).write_bytes((ROOT / name).read_bytes())
         self.python.write_text(
             f"""#!/bin/sh
 case "$*" in
 {answers}
+*venv-numpy1*) mkdir -p .venv-numpy1/bin; cp "$0" .venv-numpy1/bin/python; echo venv >> "{self.calls}" ;;
 *"-m venv"*) rm -rf .venv; mkdir -p .venv/bin; cp "$0" .venv/bin/python; echo venv >> "{self.calls}" ;;
+*sysconfig*) echo .venv-numpy1 ;;
 *"pip install"*) echo install >> "{self.calls}"; SETUP=$PPID sh -c "$PIP_DOES" ;;
 esac
 """,
@@ -107,6 +116,18 @@ def test_a_second_setup_has_nothing_to_do(tmp_path):
     assert copy.set_up().returncode == 0 and copy.asked() == []
     assert copy.set_up("test").returncode == 0 and copy.asked() == ["install"]
     assert copy.set_up("test").returncode == 0 and copy.asked() == []
+
+
+@needs_shell
+def test_the_older_numpy_stands_in_front_of_the_packages_of_the_first_environment(tmp_path):
+    copy = Copy(tmp_path)
+    assert copy.set_up("numpy1").returncode == 0
+    assert copy.asked() == ["venv", "install", "install", "install", "venv", "install"]
+    assert (copy.folder / ".venv-numpy1" / "everything-else.pth").read_text() == ".venv-numpy1\n"
+    assert copy.set_up("numpy1").returncode == 0 and copy.asked() == []
+    assert copy.set_up("test").returncode == 0 and copy.asked() == []
+    shutil.rmtree(copy.folder / ".venv-numpy1")
+    assert copy.set_up("numpy1").returncode == 0 and copy.asked() == ["venv", "install"]
 
 
 @needs_shell
