@@ -131,3 +131,19 @@ def test_no_metadata_of_a_scan_reaches_the_disk(tmp_path):
     scan.SetMetaData("0010|0010", "Doe^Jane")
     write_temporary(scan, tmp_path / "scan.mha")
     assert b"Doe" not in (tmp_path / "scan.mha").read_bytes() and scan.GetMetaData("0010|0010") == "Doe^Jane"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("CUDA error: out of memory"),
+        RuntimeError("MPS backend out of memory (MPS allocated: 9.06 GB)"),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"),
+        RuntimeError("Exception thrown in SimpleITK: Failed to allocate memory for image."),
+    ],
+    ids=str,
+)
+def test_a_lack_of_memory_is_known_by_its_words_everywhere(error):
+    assert errors.is_out_of_memory(error) and not errors.is_out_of_memory(RuntimeError("No such file in memory"))
+    assert type(protocol.error_of(protocol.error_message(error, "7"))) is DeviceError

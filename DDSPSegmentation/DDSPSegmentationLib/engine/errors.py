@@ -30,6 +30,20 @@ class DeviceError(DDSPSegmentationError):
     """The processor or GPU cannot do what was asked."""
 
 
+_OUT_OF_MEMORY = ("memoryerror", "out of memory", "not enough memory", "allocate memory", "bad allocation", "bad_alloc")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out. CUDA alone has a type of its own for that; MPS, the processor and ITK only have words."""
+    return any(words in f"{type(error).__name__} {error}".lower() for words in _OUT_OF_MEMORY)
+
+
+def not_enough_memory() -> DeviceError:
+    """The error for a scan that does not fit."""
+    cause = "There is not enough memory to segment this scan."
+    return DeviceError(cause, "Close other programs, or use a computer with more memory.")
+
+
 class TorchMissingError(DDSPSegmentationError):
     """PyTorch is not installed, or too old."""
 

@@ -243,7 +243,7 @@ def _region_metrics(
         return _without_surfaces(predicted_voxels, expected_voxels)
     shared = int((predicted & expected).sum())
     return RegionMetrics(
-        dsc=2 * shared / (predicted_voxels + expected_voxels),
+        dsc=dice(predicted, expected),
         jaccard=shared / (predicted_voxels + expected_voxels - shared),
         arvd_percent=100 * abs(predicted_voxels / expected_voxels - 1),
         abd_mm=float(np.concatenate((to_expected, to_predicted)).mean()),

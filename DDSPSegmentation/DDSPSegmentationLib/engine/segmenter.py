@@ -13,7 +13,7 @@ import SimpleITK as sitk
 import torch
 
 from .devices import choose_device, choose_precision, peak_memory_mb, set_threads
-from .errors import DeviceError, InputError
+from .errors import InputError, is_out_of_memory, not_enough_memory
 from .images import check_image
 from .inference import GlandPredictor, Prediction
 from .model import load_network
@@ -133,22 +133,17 @@ class Segmenter:
 
         try:
             return run()
-        except RuntimeError as error:  # CUDA has a type of its own, a subclass; MPS and the processor have not
-            if not isinstance(error, torch.cuda.OutOfMemoryError) and not _names_memory(error):
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
                 raise
             if self.device.type == "cpu":
-                cause = "There is not enough memory to segment this scan."
-                raise DeviceError(cause, "Close other programs, or use a computer with more memory.") from error
+                raise not_enough_memory() from error
         # Outside the handler: its traceback would keep the GPU's tensors alive.
         self._move_to(torch.device("cpu"), "auto")
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         self._fell_back = True
         return run()
-
-
-def _names_memory(error: RuntimeError) -> bool:
-    return any(words in str(error) for words in ("out of memory", "can't allocate memory", "not enough memory"))
 
 
 def _index_inside(grid: Grid, location: tuple[float, float, float], image: sitk.Image, name: str) -> np.ndarray:

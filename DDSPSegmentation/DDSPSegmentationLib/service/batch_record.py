@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..engine.errors import DDSPSegmentationError, StorageError
+from ..engine.errors import DDSPSegmentationError, StorageError, is_out_of_memory, not_enough_memory
 from ..engine.files import file_sha256, write_text
 
 if TYPE_CHECKING:
@@ -130,8 +130,8 @@ def error_text(error: BaseException) -> str:
 
 
 def _unexpected(error: BaseException) -> str:
-    if isinstance(error, MemoryError):
-        return "Out of memory. Close other programs or use a machine with more memory."
+    if is_out_of_memory(error):
+        return str(not_enough_memory())
     message = str(error).strip().splitlines()
     return f"Unexpected error ({type(error).__name__}: {message[0] if message else 'no message'})"
 

@@ -131,9 +131,6 @@ def error_of(message: dict) -> DDSPSegmentationError:
 
 
 def _outside_the_family(error: BaseException) -> DDSPSegmentationError:
-    if isinstance(error, MemoryError):
-        return errors.DeviceError(
-            "There is not enough memory to segment this scan.",
-            "Close other programs, or use a computer with more memory.",
-        )
+    if errors.is_out_of_memory(error):
+        return errors.not_enough_memory()
     return WorkerError(f"The engine failed unexpectedly ({type(error).__name__}).", _SEE_LOG)

@@ -24,7 +24,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..engine.errors import Canceled, DDSPSegmentationError, DeviceError, StorageError, TorchMissingError, WorkerError
+from ..engine.errors import (
+    Canceled,
+    DDSPSegmentationError,
+    DeviceError,
+    StorageError,
+    TorchMissingError,
+    WorkerError,
+    is_out_of_memory,
+)
 from ..library.folder_lock import FolderInUseError, FolderLock, lock_holder
 from ..library.model_registry import ModelRegistry
 from .processes import kill_process
@@ -57,7 +65,6 @@ NICENESS = 10
 
 CANCEL_SECONDS = 5.0  # in which a process ends by itself, or is ended
 _LOOK_SECONDS = 0.2
-_OUT_OF_MEMORY = ("memoryerror", "out of memory", "not enough memory", "allocate memory", "bad allocation", "bad_alloc")
 
 
 def start_retraining_process(run_folder: Path | str, command: Sequence[str] | None = None) -> subprocess.Popen:
@@ -296,7 +303,7 @@ def explain(error: BaseException) -> DDSPSegmentationError:
     if isinstance(error, DDSPSegmentationError):
         return error
     text = f"{type(error).__name__} {error}".lower()
-    if isinstance(error, MemoryError) or any(words in text for words in _OUT_OF_MEMORY):
+    if is_out_of_memory(error):
         what = "The GPU" if "cuda" in text or "mps" in text else "The computer"
         step = "Close other programs, then resume; or start again with the device CPU."
         return DeviceError(f"{what} ran out of memory.", step)
