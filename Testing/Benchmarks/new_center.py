@@ -100,7 +100,8 @@ def run(base: Path, center: list[Case], forgetting: list[Case], folder: Path) ->
             started = time.monotonic()
             tuned = FineTuner(base, [by_name[name] for name in training], folder / key, progress=show_progress).run()
             minutes = (time.monotonic() - started) / 60
-            after = dice_of(tuned.folder, [by_name[name] for name in halves[tested]] + forgetting)
+            # Where not to train was the best length, the base model stays.
+            after = dice_of(tuned.folder or base, [by_name[name] for name in halves[tested]] + forgetting)
             results["runs"][key] = {
                 "training": training,
                 "minutes": minutes,

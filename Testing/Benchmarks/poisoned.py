@@ -13,8 +13,15 @@ center are the hold-out, with right ones:
 
 Controls with right masks on the same cases must not be called worse. Then everything is wrong, the hold-out too, so
 that no comparison on it can tell: what says the door of the case library, given the base model's own contour as the
-prediction, and what says the drift on the bundled scan? --folds and --steps make the cross-validation and the training
-shorter than the panel's (two folds and 48 steps: about three minutes a variant on two processor cores).
+prediction, and how far does the new version differ from the old one? --folds and --steps make the cross-validation and
+the training shorter than the panel's (two folds and 48 steps: about three minutes a variant on two processor cores).
+
+    python Testing/Benchmarks/poisoned.py DATASET --output FOLDER --repeats 8
+
+retrains with right masks only, so many times, each time on five other cases and for a fixed length, and tells how far
+such sound versions agree with the old one, on the bundled scan and on three more. The limit below which a version
+"differs from the old version" lies below them (LEAST_AGREEMENT). Cases that the model was trained on are left aside;
+without --model it is the built-in one.
 
 A run that was stopped goes on where it was. Figures: results.json in OUTPUT/<center>-<folds>x<steps>, and the table
 that is printed.
@@ -24,6 +31,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import random
 import shutil
 import sys
 import time
@@ -42,17 +50,20 @@ from DDSPSegmentationLib.engine.errors import DatasetError  # noqa: E402
 from DDSPSegmentationLib.engine.files import write_text  # noqa: E402
 from DDSPSegmentationLib.engine.images import read_mask, write_image  # noqa: E402
 from DDSPSegmentationLib.engine.metrics import dice_of  # noqa: E402
+from DDSPSegmentationLib.engine.model import builtin_model_folder, describe_model  # noqa: E402
 from DDSPSegmentationLib.engine.segmenter import Segmenter  # noqa: E402
 from DDSPSegmentationLib.learning.comparison import compare_versions  # noqa: E402
+from DDSPSegmentationLib.learning.comparison_verdict import LEAST_AGREEMENT  # noqa: E402
 from DDSPSegmentationLib.learning.dataset import Case, read_dataset  # noqa: E402
 from DDSPSegmentationLib.learning.finetuning import FineTuner  # noqa: E402
-from DDSPSegmentationLib.learning.finetuning_settings import FineTuningSettings  # noqa: E402
+from DDSPSegmentationLib.learning.finetuning_settings import LEAST_CASES, FineTuningSettings  # noqa: E402
 from DDSPSegmentationLib.library.case_library import CaseLibrary  # noqa: E402
 
 TRAINED_ON, LEAST_HOLD_OUT = 4, 6
 SHIFT_MM = 15.0
 LEFT_RIGHT, CRANIO_CAUDAL = 2, 0  # axes of an axial scan's array (z, y, x)
-ALARMS = ("worse", "forgotten", "drifted")
+REPEAT_ON, REPEAT_COMPARED = LEAST_CASES, 3
+NO_FIGURES = {"gain": None, "agreement": None, "sentences": []}
 CLEAN, EVERYTHING = "clean", "everything "
 
 Masks = dict[str, sitk.Image]
@@ -142,9 +153,26 @@ class Benchmark:
     def __init__(self, base: Path, cases: list[Case], folder: Path, settings: FineTuningSettings):
         self.base, self.cases, self.folder, self.settings = base, cases, folder, settings
         self._file = folder / "results.json"
-        self.results = {"settings": {"folds": settings.folds, "steps": settings.most_steps}, "variants": {}, "door": {}}
+        self.results = {"settings": {"folds": settings.folds, "steps": settings.most_steps}}
+        self.results |= {"variants": {}, "door": {}, "repeats": {}}
         if self._file.is_file():
-            self.results = json.loads(self._file.read_text(encoding="utf-8"))
+            self.results |= json.loads(self._file.read_text(encoding="utf-8"))
+
+    def repeat(self, times: int) -> None:
+        """Retrain on right masks again and again, on other cases each time."""
+        for number in range(1, times + 1):
+            if str(number) in self.results["repeats"]:
+                continue
+            drawn = random.Random(number - 1).sample(self.cases, REPEAT_ON + REPEAT_COMPARED)
+            # As those of one patient they are trained on for a fixed length, without cross-validation.
+            training = [replace(case, patient="all") for case in drawn[:REPEAT_ON]]
+            place = self.folder / f"repeat-{number}"
+            tuned = FineTuner(self.base, training, place / "run", progress=show_progress, settings=self.settings).run()
+            found = compare_versions(self.base, tuned.folder, drawn[REPEAT_ON:], place / "comparison")
+            agreements = {case.name: case.agreement for case in found.hold_out}
+            sample = found.agreement * (1 + len(agreements)) - sum(agreements.values())
+            result = {"training": [case.name for case in training], "agreement": {"sample": sample, **agreements}}
+            self._keep("repeats", str(number), {**result, "gain": found.hold_out_summary.gain})
 
     def run(self, names: list[str]) -> None:
         for name in names:
@@ -172,6 +200,8 @@ class Benchmark:
         tuned = FineTuner(self.base, training, place / "run", progress=show_progress, settings=self.settings).run()
         if everything:
             hold_out, label_dice = self._with_masks(hold_out, poison.everything, place / "hold-out labels")
+        if tuned.folder is None:
+            return {"label_dice": label_dice, "verdict": "not to train is best", "recommendation": "keep", **NO_FIGURES}
         output = place / ("comparison of everything" if everything else "comparison")
         found = compare_versions(self.base, tuned.folder, hold_out, output, cross_validation=tuned.cross_validation)
         return {
@@ -237,8 +267,9 @@ def show_progress(told) -> None:
         print(f"  {told.stage}: {told.step}/{told.steps}, {told.seconds_left:.0f} s left", flush=True)
 
 
-def is_caught(result: dict) -> bool:
-    return result["verdict"] in ALARMS and result["recommendation"] == "keep"
+def did_harm(result: dict) -> bool:
+    """The version is worse on right masks; wrong ones among a few need do none."""
+    return result["gain"] is not None and result["gain"] < 0
 
 
 def flagged_at_the_door(results: dict, name: str) -> list[str]:
@@ -248,13 +279,19 @@ def flagged_at_the_door(results: dict, name: str) -> list[str]:
 
 
 def report(results: dict) -> str:
-    lines = [f"{'variant':28s}{'masks':>8s}{'gain':>8s}{'drift':>8s}  verdict, recommendation"]
+    lines = [f"{'variant':28s}{'masks':>8s}{'gain':>8s}{'agree':>8s}  verdict, recommendation"]
     for name, result in results["variants"].items():
         right = np.mean(list(result["label_dice"].values()))
         gain, agreement = (np.nan if result[key] is None else result[key] for key in ("gain", "agreement"))
         figures = f"{right:8.3f}{gain:+8.3f}{agreement:8.3f}"
         lines.append(f"{name:28s}{figures}  {result['verdict']}, {result['recommendation']}")
-    lines.append("(masks: Dice of the wrong masks with the right ones; drift: agreement on the bundled scan)")
+    lines.append("(masks: Dice of the wrong masks with the right ones; agree: mean agreement with the old version)")
+    for number, repeat in results["repeats"].items():
+        scans = ", ".join(f"{name} {agreement:.3f}" for name, agreement in repeat["agreement"].items())
+        mean = np.mean(list(repeat["agreement"].values()))
+        lines.append(f"right masks once more ({number}): agreement {mean:.3f} ({scans}), gain {repeat['gain']:+.3f}")
+    if not results["door"]:
+        return "\n".join(lines)
     alarmed = sum(map(bool, results["door"][CLEAN].values()))
     lines.append(f"at the door, right masks: {alarmed} of {len(results['door'][CLEAN])} flagged")
     for name, said in results["door"].items():
@@ -264,40 +301,55 @@ def report(results: dict) -> str:
             lines.append(f"at the door, all {name}: {flagged} more of {len(said)} flagged, {refused} refused")
     poisoned = {name: result for name, result in results["variants"].items() if not name.startswith(CLEAN)}
     partly = {name: result for name, result in poisoned.items() if not name.startswith(EVERYTHING)}
-    caught = sum(map(is_caught, partly.values()))
+    harmful = [result for result in partly.values() if did_harm(result)]
+    caught = sum(result["recommendation"] == "keep" for result in harmful)
     kept = sum(result["recommendation"] == "keep" for result in poisoned.values())
     lines.append(
-        f"caught by the comparison: {caught} of {len(partly)}; not activated by default: {kept} of {len(poisoned)}"
+        f"did harm and was kept back: {caught} of {len(harmful)}; not activated by default: {kept} of {len(poisoned)}"
     )
     return "\n".join(lines)
 
 
 def is_as_expected(results: dict) -> bool:
-    """Every poison is caught, no control called worse, and what is wrong everywhere flagged at the door or by drift."""
+    """What did harm is kept back, no control called worse, and what is wrong everywhere flagged somewhere."""
     for name, result in results["variants"].items():
         if name.startswith(EVERYTHING):
             flagged = flagged_at_the_door(results, name.removeprefix(EVERYTHING))
-            right = bool(flagged) or result["verdict"] == "drifted"
+            differs = result["agreement"] is not None and result["agreement"] < LEAST_AGREEMENT
+            right = bool(flagged) or differs or result["recommendation"] == "keep"
         elif name.startswith(CLEAN):
             right = result["verdict"] != "worse"
         else:
-            right = is_caught(result)
+            right = not did_harm(result) or result["recommendation"] == "keep"
         if not right:
             return False
     return True
 
 
+def repeat(dataset: Path, model: Path, folder: Path, times: int) -> int:
+    known = set(describe_model(model).training.get("cases", []))
+    cases = [case for case in read_dataset(dataset) if not {case.name, case.patient} & known]
+    folder.mkdir(parents=True, exist_ok=True)
+    benchmark = Benchmark(model, sorted(cases, key=lambda case: case.name), folder, FineTuningSettings())
+    benchmark.repeat(times)
+    print(report(benchmark.results))
+    return 0
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dataset", type=Path)
-    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--model", type=Path, default=builtin_model_folder())
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--center", default="RUNMC")
     parser.add_argument("--folds", type=int, default=2)
     parser.add_argument("--steps", type=int, default=48)
+    parser.add_argument("--repeats", type=int, default=0)
     parser.add_argument("--only", nargs="+", choices=tuple(VARIANTS), default=tuple(VARIANTS))
     chosen = parser.parse_args()
     set_threads()
+    if chosen.repeats:
+        return repeat(chosen.dataset, chosen.model, chosen.output, chosen.repeats)
     cases = [case for case in read_dataset(chosen.dataset) if case.center == chosen.center]
     if len({case.patient for case in cases}) < TRAINED_ON + LEAST_HOLD_OUT:
         parser.error(f"center {chosen.center} has {len(cases)} cases; {TRAINED_ON + LEAST_HOLD_OUT} are needed")

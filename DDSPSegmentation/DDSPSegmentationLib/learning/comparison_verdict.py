@@ -39,9 +39,8 @@ WORSE_GAIN = 0.02
 LOST_CASE = 0.05
 # Twice the half point that a retraining may cost elsewhere; the mean of a few cases does not wobble by more.
 FORGOTTEN_GAIN = 0.01
-# Below what retrainings on right masks agreed by: 0.943 to 0.978 a scan, in one of a version that never saw the
-# hospital and in a few of the built-in one; masks 15 mm aside gave 0.903. Testing/Benchmarks/poisoned.py --repeats
-# measures more.
+# Below what retrainings on right masks agreed by, 0.943 to 0.978 a scan: one of a version that never saw the hospital,
+# three of the built-in one. Masks 15 mm aside gave 0.903. Testing/Benchmarks/poisoned.py --repeats measures more.
 LEAST_AGREEMENT = 0.92
 
 
