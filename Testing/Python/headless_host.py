@@ -39,6 +39,9 @@ def start() -> HeadlessHost:
     slicer.mrmlScene = scene
     logics = _module_logics(scene)
     slicer.modules = SimpleNamespace(**{name: _ModuleStandIn(logic) for name, logic in logics.items()})
+    slicer.modules.colors = _ModuleStandIn(
+        slicer.vtkSlicerColorLogic
+    )  # an instance would look for Slicer's color files
     _host = HeadlessHost(scene, logics, _install_stand_ins())
     return _host
 
@@ -72,6 +75,7 @@ def _module_logics(scene: Any) -> dict[str, Any]:
     """Logics that segmentations, volumes and tables need; segmentations has its scene before any segment is added."""
     import slicer
 
+    scene.RegisterNodeClass(slicer.vtkMRMLColorLegendDisplayNode())
     application = slicer.vtkSlicerApplicationLogic()
     application.SetMRMLScene(scene)
     logics = {"application": application}

@@ -80,11 +80,8 @@ def layout(scene, monkeypatch):
 
 
 @pytest.fixture
-def legends(monkeypatch, scene):
-    """Slicer's module Colors, whose logic makes legends; the legends that there are."""
-    if not scene.IsNodeClassRegistered("vtkMRMLColorLegendDisplayNode"):
-        scene.RegisterNodeClass(slicer.vtkMRMLColorLegendDisplayNode())
-    monkeypatch.setattr(slicer.modules, "colors", SimpleNamespace(logic=lambda: slicer.vtkSlicerColorLogic))
+def legends(scene):
+    """The color legends that there are."""
     return lambda: slicer.util.getNodesByClass("vtkMRMLColorLegendDisplayNode")
 
 
@@ -393,17 +390,17 @@ def test_least_certain_slices_come_first_and_empty_ones_not_at_all():
 def test_tour_starts_at_the_least_certain_slice_and_goes_round():
     tour = SliceTour([None, 0.1, 0.5, 0.3])
     assert len(tour) == 3
-    stops = [tour.next() for _ in range(4)]
+    stops = [tour.step(1) for _ in range(4)]
     assert [stop.index for stop in stops] == [2, 3, 1, 2]
     assert [stop.label for stop in stops] == ["1 of 3", "2 of 3", "3 of 3", "1 of 3"]
-    assert tour.previous().index == 1
-    assert tour.previous().index == 3
-    assert SliceTour([None, 0.1, 0.5]).previous().index == 2
+    assert tour.step(-1).index == 1
+    assert tour.step(-1).index == 3
+    assert SliceTour([None, 0.1, 0.5]).step(-1).index == 2
 
 
 def test_tour_without_slices_stops_nowhere():
     tour = SliceTour([None, None])
-    assert tour.next() is None and tour.previous() is None and not len(tour)
+    assert tour.step(1) is None and tour.step(-1) is None and not len(tour)
 
 
 @pytest.mark.parametrize(

@@ -51,12 +51,12 @@ def mask_image(mask: np.ndarray, volume_node: slicer.vtkMRMLScalarVolumeNode) ->
 
 
 def _place_in_world(image: sitk.Image, volume_node: slicer.vtkMRMLScalarVolumeNode) -> None:
-    matrix = RAS_TO_LPS @ _ijk_to_world(volume_node)
+    matrix = RAS_TO_LPS @ ijk_to_world(volume_node)
     spacing = np.round(np.linalg.norm(matrix[:3, :3], axis=0), SPACING_DECIMALS)
     if not np.isfinite(matrix).all() or (spacing <= 0).any():
         raise InputError(
             _("Volume '{name}' has a voxel size of {size} mm.").format(
-                name=volume_node.GetName(), size=_listed(spacing)
+                name=volume_node.GetName(), size=" x ".join(f"{length:g}" for length in spacing)
             ),
             _("Correct its spacing or its transform."),
         )
@@ -137,18 +137,27 @@ def read_segment(
     Raises:
         InputError: a non-linear transform lies between the two.
     """
-    segment = slicer.vtkOrientedImageData()
+    empty = np.zeros(volume_node.GetImageData().GetDimensions()[::-1], np.uint8)
+    grid = _oriented_image(empty, volume_node, None if ignore_transforms else segmentation_node)
     on_grid = slicer.vtkOrientedImageData()
-    dimensions = volume_node.GetImageData().GetDimensions()
-    moved_with = None if ignore_transforms else segmentation_node
-    grid = _oriented_image(np.zeros(dimensions[::-1], np.uint8), volume_node, moved_with)
     resample = slicer.vtkOrientedImageDataResample.ResampleOrientedImageToReferenceOrientedImage
-    is_there = segmentation_node.GetSegmentation().GetSegment(segment_id) is not None  # VTK complains about others
-    if not is_there or not segmentation_node.GetBinaryLabelmapRepresentation(segment_id, segment) or segment.IsEmpty():
-        return np.zeros(dimensions[::-1], np.uint8)
-    if not resample(segment, grid, on_grid, False, False):
+    labelmap = labelmap_of(segmentation_node, segment_id)
+    if labelmap is None:
+        return empty
+    if not resample(labelmap, grid, on_grid, False, False):
         raise RuntimeError(f"Segment '{segment_id}' of '{segmentation_node.GetName()}' cannot be read.")
-    return vtk_to_numpy(on_grid.GetPointData().GetScalars()).reshape(dimensions[::-1]).astype(np.uint8)
+    return vtk_to_numpy(on_grid.GetPointData().GetScalars()).reshape(empty.shape).astype(np.uint8)
+
+
+def labelmap_of(
+    segmentation_node: slicer.vtkMRMLSegmentationNode, segment_id: str
+) -> slicer.vtkOrientedImageData | None:
+    """One segment's voxels in the segmentation's own coordinates, up to their extent; ``None`` without any."""
+    labelmap = slicer.vtkOrientedImageData()
+    is_there = segmentation_node.GetSegmentation().GetSegment(segment_id) is not None  # VTK complains about others
+    if not is_there or not segmentation_node.GetBinaryLabelmapRepresentation(segment_id, labelmap):
+        return None
+    return None if labelmap.IsEmpty() else labelmap
 
 
 def _voxels(volume_node: slicer.vtkMRMLScalarVolumeNode | None) -> np.ndarray:
@@ -181,22 +190,35 @@ def _voxels(volume_node: slicer.vtkMRMLScalarVolumeNode | None) -> np.ndarray:
     return vtk_to_numpy(image_data.GetPointData().GetScalars()).reshape(image_data.GetDimensions()[::-1])
 
 
-def _ijk_to_world(volume_node: slicer.vtkMRMLScalarVolumeNode) -> np.ndarray:
-    transform_node = volume_node.GetParentTransformNode()
-    to_world = vtk.vtkMatrix4x4()
-    if transform_node is not None:
-        if not transform_node.IsTransformToWorldLinear():
-            raise InputError(
-                _("Volume '{name}' is under the non-linear transform '{transform}'.").format(
-                    name=volume_node.GetName(), transform=transform_node.GetName()
-                ),
-                _("Harden the transform or resample first."),
-            )
-        transform_node.GetMatrixTransformToWorld(to_world)
-    return slicer.util.arrayFromVTKMatrix(to_world) @ _ijk_to_ras(volume_node)
+def ijk_to_world(volume_node: slicer.vtkMRMLScalarVolumeNode) -> np.ndarray:
+    """From a volume's voxels to the world, RAS mm; 4 x 4. Raises InputError under a non-linear transform."""
+    matrix = _ijk_to_coordinates_under(None, volume_node)
+    if matrix is None:
+        raise InputError(
+            _("Volume '{name}' is under the non-linear transform '{transform}'.").format(
+                name=volume_node.GetName(), transform=volume_node.GetParentTransformNode().GetName()
+            ),
+            _("Harden the transform or resample first."),
+        )
+    return matrix
 
 
-def _ijk_to_ras(volume_node: slicer.vtkMRMLScalarVolumeNode) -> np.ndarray:
+def _ijk_to_coordinates_under(
+    transform_node: slicer.vtkMRMLTransformNode | None, volume_node: slicer.vtkMRMLScalarVolumeNode
+) -> np.ndarray | None:
+    """From a volume's voxels to what a transform is applied to, without one to the world.
+
+    ``None`` where a non-linear transform lies between.
+    """
+    between = vtk.vtkMatrix4x4()
+    source = volume_node.GetParentTransformNode()
+    if not slicer.vtkMRMLTransformNode.GetMatrixTransformBetweenNodes(source, transform_node, between):
+        return None
+    return slicer.util.arrayFromVTKMatrix(between) @ ijk_to_ras(volume_node)
+
+
+def ijk_to_ras(volume_node: slicer.vtkMRMLScalarVolumeNode) -> np.ndarray:
+    """From a volume's voxels to its own RAS coordinates, mm, without a parent transform; 4 x 4."""
     matrix = vtk.vtkMatrix4x4()
     volume_node.GetIJKToRASMatrix(matrix)
     return slicer.util.arrayFromVTKMatrix(matrix)
@@ -208,35 +230,8 @@ def has_voxel_size_of(
     volume_node: slicer.vtkMRMLScalarVolumeNode,
 ) -> bool:
     """Whether a segment's voxels have the size of the volume's; an empty one has any."""
-    segment = slicer.vtkOrientedImageData()
-    if not segmentation_node.GetBinaryLabelmapRepresentation(segment_id, segment) or segment.IsEmpty():
-        return True
-    own = vtk.vtkMatrix4x4()
-    segment.GetImageToWorldMatrix(own)
-    grid = _grid_matrix(volume_node, None)
-    lengths = [np.linalg.norm(slicer.util.arrayFromVTKMatrix(matrix)[:3, :3], axis=0) for matrix in (own, grid)]
-    return bool(np.allclose(*lengths, rtol=1e-3))
-
-
-def _grid_matrix(
-    volume_node: slicer.vtkMRMLScalarVolumeNode, segmentation_node: slicer.vtkMRMLSegmentationNode | None
-) -> vtk.vtkMatrix4x4:
-    """From the volume's voxels to the segmentation's own coordinates; without one, to the volume's own."""
-    matrix = vtk.vtkMatrix4x4()
-    volume_node.GetIJKToRASMatrix(matrix)
-    if segmentation_node is None:
-        return matrix
-    source, target = volume_node.GetParentTransformNode(), segmentation_node.GetParentTransformNode()
-    if source is target:
-        return matrix
-    between = vtk.vtkMatrix4x4()
-    if not slicer.vtkMRMLTransformNode.GetMatrixTransformBetweenNodes(source, target, between):
-        raise InputError(
-            _("A non-linear transform lies between '{name}' and its volume.").format(name=segmentation_node.GetName()),
-            _("Put both under the same transform, or harden it on both."),
-        )
-    vtk.vtkMatrix4x4.Multiply4x4(between, matrix, matrix)
-    return matrix
+    labelmap = labelmap_of(segmentation_node, segment_id)
+    return labelmap is None or np.allclose(labelmap.GetSpacing(), volume_node.GetSpacing(), rtol=1e-3)
 
 
 def _oriented_image(
@@ -244,15 +239,18 @@ def _oriented_image(
     volume_node: slicer.vtkMRMLScalarVolumeNode,
     segmentation_node: slicer.vtkMRMLSegmentationNode | None,
 ) -> slicer.vtkOrientedImageData:
-    """Voxels on the volume's grid, in the coordinates that ``_grid_matrix`` leads to."""
+    """Voxels on the volume's grid, in the segmentation's own coordinates; without one, in the volume's own."""
+    coordinates = segmentation_node or volume_node
+    matrix = _ijk_to_coordinates_under(coordinates.GetParentTransformNode(), volume_node)
+    if matrix is None:
+        raise InputError(
+            _("A non-linear transform lies between '{name}' and its volume.").format(name=coordinates.GetName()),
+            _("Put both under the same transform, or harden it on both."),
+        )
     scalars = numpy_to_vtk(voxels.ravel(), deep=True)
     scalars.SetName("ImageScalars")
     image = slicer.vtkOrientedImageData()
     image.SetDimensions(*voxels.shape[::-1])
     image.GetPointData().SetScalars(scalars)
-    image.SetGeometryFromImageToWorldMatrix(_grid_matrix(volume_node, segmentation_node))
+    image.SetGeometryFromImageToWorldMatrix(slicer.util.vtkMatrixFromArray(matrix))
     return image
-
-
-def _listed(values: np.ndarray) -> str:
-    return " x ".join(f"{value:g}" for value in values)

@@ -19,7 +19,7 @@ from vtk.util.numpy_support import vtk_to_numpy
 from ..engine.errors import InputError, StorageError
 from ..engine.files import write_aside
 from ..engine.images import write_image
-from .conversion import mask_image, read_segment
+from .conversion import labelmap_of, mask_image, read_segment
 from .result_nodes import is_edited, own_segment_id, say_who_drew, volume_of
 
 NEUTRAL_NAME = "prostate"  # volumes and segmentations may be named like the patient
@@ -153,8 +153,7 @@ def dicom_seg_obstacle(
     uids = (volume_node.GetAttribute("DICOM.instanceUIDs") or "").split()
     if not uids:
         return _("The volume was not loaded from DICOM. Import its series in the DICOM module and load it from there.")
-    files = [database.fileForInstance(uid) for uid in uids]
-    missing = sum(not file or not os.path.isfile(file) for file in files)
+    missing = sum(not os.path.isfile(database.fileForInstance(uid) or "") for uid in uids)
     if missing:
         text = _("{missing} of {total} slices of the series are missing in the DICOM database. Import it again.")
         return text.format(missing=missing, total=len(uids))
@@ -241,17 +240,14 @@ def _check_whole_nrrd(path: Path) -> None:
 
 
 def _check_any_voxels(segmentation_node: slicer.vtkMRMLSegmentationNode) -> None:
-    segments = segmentation_node.GetSegmentation()
-    ids = [segments.GetNthSegmentID(number) for number in range(segments.GetNumberOfSegments())]
+    ids = segmentation_node.GetSegmentation().GetSegmentIDs()
     if not any(_has_voxels(segmentation_node, segment_id) for segment_id in ids):
         raise _empty(segmentation_node.GetName())
 
 
 def _has_voxels(segmentation_node: slicer.vtkMRMLSegmentationNode, segment_id: str) -> bool:
-    image = slicer.vtkOrientedImageData()
-    if not segmentation_node.GetBinaryLabelmapRepresentation(segment_id, image) or image.IsEmpty():
-        return False
-    return bool(vtk_to_numpy(image.GetPointData().GetScalars()).any())
+    labelmap = labelmap_of(segmentation_node, segment_id)
+    return labelmap is not None and bool(vtk_to_numpy(labelmap.GetPointData().GetScalars()).any())
 
 
 def _segment_name(segmentation_node: slicer.vtkMRMLSegmentationNode, segment_id: str) -> str:

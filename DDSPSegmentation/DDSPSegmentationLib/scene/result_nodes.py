@@ -265,11 +265,9 @@ def table_of(
     node: slicer.vtkMRMLSegmentationNode, volume_node: slicer.vtkMRMLScalarVolumeNode
 ) -> slicer.vtkMRMLTableNode | None:
     """The table of measurements of a result."""
+    wanted = [node, volume_node]
     for table_node in slicer.util.getNodesByClass("vtkMRMLTableNode"):
-        if (
-            table_node.GetNodeReference(SEGMENTATION_ROLE) is node
-            and table_node.GetNodeReference(VOLUME_ROLE) is volume_node
-        ):
+        if [table_node.GetNodeReference(role) for role in (SEGMENTATION_ROLE, VOLUME_ROLE)] == wanted:
             return table_node
     return None
 

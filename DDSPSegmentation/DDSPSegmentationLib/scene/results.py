@@ -7,13 +7,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 import SimpleITK as sitk
 import slicer
-import vtk
 from slicer.i18n import tr as _
 
 from ..engine.errors import InputError
 from ..engine.segmentation import Segmentation
 from ..service.mask_files import SEGMENT_COLOR, SEGMENT_NAME, TERMINOLOGY
-from .conversion import write_segment
+from .conversion import ijk_to_ras, ijk_to_world, write_segment
 from .result_nodes import (
     SEGMENTATION_ROLE,
     VOLUME_ROLE,
@@ -31,6 +30,7 @@ from .result_nodes import (
     write_origin,
     write_row,
 )
+from .slice_views import has_surface
 
 
 @dataclass
@@ -64,7 +64,7 @@ def check_output_node(node: slicer.vtkMRMLSegmentationNode | None) -> None:
     """Raise InputError for an output that is no segmentation of this scene."""
     if node is None:
         return
-    if not isinstance(node, slicer.vtkMRMLSegmentationNode) or not _in_scene(node):
+    if not isinstance(node, slicer.vtkMRMLSegmentationNode) or not slicer.mrmlScene.IsNodePresent(node):
         name = node.GetName() if isinstance(node, slicer.vtkMRMLNode) else str(node)
         raise InputError(
             _("Output '{name}' is not a segmentation of this scene.").format(name=name),
@@ -74,18 +74,13 @@ def check_output_node(node: slicer.vtkMRMLSegmentationNode | None) -> None:
 
 def state_of(volume_node: slicer.vtkMRMLScalarVolumeNode) -> tuple:
     """What a result depends on: voxels, geometry, transform; equal as long as the volume was not changed."""
-    to_world = vtk.vtkMatrix4x4()
-    if volume_node.GetParentTransformNode() is not None:
-        volume_node.GetParentTransformNode().GetMatrixTransformToWorld(to_world)
-    ijk_to_ras = vtk.vtkMatrix4x4()
-    volume_node.GetIJKToRASMatrix(ijk_to_ras)
-    elements = [matrix.GetElement(i, j) for matrix in (to_world, ijk_to_ras) for i in range(4) for j in range(4)]
-    return (volume_node.GetImageData(), volume_node.GetImageData().GetMTime(), *elements)
+    image_data = volume_node.GetImageData()
+    return image_data, image_data.GetMTime(), ijk_to_world(volume_node).tobytes()
 
 
 def check_unchanged(volume_node: slicer.vtkMRMLScalarVolumeNode, before: tuple) -> None:
     """Raise InputError when the volume was deleted or changed while it was being segmented."""
-    if not _in_scene(volume_node):
+    if not slicer.mrmlScene.IsNodePresent(volume_node):
         cause = _("Volume '{name}' was deleted while it was being segmented; the result was dropped.")
         raise InputError(cause.format(name=volume_node.GetName()), _("Choose another volume."))
     if volume_node.GetImageData() is None or state_of(volume_node) != before:
@@ -117,18 +112,15 @@ def place_result(
             cause.format(name=volume_node.GetName(), found=mask.shape[::-1], expected=dimensions),
             _("Report this as a bug of the runner."),
         )
-    if output_node is not None and not _in_scene(output_node):
+    if not slicer.mrmlScene.IsNodePresent(output_node):
         output_node = None  # deleted meanwhile
     target = _Target() if as_new else _choose_target(volume_node, output_node, overwrite_edited)
     added = []
     try:
         node = target.node
         if node is None:
-            name = slicer.mrmlScene.GenerateUniqueName(f"{volume_node.GetName()} prostate")
-            node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", name)
-            added.append(node)
-            node.CreateDefaultDisplayNodes()
-            added.append(node.GetDisplayNode())
+            node = _add_segmentation_node(volume_node)
+            added += [node, node.GetDisplayNode()]
         segment_id = _write_contour(mask, node, target.segment_id, volume_node)
         if volume_of(node) not in (None, volume_node):
             _forget_other_volume(node)
@@ -168,17 +160,23 @@ def place_contour(
     Returns:
         The segmentation; what the network had said about its contour is not known any more.
     """
-    name = slicer.mrmlScene.GenerateUniqueName(f"{volume_node.GetName()} prostate")
-    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", name)
+    node = _add_segmentation_node(volume_node)
     try:
-        node.CreateDefaultDisplayNodes()
         segment_id = _write_contour(mask, node, "", volume_node)
         write_origin(network_mask, segment_id, node, volume_node, model_version, model_sha256)
         say_who_drew(node, is_edited(node, volume_node))
         _place_beside(volume_node, node)
     except Exception:
-        slicer.mrmlScene.RemoveNode(node)
+        for leftover in (node.GetDisplayNode(), node):
+            slicer.mrmlScene.RemoveNode(leftover)
         raise
+    return node
+
+
+def _add_segmentation_node(volume_node: slicer.vtkMRMLScalarVolumeNode) -> slicer.vtkMRMLSegmentationNode:
+    name = slicer.mrmlScene.GenerateUniqueName(f"{volume_node.GetName()} prostate")
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", name)
+    node.CreateDefaultDisplayNodes()
     return node
 
 
@@ -189,11 +187,9 @@ def add_uncertainty_volume(
 ) -> slicer.vtkMRMLScalarVolumeNode:
     """Show where the network was unsure about a result: a volume in [0, 1] on the grid and under the transform of
     its scan."""
-    matrix = vtk.vtkMatrix4x4()
-    volume_node.GetIJKToRASMatrix(matrix)
-    shown = slicer.util.addVolumeFromArray(
-        sitk.GetArrayViewFromImage(uncertainty), matrix, f"{volume_node.GetName()} uncertainty"
-    )
+    name = f"{volume_node.GetName()} uncertainty"
+    voxels = sitk.GetArrayViewFromImage(uncertainty)
+    shown = slicer.util.addVolumeFromArray(voxels, ijk_to_ras(volume_node), name)
     shown.SetAndObserveTransformNodeID(volume_node.GetTransformNodeID())
     shown.SetNodeReferenceID(VOLUME_ROLE, volume_node.GetID())
     shown.SetNodeReferenceID(SEGMENTATION_ROLE, node.GetID())
@@ -272,19 +268,10 @@ def _write_contour(
         terminology_tag = slicer.vtkSegment.GetTerminologyEntryTagName()
         segments.GetSegment(segment_id).SetTag(terminology_tag, TERMINOLOGY)
     write_segment(mask, node, segment_id, volume_node)
-    surface = slicer.vtkSegmentationConverter.GetClosedSurfaceRepresentationName()
-    if segments.ContainsRepresentation(surface) or (first and _has_views()):
+    has_views = hasattr(slicer, "app") and slicer.app.layoutManager() is not None
+    if has_surface(node) or (first and has_views):
         node.CreateClosedSurfaceRepresentation()
     return segment_id
-
-
-def _in_scene(node: slicer.vtkMRMLNode) -> bool:
-    return node.GetID() is not None and slicer.mrmlScene.GetNodeByID(node.GetID()) is node
-
-
-def _has_views() -> bool:
-    application = getattr(slicer, "app", None)
-    return application is not None and application.layoutManager() is not None
 
 
 def _forget_other_volume(node: slicer.vtkMRMLSegmentationNode) -> None:
@@ -305,8 +292,4 @@ def _place_beside(volume_node: slicer.vtkMRMLScalarVolumeNode, node: slicer.vtkM
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
     volume_item = hierarchy.GetItemByDataNode(volume_node)
     parent = hierarchy.GetItemParent(volume_item) if volume_item else hierarchy.GetSceneItemID()
-    item = hierarchy.GetItemByDataNode(node)
-    if item:
-        hierarchy.SetItemParent(item, parent)
-    else:  # only where no application adds the items by itself
-        hierarchy.CreateItem(parent, node)
+    hierarchy.CreateItem(parent, node)  # or moves the one that there is

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import slicer
-import vtk
 from slicer.i18n import tr as _
 
 from ..engine import segmentation as engine
+from .conversion import ijk_to_ras
 
 # Slicer loads the first two from files; the last one is built in.
 COLOR_MAPS = ("Inferno", "Magma", "Iron")
@@ -81,15 +81,10 @@ def least_certain_slices(doubts: Sequence[float | None]) -> list[int]:
 
 @dataclass(frozen=True)
 class SliceStop:
-    """One slice of a tour: its index along the acquired axis, and its rank among ``total`` (1: the least certain)."""
+    """One slice of a tour: its index along the acquired axis, and the words for its rank (1: the least certain)."""
 
     index: int
-    rank: int
-    total: int
-
-    @property
-    def label(self) -> str:
-        return _("{rank} of {total}").format(rank=self.rank, total=self.total)
+    label: str
 
 
 class SliceTour:
@@ -106,18 +101,13 @@ class SliceTour:
     def __len__(self) -> int:
         return len(self._order)
 
-    def next(self) -> SliceStop | None:
-        """The next slice; the first step of a tour, in either direction, is the least certain one."""
-        return self._step(1)
-
-    def previous(self) -> SliceStop | None:
-        return self._step(-1)
-
-    def _step(self, by: int) -> SliceStop | None:
+    def step(self, by: int) -> SliceStop | None:
+        """The slice so many places further; the first step, in either direction, is the least certain one."""
         if not self._order:
             return None
         self._place = 0 if self._place is None else (self._place + by) % len(self._order)
-        return SliceStop(self._order[self._place], self._place + 1, len(self._order))
+        label = _("{rank} of {total}").format(rank=self._place + 1, total=len(self._order))
+        return SliceStop(self._order[self._place], label)
 
 
 class UncertaintyOverlay:
@@ -125,12 +115,11 @@ class UncertaintyOverlay:
 
     def __init__(self):
         self._volume_node = None
-        self._legend_node = None
         # Keyed by the composite node itself: an ID may be another node's after the scene was closed.
         self._displaced: dict = {}
 
     def is_shown(self) -> bool:
-        return bool(self._displaced) and _in_scene(self._volume_node)
+        return bool(self._displaced and _is_there(self._volume_node))
 
     def show(self, volume_node: slicer.vtkMRMLScalarVolumeNode, opacity: float) -> None:
         """Lay a volume of doubt in [0, 1] over the views.
@@ -142,9 +131,9 @@ class UncertaintyOverlay:
             return
         if volume_node is not self._volume_node:
             self._hide_legend()
-            kept = {composite: layer for composite, layer in self._displaced.items() if self._is_ours(composite)}
-            self._volume_node, self._displaced = volume_node, kept
-            for composite in kept:
+            self._displaced = {view: layer for view, layer in self._displaced.items() if self._is_ours(view)}
+            self._volume_node = volume_node
+            for composite in self._displaced:
                 composite.SetForegroundVolumeID(volume_node.GetID())
         _color(volume_node)
         for logic in logics:
@@ -164,21 +153,20 @@ class UncertaintyOverlay:
     def hide(self) -> None:
         """Bring back the foreground each view had, unless the user chose another one meanwhile."""
         for composite, (volume_node, opacity) in self._displaced.items():
-            if _in_scene(composite) and self._is_ours(composite):
-                composite.SetForegroundVolumeID(volume_node.GetID() if _in_scene(volume_node) else None)
+            if _is_there(composite) and self._is_ours(composite):
+                composite.SetForegroundVolumeID(volume_node.GetID() if _is_there(volume_node) else None)
                 composite.SetForegroundOpacity(opacity)
         self._hide_legend()
         self.forget()
 
     def forget(self) -> None:
         """Let go of every node, as they are: the scene is closing, or was closed."""
-        self._volume_node = self._legend_node = None
-        self._displaced = {}
+        self._volume_node, self._displaced = None, {}
 
     def _is_ours(self, composite: slicer.vtkMRMLSliceCompositeNode) -> bool:
         """A volume that was deleted while it was shown leaves an empty foreground behind."""
         shown = composite.GetForegroundVolumeID()
-        return shown == self._volume_node.GetID() if _in_scene(self._volume_node) else shown is None
+        return shown == self._volume_node.GetID() if _is_there(self._volume_node) else shown is None
 
     def _layer_of(self, composite: slicer.vtkMRMLSliceCompositeNode) -> tuple:
         volume_id = composite.GetForegroundVolumeID()
@@ -188,19 +176,17 @@ class UncertaintyOverlay:
         return volume_node, composite.GetForegroundOpacity()
 
     def _show_legend(self) -> None:
-        color_logic = slicer.modules.colors.logic() if hasattr(slicer.modules, "colors") else None
-        if not hasattr(color_logic, "AddDefaultColorLegendDisplayNode"):
-            return
         display_node = self._volume_node.GetDisplayNode()
-        self._legend_node = color_logic.AddDefaultColorLegendDisplayNode(display_node)
-        if self._legend_node is not None:
-            self._legend_node.SetTitleText(_("Network's uncertainty"))
-            self._legend_node.SetLabelFormat("%.2f")
-            self._legend_node.SetVisibility(True)
+        legend_node = slicer.modules.colors.logic().AddDefaultColorLegendDisplayNode(display_node)
+        legend_node.SetTitleText(_("Network's uncertainty"))
+        legend_node.SetLabelFormat("%.2f")
+        legend_node.SetVisibility(True)
 
     def _hide_legend(self) -> None:
-        if _in_scene(self._legend_node):
-            self._legend_node.SetVisibility(False)
+        if _is_there(self._volume_node):
+            legend_node = slicer.modules.colors.logic().GetColorLegendDisplayNode(self._volume_node)
+            if legend_node is not None:
+                legend_node.SetVisibility(False)
 
 
 def apply_display(
@@ -218,12 +204,10 @@ def apply_display(
     if segmentation_node.GetDisplayNode() is None:
         segmentation_node.CreateDefaultDisplayNodes()
     display_node = segmentation_node.GetDisplayNode()
-    segments = segmentation_node.GetSegmentation()
-    alone = segments.GetNumberOfSegments() == 1
-    name = slicer.vtkSegmentationConverter.GetClosedSurfaceRepresentationName()
-    if surface and not segments.ContainsRepresentation(name):
+    alone = segmentation_node.GetSegmentation().GetNumberOfSegments() == 1
+    if surface and not has_surface(segmentation_node):
         segmentation_node.CreateClosedSurfaceRepresentation()
-    elif alone and not surface and segments.ContainsRepresentation(name):
+    elif alone and not surface and has_surface(segmentation_node):
         segmentation_node.RemoveClosedSurfaceRepresentation()
     with slicer.util.NodeModify(display_node):
         for part, wanted in (
@@ -242,19 +226,20 @@ def set_surface_smoothing(segmentation_node: slicer.vtkMRMLSegmentationNode, fac
     segments = segmentation_node.GetSegmentation()
     parameter = slicer.vtkBinaryLabelmapToClosedSurfaceConversionRule.GetSmoothingFactorParameterName()
     segments.SetConversionParameter(parameter, f"{factor:g}")
+    if has_surface(segmentation_node):
+        segments.CreateRepresentation(slicer.vtkSegmentationConverter.GetClosedSurfaceRepresentationName(), True)
+
+
+def has_surface(segmentation_node: slicer.vtkMRMLSegmentationNode) -> bool:
+    """Whether the segments have a closed surface now."""
     name = slicer.vtkSegmentationConverter.GetClosedSurfaceRepresentationName()
-    if segments.ContainsRepresentation(name):
-        segments.CreateRepresentation(name, True)
+    return segmentation_node.GetSegmentation().ContainsRepresentation(name)
 
 
 def _slice_logics() -> list[slicer.vtkMRMLSliceLogic]:
-    application = getattr(slicer, "app", None)
-    layout = application.layoutManager() if application is not None else None
-    if layout is None:
-        return []
-    logics = layout.mrmlSliceLogics()
-    found = [logics.GetItemAsObject(number) for number in range(logics.GetNumberOfItems())]
-    return [logic for logic in found if logic.GetSliceNode() is not None and logic.GetSliceCompositeNode() is not None]
+    layout = slicer.app.layoutManager() if hasattr(slicer, "app") else None
+    logics = [] if layout is None else layout.mrmlSliceLogics()
+    return [logic for logic in logics if logic.GetSliceNode() is not None and logic.GetSliceCompositeNode() is not None]
 
 
 def _turn_to(volume_node: slicer.vtkMRMLScalarVolumeNode, view: slicer.vtkMRMLSliceNode) -> None:
@@ -274,10 +259,8 @@ def _middle_of(view: slicer.vtkMRMLSliceNode) -> tuple[float, ...]:
 
 def _world_of(volume_node: slicer.vtkMRMLScalarVolumeNode, ijk: Sequence[float]) -> list[float]:
     """Where a voxel (i,j,k) lies in the world: RAS, mm, parent transform included."""
-    matrix = vtk.vtkMatrix4x4()
-    volume_node.GetIJKToRASMatrix(matrix)
     world = [0.0, 0.0, 0.0]
-    volume_node.TransformPointToWorld(matrix.MultiplyPoint((*ijk, 1.0))[:3], world)
+    volume_node.TransformPointToWorld((ijk_to_ras(volume_node) @ (*ijk, 1.0))[:3], world)
     return world
 
 
@@ -296,5 +279,5 @@ def _color(volume_node: slicer.vtkMRMLScalarVolumeNode) -> None:
         display_node.SetApplyThreshold(True)
 
 
-def _in_scene(node: slicer.vtkMRMLNode | None) -> bool:
-    return node is not None and bool(node.GetID()) and slicer.mrmlScene.GetNodeByID(node.GetID()) is node
+def _is_there(node: slicer.vtkMRMLNode | None) -> bool:
+    return bool(slicer.mrmlScene.IsNodePresent(node))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import slicer
 from slicer.i18n import tr as _
@@ -14,6 +15,7 @@ from ..slice_views import (
     SliceTour,
     UncertaintyOverlay,
     apply_display,
+    has_surface,
     jump_to_slice,
     set_surface_smoothing,
     show_volume,
@@ -42,8 +44,8 @@ class ReviewSection:
         self._shown = None
         self._wasVisible = True
         self.surfacePaused = False
-        ui.nextSliceButton.connect("clicked(bool)", self._onNext)
-        ui.previousSliceButton.connect("clicked(bool)", self._onPrevious)
+        ui.nextSliceButton.connect("clicked(bool)", partial(self._go, 1))
+        ui.previousSliceButton.connect("clicked(bool)", partial(self._go, -1))
         ui.beforeButton.connect("toggled(bool)", self._onBeforeToggled)
         self.show(None, None)
 
@@ -114,9 +116,8 @@ class ReviewSection:
 
     def _surfaceDiffers(self, wanted: bool) -> bool:
         """Undo brings the surface back, or takes it away, as it was when the state was saved."""
-        segments = self._node.GetSegmentation()
-        there = segments.ContainsRepresentation(slicer.vtkSegmentationConverter.GetClosedSurfaceRepresentationName())
-        return there != wanted and (wanted or segments.GetNumberOfSegments() == 1)
+        alone = self._node.GetSegmentation().GetNumberOfSegments() == 1
+        return has_surface(self._node) != wanted and (wanted or alone)
 
     def _kept(self):
         facts, segmentation = self._uncertainty.get(self._node.GetID(), (None, None))
@@ -131,13 +132,8 @@ class ReviewSection:
         elif self._overlay.is_shown():
             self._overlay.hide()
 
-    def _onNext(self, checked: bool = False) -> None:
-        self._go(self._tour.next())
-
-    def _onPrevious(self, checked: bool = False) -> None:
-        self._go(self._tour.previous())
-
-    def _go(self, stop) -> None:
+    def _go(self, by: int, checked: bool = False) -> None:
+        stop = self._tour.step(by)
         if stop is None:
             return
         mask = read_segment(self._node, own_segment_id(self._node), self._volumeNode)
