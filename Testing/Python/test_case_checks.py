@@ -50,9 +50,9 @@ def test_a_sound_case_passes_without_a_word():
 def test_a_mask_on_another_grid_is_refused_with_both_grids(change):
     image, mask = scan(GLAND)
     change(mask)
-    with pytest.raises(DatasetError, match="mask lies on another grid .*origin .*than the scan .*direction"):
+    with pytest.raises(DatasetError, match="mask .*origin .*scan .*direction"):
         check_case(image, mask)
-    with pytest.raises(DatasetError, match="prediction lies on another grid"):
+    with pytest.raises(DatasetError, match="prediction"):
         check_case(image, scan(GLAND)[1], mask)
 
 
@@ -121,7 +121,7 @@ def test_a_volume_that_no_prostate_has_is_refused_and_a_rare_one_named(radii, mi
         with pytest.raises(DatasetError, match="a prostate has 5 to 500 ml"):
             check_mask(mask)
     else:
-        assert any("outside the usual 10-250 ml" in warning for warning in check_mask(mask)) == (outcome == "warned")
+        assert any("10-250 ml" in warning for warning in check_mask(mask)) == (outcome == "warned")
 
 
 @pytest.mark.parametrize("axis", range(3))

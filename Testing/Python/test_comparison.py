@@ -23,6 +23,7 @@ from DDSPSegmentationLib.engine.preprocessing import PreprocessingSettings
 from DDSPSegmentationLib.engine.scan_identity import NOTHING_SEEN, ScanIdentity, SeenScans
 from DDSPSegmentationLib.engine.segmenter import Segmenter
 from DDSPSegmentationLib.learning.comparison import OLD_COLOR, compare_versions
+from DDSPSegmentationLib.learning.comparison_record import NO_DIFFERENCE, WORSE
 from DDSPSegmentationLib.learning.comparison_verdict import LEAST_AGREEMENT
 from DDSPSegmentationLib.learning.dataset import Case, prepare_dataset
 
@@ -98,7 +99,7 @@ def test_both_versions_are_measured_on_the_native_grid(versions, hold_out, tmp_p
 def test_a_version_agrees_with_itself_and_the_old_one_is_kept(versions, hold_out, tmp_path):
     comparison = compare(versions, "wide", "wide", hold_out, tmp_path, sample=None)
     assert comparison.agreement == 1.0
-    assert (comparison.verdict, comparison.recommendation) == ("no clear difference", "keep")
+    assert (comparison.verdict, comparison.recommendation) == (NO_DIFFERENCE, "keep")
 
 
 def toy_case(folder, name, seed, poison=lambda mask: mask):
@@ -154,7 +155,7 @@ def test_a_version_that_finds_nothing_is_never_good(versions, hold_out, tmp_path
     assert comparison.recommendation == "keep" and comparison.agreement == 0.0
     assert [case.new.dice for case in comparison.hold_out] == [0.0] * 5
     assert {case.new.abd_mm for case in comparison.hold_out} == {None}
-    assert comparison.verdict == ("worse" if old == "good" else "no clear difference")
+    assert comparison.verdict == (WORSE if old == "good" else NO_DIFFERENCE)
     assert len(list(tmp_path.glob("worst-*.png"))) >= 2
 
 

@@ -11,7 +11,14 @@ import pytest
 from DDSPSegmentationLib.engine.model import ModelDescription
 from DDSPSegmentationLib.engine.quality import UNCALIBRATED
 from DDSPSegmentationLib.engine.scan_identity import NOTHING_SEEN, SeenScans
-from DDSPSegmentationLib.learning.comparison_record import ComparedCase, Evidence, Figures, summarize
+from DDSPSegmentationLib.learning.comparison_record import (
+    NO_DIFFERENCE,
+    TOO_FEW,
+    ComparedCase,
+    Evidence,
+    Figures,
+    summarize,
+)
 from DDSPSegmentationLib.learning.comparison_verdict import LEAST_AGREEMENT, judge
 from DDSPSegmentationLib.learning.statistics import mean_interval
 
@@ -91,19 +98,19 @@ def test_a_mask_without_distance_leaves_the_case_out_of_both_mean_distances(empt
         ([0.02] * 6, "better", "activate"),
         ([0.02] * 7 + [-0.01], "better", "activate"),
         ([0.03, 0.02, 0.04, 0.01, 0.03], "better", "activate"),
-        ([0.03, 0.02, 0.001, -0.01, 0.02], "no clear difference", "keep"),
-        ([0.02, -0.03, 0.03, -0.01, 0.02, -0.02], "no clear difference", "keep"),
-        ([0.011, 0.006, 0.012, 0.01, 0.006], "no clear difference", "keep"),
-        ([0.004] * 20, "no clear difference", "keep"),
-        ([0.0] * 6, "no clear difference", "keep"),
-        ([-0.004] * 8, "no clear difference", "keep"),
+        ([0.03, 0.02, 0.001, -0.01, 0.02], NO_DIFFERENCE, "keep"),
+        ([0.02, -0.03, 0.03, -0.01, 0.02, -0.02], NO_DIFFERENCE, "keep"),
+        ([0.011, 0.006, 0.012, 0.01, 0.006], NO_DIFFERENCE, "keep"),
+        ([0.004] * 20, NO_DIFFERENCE, "keep"),
+        ([0.0] * 6, NO_DIFFERENCE, "keep"),
+        ([-0.004] * 8, NO_DIFFERENCE, "keep"),
         ([0.09] * 7 + [-0.06], "better", "keep"),
         ([-0.01] * 6, "worse", "keep"),
         ([-0.01, -0.02, -0.006, -0.01, -0.01], "worse", "keep"),
         ([0.01] * 9 + [-0.4], "worse", "keep"),
-        ([0.2] * 4, "too few cases to judge", "keep"),
-        ([-0.2], "too few cases to judge", "keep"),
-        ([], "too few cases to judge", "keep"),
+        ([0.2] * 4, TOO_FEW, "keep"),
+        ([-0.2], TOO_FEW, "keep"),
+        ([], TOO_FEW, "keep"),
     ],
 )
 def test_the_verdict_and_the_default_follow_from_the_change_of_dice(changes, verdict, recommendation):
@@ -131,7 +138,7 @@ def test_who_compares_again_on_the_same_hold_out_must_be_surer():
     assert 0.025 / 3 > third.p_value == first.p_value and third.recommendation == "activate"
     assert "This is comparison 3 on patients of this hold-out" in said(third) and "p below 0.0083" in said(third)
     tenth = verdict_of(gains(*changes), comparisons=10)
-    assert (tenth.verdict, tenth.recommendation, tenth.comparisons) == ("no clear difference", "keep", 10)
+    assert (tenth.verdict, tenth.recommendation, tenth.comparisons) == (NO_DIFFERENCE, "keep", 10)
     assert "may be chance" in tenth.sentences[-1]
 
 
@@ -163,7 +170,7 @@ def test_below_five_patients_it_is_told_how_many_more_it_takes(patients, missing
 
 
 def test_twelve_cases_of_two_patients_are_too_few():
-    assert verdict_of(gains(*[0.05] * 12, patients=[1, 2] * 6)).verdict == "too few cases to judge"
+    assert verdict_of(gains(*[0.05] * 12, patients=[1, 2] * 6)).verdict == TOO_FEW
 
 
 def test_a_gland_that_only_the_new_version_misses_makes_it_worse_whatever_the_mean():
@@ -242,7 +249,7 @@ def test_that_a_version_differs_from_the_old_one_never_keeps_it_out_alone():
 def test_that_a_version_differs_from_the_old_one_is_told_beside_another_doubt():
     far = LEAST_AGREEMENT - 0.2
     comparison = verdict_of(gains(*[0.001] * 6, agreement=far), sample_agreement=far)
-    assert (comparison.verdict, comparison.recommendation) == ("no clear difference", "keep")
+    assert (comparison.verdict, comparison.recommendation) == (NO_DIFFERENCE, "keep")
     assert "it differs from the old version" in comparison.sentences[-1]
     near = verdict_of(gains(*[0.001] * 6))
     assert "differs" not in said(near)

@@ -294,9 +294,9 @@ def respaced(mask):
     [
         (lambda mask: sitk.ConstantPad(mask, (0, 0, 0), (1, 0, 0)), "'Case07': The mask .*41x36x12 .*40x36x12"),
         (lambda mask: mask * 0, "'Case07': the mask is empty"),
-        (lambda mask: moved(mask, 3.0), "'Case07': The mask lies on another grid .*origin 8, -4, 14"),
-        (respaced, "'Case07': The mask lies on another grid .*2.1x2x4 mm"),
-        (lambda mask: sitk.DICOMOrient(mask, "RAS"), "'Case07': The mask lies on another grid"),
+        (lambda mask: moved(mask, 3.0), "'Case07': The mask .*origin 8, -4, 14"),
+        (respaced, "'Case07': The mask .*2.1x2x4 mm"),
+        (lambda mask: sitk.DICOMOrient(mask, "RAS"), "'Case07': The mask"),
     ],
     ids=["larger", "empty", "moved", "other spacing", "flipped"],
 )

@@ -14,6 +14,11 @@ from DDSPSegmentationLib.scene.input_choice import doubt_about, preferred_volume
 pytestmark = pytest.mark.usefixtures("scene")
 SAGITTAL = np.array([[0, 0, 3.0, 0], [-0.5, 0, 0, 0], [0, -0.5, 0, 0], [0, 0, 0, 1]])
 CORONAL = np.array([[-0.5, 0, 0, 0], [0, 0, 3.0, 0], [0, -0.5, 0, 0], [0, 0, 0, 1]])
+# What it says of what is no axial T2.
+ADC = "looks like an ADC map; a T2-weighted scan is needed."
+DIFFUSION = "looks like a diffusion image; a T2-weighted scan is needed."
+T1 = "looks T1-weighted; a T2-weighted scan is needed."
+NOT_AXIAL = "looks like a sagittal or coronal series; an axial T2-weighted scan is needed."
 LOOK_TWICE = "Choose another volume, or check this one before you segment it."
 
 
@@ -101,8 +106,7 @@ def test_an_axial_t2_is_preselected_instead_of_the_adc_map_that_is_shown():
     show(new_volume("ADC"))
     assert preferred_volume() == (
         t2,
-        "'ADC' looks like an ADC map; a T2-weighted scan is needed. "
-        "'T2 axial' is chosen instead; choose another volume if that is wrong.",
+        f"'ADC' {ADC} 'T2 axial' is chosen instead; choose another volume if that is wrong.",
     )
 
 
@@ -111,7 +115,7 @@ def test_a_doubtful_volume_that_is_shown_stays_when_nothing_says_t2():
     new_volume("Case00")
     new_volume("t2_tse_sag")
     show(shown)
-    assert preferred_volume() == (shown, f"'ADC' looks like an ADC map; a T2-weighted scan is needed. {LOOK_TWICE}")
+    assert preferred_volume() == (shown, f"'ADC' {ADC} {LOOK_TWICE}")
 
 
 def test_the_only_volume_is_preselected_even_when_it_is_doubtful():
@@ -157,32 +161,32 @@ def test_nothing_in_the_scene_is_changed_by_the_choice(dicom):
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("ADC", "an ADC map"),
-        ("6: ADC map (mm2/s)", "an ADC map"),
-        ("AxialADC_1", "an ADC map"),
-        ("t2 grid eADC", "an ADC map"),
-        ("ep2d_diff_tra_DYNDIST", "a diffusion image"),
-        ("DWI", "a diffusion image"),
-        ("b0", "a diffusion image"),
-        ("tra b50", "a diffusion image"),
-        ("calc_b1400", "a diffusion image"),
-        ("ProstateB1000", "a diffusion image"),
-        ("resolve TRACEW", "a diffusion image"),
-        ("DCE 12", "a contrast-enhanced series"),
-        ("perf_tra", "a contrast-enhanced series"),
-        ("Survey", "a localizer"),
-        ("3-plane Loc", "a localizer"),
-        ("localiser", "a localizer"),
-        ("t2_flair", "a FLAIR scan"),
+        ("ADC", ADC),
+        ("6: ADC map (mm2/s)", ADC),
+        ("AxialADC_1", ADC),
+        ("t2 grid eADC", ADC),
+        ("ep2d_diff_tra_DYNDIST", DIFFUSION),
+        ("DWI", DIFFUSION),
+        ("b0", DIFFUSION),
+        ("tra b50", DIFFUSION),
+        ("calc_b1400", DIFFUSION),
+        ("ProstateB1000", DIFFUSION),
+        ("resolve TRACEW", DIFFUSION),
+        ("DCE 12", "looks like a contrast-enhanced series; a T2-weighted scan"),
+        ("perf_tra", "looks like a contrast-enhanced series; a T2-weighted scan"),
+        ("Survey", "looks like a localizer; a T2-weighted scan"),
+        ("3-plane Loc", "looks like a localizer; a T2-weighted scan"),
+        ("localiser", "looks like a localizer; a T2-weighted scan"),
+        ("t2_flair", "looks like a FLAIR scan; a T2-weighted scan"),
     ],
 )
 def test_a_name_that_says_something_else_is_doubted(name, said):
-    assert doubt_about(new_volume(name)).startswith(f"'{name}' looks like {said}; a T2-weighted scan")
+    assert doubt_about(new_volume(name)).startswith(f"'{name}' {said}")
 
 
 @pytest.mark.parametrize("name", ["T1", "t1_vibe_fs", "AxT1", "VIBE 3"])
 def test_a_t1_is_doubted(name):
-    assert doubt_about(new_volume(name)) == f"'{name}' looks T1-weighted; a T2-weighted scan is needed."
+    assert doubt_about(new_volume(name)) == f"'{name}' {T1}"
 
 
 def test_a_proton_density_scan_is_doubted():
@@ -191,8 +195,7 @@ def test_a_proton_density_scan_is_doubted():
 
 @pytest.mark.parametrize("name", ["t2_tse_sag", "T2Sag", "SAGT2", "t2 cor", "T2 Coronal", "t2_sagittal_p2"])
 def test_a_name_that_says_sagittal_or_coronal_is_doubted(name):
-    expected = f"'{name}' looks like a sagittal or coronal series; an axial T2-weighted scan is needed."
-    assert doubt_about(new_volume(name)) == expected
+    assert doubt_about(new_volume(name)) == f"'{name}' {NOT_AXIAL}"
 
 
 @pytest.mark.parametrize(
@@ -226,8 +229,7 @@ def test_maps_of_t2_and_t2_star_do_not_pass_for_a_t2(name):
 
 @pytest.mark.parametrize("matrix", [SAGITTAL, CORONAL], ids=["sagittal", "coronal"])
 def test_slices_that_do_not_lie_across_the_patient_are_doubted(matrix):
-    expected = "'Case00' looks like a sagittal or coronal series; an axial T2-weighted scan is needed."
-    assert doubt_about(new_volume("Case00", ijk_to_ras=matrix)) == expected
+    assert doubt_about(new_volume("Case00", ijk_to_ras=matrix)) == f"'Case00' {NOT_AXIAL}"
 
 
 @pytest.mark.parametrize("matrix", [SAGITTAL, CORONAL], ids=["sagittal", "coronal"])
@@ -316,20 +318,20 @@ def test_no_real_scan_is_doubted(real_scans):
 @pytest.mark.parametrize(
     ("tags", "said"),
     [
-        ({"0008,103e": "ep2d_diff_b50_400_800"}, "looks like a diffusion image"),
-        ({"0008,103e": "t1_vibe"}, "looks T1-weighted"),
-        ({"0008,103e": "t2_tse_sag"}, "looks like a sagittal or coronal series"),
-        ({"0008,0008": "DERIVED\\PRIMARY\\DIFFUSION\\ADC\\ND"}, "looks like an ADC map"),
-        ({"0008,0008": "ORIGINAL\\PRIMARY\\DIFFUSION\\NONE"}, "looks like a diffusion image"),
-        ({"0018,9087": "800"}, "looks like a diffusion image"),
-        ({"0018,0020": "EP"}, "looks like a diffusion image"),
-        ({"0018,0020": "SE\\EP"}, "looks like a diffusion image"),
-        ({"0008,0060": "CT"}, "is not an MR scan"),
+        ({"0008,103e": "ep2d_diff_b50_400_800"}, DIFFUSION),
+        ({"0008,103e": "t1_vibe"}, T1),
+        ({"0008,103e": "t2_tse_sag"}, NOT_AXIAL),
+        ({"0008,0008": "DERIVED\\PRIMARY\\DIFFUSION\\ADC\\ND"}, ADC),
+        ({"0008,0008": "ORIGINAL\\PRIMARY\\DIFFUSION\\NONE"}, DIFFUSION),
+        ({"0018,9087": "800"}, DIFFUSION),
+        ({"0018,0020": "EP"}, DIFFUSION),
+        ({"0018,0020": "SE\\EP"}, DIFFUSION),
+        ({"0008,0060": "CT"}, "is not an MR scan; a"),
     ],
 )
 def test_dicom_tags_that_say_something_else_raise_a_doubt(dicom, tags, said):
     database = dicom(tags)
-    assert doubt_about(from_dicom()).startswith(f"'Series 6' {said}; a")
+    assert doubt_about(from_dicom()).startswith(f"'Series 6' {said}")
     assert set(database.asked) == {"1.2.3"}
 
 

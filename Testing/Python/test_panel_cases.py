@@ -20,6 +20,9 @@ from DDSPSegmentationLib.library.case_library import CaseLibrary
 from DDSPSegmentationLib.library.model_registry import ModelRegistry
 
 STORED = re.compile(r"Stored as case (\d+) \((training|hold-out)\)\. (\d) more before retraining pays\.")
+CHANGED, UNCHANGED = "Case 1, changed since it was stored.", "Case 1, stored as shown."
+STORED_AGAIN = "Stored again: revision 2 of case 1 ("
+NOT_KNOWN = "Patient not known: a new one"
 RADII = [(4, 8, 8), (3, 7, 9), (4, 9, 7), (3, 9, 9), (4, 7, 7), (3, 8, 9), (4, 9, 9), (3, 7, 7), (4, 8, 9), (3, 9, 8),
          (4, 7, 9), (3, 8, 7)]  # fmt: skip
 
@@ -93,18 +96,18 @@ def test_a_correction_is_stored_as_another_revision_and_the_label_follows_the_co
     show(person)
     person.accept()
     made, corrected = person.mask(), correct(person)
-    assert person.ui.acceptedLabel.text == "Case 1, changed since it was stored."
-    assert person.accept().startswith("Stored again: revision 2 of case 1 (")
+    assert person.ui.acceptedLabel.text == CHANGED
+    assert person.accept().startswith(STORED_AGAIN)
     case = library.cases()[0]
     assert [revision.state for revision in case.revisions] == ["unedited", "corrected"]
     assert 0.5 < case.current.dice < 1
     assert (sitk.GetArrayFromImage(sitk.ReadImage(str(case.mask_path))) == corrected).all()
     person.write(made)
     person.settle()
-    assert person.ui.acceptedLabel.text == "Case 1, changed since it was stored."
+    assert person.ui.acceptedLabel.text == CHANGED
     person.write(corrected)
     person.settle()
-    assert person.ui.acceptedLabel.text == "Case 1, stored as shown."
+    assert person.ui.acceptedLabel.text == UNCHANGED
 
 
 def patients_offered(person):
@@ -119,7 +122,7 @@ def use_database(monkeypatch, value):
 
 def test_a_scan_whose_patient_is_not_known_can_join_the_patient_of_a_case(person, library):
     show(person, 0, "first")
-    assert patients_offered(person) == ["Patient not known: a new one"]
+    assert patients_offered(person) == [NOT_KNOWN]
     assert "Neither DICOM nor the scene says" in person.ui.patientComboBox.toolTip
     person.accept()
     assert patients_offered(person) is None  # it is a case now, and stays its patient's
@@ -127,7 +130,7 @@ def test_a_scan_whose_patient_is_not_known_can_join_the_patient_of_a_case(person
     person.accept()
     show(person, 2, "third")
     assert patients_offered(person) == [
-        "Patient not known: a new one", "Same patient as case 2", "Same patient as case 1",
+        NOT_KNOWN, "Same patient as case 2", "Same patient as case 1",
     ]  # fmt: skip
     person.ui.patientComboBox.currentIndex = 2
     person.accept()
@@ -139,7 +142,7 @@ def test_a_scan_whose_patient_is_not_known_can_join_the_patient_of_a_case(person
     person.choose_cases(1)
     person.ui.deleteCaseButton.click()
     person.ui.secondAnswerButton.click()
-    assert patients_offered(person) == ["Patient not known: a new one", "Same patient as case 2"]
+    assert patients_offered(person) == [NOT_KNOWN, "Same patient as case 2"]
 
 
 def test_a_database_that_fails_is_told_with_the_first_case_and_the_patient_can_be_chosen(person, library, monkeypatch):
@@ -153,7 +156,7 @@ def test_a_database_that_fails_is_told_with_the_first_case_and_the_patient_can_b
         volume.SetAttribute("DICOM.instanceUIDs", "1.2.3")
         person.ui.inputSelector.setCurrentNode(None)
         person.ui.inputSelector.setCurrentNode(volume)
-        assert patients_offered(person)[0] == "Patient not known: a new one"
+        assert patients_offered(person)[0] == NOT_KNOWN
         assert "database is locked" in person.ui.patientComboBox.toolTip
         said.append(person.accept())
     assert "(RuntimeError: database is locked). So the patient is not known." in said[0]
@@ -199,7 +202,7 @@ def test_undo_belongs_to_the_result_that_was_accepted(person):
     assert person.ui.undoAcceptButton.isHidden() and person.ui.acceptedLabel.isHidden()
     person.ui.inputSelector.setCurrentNode(first)
     assert not person.ui.undoAcceptButton.isHidden()
-    assert person.ui.acceptedLabel.text == "Case 1, stored as shown."
+    assert person.ui.acceptedLabel.text == UNCHANGED
 
 
 def test_a_note_stays_with_its_result_and_goes_with_the_case(person, library):
@@ -244,10 +247,10 @@ def test_a_library_in_use_is_named_and_nothing_is_lost(person, library, monkeypa
     show(person)
 
     def refuse(self, *arguments, **named):
-        raise FolderInUseError("The case library is in use by process 7 on reading-room.", "Try again in a moment.")
+        raise FolderInUseError("Somebody holds it.", "Try again in a moment.")
 
     monkeypatch.setattr(CaseLibrary, "add", refuse)
-    assert person.accept() == "The case library is in use by process 7 on reading-room. Try again in a moment."
+    assert person.accept() == "Somebody holds it. Try again in a moment."
     monkeypatch.undo()
 
 
@@ -268,11 +271,11 @@ def test_the_scene_keeps_which_case_a_contour_is(scene, warm_worker, tmp_path):
     with a_session(warm_worker, settings) as person:
         load_scene(scene_file)
         assert wait_for(person.shows_result)
-        assert person.ui.acceptedLabel.text == "Case 1, stored as shown."
+        assert person.ui.acceptedLabel.text == UNCHANGED
         assert person.ui.noteLineEdit.text == "apex" and person.ui.undoAcceptButton.isHidden()
         correct(person)
-        assert person.ui.acceptedLabel.text == "Case 1, changed since it was stored."
-        assert person.accept().startswith("Stored again: revision 2 of case 1 (")
+        assert person.ui.acceptedLabel.text == CHANGED
+        assert person.accept().startswith(STORED_AGAIN)
 
 
 def test_accept_survives_the_scene_being_closed(person, library):
@@ -378,12 +381,12 @@ def test_a_case_is_reopened_edited_and_stored_again(person, library):
     person.ui.reopenCaseButton.click()
     assert person.status.startswith("Case 1 is open.") and person.volume.GetName() == "Case 1"
     assert person.shows_result() and (person.mask() == corrected).all()
-    assert person.ui.acceptedLabel.text == "Case 1, stored as shown." and person.ui.noteLineEdit.text == "apex"
+    assert person.ui.acceptedLabel.text == UNCHANGED and person.ui.noteLineEdit.text == "apex"
     assert person.ui.volumeLabel.text.endswith(" ml") and person.ui.diceLabel.text == ""
     person.ui.resetButton.click()
     person.settle()
     assert (person.mask() == network).all() and not person.ui.resetButton.enabled
-    assert person.accept().startswith("Stored again: revision 2 of case 1 (")
+    assert person.accept().startswith(STORED_AGAIN)
     assert len(library.cases()) == 1 and library.cases()[0].current.state == "unedited"
 
 

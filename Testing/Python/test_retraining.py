@@ -45,6 +45,8 @@ from DDSPSegmentationLib.service.retraining_job import (
 )
 from DDSPSegmentationLib.service.retraining_run import CANDIDATE_FILE, NothingGained
 
+HOLD_OUT_PATIENT, CHANGED = "of a hold-out patient; nothing was trained", "was deleted or changed"
+
 
 @pytest.fixture(scope="module")
 def stored(tmp_path_factory):
@@ -216,7 +218,7 @@ def test_a_training_case_of_a_hold_out_patient_is_refused(folders):
     held_out = next(case for case in cases if case["split"] == HOLD_OUT)
     next(case for case in cases if case["split"] == TRAINING)["patient"] = held_out["patient"]
     write_json(run_folder / JOB_FILE, cases=cases)
-    with pytest.raises(DatasetError, match="of a hold-out patient; nothing was trained"):
+    with pytest.raises(DatasetError, match=HOLD_OUT_PATIENT):
         quick_retrain(run_folder)
     assert tuned_versions(ModelRegistry(folders[1])) == []
 
@@ -230,7 +232,7 @@ def test_a_training_case_of_a_patient_whose_hold_out_cases_were_all_deleted_is_r
     cases = [asdict(case) for case in RetrainingJob.read(run_folder).cases]
     cases[-1 if cases[-1]["split"] == TRAINING else 0]["patient"] = held_out.patient
     write_json(run_folder / JOB_FILE, cases=cases)
-    with pytest.raises(DatasetError, match="of a hold-out patient; nothing was trained"):
+    with pytest.raises(DatasetError, match=HOLD_OUT_PATIENT):
         quick_retrain(run_folder)
 
 
@@ -240,7 +242,7 @@ def test_a_hold_out_case_that_was_declared_a_training_case_is_refused(folders):
     for case in cases:
         case["split"] = TRAINING
     write_json(run_folder / JOB_FILE, cases=cases)
-    with pytest.raises(DatasetError, match="of a hold-out patient; nothing was trained"):
+    with pytest.raises(DatasetError, match=HOLD_OUT_PATIENT):
         quick_retrain(run_folder)
 
 
@@ -284,7 +286,7 @@ def test_a_training_case_that_is_gone_is_named(folders):
     library = CaseLibrary(folders[0])
     case = ids(library, TRAINING)[1]
     library.delete(case)
-    with pytest.raises(DatasetError, match=f"'{case}' was deleted or changed"):
+    with pytest.raises(DatasetError, match=f"'{case}' {CHANGED}"):
         quick_retrain(run_folder)
 
 
@@ -293,7 +295,7 @@ def test_a_mask_that_was_changed_in_its_place_is_named(folders):
     library = CaseLibrary(folders[0])
     case = library.case(ids(library, TRAINING)[1])
     sitk.WriteImage(sitk.ReadImage(str(case.mask_path)) * 0, str(case.mask_path))
-    with pytest.raises(DatasetError, match=f"'{case.id}' was deleted or changed"):
+    with pytest.raises(DatasetError, match=f"'{case.id}' {CHANGED}"):
         quick_retrain(run_folder)
 
 

@@ -36,6 +36,7 @@ from DDSPSegmentationLib.learning.training import CHECKPOINT_FILE
 from DDSPSegmentationLib.learning.training_log import CURVE_FILE, LOG_COLUMNS, LOG_FILE, draw_curve
 
 pytestmark = pytest.mark.usefixtures("one_thread")
+DAMAGED = "checkpoint is damaged"
 
 
 def copied(state):
@@ -360,7 +361,7 @@ def test_damaged_checkpoint_is_a_clear_error(run_folder, damage):
         torch.save({**read_checkpoint(run_folder), "network": {"a": torch.zeros(3)}}, path)
     else:
         path.write_bytes({"empty": b"", "truncated": content[: len(content) // 2], "scribbled": b"\1" * 500}[damage])
-    with pytest.raises(ModelError, match="checkpoint is damaged"):
+    with pytest.raises(ModelError, match=DAMAGED):
         toy_trainer(run_folder).load_checkpoint()
 
 
@@ -370,7 +371,7 @@ def test_a_checkpoint_never_runs_code(run_folder):
             return (exec, ("raise SystemExit('code was run')",))
 
     torch.save({"plan": Harm()}, run_folder / CHECKPOINT_FILE)
-    with pytest.raises(ModelError, match="checkpoint is damaged"):
+    with pytest.raises(ModelError, match=DAMAGED):
         toy_trainer(run_folder).load_checkpoint()
 
 
