@@ -1,16 +1,27 @@
-"""Does a hold-out case ever get into a training? Twenty rounds of accept and retrain, and a look into every ledger.
+"""Does a scan that a version has seen ever get called unseen? Twenty rounds of two hospitals that accept and retrain.
 
-    python Testing/Benchmarks/no_leakage.py --output FOLDER [--rounds 20] [--seed 0] [--break-it library|job]
+    python Testing/Benchmarks/no_leakage.py --output FOLDER [--rounds 20] [--seed 0] [--break-it FAULT]
 
-A made-up hospital works with the real case library, registry and retraining; only the network is tiny, and takes a few
-steps a round. Each round brings new patients, second scans, re-edits, deletions, cases that come back from the trash
-or are accepted again (with the patient's key and without), near copies (also under another key, or under the key of
-somebody else by mistake), imports of folders with scans that are there already, and versions that are activated,
-rolled back and deleted. The hospital knows who every scan is of, whatever the library believes.
+Two made-up hospitals, each with a real case library and registry, work with the real retraining; only the networks
+are tiny, and take a few steps a round. Each round brings new patients, second scans, re-edits, deletions, cases that
+come back from the trash or are accepted again (with the patient's key and without), copies of all kinds (renamed, in
+other units, noisy, resampled, cropped; also under another key, or under the key of somebody else by mistake), scans
+that the first version was trained on, imports of folders whose names mean nothing, folders to rehearse (with patients
+of the library and copies among them), rehearsed patients who come as patients later, scans by mail from the other
+hospital, its versions by export and import, and versions that are activated, rolled back and deleted. The benchmark
+knows what every version has seen and who every scan is of, whatever library and registry believe.
 
-At the end the ledgers of all versions, deleted ones too, are held against everything that was ever held out: cases,
-patients, persons and the scans themselves. With --break-it a hold-out patient is moved to training behind the
-library's back (library), or a hold-out case put into a job (job); then the benchmark passes when that is noticed.
+Told at once is a scan that some version of the registry has seen and that is held out; a comparison on a scan that
+one of its versions has seen; a version that does not know again what it saw. At the end the ledgers of all versions,
+deleted ones too, are held against everything that was ever held out: cases, patients, persons and the scans
+themselves. With --break-it one of these goes wrong, and the benchmark passes when that is noticed:
+
+* library: a hold-out patient is moved to training behind the library's back;
+* job: a hold-out case is put into a job;
+* door: the library does not ask the versions;
+* rehearsal: a version does not say what it rehearsed;
+* patients: the library forgets who was rehearsed;
+* exchange: an imported version says that it has seen nothing.
 
 Figures: OUTPUT/no_leakage.json, and the lines that are printed.
 """
@@ -18,232 +29,31 @@ Figures: OUTPUT/no_leakage.json, and the lines that are printed.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import os
 import shutil
 import sys
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-import SimpleITK as sitk
-from leakage_record import OLD_TRAINING, Record, check, summary
-from toy_hospital import (
-    QUICK,
-    compare_on_a_toy_scan,
-    content_of,
-    edited,
-    make_tiny_model,
-    near_copy,
-    scan_of,
-    start_registry,
-)
+from leakage_hospital import OLD_PERSONS, OLD_SCANS, Hospital, changed_copy, first_scan
+from leakage_record import Truth, check, summary
+from registry_parts import vouch
+from toy_hospital import always_make_a_version, compare_on_a_toy_scan
 
 from DDSPSegmentationLib.engine.devices import set_threads
 from DDSPSegmentationLib.engine.errors import DatasetError
 from DDSPSegmentationLib.engine.files import write_text
-from DDSPSegmentationLib.engine.images import read_image
-from DDSPSegmentationLib.engine.model import BUILTIN_MODEL
+from DDSPSegmentationLib.engine.model import describe_model, write_description
+from DDSPSegmentationLib.engine.scan_identity import NOTHING_SEEN
+from DDSPSegmentationLib.learning.training import Trainer
 from DDSPSegmentationLib.library.case_library import HOLD_OUT, TRAINING, CaseLibrary
-from DDSPSegmentationLib.service.retraining import make_job, retrain
+from DDSPSegmentationLib.library.model_registry import ModelRegistry
+from DDSPSegmentationLib.library.model_version import ModelVersion
+from DDSPSegmentationLib.library.patients import Patients
 
 RESULTS_FILE = "no_leakage.json"
-FIRST_PATIENTS = 6
-
-
-@dataclass(frozen=True)
-class Scan:
-    """An image that the hospital has, and whose it is."""
-
-    person: int
-    key: str
-    image: sitk.Image
-    mask: sitk.Image
-
-
-class Hospital:
-    """Its scans, and what a busy department does with them in a round."""
-
-    def __init__(self, folder: Path, seed: int):
-        self.folder, self.draw, self.record = folder, np.random.default_rng(seed), Record()
-        self.library = CaseLibrary(folder / "Cases")
-        self.library.folder.mkdir()
-        salt = hashlib.sha256(str(seed).encode()).hexdigest()  # with it the splits are the same in every run
-        (self.library.folder / "salt").write_text(salt + "\n", encoding="utf-8")
-        self.registry = start_registry(folder / "Models", make_tiny_model(folder / "tiny", OLD_TRAINING))
-        self.scans: list[Scan] = []
-        self.case_scan: dict[str, Scan] = {}
-        self.deleted: list[Scan] = []
-        self.persons = 0
-
-    # ---- what a round brings
-
-    def work(self, number: int) -> None:
-        """Everything but the retraining."""
-        for _ in range(FIRST_PATIENTS if number == 0 else 2):
-            self.new_patient()
-        rare = [self.second_scan, self.copy, self.copy_under_another_key, self.copy_under_a_wrong_key, self.restore]
-        often = [self.revise, self.delete, self.delete, self.accept_again]
-        events = [*often, *(rare[place] for place in self.draw.choice(len(rare), 3, replace=False))]
-        for place in self.draw.permutation(len(events)):
-            events[place]()
-            self.record.look_at(self.library)
-        if number % 4 == 1:
-            self.import_folder(number)
-        self.record.look_at(self.library)
-
-    def new_patient(self) -> None:
-        self.persons += 1
-        key = f"PID-{self.persons}" if self.draw.random() < 0.7 else ""
-        self._accept(Scan(self.persons, key, *scan_of(self.persons)), "new patient")
-
-    def second_scan(self) -> None:
-        known = [scan for scan in self.scans if scan.key]
-        if known:
-            first = self._one_of(known)
-            visit = len(self.scans) + 1
-            self._accept(Scan(first.person, first.key, *scan_of(first.person, visit)), "second scan")
-
-    def revise(self) -> None:
-        cases = self.library.cases()
-        if cases:
-            case = self._one_of(cases)
-            scan = self.case_scan[case.id]
-            self.library.add(scan.image, edited(scan.mask, self.draw))
-            self.record.done["re-edit"] += 1
-
-    def copy(self) -> None:
-        twin = self._one_of(self.scans)
-        key = twin.key if self.draw.random() < 0.5 else ""
-        self._accept(Scan(twin.person, key, near_copy(twin.image, self.draw), twin.mask), "near copy")
-
-    def copy_under_another_key(self) -> None:
-        """The same person comes back from another hospital with another number, then has a new scan there."""
-        twin = self._one_of(self.scans)
-        key = f"OTHER-{len(self.scans)}"
-        self._accept(Scan(twin.person, key, near_copy(twin.image, self.draw), twin.mask), "near copy, other key")
-        if self.draw.random() < 0.5:
-            visit = len(self.scans) + 1
-            self._accept(Scan(twin.person, key, *scan_of(twin.person, visit)), "second scan, other key")
-
-    def copy_under_a_wrong_key(self) -> None:
-        """A typing error: the image is one person's, the key another's."""
-        twin = self._one_of(self.scans)
-        others = [scan for scan in self.scans if scan.key and scan.person != twin.person]
-        if others:
-            wrong = Scan(twin.person, self._one_of(others).key, near_copy(twin.image, self.draw), twin.mask)
-            self._accept(wrong, "near copy, somebody else's key", keep_key=False)
-
-    def delete(self) -> None:
-        cases = self.library.cases()
-        if len([case for case in cases if case.split == TRAINING]) > 4:
-            case = self._one_of(cases)
-            self.library.delete(case.id)
-            self.deleted.append(self.case_scan[case.id])
-            self.record.done["deletion"] += 1
-
-    def accept_again(self) -> None:
-        """A deleted scan comes back, under the patient's key or without one."""
-        if self.deleted:
-            scan = self.deleted.pop(int(self.draw.integers(len(self.deleted))))
-            key = scan.key if self.draw.random() < 0.5 else ""
-            what = "accepted again" if key else "accepted again without key"
-            self._accept(Scan(scan.person, key, scan.image, edited(scan.mask, self.draw)), what)
-
-    def restore(self) -> None:
-        for case_id in self.library.trashed():
-            try:
-                self.library.restore(case_id)
-            except DatasetError as error:  # its scan was accepted again meanwhile
-                self.record.refused.append(str(error))
-                continue
-            self.record.done["restored"] += 1
-            return
-
-    def import_folder(self, number: int) -> None:
-        """A colleague's folder: scans that are here already, a new patient, and a case of the first version's."""
-        folder = self.folder / f"import-{number}"
-        self.persons += 2
-        new, old = (Scan(person, "", *scan_of(person)) for person in (self.persons - 1, self.persons))
-        names = {f"mail-{number}-{place}": self._one_of(self.scans) for place in range(2)}
-        names |= {f"mail-{number}-new": new, OLD_TRAINING[number // 4 % 2]: old}
-        for part in ("images", "labels"):
-            (folder / part).mkdir(parents=True, exist_ok=True)
-        for name, scan in names.items():
-            self.record.person_of[content_of(scan.image)] = scan.person
-            sitk.WriteImage(scan.image, str(folder / "images" / f"{name}.mha"))
-            sitk.WriteImage(edited(scan.mask, self.draw), str(folder / "labels" / f"{name}.mha"))
-        before = {case.id for case in self.library.cases()}
-        report = self.library.import_folder(folder, seen=self.registry.seen_cases())
-        self.record.refused += [f"{name}: {reason}" for name, reason in report.failed.items()]
-        of_content = {content_of(scan.image): scan for scan in names.values()}
-        for case in self.library.cases():
-            if case.id not in before:
-                self.case_scan[case.id] = of_content[content_of(read_image(case.image_path))]
-                self.scans.append(self.case_scan[case.id])
-        self.record.done["folder imported"] += 1
-
-    def _accept(self, scan: Scan, what: str, keep_key: bool = True) -> None:
-        self.record.person_of[content_of(scan.image)] = scan.person
-        prediction = edited(scan.mask, self.draw)
-        scanner = f"scanner {scan.person % 2}"
-        try:
-            stored = self.library.add(
-                scan.image,
-                scan.mask,
-                prediction=prediction,
-                model_version=self.registry.active().name,
-                patient_key=scan.key,
-                scanner=scanner,
-                seen=self.registry.seen_cases(),
-            )
-        except DatasetError as error:
-            self.record.refused.append(f"{what}: {error}")
-            return
-        kept = scan if keep_key else Scan(scan.person, "", scan.image, scan.mask)
-        self.case_scan[stored.case.id] = kept
-        if stored.is_new:
-            self.scans.append(kept)
-        self.record.done[what] += 1
-
-    def _one_of(self, things: list):
-        return things[int(self.draw.integers(len(things)))]
-
-    # ---- retraining and versions
-
-    def retrain(self, tamper=None) -> None:
-        """One run through the real service; its frozen lists are kept, since the run's folder goes."""
-        run = make_job(self.library.folder, self.registry.folder, device="cpu")
-        if tamper is not None:
-            tamper(run)
-        job = json.loads((run / "job.json").read_text(encoding="utf-8"))
-        for case in job["cases"]:  # what is really in the file that will be read
-            content = content_of(read_image(self.library.folder / case["image"]))
-            self.record.contents.setdefault(case["id"], set()).add(content)
-            self.record.patients.setdefault(case["id"], set()).add(case["patient"])
-        version = retrain(run, settings=QUICK)
-        self.record.jobs[version.ledger["run"]] = job
-        self.record.versions[version.name] = {
-            "ledger": version.ledger,
-            "training": version.description.training,
-            "comparison": version.comparison,
-        }
-        self.record.done["retrained"] += 1
-        self._switch(version.name)
-
-    def _switch(self, newest: str) -> None:
-        """Activate most versions, roll some back, delete one now and then."""
-        if self.draw.random() < 0.7:
-            self.registry.activate(newest)
-            self.record.done["activated"] += 1
-        if self.draw.random() < 0.3 and self.registry.previous() not in ("", BUILTIN_MODEL):  # which is slow
-            self.registry.roll_back()
-            self.record.done["rolled back"] += 1
-        spare = [v.name for v in self.registry.versions() if not v.builtin and v.name != self.registry.active().name]
-        if spare and self.draw.random() < 0.4:
-            self.registry.delete(self._one_of(spare))
-            self.record.done["version deleted"] += 1
 
 
 # ---- faults, to see that the check can fail
@@ -275,48 +85,130 @@ def break_job(run: Path) -> None:
     path.write_text(json.dumps(job), encoding="utf-8")
 
 
+def break_door(hospital: Hospital) -> None:
+    """Store cases without asking the versions, among them what the first one was trained on."""
+    hospital.library = CaseLibrary(hospital.library.folder)
+    for number in range(OLD_SCANS):
+        hospital.accept(changed_copy(first_scan(OLD_PERSONS + number), hospital.draw), "stored unasked")
+
+
+def break_rehearsal(hospital: Hospital) -> Callable[[], None]:
+    """Leave out of every version what it rehearses; gives what mends it again."""
+    whole = Trainer.seen
+
+    def without_replay(trainer: Trainer):
+        return trainer.seen_before.with_training([(case.name, case.identity) for case in trainer.training])
+
+    Trainer.seen = property(without_replay)  # type: ignore[assignment,method-assign]
+    return lambda: setattr(Trainer, "seen", whole)
+
+
+def break_patients(hospital: Hospital) -> Callable[[], None]:
+    """Forget who was rehearsed."""
+    remember = CaseLibrary.rehearse
+    CaseLibrary.rehearse = lambda library, scans: [True] * len(scans)  # type: ignore[method-assign]
+    return lambda: setattr(CaseLibrary, "rehearse", remember)
+
+
+def bring_rehearsed(hospital: Hospital) -> None:
+    """Every rehearsed patient with a key has another scan, while every draw says hold-out."""
+    draw = Patients.split_of
+    Patients.split_of = lambda memory, patient: memory.splits.setdefault(patient, HOLD_OUT)  # type: ignore[method-assign]
+    try:
+        for scan in (scan for scan in hospital.replayed.values() if scan.key):
+            hospital.accept(first_scan(scan.person, scan.key, hospital.next_visit()), "next scan of the rehearsed")
+            hospital.record.look_at(hospital.library)
+    finally:
+        Patients.split_of = draw  # type: ignore[method-assign]
+
+
+def break_exchange(hospital: Hospital) -> Callable[[], None]:
+    """Empty the list of what an imported version has seen, without saying so."""
+    import_whole = ModelRegistry.import_file
+
+    def import_emptied(registry: ModelRegistry, path: Path) -> ModelVersion:
+        version = import_whole(registry, path)
+        write_description(version.folder, replace(describe_model(version.folder), seen=NOTHING_SEEN))
+        vouch(version.folder)
+        return version
+
+    ModelRegistry.import_file = import_emptied  # type: ignore[method-assign,assignment]
+    return lambda: setattr(ModelRegistry, "import_file", import_whole)
+
+
 # ---- the command
+
+FAULTS = ("library", "job", "door", "rehearsal", "patients", "exchange")
 
 
 def run(output: Path, rounds: int, seed: int, fault: str = "") -> dict:
     """All rounds and the check; what came of it is also in OUTPUT/no_leakage.json."""
     work = output / "work"
     shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
+    for name in ("here", "there"):
+        (work / name).mkdir(parents=True)
+    always_make_a_version()
     compare_on_a_toy_scan(work)
-    hospital = Hospital(work, seed)
-    broken_at, refusal = rounds // 2, ""
-    for number in range(rounds):
-        hospital.work(number)
-        has_hold_out = any(case.split == HOLD_OUT for case in hospital.library.cases())
-        breaks_now = bool(fault) and number >= broken_at and has_hold_out
-        if breaks_now:
-            broken_at = rounds  # once is enough
-            if fault == "library":
-                break_library(hospital)
-        try:
-            hospital.retrain(break_job if breaks_now and fault == "job" else None)
-        except DatasetError as error:
-            if not fault:
-                raise
-            refusal = str(error)
-            break
-        counts = hospital.library.split_counts()
-        print(f"round {number + 1}: {counts}", flush=True)
-    hospital.record.look_at(hospital.library)
-    found = check(hospital.record)
-    results = summary(hospital.record, found) | {"seed": seed, "fault": fault, "refusal": refusal}
+    truth = Truth()
+    hospitals = [Hospital(work / name, seed, first, truth) for name, first in (("here", 0), ("there", 100_000))]
+    broken = {"rehearsal": break_rehearsal, "patients": break_patients, "exchange": break_exchange}
+    mend = broken[fault](hospitals[0]) if fault in broken else lambda: None
+    refusal = ""
+    try:
+        refusal = _all_rounds(hospitals, rounds, fault)
+    finally:
+        mend()
+    found = []
+    for hospital in hospitals:
+        if hospital.scans:
+            hospital.record.look_at(hospital.library)
+        found.append(summary(hospital.record, check(hospital.record)))
+    results = {"hospitals": found, "leaks": [leak for one in found for leak in one["leaks"]]}
+    results |= {"seed": seed, "fault": fault, "refusal": refusal}
     write_text(json.dumps(results, indent=2) + "\n", output / RESULTS_FILE)
     shutil.rmtree(work)
     return results
 
 
+def _all_rounds(hospitals: list[Hospital], rounds: int, fault: str) -> str:
+    """Work and retrain; the refusal that ended it, or ""."""
+    broken_at = rounds // 2
+    turns = [hospitals, hospitals[::-1]] if fault in ("", "exchange") else [hospitals]  # one is enough to notice it
+    for number in range(rounds):
+        for hospital, other in turns:
+            hospital.work(number, other.to_mail() if number else [])
+            has_hold_out = any(case.split == HOLD_OUT for case in hospital.library.cases())
+            breaks_now = number >= broken_at and has_hold_out and hospital is hospitals[0]
+            if breaks_now:
+                broken_at = rounds  # once is enough
+                if fault == "library":
+                    break_library(hospital)
+                if fault == "door":
+                    break_door(hospital)
+            tamper = break_job if fault == "job" and breaks_now else None
+            try:
+                hospital.retrain(number, other.to_mail() if number else [], tamper)
+            except DatasetError as error:
+                if not fault:
+                    raise
+                return str(error)
+            if fault == "patients":
+                bring_rehearsed(hospital)
+            if number % 3 == 2 or fault == "exchange":
+                hospital.receive_version(other)
+            print(f"round {number + 1}, {hospital.folder.name}: {hospital.library.split_counts()}", flush=True)
+    return ""
+
+
 def report(results: dict) -> str:
-    lines = [
-        f"{results['versions']} versions, {results['cases']} cases; ever held out: {results['held_out']}, "
-        f"ever in a training list: {results['trained_on']} cases",
-        f"done: {results['done']}; refused at the door: {len(results['refused'])}",
-    ]
+    lines = []
+    for found, name in zip(results["hospitals"], ("here", "there"), strict=True):
+        lines += [
+            f"{name}: {found['versions']} versions, {found['cases']} cases; ever held out: {found['held_out']}, "
+            f"ever in a training list: {found['trained_on']} cases",
+            f"  asked whether a scan was trained on: {found['asked']} times, wrongly yes: {found['mistaken']}",
+            f"  done: {found['done']}; refused at the door: {len(found['refused'])}",
+        ]
     if results["refusal"]:
         lines.append(f"The retraining refused: {results['refusal']}")
     lines += results["leaks"]
@@ -329,7 +221,7 @@ def main() -> int:
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--break-it", choices=("library", "job"), default="")
+    parser.add_argument("--break-it", choices=FAULTS, default="")
     chosen = parser.parse_args()
     set_threads()
     results = run(chosen.output, chosen.rounds, chosen.seed, chosen.break_it)

@@ -13,6 +13,7 @@ import numpy as np  # noqa: E402
 import SimpleITK as sitk  # noqa: E402
 from learning_parts import SIZE, toy_scan  # noqa: E402
 
+from DDSPSegmentationLib.engine.scan_identity import NOTHING_SEEN, SeenScans  # noqa: E402
 from DDSPSegmentationLib.learning.finetuning_settings import FineTuningSettings  # noqa: E402
 from DDSPSegmentationLib.library.model_registry import ModelRegistry  # noqa: E402
 
@@ -58,18 +59,18 @@ def content_of(image: sitk.Image) -> str:
     return hashlib.sha256(sitk.GetArrayFromImage(image).astype(np.float32).tobytes()).hexdigest()
 
 
-def make_tiny_model(folder: Path, trained_on: tuple[str, ...] = ()) -> Path:
-    """A model folder with a network that knows nothing yet."""
+def make_tiny_model(folder: Path, seen: SeenScans = NOTHING_SEEN, seed: int = 0) -> Path:
+    """A model folder with a network that knows nothing yet, whatever it says that it was trained on."""
     import torch
 
     from DDSPSegmentationLib.engine.model import save_model
     from DDSPSegmentationLib.engine.network import DDSPConvNet, NetworkSettings
     from DDSPSegmentationLib.engine.preprocessing import PreprocessingSettings
 
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     network = DDSPConvNet(NetworkSettings(widths=(2, 4, 4), growth=2, input_size=(32, 64, 64)))
     preprocessing = PreprocessingSettings(bias_field="off").to_dict()
-    save_model(folder, network, preprocessing, training={"cases": list(trained_on)})
+    save_model(folder, network, preprocessing, seen=seen)
     return folder
 
 
