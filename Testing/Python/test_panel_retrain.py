@@ -110,8 +110,8 @@ def test_a_gray_button_says_that_cases_are_missing_and_wakes_up_with_them(person
     library.delete(case.id)
     person.panel.learn.refresh()
     assert not person.ui.retrainButton.enabled
-    assert "2 training cases; retraining needs 3" in person.ui.retrainButton.toolTip
-    assert "2 training cases; retraining needs 3" in person.ui.retrainLabel.text
+    assert "4 training cases; retraining needs 5" in person.ui.retrainButton.toolTip
+    assert "4 training cases; retraining needs 5" in person.ui.retrainLabel.text
     library.restore(case.id)
     person.panel.learn.refresh()
     assert person.ui.retrainButton.enabled
