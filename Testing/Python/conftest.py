@@ -43,6 +43,12 @@ def home(tmp_path_factory, monkeypatch) -> Path:
     return folder
 
 
+@pytest.fixture(autouse=True)
+def unflushed(monkeypatch):
+    """The disk's own pace is left out; a busy one takes seconds for what a test writes."""
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+
+
 @pytest.fixture
 def one_thread():
     """Sums do not depend on how many threads share them."""

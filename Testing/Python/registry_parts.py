@@ -6,7 +6,6 @@ import json
 import os
 from pathlib import Path
 
-import pytest
 import torch
 from engine_parts import bright_model
 
@@ -82,9 +81,3 @@ def assert_whole(registry: ModelRegistry) -> None:
     assert registry.checked_folder().is_dir()
     for version in found:
         assert dataclasses.is_dataclass(version.description) and (version.folder / WEIGHTS_FILE).is_file()
-
-
-@pytest.fixture
-def unflushed(monkeypatch):
-    """The disk's own pace is left out where it is not what a test is about; a busy one takes seconds for a version."""
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)

@@ -11,7 +11,7 @@ import zipfile
 import pytest
 import registry_parts
 from learning_parts import toy_scan
-from registry_parts import BUILTIN, assert_whole, publish, snapshot, unflushed, vouch  # noqa: F401
+from registry_parts import BUILTIN, assert_whole, publish, snapshot, vouch
 
 from DDSPSegmentationLib.engine.errors import ModelError, StorageError
 from DDSPSegmentationLib.engine.model import DESCRIPTION_FILE, WEIGHTS_FILE, load_network
@@ -21,7 +21,6 @@ from DDSPSegmentationLib.library.model_archive import EXPORT_AGAIN
 from DDSPSegmentationLib.library.model_registry import ModelRegistry
 from DDSPSegmentationLib.library.model_version import MANIFEST_FILE, manifest_text
 
-pytestmark = pytest.mark.usefixtures("unflushed")
 NO_ZIP, FOREIGN, NEWER = "is damaged or no .zip file", "which does not belong", "schema version 2"
 FILES = {
     "ledger.json": b'{"epochs": 3}',

@@ -12,7 +12,7 @@ import pytest
 import registry_parts
 from engine_parts import bright_model
 from learning_parts import toy_scan
-from registry_parts import BUILTIN, assert_whole, edit_json, publish, snapshot, unflushed, vouch  # noqa: F401
+from registry_parts import BUILTIN, assert_whole, edit_json, publish, snapshot, vouch
 
 from DDSPSegmentationLib.engine.errors import ModelError, StorageError
 from DDSPSegmentationLib.engine.model import DESCRIPTION_FILE, WEIGHTS_FILE, builtin_model_folder, load_network
@@ -24,7 +24,6 @@ from DDSPSegmentationLib.library.model_version import MANIFEST_FILE
 from DDSPSegmentationLib.library.user_folder import default_models_folder
 
 MODULE = Path(__file__).resolve().parents[2] / "DDSPSegmentation"
-pytestmark = pytest.mark.usefixtures("unflushed")
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 
 
