@@ -9,6 +9,7 @@ import warnings
 import pytest
 import torch
 from engine_parts import bright_network
+from registry_parts import Intruder
 
 from DDSPSegmentationLib.engine.errors import ModelError, StorageError
 from DDSPSegmentationLib.engine.model import (
@@ -188,16 +189,6 @@ def test_weights_that_are_not_finite_are_refused(folder, value):
     state["head1.weight"][0, 0] = value
     put_state(folder, state)
     assert "not finite" in refused(folder)
-
-
-class Intruder:
-    """Code that runs when it is unpickled."""
-
-    def __init__(self, trace):
-        self.trace = trace
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.trace),)
 
 
 @pytest.mark.parametrize("container", ["pickle", "torch"])
