@@ -135,12 +135,10 @@ class StatusWriter:
         self._write()
 
     def end(self, state: str, **said: str) -> None:
-        """The last word, also on a full disk."""
+        """The last word, also on a full disk, and where Windows lets nobody rename while a reader has the file open."""
         self._values |= {"state": state, "seconds_left": 0.0, **said}
-        for _ in range(5):
-            if self._write():
-                return
-            time.sleep(0.1)  # a reader on Windows has the file open for a moment
+        if self._write():
+            return
         with suppress(OSError), open(self.folder / STATUS_FILE, "r+", encoding="utf-8") as file:
             file.write(json.dumps(self._values))
             file.truncate()
