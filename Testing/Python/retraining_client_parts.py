@@ -16,7 +16,7 @@ from retraining_parts import make_library, make_registry, small_sample
 from DDSPSegmentationLib.service.retraining_status import RUNNING, read_status
 
 PRETENDED_STEPS = 40
-SENTENCES = ["Too few cases to judge: 1 hold-out patient, at least 3 are needed.", "Keep the old version."]
+SENTENCES = ["Too few cases to judge. The hold-out has 1 patient.", "Keep the old version."]
 PRETENDED_PYTHON = [
     sys.executable,
     "-c",
@@ -26,7 +26,7 @@ from DDSPSegmentationLib.library.folder_lock import FolderLock
 from DDSPSegmentationLib.library.model_registry import ModelRegistry
 from DDSPSegmentationLib.service import retraining_process
 from DDSPSegmentationLib.service.retraining_job import RetrainingJob
-from DDSPSegmentationLib.service.retraining_run import RetrainingProgress
+from DDSPSegmentationLib.service.retraining_run import NothingGained, RetrainingProgress
 
 def retrain(folder, progress, pause):
     job = RetrainingJob.read(folder)
@@ -38,6 +38,9 @@ def retrain(folder, progress, pause):
             share = step / {PRETENDED_STEPS}
             dice = share if step % 5 == 0 else None
             progress(RetrainingProgress("Cross-validation 1 of 1", share, 300 * (1 - share), step, 40, 1 / step, dice))
+        if "HELPS_NOBODY" in os.environ:
+            (folder / "job.json").unlink()
+            raise NothingGained("Training does not help yet.", "The old version stays.")
         comparison = {{"sentences": {SENTENCES!r}, "recommendation": "keep", "verdict": "too few cases to judge"}}
         files = {{"comparison.json": json.dumps(comparison).encode()}}
         version = registry.publish(registry.version(job.parent).folder, "tuned-" + job.token[:4], files)

@@ -300,6 +300,18 @@ def test_a_run_that_a_closed_slicer_left_is_offered_by_itself(scene, warm_worker
         assert "was discarded" in person.status
 
 
+def test_a_retraining_that_helps_nobody_ends_well_and_says_so(person, folders, monkeypatch):
+    monkeypatch.setenv("HELPS_NOBODY", "1")
+    monkeypatch.setenv("STEP_SECONDS", "0")
+    before = [version.name for version in ModelRegistry(folders[1]).versions()]
+    start(person)
+    told = "Training does not help yet. The old version stays."
+    assert wait_for(lambda: person.ui.retrainStatusLabel.text == told, PATIENCE_SECONDS), person.status
+    assert person.status == told and person.ui.retrainButton.text == START and person.ui.retrainButton.enabled
+    assert person.ui.resumeRunButton.isHidden() and not run_folders(folders[1])
+    assert [version.name for version in ModelRegistry(folders[1]).versions()] == before
+
+
 def test_a_run_that_failed_says_why_and_can_be_resumed_or_discarded(person, folders):
     folder = make_job(*folders)
     StatusWriter(folder).end(FAILED, message="The disk is full.", next_step="Free some space, then resume.")
