@@ -13,6 +13,7 @@ from panel_parts import MODULE_FILE, load_sample, load_scene, save_scene, wait_f
 from slicer_stand_in import dialogs, enterModule, leaveModule
 
 from DDSPSegmentationLib.scene.conversion import read_segment, write_segment
+from DDSPSegmentationLib.scene.panel.paths import ask_for_new_file
 
 
 def work():
@@ -346,7 +347,8 @@ def test_suggested_name_has_no_name_of_the_patient(segmented, monkeypatch):
 ])  # fmt: skip
 def test_suffix_is_added_once(person, typed, becomes):
     dialogs.planned.append(typed)
-    assert person.panel.export.askForFile(".seg.nrrd", "Segmentation (*.seg.nrrd)") == becomes
+    kind = "Segmentation (*.seg.nrrd)"
+    assert ask_for_new_file("Export", "prostate", ".seg.nrrd", kind, person.panel.say) == becomes
 
 
 def test_file_that_nobody_agreed_to_replace_is_kept(segmented, tmp_path):
@@ -363,10 +365,10 @@ def test_file_that_nobody_agreed_to_replace_is_kept(segmented, tmp_path):
 def test_canceled_dialog_writes_nothing_and_says_nothing(segmented, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     status = segmented.status
-    monkeypatch.setattr(segmented.panel.export, "askForFile", lambda suffix, kind: "")
-    monkeypatch.setattr(segmented.panel.export, "askForFolder", lambda: "")
     for button, _ in [*EXPORTS, ("screenshotButton", ".png")]:
+        dialogs.planned.append("")
         getattr(segmented.ui, button).click()
+    dialogs.planned.append("")
     segmented.panel.export._onDicomSeg()
     assert os.listdir(tmp_path) == [] and segmented.status == status
 
@@ -384,17 +386,17 @@ def test_folder_that_cannot_be_written_gives_one_sentence(segmented, picture, mo
     monkeypatch.setattr(os, "replace", refuse)
     for button, suffix in [*EXPORTS, ("screenshotButton", ".png")]:
         segmented.panel.say("")
-        monkeypatch.setattr(segmented.panel.export, "askForFile", lambda *_, suffix=suffix: str(folder / f"a{suffix}"))
+        dialogs.planned.append(str(folder / f"a{suffix}"))
         getattr(segmented.ui, button).click()
         assert f"a{suffix}" in segmented.status and "Traceback" not in segmented.status, segmented.status
         assert "Unexpected" not in segmented.status and "\n" not in segmented.status
         assert os.listdir(folder) == []
 
 
-def test_empty_contour_is_not_exported(segmented, monkeypatch, tmp_path):
+def test_empty_contour_is_not_exported(segmented, tmp_path):
     segmented.write(np.zeros_like(segmented.mask()))
     for button, suffix in EXPORTS:
-        monkeypatch.setattr(segmented.panel.export, "askForFile", lambda *_, suffix=suffix: str(tmp_path / suffix))
+        dialogs.planned.append(str(tmp_path / suffix))
         getattr(segmented.ui, button).click()
         assert "is empty" in segmented.status
     assert os.listdir(tmp_path) == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import slicer
@@ -12,10 +13,12 @@ from slicer.i18n import tr as _
 from ...engine.errors import DDSPSegmentationError
 from ...engine.model import describe_model
 from ...engine.run_settings import MODES, RunSettings
-from ...library.model_registry import ModelRegistry
 from ...service.processes import kill_process
 from ..settings import read_setting, write_setting
+from ..shared_worker import shared_worker
+from ..user_folders import model_registry
 from ..worker_process import RotatingLog, descendants
+from .enabling import enable
 
 # The exit code tells the outcome: what Slicer prints does not reach its standard output everywhere.
 PASSED, TORCH_MISSING = 0, 3
@@ -38,15 +41,11 @@ class AdvancedSection:
 
     Args:
         modulePath: of the module file.
-        logPath: called for the path of the engine's log.
         say: puts a sentence into the panel's status line.
-        registry: called for the versions of the network on this computer.
     """
 
-    def __init__(self, ui, modulePath: str, logPath: Callable[[], str], say: Callable[[str], None],
-                 registry: Callable[[], ModelRegistry]):  # fmt: skip
-        self.ui, self._modulePath, self._logPath, self._say = ui, Path(modulePath), logPath, say
-        self._registry = registry
+    def __init__(self, ui, modulePath: str, say: Callable[[str], None]):
+        self.ui, self._modulePath, self._say = ui, Path(modulePath), say
         self._process = self._logWindow = None
         labels = {"fast": _("Fast"), "accurate": _("Accurate"), "paper": _("Paper")}
         for mode in MODES:
@@ -55,13 +54,14 @@ class AdvancedSection:
         self.showDevices(None)
         ui.modelComboBox.addItem(_("{version} (built in)").format(version=describe_model().version))
         ui.biasFieldCheckBox.checked = read_setting("biasField", "on") == "on"
-        ui.modeComboBox.connect("currentIndexChanged(int)", self._onModeChanged)
-        ui.deviceComboBox.connect("currentIndexChanged(int)", self._onDeviceChanged)
-        ui.biasFieldCheckBox.connect("toggled(bool)", self._onBiasFieldToggled)
+        for combo, name in ((ui.modeComboBox, "mode"), (ui.deviceComboBox, "device")):
+            combo.connect("currentIndexChanged(int)", partial(self._onChosen, combo, name))
+        ui.biasFieldCheckBox.connect("toggled(bool)", lambda on: write_setting("biasField", "on" if on else "off"))
         ui.testButton.connect("clicked(bool)", self._onTest)
         ui.batchButton.connect("clicked(bool)", self._onBatch)
         ui.logButton.connect("clicked(bool)", self._onLog)
         ui.testLabel.setVisible(False)
+        self._testTip = ui.testButton.toolTip
 
     def asked(self) -> RunSettings:
         """What the section asks of the next run.
@@ -69,22 +69,18 @@ class AdvancedSection:
         Raises:
             ModelError: the active version of the network cannot be used.
         """
+        version = model_registry().active()  # checked file by file
         return RunSettings(
-            mode=self._chosen(self.ui.modeComboBox),
+            mode=self.ui.modeComboBox.currentData,
             bias_field=None if self.ui.biasFieldCheckBox.checked else "off",
-            device=self._chosen(self.ui.deviceComboBox),
-            model=self._modelFolder(),
+            device=self.ui.deviceComboBox.currentData,
+            model=None if version.builtin else str(version.folder),
         )
-
-    def _modelFolder(self) -> str | None:
-        """Where the active version is, checked file by file; ``None`` for the built-in one."""
-        version = self._registry().active()
-        return None if version.builtin else str(version.folder)
 
     def showModel(self) -> None:
         """Name the version that the next run uses."""
         try:
-            version = self._registry().active()
+            version = model_registry().active()
             text = _("{version} (built in)") if version.builtin else "{version}"
             text, tip = text.format(version=version.name), _("Version of the network; choose another one under Models.")
         except DDSPSegmentationError as error:
@@ -107,38 +103,24 @@ class AdvancedSection:
         combo.blockSignals(wasBlocked)
 
     @staticmethod
-    def _chosen(combo) -> str:
-        return combo.itemData(combo.currentIndex)
+    def _select(combo, value: str) -> None:
+        combo.currentIndex = max(combo.findData(value), 0)
 
     @staticmethod
-    def _select(combo, value: str) -> None:
-        combo.currentIndex = next((i for i in range(combo.count) if combo.itemData(i) == value), 0)
-
-    def _onModeChanged(self, index: int) -> None:
-        write_setting("mode", self._chosen(self.ui.modeComboBox))
-
-    def _onDeviceChanged(self, index: int) -> None:
-        write_setting("device", self._chosen(self.ui.deviceComboBox))
-
-    def _onBiasFieldToggled(self, on: bool) -> None:
-        write_setting("biasField", "on" if on else "off")
+    def _onChosen(combo, name: str, index: int) -> None:
+        write_setting(name, combo.currentData)
 
     # ---- test of the installation
 
     def _onTest(self, checked: bool = False) -> None:
-        if self._process is not None:
-            return
         import qt
 
         process = qt.QProcess(self.ui.testButton)  # without a parent it would be deleted inside its own signal
         process.setProcessChannelMode(qt.QProcess.MergedChannels)
         process.connect("finished(int,QProcess::ExitStatus)", self._onTestFinished)
         process.connect("errorOccurred(QProcess::ProcessError)", self._onTestFailedToStart)
-        self._process, self._output = process, b""
-        process.connect("readyReadStandardOutput()", self._onTestOutput)
-        self._testTip = self.ui.testButton.toolTip
-        self.ui.testButton.enabled = False
-        self.ui.testButton.toolTip = _("The test is running.")
+        self._process = process
+        enable(self.ui.testButton, _("The test is running."), "")
         self._showTest(_("Testing in a second Slicer; this takes up to a minute. You can go on working."))
         program, arguments = self.testCommand()
         process.start(program, arguments)
@@ -150,14 +132,11 @@ class AdvancedSection:
             "--python-code", SELF_TEST,
         ]  # fmt: skip
 
-    def _onTestOutput(self) -> None:
-        self._output += bytes(self._process.readAllStandardOutput().data())
-
     def _onTestFinished(self, code: int, status) -> None:
         import qt
 
-        self._onTestOutput()
-        lines = [line for line in self._output.decode("utf-8", "replace").splitlines() if line.strip()]
+        output = bytes(self._process.readAllStandardOutput().data()).decode("utf-8", "replace")
+        lines = [line for line in output.splitlines() if line.strip()]
         ended = status == qt.QProcess.NormalExit
         if ended and code == PASSED:
             text = _("The installation works: the bundled scan was segmented and checked.")
@@ -167,7 +146,7 @@ class AdvancedSection:
             reason = next((line.strip() + " " for line in reversed(lines) if "Error" in line), "")
             text = _("The test failed. {reason}Press Show Log for details.").format(reason=reason)
         log = "\n".join([_("Test of the installation:"), *lines[-200:], ""])
-        RotatingLog(Path(self._logPath())).write(log.encode())
+        RotatingLog(shared_worker().logPath).write(log.encode())
         self._endTest(text)
 
     def _onTestFailedToStart(self, error) -> None:
@@ -177,11 +156,9 @@ class AdvancedSection:
             self._endTest(_("The second Slicer did not start ({program}).").format(program=slicerProgram()))
 
     def _endTest(self, text: str) -> None:
-        if self._process is not None:
-            self._process.deleteLater()
+        self._process.deleteLater()
         self._process = None
-        self.ui.testButton.enabled = True
-        self.ui.testButton.toolTip = self._testTip
+        enable(self.ui.testButton, "", self._testTip)
         self._showTest(text)
 
     def _showTest(self, text: str) -> None:
@@ -204,18 +181,16 @@ class AdvancedSection:
     def _onLog(self, checked: bool = False) -> None:
         import qt
 
-        path = self._logPath()
-        text = ""
-        if os.path.exists(path):
-            with open(path, encoding="utf-8", errors="replace") as file:
-                text = "".join(file.readlines()[-LOG_LINES:])
+        path, lines = shared_worker().logPath, []
+        if path.exists():
+            lines = path.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_LINES:]
         if self._logWindow is None:
             self._logWindow = qt.QPlainTextEdit(slicer.util.mainWindow())
             self._logWindow.setWindowFlags(qt.Qt.Window)
             self._logWindow.readOnly = True
             self._logWindow.resize(800, 500)
-        self._logWindow.windowTitle = path
-        self._logWindow.plainText = text or _("The engine has not said anything yet.")
+        self._logWindow.windowTitle = str(path)
+        self._logWindow.plainText = "\n".join(lines) or _("The engine has not said anything yet.")
         self._logWindow.moveCursor(qt.QTextCursor.End)
         self._logWindow.ensureCursorVisible()
         self._logWindow.show()

@@ -11,6 +11,7 @@ from slicer.util import VTKObservationMixin
 from ...engine.errors import DDSPSegmentationError
 from ..conversion import write_segment
 from ..result_nodes import network_mask, own_segment_id
+from .enabling import enable
 
 EDITOR_TAG = "DDSPSegmentation"
 FIRST_EFFECTS = ("Paint", "Erase", "Draw", "Smoothing", "Margin", "Islands", "Fill between slices")
@@ -107,12 +108,8 @@ class CorrectSection(VTKObservationMixin):
 
     def refresh(self, edited: bool) -> None:
         """Enable Reset where it would change something."""
-        self.ui.resetButton.enabled = edited
-        self.ui.resetButton.toolTip = (
-            _("Brings the network's contour back. Undo brings yours back.")
-            if edited
-            else _("The contour is still as the network made it.")
-        )
+        obstacle = "" if edited else _("The contour is still as the network made it.")
+        enable(self.ui.resetButton, obstacle, _("Brings the network's contour back. Undo brings yours back."))
 
     def enter(self) -> None:
         """The module is shown: shortcuts work, and an editor node that the scene lost is there again."""

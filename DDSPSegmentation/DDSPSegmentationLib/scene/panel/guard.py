@@ -17,18 +17,18 @@ class Guard:
     """Does something and returns what that returned; an error is said, and WENT_WRONG is returned.
 
     Args:
-        say: puts a sentence into the panel's status line.
+        say: puts a sentence into the panel's status line, for whoever is handed the guard, too.
     """
 
     def __init__(self, say: Callable[[str], None]):
-        self._say = say
+        self.say = say
 
     def __call__(self, action: Callable[[], Any]) -> Any:
         try:
             return action()
         except DDSPSegmentationError as error:
-            self._say(str(error))
+            self.say(str(error))
         except Exception as error:
             logging.exception("DDSP Segmentation")
-            self._say(_("Unexpected error: {error}. View > Error Log has the details.").format(error=error))
+            self.say(_("Unexpected error: {error}. View > Error Log has the details.").format(error=error))
         return WENT_WRONG

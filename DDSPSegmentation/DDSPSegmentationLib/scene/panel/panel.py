@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 
 import slicer
 import vtk
@@ -16,7 +17,6 @@ from ..input_choice import doubt_about, preferred_volume
 from ..result_nodes import results_of, volume_of
 from ..shared_worker import end_shared_worker, shared_worker
 from ..slice_views import show_volume
-from ..user_folders import model_registry
 from .advanced_section import AdvancedSection
 from .correct_section import CorrectSection
 from .export_section import ExportSection
@@ -52,14 +52,14 @@ class Panel(VTKObservationMixin):
         self._guard = Guard(self.say)
         self._lastShown: dict[str, str] = {}  # volume's node ID to that of the result
         self._volumeTags: list[tuple] = []
-        self.advanced = AdvancedSection(ui, modulePath, lambda: str(shared_worker().logPath), self.say, model_registry)
+        self.advanced = AdvancedSection(ui, modulePath, self.say)
         self.segment = SegmentSection(
-            ui, lambda: self._parameters, self.advanced.asked, self._guard, self.say, self._place, self._onRunChanged
+            ui, lambda: self._parameters, self.advanced.asked, self._guard, self._place, self._onRunChanged
         )
         self.result = ResultSection(ui, self.say)
         self.review = ReviewSection(ui, lambda: self._parameters)
         self.correct = CorrectSection(ui, self._onContourSettled, self._onBrush, self.say)
-        self.export = ExportSection(ui, self._guard, self.say)
+        self.export = ExportSection(ui, self._guard)
         self.learn = LearnSection(
             ui, self._guard, self.say, self.segment.question.ask, self._onReopened, self.advanced.showModel
         )
@@ -97,8 +97,10 @@ class Panel(VTKObservationMixin):
         self.learn.enter()
         self._preselect()
         self.refresh()
-        if not slicer.app.testingEnabled() and self._torchIsInstalled():
-            shared_worker().start()  # so that the first click need not wait for it
+        if not slicer.app.testingEnabled():
+            with suppress(TorchMissingError):
+                require_torch()
+                shared_worker().start()  # so that the first click need not wait for it
 
     def exit(self) -> None:
         """Another module is shown; a run goes on."""
@@ -121,13 +123,6 @@ class Panel(VTKObservationMixin):
         self.correct.cleanup()
         self.learn.cleanup()
         self.advanced.cleanup()
-
-    @staticmethod
-    def _torchIsInstalled() -> bool:
-        try:
-            return bool(require_torch())
-        except TorchMissingError:
-            return False
 
     # ---- parameters
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 QUESTION_HEIGHT = 150  # pixels above the status line that a question may take
 
@@ -14,9 +15,8 @@ class Question:
         self.ui = ui
         self._buttons = (ui.firstAnswerButton, ui.secondAnswerButton, ui.thirdAnswerButton)
         self._actions: Sequence[Callable[[], None]] = ()
-        ui.firstAnswerButton.connect("clicked(bool)", lambda checked=False: self._answer(0))
-        ui.secondAnswerButton.connect("clicked(bool)", lambda checked=False: self._answer(1))
-        ui.thirdAnswerButton.connect("clicked(bool)", lambda checked=False: self._answer(2))
+        for number, button in enumerate(self._buttons):
+            button.connect("clicked(bool)", partial(self._answer, number))
         self.withdraw()
 
     @property
@@ -51,8 +51,7 @@ class Question:
         self._actions = ()
         self.ui.questionFrame.setVisible(False)
 
-    def _answer(self, number: int) -> None:
-        if number < len(self._actions):
-            action = self._actions[number]
-            self.withdraw()
-            action()
+    def _answer(self, number: int, checked: bool = False) -> None:
+        action = self._actions[number]
+        self.withdraw()
+        action()

@@ -69,7 +69,7 @@ class ResultSection:
                 self.edited = True  # nobody knows any more what it is
                 self._say(str(error))
         self._fill()
-        self._updateTable()
+        self._updateTable(self._node)
 
     def _fill(self) -> None:
         ui, found = self.ui, self._measurements
@@ -153,24 +153,20 @@ class ResultSection:
         slicer.app.clipboard().setText(self.text())
         self._say(_("The figures are in the clipboard."))
 
-    def _updateTable(self, node=None) -> None:
-        """Bring the table of the result shown, or of another one of its volume, up to date; empty it when unknown."""
-        shown = node is None or node is self._node
-        node = self._node if shown else node
+    def _updateTable(self, node) -> None:
+        """Bring the table of a result of the volume up to date; empty it when the contour cannot be measured."""
         tableNode = None if node is None else table_of(node, self._volumeNode)
         if tableNode is None:
             return
-        if not shown:
+        if node is not self._node:
             row = current_row(node, measure(node, self._volumeNode), is_edited(node, self._volumeNode))
         else:
             row = {} if self._measurements is None else current_row(node, self._measurements, self.edited)
         write_row(row, tableNode)
 
     def _onTable(self, checked: bool = False) -> None:
-        if table_of(self._node, self._volumeNode) is None:
-            add_table(self._node, self._volumeNode)
-        self._updateTable()
-        tableNode = table_of(self._node, self._volumeNode)
+        tableNode = table_of(self._node, self._volumeNode) or add_table(self._node, self._volumeNode)
+        self._updateTable(self._node)
         application = slicer.app.applicationLogic()
         application.GetSelectionNode().SetActiveTableID(tableNode.GetID())
         application.PropagateTableSelection()

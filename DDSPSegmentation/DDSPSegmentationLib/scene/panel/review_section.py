@@ -21,6 +21,7 @@ from ..slice_views import (
     show_volume,
 )
 from ..unseen_by_undo import unseen_by_undo
+from .enabling import enable
 
 BEFORE_COLOR = (0.2, 0.8, 1.0)
 
@@ -40,7 +41,7 @@ class ReviewSection:
         self._overlay = UncertaintyOverlay()
         self._facts = None
         self._tour = SliceTour([])
-        self._tips = [button.toolTip for button in (ui.nextSliceButton, ui.previousSliceButton)]
+        self._tips = {button: button.toolTip for button in (ui.nextSliceButton, ui.previousSliceButton)}
         self._shown = None
         self._wasVisible = True
         self.surfacePaused = False
@@ -72,9 +73,9 @@ class ReviewSection:
         self._facts = facts
         self._tour = SliceTour([] if facts is None else facts.slice_doubts)
         self.ui.tourLabel.text = _("Least certain slices")
-        for button, tip in zip((self.ui.nextSliceButton, self.ui.previousSliceButton), self._tips, strict=True):
-            button.enabled = len(self._tour) > 0
-            button.toolTip = tip if button.enabled else _("The result does not say how sure it is about its slices.")
+        obstacle = "" if len(self._tour) else _("The result does not say how sure it is about its slices.")
+        for button, tip in self._tips.items():
+            enable(button, obstacle, tip)
 
     def showInViews(self) -> None:
         """Turn the views to the scan and the middle of its gland."""
@@ -97,11 +98,10 @@ class ReviewSection:
             self._startTour(facts)
         available = uncertainty_volume_of(self._node) is not None or self._kept() is not None
         self.ui.uncertaintyCheckBox.text = _("Network's uncertainty") if edited else _("Uncertainty")
-        self.ui.uncertaintyCheckBox.enabled = available
-        self.ui.uncertaintyCheckBox.toolTip = (
-            _("Colors show where the network was unsure of its contour, from dark (a little) to bright yellow (most).")
-            if available
-            else _("The uncertainty was not saved with the scene. Segment again to see it.")
+        enable(
+            self.ui.uncertaintyCheckBox,
+            "" if available else _("The uncertainty was not saved with the scene. Segment again to see it."),
+            _("Colors show where the network was unsure of its contour, from dark (a little) to bright yellow (most)."),
         )
         self.ui.uncertaintySlider.enabled = available and chosen.showUncertainty
         surface = chosen.showSurface and not self.surfacePaused
@@ -146,12 +146,8 @@ class ReviewSection:
         button = self.ui.beforeButton
         if not edited and button.checked:
             button.checked = False
-        button.enabled = edited
-        button.toolTip = (
-            _("Shows the contour as the network made it instead of yours.")
-            if edited
-            else _("The contour is still as the network made it.")
-        )
+        obstacle = "" if edited else _("The contour is still as the network made it.")
+        enable(button, obstacle, _("Shows the contour as the network made it instead of yours."))
 
     def _onBeforeToggled(self, on: bool) -> None:
         self._removeBefore()
@@ -161,8 +157,7 @@ class ReviewSection:
         mask = None if self._node is None else network_mask(self._node, self._volumeNode)
         if mask is None:
             self.ui.beforeButton.checked = False
-            self.ui.beforeButton.enabled = False
-            self.ui.beforeButton.toolTip = _("The network's contour is no longer available. Segment again.")
+            enable(self.ui.beforeButton, _("The network's contour is no longer available. Segment again."), "")
             return
         before = slicer.vtkMRMLSegmentationNode()
         before.SetName(_("Before correction"))

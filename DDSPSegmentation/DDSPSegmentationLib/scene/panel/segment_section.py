@@ -17,7 +17,8 @@ from ..locations import location_of, start_placing
 from ..result_nodes import is_edited, results_of
 from ..shared_worker import end_shared_worker, shared_worker
 from ..torch_installation import find_missing
-from .guard import WENT_WRONG
+from .enabling import enable
+from .guard import WENT_WRONG, Guard
 from .question import Question
 
 # How far the bar has come when a phase begins; nearly all of the time is preprocessing, which tells no fractions, so
@@ -58,12 +59,11 @@ class SegmentSection:
         onChanged: called when a run began or ended, and with True when there is nothing else to say.
     """
 
-    def __init__(self, ui, parameters: Callable, asked: Callable, guard: Callable, say: Callable, onDone: Callable,
-                 onChanged: Callable):  # fmt: skip
+    def __init__(self, ui, parameters: Callable, asked: Callable, guard: Guard, onDone: Callable, onChanged: Callable):
         import qt
 
         self.ui, self._parameters, self._asked = ui, parameters, asked
-        self._guard, self._say, self._onDone, self._onChanged = guard, say, onDone, onChanged
+        self._guard, self._say, self._onDone, self._onChanged = guard, guard.say, onDone, onChanged
         self._run: Run | None = None
         self._installing = False
         self.isImporting = False
@@ -88,12 +88,11 @@ class SegmentSection:
         elif not self.isRunning and self._parameters().inputVolume is None:
             reason = _("Choose an axial T2 volume as input volume.")
         button.text = _("Cancel") if self.isRunning else _("Segment Prostate")
-        button.enabled = not reason
-        button.toolTip = reason or (
-            _("End the run; nothing in the scene changes.")
-            if self.isRunning
-            else _("Outline the prostate in the chosen volume.")
+        canceling, starting = (
+            _("End the run; nothing in the scene changes."),
+            _("Outline the prostate in the chosen volume."),
         )
+        enable(button, reason, canceling if self.isRunning else starting)
         if self.ui.locationSelector.currentNode() is not self._parameters().location:
             self.ui.locationSelector.setCurrentNode(self._parameters().location)
 
@@ -235,10 +234,8 @@ class SegmentSection:
         if run is not self._run:
             return
         self._end()
-        if isinstance(error, Canceled):
-            self._say(_("Canceled; nothing was changed. Press Segment Prostate to start again."))
-        else:
-            self._say(str(error))
+        canceled = _("Canceled; nothing was changed. Press Segment Prostate to start again.")
+        self._say(canceled if isinstance(error, Canceled) else str(error))
         self._onChanged()
 
     def _end(self) -> None:
