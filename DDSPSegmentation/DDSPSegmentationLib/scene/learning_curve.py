@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import slicer
-import vtk
 from slicer.i18n import tr as _
 
 CURVE = "DDSPSegmentation.LearningCurve"  # marks our chart, so that it is found again after the module was reloaded
@@ -47,8 +47,11 @@ class LearningCurve:
         self._drawn = chart.GetID(), list(points)
         wasModifying = chart.StartModify()
         for number, position in enumerate((1, 2)):
-            measured = [(point[0], point[position]) for point in points if point[position] is not None]
-            chart.GetNthPlotSeriesNode(number).GetTableNode().SetAndObserveTable(_table(measured))
+            measured = np.array([(point[0], point[position]) for point in points if point[position] is not None])
+            # The plot view passes over a table without columns; one point is no line yet.
+            columns = measured.T if len(measured) > 1 else []
+            tableNode = chart.GetNthPlotSeriesNode(number).GetTableNode()
+            slicer.util.updateTableFromArray(tableNode, list(columns), ["Step", "Value"])
         if points:  # the view chooses its range when a line comes, not when it grows
             chart.SetXAxisRangeAuto(False)
             chart.SetXAxisRange(0, max(points[-1][0], 1))
@@ -86,7 +89,6 @@ class LearningCurve:
         # Two tables, because a line breaks off wherever its column has no value.
         for kind, name in (("loss", _("Loss")), ("dice", _("Dice of patients left out"))):
             tableNode = _add("vtkMRMLTableNode", name)
-            tableNode.SetAndObserveTable(_table([]))
             seriesNode = _add("vtkMRMLPlotSeriesNode", name)
             seriesNode.SetPlotType(seriesNode.PlotTypeScatter)
             seriesNode.SetMarkerStyle(seriesNode.MarkerStyleNone if kind == "loss" else seriesNode.MarkerStyleCircle)
@@ -106,20 +108,6 @@ def _add(className: str, name: str, hidden: bool = True):
     node.SetSaveWithScene(False)
     node.SetHideFromEditors(hidden)
     return slicer.mrmlScene.AddNode(node)
-
-
-def _table(points: Sequence[tuple[int, float]]) -> vtk.vtkTable:
-    """Without columns, which the plot view passes over, as long as there are too few points for a line."""
-    table = vtk.vtkTable()
-    if len(points) < 2:
-        return table
-    for name, values in (("Step", [step for step, _value in points]), ("Value", [value for _step, value in points])):
-        column = vtk.vtkDoubleArray()
-        column.SetName(name)
-        for value in values:
-            column.InsertNextValue(value)
-        table.AddColumn(column)
-    return table
 
 
 def _layout_with_plot() -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 from ..engine.errors import DDSPSegmentationError
 from ..service.protocol import error_of
 from .shared_worker import shared_worker
-from .worker_process import RotatingLog, WorkerProcess, python_program
+from .worker_process import WorkerProcess, python_program
 
 MODULE = "DDSPSegmentationLib.service.model_process"
 
@@ -24,15 +24,10 @@ class ModelProcess:
 
     def __init__(self, modelsFolder: Path, words: list[str], onDone: Callable[[str], None],
                  onError: Callable[[DDSPSegmentationError], None]):  # fmt: skip
-        import qt
-
         self._onDone, self._onError = onDone, onError
         log = shared_worker().logPath
         command = [python_program(), "-m", MODULE, str(modelsFolder), *words]
-        later = lambda action: qt.QTimer.singleShot(0, action)  # noqa: E731
-        self._process = WorkerProcess(
-            command, log.parent, RotatingLog(log), self._onMessage, onError, lambda gone: None, later
-        )
+        self._process = WorkerProcess(command, log.parent, log, self._onMessage, onError, lambda gone: None)
         self._process.start()
 
     def cancel(self) -> None:

@@ -46,13 +46,16 @@ class Missing:
         install: does it and returns the sentence to show then, which names the next step. It blocks for minutes,
             though Slicer still handles events between pip's lines: disable the panel, and end the worker first, whose
             open files Windows does not replace. Raises TorchMissingError when it failed.
-        refused: what to say after a no.
     """
 
     question: str
     accept: str
     install: Callable[[], str]
-    refused: str
+
+    @property
+    def refused(self) -> str:
+        """What to say after a no."""
+        return _("Without PyTorch nothing can be segmented. Press Segment Prostate to be asked again.")
 
 
 def find_missing() -> Missing | None:
@@ -76,7 +79,7 @@ def find_missing() -> Missing | None:
                 "Apple silicon, or another computer."
             ).format(oldest=OLDEST_VERSION),
         )
-    if _installer_is_there():
+    if INSTALLER_MODULE in sys.modules or importlib.util.find_spec(INSTALLER_MODULE) is not None:
         return _ask_for_torch(missing.cause)
     manager = _extensions_manager()
     if manager is None:
@@ -97,7 +100,6 @@ def _ask_for_torch(cause: str) -> Missing:
         ).format(cause=cause, size=_download_size()),
         accept=_("Install PyTorch"),
         install=_install_torch,
-        refused=_refused(),
     )
 
 
@@ -111,12 +113,7 @@ def _ask_for_extension(cause: str) -> Missing:
         ).format(cause=cause, size=_download_size()),
         accept=_("Install the PyTorch extension"),
         install=_install_extension,
-        refused=_refused(),
     )
-
-
-def _refused() -> str:
-    return _("Without PyTorch nothing can be segmented. Press Segment Prostate to be asked again.")
 
 
 def _install_torch() -> str:
@@ -168,10 +165,6 @@ def _install_extension() -> str:
     return _("The extension 'PyTorch' is installed. Restart Slicer, then press Segment Prostate to install PyTorch.")
 
 
-def _installer_is_there() -> bool:
-    return INSTALLER_MODULE in sys.modules or importlib.util.find_spec(INSTALLER_MODULE) is not None
-
-
 def _extensions_manager() -> Any | None:
     """``None`` in a Slicer that was built or started without one."""
     ask = getattr(slicer.app, "extensionsManagerModel", None)
@@ -208,13 +201,8 @@ def _check_folder() -> None:
 
 def _bundled_versions() -> dict[str, str]:
     """Installed version of each package that must stay as it is; empty where there is no record of one."""
-    versions = {}
-    for package in BUNDLED_PACKAGES:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            versions[package] = ""
-    return versions
+    found = {package: importlib.metadata.distributions(name=package) for package in BUNDLED_PACKAGES}
+    return {package: next((one.version for one in records), "") for package, records in found.items()}
 
 
 def _check_bundled(before: dict[str, str]) -> None:

@@ -18,7 +18,7 @@ from ..engine.run_settings import DEFAULTS, RunSettings
 from ..engine.segmentation import Segmentation
 from ..service.protocol import check_hello, encode_line, error_of, garbled, segment_request
 from ..service.stored_segmentation import StoredSegmentation, write_temporary
-from .worker_process import RotatingLog, WorkerProcess, make_folder, worker_command
+from .worker_process import WorkerProcess, append_to_log, make_private_folder, worker_command
 
 OnProgress = Callable[[str, float], None]
 OnResult = Callable[[Segmentation], None]
@@ -75,7 +75,6 @@ class WorkerClient:
         self._idleSeconds, self._helloSeconds = idleSeconds, helloSeconds
         self.onStateChanged: Callable[[], None] | None = None
         self.logPath = self._folder / "worker.log"
-        self._log = RotatingLog(self.logPath)
         self._worker: WorkerProcess | None = None
         self._ending: dict[WorkerProcess, _Request | None] = {}
         self._hello: dict | None = None
@@ -112,11 +111,10 @@ class WorkerClient:
             self._worker = WorkerProcess(
                 self._command or worker_command(),
                 self._folder,
-                self._log,
+                self.logPath,
                 self._onMessage,
                 self._onWorkerEnd,
                 self._onWorkerGone,
-                self._later,
             )
             self._waitAtMost(self._helloSeconds)
             self._worker.start()
@@ -154,7 +152,7 @@ class WorkerClient:
         line = encode_line(segment_request(requestId, scan, output, settings, name))
         request = _Request(requestId, scan, output, line, onProgress, onResult, onError)
         try:
-            make_folder(self._folder)
+            make_private_folder(self._folder)
             write_temporary(image, scan)
         except DDSPSegmentationError:
             request.removeFiles()
@@ -238,7 +236,7 @@ class WorkerClient:
         if self._hello is None:
             self._onFirstMessage(event, message)
         elif event == "log":
-            self._log.write(f"{message.get('text')}\n".encode())
+            append_to_log(self.logPath, f"{message.get('text')}\n".encode())
         elif self._request is None or message.get("id") != self._request.id:
             self._onWorkerEnd(error_of(message) if event == "error" and message.get("id") is None else garbled())
         elif event == "progress":

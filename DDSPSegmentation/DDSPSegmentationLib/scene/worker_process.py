@@ -13,7 +13,8 @@ from pathlib import Path
 import slicer
 from slicer.i18n import tr as _
 
-from ..engine.errors import DDSPSegmentationError, StorageError, WorkerError
+from ..engine.errors import DDSPSegmentationError, WorkerError
+from ..engine.files import make_folder
 from ..service.processes import kill_process
 from ..service.protocol import PACKAGE_FOLDER, decode_line, garbled
 
@@ -25,20 +26,17 @@ _SIGKILL = 9
 _REACTION_MS = 1000
 
 
-class RotatingLog:
-    """A file that starts anew when it grows beyond a megabyte; the one before it stays as ``<name>.1``."""
+def append_to_log(log: Path, data: bytes) -> None:
+    """Append to a file that starts anew beyond a megabyte; the one before it stays as ``<name>.1``.
 
-    def __init__(self, path: Path):
-        self.path = path
-
-    def write(self, data: bytes) -> None:
-        """Append; a disk that takes no more loses the log and nothing else."""
-        data = data[-LOG_BYTES:]
-        with suppress(OSError):
-            if self.path.exists() and self.path.stat().st_size + len(data) > LOG_BYTES:
-                os.replace(self.path, self.path.with_name(self.path.name + ".1"))
-            with open(self.path, "ab") as file:
-                file.write(data)
+    A disk that takes no more loses the log and nothing else.
+    """
+    data = data[-LOG_BYTES:]
+    with suppress(OSError):
+        if log.exists() and log.stat().st_size + len(data) > LOG_BYTES:
+            os.replace(log, log.with_name(log.name + ".1"))
+        with open(log, "ab") as file:
+            file.write(data)
 
 
 class WorkerProcess:
@@ -50,21 +48,19 @@ class WorkerProcess:
         onMessage: called with each event, a dictionary.
         onEnd: called once with the error when the process ends or fails by itself.
         onGone: called when nothing of the process is left, however it ended.
-        later: calls what it is given from the event loop.
     """
 
     def __init__(
         self,
         command: list[str],
         folder: Path,
-        log: RotatingLog,
+        log: Path,
         onMessage: Callable[[dict], None],
         onEnd: Callable[[DDSPSegmentationError], None],
         onGone: Callable[[WorkerProcess], None],
-        later: Callable[[Callable[[], None]], None],
     ):
         self._command, self._folder, self._log = command, folder, log
-        self._onMessage, self._onEnd, self._onGone, self._later = onMessage, onEnd, onGone, later
+        self._onMessage, self._onEnd, self._onGone = onMessage, onEnd, onGone
         self._process = None
         self._buffer = b""
         self._started = False
@@ -80,7 +76,7 @@ class WorkerProcess:
         """
         import qt
 
-        make_folder(self._folder)
+        make_private_folder(self._folder)
         self._process = qt.QProcess()
         self._process.setProcessChannelMode(qt.QProcess.SeparateChannels)
         self._process.setProcessEnvironment(_environment())
@@ -121,7 +117,7 @@ class WorkerProcess:
         self._process.closeWriteChannel()
         self._process.kill()
         if not started:
-            self._later(self._drop)
+            self._dropSoon()
 
     def waitForEnd(self, milliseconds: int) -> None:
         """Wait until nothing is left of a killed process."""
@@ -157,7 +153,7 @@ class WorkerProcess:
             self._fail(garbled())
 
     def _onPrinted(self) -> None:
-        self._log.write(self._process.readAllStandardError().data())
+        append_to_log(self._log, self._process.readAllStandardError().data())
 
     def _onFinished(self, code: int, status) -> None:
         import qt
@@ -166,7 +162,7 @@ class WorkerProcess:
         self._onPrinted()
         crashed = status == qt.QProcess.CrashExit
         self._fail(_error_at_end(int(code), crashed, self.workerPid is not None))
-        self._later(self._drop)
+        self._dropSoon()
 
     def _onError(self, kind) -> None:
         import qt
@@ -178,7 +174,7 @@ class WorkerProcess:
                     _("Check that the file is there and may be run; install Slicer again if it is not."),
                 )
             )
-            self._later(self._drop)
+            self._dropSoon()
         elif kind == qt.QProcess.WriteError:  # mostly its end, which says more and comes right after
             qt.QTimer.singleShot(_REACTION_MS, lambda: self._fail(_error_at_end(0, False, True)))
 
@@ -186,16 +182,21 @@ class WorkerProcess:
         """Say so once, and make sure that nothing keeps running."""
         if self._silent:
             return
-        self._log.write(f"{error}\n".encode())
+        append_to_log(self._log, f"{error}\n".encode())
         self.kill()
         self._onEnd(error)
+
+    def _dropSoon(self) -> None:
+        import qt
+
+        qt.QTimer.singleShot(0, self._drop)
 
     def _drop(self) -> None:
         """Let go of the process object, which must outlive its own signals."""
         if self._process is None:
             return
         if self._signalsUnderWay:
-            self._later(self._drop)
+            self._dropSoon()
             return
         process, self._process = self._process, None
         for name, slot in self._slots.items():
@@ -204,20 +205,11 @@ class WorkerProcess:
         self._onGone(self)
 
 
-def make_folder(folder: Path) -> None:
-    """Make the temporary folder where it is missing, as after the system tidied up.
-
-    Raises:
-        StorageError: it cannot be made.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
+def make_private_folder(folder: Path) -> None:
+    """Make the temporary folder where it is missing, as after the system tidied up. Raises StorageError."""
+    make_folder(folder, _("Check its disk, or choose another temporary folder in the application settings."))
+    with suppress(OSError):  # some drives know no owners
         folder.chmod(0o700)  # scans are nobody else's business
-    except OSError as error:
-        raise StorageError(
-            _("The temporary folder '{folder}' cannot be made: {reason}.").format(folder=folder, reason=error.strerror),
-            _("Check its disk, or choose another temporary folder in the application settings."),
-        ) from error
 
 
 def worker_command() -> list[str]:

@@ -17,7 +17,7 @@ from ...service.processes import kill_process
 from ..settings import read_setting, write_setting
 from ..shared_worker import shared_worker
 from ..user_folders import model_registry
-from ..worker_process import RotatingLog, descendants
+from ..worker_process import append_to_log, descendants
 from .enabling import enable
 
 # The exit code tells the outcome: what Slicer prints does not reach its standard output everywhere.
@@ -146,7 +146,7 @@ class AdvancedSection:
             reason = next((line.strip() + " " for line in reversed(lines) if "Error" in line), "")
             text = _("The test failed. {reason}Press Show Log for details.").format(reason=reason)
         log = "\n".join([_("Test of the installation:"), *lines[-200:], ""])
-        RotatingLog(shared_worker().logPath).write(log.encode())
+        append_to_log(shared_worker().logPath, log.encode())
         self._endTest(text)
 
     def _onTestFailedToStart(self, error) -> None:
