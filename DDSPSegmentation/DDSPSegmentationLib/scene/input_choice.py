@@ -57,7 +57,7 @@ def preferred_volume() -> tuple[slicer.vtkMRMLScalarVolumeNode | None, str]:
     if found[likeliest].kind == AXIAL_T2:
         advice = _("'{name}' is chosen instead; choose another volume if that is wrong.")
         return likeliest, f"{doubt} {advice.format(name=likeliest.GetName())}"
-    return chosen, f"{doubt} {_look_twice()}"
+    return chosen, f"{doubt} {_('Choose another volume, or check this one before you segment it.')}"
 
 
 def doubt_about(volume_node: slicer.vtkMRMLScalarVolumeNode) -> str:
@@ -99,10 +99,6 @@ def _doubt(volume_node: slicer.vtkMRMLScalarVolumeNode, recognition: Recognition
         SHORT_ECHO: _("'{name}' has an echo time below {limit} ms; a T2-weighted scan is needed."),
     }
     return sentences[recognition.kind].format(name=volume_node.GetName(), limit=f"{SHORTEST_T2_ECHO_MS:.0f}")
-
-
-def _look_twice() -> str:
-    return _("Choose another volume, or check this one before you segment it.")
 
 
 def _candidates() -> list[slicer.vtkMRMLScalarVolumeNode]:

@@ -73,7 +73,10 @@ class CorrectSection(VTKObservationMixin):
         if node is None:
             return
         self.editor.setCurrentSegmentID(own_segment_id(node))
-        self._nodeTags = [node.AddObserver(event, self._onSegmentationModified) for event in self._editEvents()]
+        segmentation = slicer.vtkSegmentation
+        edits = (segmentation.SourceRepresentationModified, segmentation.SegmentModified,
+                 segmentation.SegmentAdded, segmentation.SegmentRemoved)  # fmt: skip
+        self._nodeTags = [node.AddObserver(event, self._onSegmentationModified) for event in edits]
         self._turnOffLightboxes()
 
     def _forgetNode(self) -> None:
@@ -160,16 +163,6 @@ class CorrectSection(VTKObservationMixin):
             self._editorNode = editorNode
             self.addObserver(editorNode, "ModifiedEvent", self._onEditorNodeModified)
             self.editor.setMRMLSegmentEditorNode(editorNode)
-
-    @staticmethod
-    def _editEvents() -> tuple[int, ...]:
-        segmentation = slicer.vtkSegmentation
-        return (
-            segmentation.SourceRepresentationModified,
-            segmentation.SegmentModified,
-            segmentation.SegmentAdded,
-            segmentation.SegmentRemoved,
-        )
 
     def contourChanged(self) -> None:
         """Have the contour measured once nothing has changed for 300 ms."""

@@ -79,7 +79,7 @@ class Panel(VTKObservationMixin):
         leaving = scene.NodeAboutToBeRemovedEvent
         self.addObserver(scene, leaving, self._onNodeAboutToBeRemoved, priority=BEFORE_SELECTORS)
         if slicer.app.layoutManager() is not None:
-            slicer.app.layoutManager().connect("layoutChanged(int)", self._onLayoutChanged)
+            slicer.app.layoutManager().connect("layoutChanged(int)", self.refresh)  # new views take part in the overlay
         self._connectParameters()
         self.refresh()
         self.sayNextStep()
@@ -115,10 +115,10 @@ class Panel(VTKObservationMixin):
         self._watchVolume(None)
         self.segment.cleanup()
         end_shared_worker()
+        self._disconnectParameters()
         self.removeObservers()
         if slicer.app.layoutManager() is not None:
-            slicer.app.layoutManager().disconnect("layoutChanged(int)", self._onLayoutChanged)
-        self._disconnectParameters()
+            slicer.app.layoutManager().disconnect("layoutChanged(int)", self.refresh)
         self.review.leave()
         self.correct.cleanup()
         self.learn.cleanup()
@@ -140,8 +140,7 @@ class Panel(VTKObservationMixin):
         if self._parameters is None:
             return
         node = self._parameters.parameterNode
-        if self.hasObserver(node, "ModifiedEvent", self._onParametersModified):
-            self.removeObserver(node, "ModifiedEvent", self._onParametersModified)
+        self.removeObserver(node, "ModifiedEvent", self._onParametersModified)
         self._disconnectWidgets()
         self._parameters = self._disconnectWidgets = None
 
@@ -210,9 +209,6 @@ class Panel(VTKObservationMixin):
         if self.isEntered and not self._sceneIsChanging and self._parameters is not None:
             self._preselect()
             self.refresh()
-
-    def _onLayoutChanged(self, layout: int) -> None:
-        self.refresh()  # new slice views take part in the overlay
 
     def _preselect(self) -> None:
         """Choose the T2 volume that the user most likely means, as long as the user chose none."""

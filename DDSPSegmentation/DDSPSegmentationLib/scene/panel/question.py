@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 
+from slicer.i18n import tr as _
+
 QUESTION_HEIGHT = 150  # pixels above the status line that a question may take
 
 
@@ -24,7 +26,7 @@ class Question:
         return bool(self._actions)
 
     def ask(self, text: str, answers: Sequence[tuple[str, str, Callable[[], None]]]) -> None:
-        """Show a question.
+        """Show a question, and say in the status line that there is one.
 
         Args:
             answers: up to three of (text of the button, its tooltip, what it does).
@@ -36,6 +38,7 @@ class Question:
             if number < len(answers):
                 button.text, button.toolTip = answers[number][:2]
         self.ui.questionFrame.setVisible(True)
+        self.ui.statusLabel.text = _("Answer the question above.")
         self._bringIntoView()
 
     def _bringIntoView(self) -> None:

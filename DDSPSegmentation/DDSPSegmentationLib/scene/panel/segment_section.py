@@ -136,7 +136,6 @@ class SegmentSection:
             self._start(output)
 
     def _askAboutCorrection(self, output) -> None:
-        self._say(_("Answer the question above."))
         beside = _("Beside the corrected contour, into a new segmentation.")
         instead = _("In place of the corrected contour; Undo brings it back.")
         self.question.ask(
@@ -161,11 +160,11 @@ class SegmentSection:
             if said is not WENT_WRONG:
                 self._say(said)
 
-        self._say(_("Answer the question above to continue."))
         self.question.ask(
             missing.question,
             [(missing.accept, "", install), (_("Not Now"), "", lambda: self._say(missing.refused))],
         )
+        self._say(_("Answer the question above to continue."))
 
     # ---- the run
 
