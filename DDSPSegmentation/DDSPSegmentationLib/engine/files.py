@@ -10,12 +10,12 @@ import secrets
 import shutil
 import sys
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from .errors import InputError, StorageError
+from .errors import DDSPSegmentationError, InputError, StorageError
 
 _SHARING_SECONDS = 2.0
 
@@ -38,7 +38,7 @@ def write_aside(path: Path, suffix: str, write: Callable[[Path], object]) -> Non
         write(aside)
         with open(aside, "rb+") as file:
             os.fsync(file.fileno())
-        os.replace(aside, path)
+        retry_while_open(lambda: os.replace(aside, path))
     except (OSError, RuntimeError, InputError) as error:
         raise _storage_error(path, error) from error
     finally:
@@ -60,6 +60,19 @@ def write_json(values: object, path: str | os.PathLike) -> None:
     write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", path)
 
 
+def read_json(path: Path) -> Any:
+    """The value in a JSON file; None when it is not there or cannot be understood."""
+    try:
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Copy a file's bytes, see :func:`write_aside`."""
+    write_aside(target, target.suffix, lambda aside: shutil.copyfile(source, aside))
+
+
 def make_folder(folder: str | os.PathLike, advice: str = "Choose a folder you may write to.") -> Path:
     """Make a folder with its parents, unless it is there.
 
@@ -70,11 +83,23 @@ def make_folder(folder: str | os.PathLike, advice: str = "Choose a folder you ma
         StorageError: it cannot be made.
     """
     folder = Path(folder)
-    try:
+    if folder.is_file():
+        raise StorageError(f"'{folder.name}' is a file, not a folder.", advice)
+    with os_errors_as(StorageError, f"Folder '{folder.name}' cannot be made", advice):
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StorageError(f"Folder '{folder.name}' cannot be made ({error.strerror}).", advice) from error
     return folder
+
+
+def delete_file(path: Path) -> None:
+    """Delete a file, unless it is gone already. Raises OSError."""
+    retry_while_open(lambda: path.unlink(missing_ok=True))
+
+
+def delete_leftovers(folder: Path) -> None:
+    """Delete what killed writers left aside in a folder in which nobody writes now. Raises OSError."""
+    for path in folder.glob(f".ddsp-{'[0-9a-f]' * 12}*"):
+        if path.is_file():
+            delete_file(path)
 
 
 def retry_while_open(action: Callable[[], T]) -> T:
@@ -83,11 +108,23 @@ def retry_while_open(action: Callable[[], T]) -> T:
     while True:
         try:
             return action()
-        except (PermissionError, StorageError) as error:
-            refused = isinstance(error, PermissionError) or isinstance(error.__cause__, PermissionError)
-            if not refused or time.monotonic() >= give_up:
+        except PermissionError:
+            if time.monotonic() >= give_up:
                 raise
             time.sleep(0.05)
+
+
+@contextmanager
+def os_errors_as(kind: type[DDSPSegmentationError], cause: str, next_step: str) -> Iterator[None]:
+    """What the system refuses in the block becomes an error of the family, the system's reason behind its cause.
+
+    Args:
+        cause: without its full stop.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise kind(f"{cause} ({error.strerror or error}).", next_step) from error
 
 
 def file_sha256(path: Path) -> str:

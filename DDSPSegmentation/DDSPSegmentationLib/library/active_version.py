@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..engine.errors import ModelError
-from ..engine.files import write_text
+from ..engine.files import os_errors_as, write_json
 from ..engine.model import builtin_model_folder
 from .model_version import flush_folder, is_plain_name
 
@@ -32,13 +32,12 @@ def read_active(folder: Path) -> ActiveVersion:
     Raises:
         ModelError: the file cannot be read or understood.
     """
-    try:
-        text = (folder / ACTIVE_FILE).read_bytes()
-    except (FileNotFoundError, NotADirectoryError):
-        return ActiveVersion(builtin_model_folder().name)
-    except OSError as error:
-        cause = f"{ACTIVE_FILE} in the models folder cannot be read ({error.strerror})."
-        raise ModelError(cause, "Check its drive and that you may read it.") from error
+    cause = f"{ACTIVE_FILE} in the models folder cannot be read"
+    with os_errors_as(ModelError, cause, "Check its drive and that you may read it."):
+        try:
+            text = (folder / ACTIVE_FILE).read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            return ActiveVersion(builtin_model_folder().name)
     try:
         values = json.loads(text)
         schema, active, previous = values["schema_version"], values["active"], values["previous"]
@@ -61,5 +60,5 @@ def read_active_to_leave(folder: Path) -> ActiveVersion:
 def write_active(folder: Path, name: str, previous: Sequence[str]) -> None:
     """Raises StorageError."""
     values = {"schema_version": _SCHEMA_VERSION, "active": name, "previous": list(previous)}
-    write_text(json.dumps(values, indent=2) + "\n", folder / ACTIVE_FILE)
+    write_json(values, folder / ACTIVE_FILE)
     flush_folder(folder)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import secrets
@@ -15,7 +14,17 @@ from pathlib import Path
 import SimpleITK as sitk
 
 from ..engine.errors import DatasetError, StorageError
-from ..engine.files import file_sha256, make_folder, retry_while_open, write_aside, write_text
+from ..engine.files import (
+    copy_file,
+    delete_file,
+    delete_leftovers,
+    file_sha256,
+    make_folder,
+    os_errors_as,
+    read_json,
+    retry_while_open,
+    write_json,
+)
 from ..engine.images import write_image
 from .case_records import CASE_FILE, HOLD_OUT, TRAINING, StoredCase, image_folder, label_folder, read_case
 from .folder_lock import FolderLock
@@ -25,7 +34,6 @@ LOCK_NAME = "library.lock"
 WAIT_SECONDS = 5.0
 WHAT = "case library"
 UNFINISHED = "unfinished.json"
-_SPLITS = (TRAINING, HOLD_OUT)
 _ID = re.compile(r"[0-9a-f]{4}-\d{4,}")
 _MASK = re.compile(r"(?:mask|prediction)-([1-9]\d*)\.mha")
 
@@ -84,16 +92,12 @@ class CaseFiles:
         return self._ids("trash")
 
     def _ids(self, folder: str) -> list[str]:
-        try:
-            with os.scandir(self.folder / folder) as found:
-                names = [entry.name for entry in found if _ID.fullmatch(entry.name)]
-        except FileNotFoundError:
-            return []
-        except OSError as error:
-            raise StorageError(
-                f"Case library '{self.folder.name}' cannot be read ({error.strerror}).",
-                "Check the connection to its drive and that you may read it.",
-            ) from error
+        cause = f"Case library '{self.folder.name}' cannot be read"
+        with os_errors_as(StorageError, cause, "Check the connection to its drive and that you may read it."):
+            try:
+                names = filter(_ID.fullmatch, os.listdir(self.folder / folder))
+            except FileNotFoundError:
+                return []
         return sorted(names, key=lambda name: int(name[5:]))
 
     def read(self, case_id: str) -> StoredCase | None:
@@ -103,10 +107,9 @@ class CaseFiles:
             DatasetError: damaged. StorageError: it cannot be read.
         """
         for attempt in range(3):
-            text = self._case_text(case_id)
-            if text is None:
+            case = self._read_record(case_id)
+            if case is None:
                 return None
-            case = read_case(text, case_id, self.folder)
             wanted = (case.image_path, case.mask_path, case.prediction_path)
             missing = [path.name for path in wanted if path is not None and not path.exists()]
             if not missing:
@@ -116,30 +119,25 @@ class CaseFiles:
 
     def is_torn(self, case_id: str) -> bool:
         """Whether the folder of a case is there without its case.json although nobody is writing it."""
-        return (
-            not self.unfinished.exists()
-            and self.record(case_id).exists()
-            and not (self.record(case_id) / CASE_FILE).exists()
-        )
+        record = self.record(case_id)
+        return not self.unfinished.exists() and record.exists() and not (record / CASE_FILE).exists()
 
-    def _case_text(self, case_id: str) -> str | None:
-        try:
-            return retry_while_open(lambda: (self.record(case_id) / CASE_FILE).read_text(encoding="utf-8"))
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        except ValueError:
-            return ""
-        except OSError as error:
-            raise StorageError(
-                f"Case {case_id} cannot be read ({error.strerror}).", "Check that you may read the library's files."
-            ) from error
+    def _read_record(self, case_id: str) -> StoredCase | None:
+        """What case.json says; None when there is none. Raises as ``read``."""
+        step = "Check that you may read the library's files."
+        with os_errors_as(StorageError, f"Case {case_id} cannot be read", step):
+            try:
+                text = retry_while_open((self.record(case_id) / CASE_FILE).read_bytes)
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+        return read_case(text, case_id, self.folder)
 
     # ---- writing, under the lock
 
     @contextmanager
     def changing(self, *case_ids: str) -> Iterator[None]:
         """Name the cases, let the block work on their files, then settle them, also when it fails."""
-        retry_while_open(lambda: write_text(json.dumps({"cases": case_ids}), self.unfinished))
+        write_json({"cases": case_ids}, self.unfinished)
         try:
             yield
         finally:
@@ -150,38 +148,31 @@ class CaseFiles:
         """Settle what a writer left unfinished; nothing to do is the rule."""
         for leftover in self.folder.glob(".emptied-*"):
             shutil.rmtree(leftover, ignore_errors=True)
-        for leftover in self.folder.glob(".ddsp-*"):
-            with suppress(OSError):
-                _unlink(leftover)
+        with suppress(OSError):
+            delete_leftovers(self.folder)
         if not self.unfinished.exists():
             return
-        try:
-            case_ids = json.loads(self.unfinished.read_text(encoding="utf-8"))["cases"]
-        except (OSError, ValueError, KeyError) as error:
-            raise StorageError(f"'{UNFINISHED}' of the case library cannot be read.", "Check the drive.") from error
-        try:
-            for pattern in ("images*/.ddsp-*", "labels*/.ddsp-*", "cases/*/.ddsp-*", "trash/*/.ddsp-*"):
-                for leftover in self.folder.glob(pattern):
-                    _unlink(leftover)
-            for case_id in filter(_ID.fullmatch, case_ids):
+        begun = read_json(self.unfinished)
+        if not isinstance(begun, dict) or "cases" not in begun:
+            raise StorageError(f"'{UNFINISHED}' of the case library cannot be read.", "Check the drive.")
+        cause = f"Case library '{self.folder.name}' cannot be brought up to date"
+        with os_errors_as(StorageError, cause, "Check that you may write to it."):
+            for pattern in ("images*", "labels*", "cases/*", "trash/*"):
+                for folder in self.folder.glob(pattern):
+                    delete_leftovers(folder)
+            for case_id in filter(_ID.fullmatch, begun["cases"]):
                 with suppress(DatasetError):  # a damaged case is left as it is, and named to whoever lists the cases
                     self._settle(case_id)
             self._describe()
-            _unlink(self.unfinished)
-        except OSError as error:
-            raise StorageError(
-                f"Case library '{self.folder.name}' cannot be brought up to date ({error.strerror}).",
-                "Check that you may write to it.",
-            ) from error
+            delete_file(self.unfinished)
 
     def write_mask(self, mask: sitk.Image, path: Path) -> str:
         """SHA-256 of the file written."""
-        retry_while_open(lambda: write_image(mask, path))
+        write_image(mask, path)
         return file_sha256(path)
 
     def commit(self, case: StoredCase) -> None:
-        text = case.to_json()
-        retry_while_open(lambda: write_text(text, case.record_folder / CASE_FILE))
+        write_json(case.to_dict(), case.record_folder / CASE_FILE)
 
     def derive_label(self, case: StoredCase) -> None:
         """Bring the copy that other tools read up to the newest revision."""
@@ -190,7 +181,7 @@ class CaseFiles:
             if path.stat().st_size == truth.stat().st_size and file_sha256(path) == case.current.mask_sha256:
                 return
         make_folder(path.parent)
-        retry_while_open(lambda: write_aside(path, ".mha", lambda aside: shutil.copyfile(truth, aside)))
+        copy_file(truth, path)
 
     def take_out(self, case_id: str) -> None:
         """Into the trash, by one rename."""
@@ -200,8 +191,8 @@ class CaseFiles:
     def read_trashed(self, case_id: str) -> StoredCase:
         """Raises DatasetError when it is not there or damaged."""
         try:
-            text = (self.trashed_record(case_id) / CASE_FILE).read_text(encoding="utf-8")
-        except (OSError, ValueError) as error:
+            text = (self.trashed_record(case_id) / CASE_FILE).read_bytes()
+        except OSError as error:
             raise DatasetError(f"Case {case_id} is not in the trash.", "The trash may have been emptied.") from error
         return read_case(text, case_id, self.folder)
 
@@ -210,8 +201,7 @@ class CaseFiles:
         record = self.trashed_record(case.id)
         make_folder(case.image_path.parent)
         make_folder(case.label_path.parent)
-        mask = record / case.mask_path.name
-        retry_while_open(lambda: write_aside(case.label_path, ".mha", lambda aside: shutil.copyfile(mask, aside)))
+        copy_file(record / case.mask_path.name, case.label_path)
         self._move(record / "image.mha", case.image_path)
         make_folder(self.folder / "cases")
         self._move(record, case.record_folder)
@@ -225,21 +215,20 @@ class CaseFiles:
         shutil.rmtree(aside, ignore_errors=True)
 
     def _settle(self, case_id: str) -> None:
-        text, record = self._case_text(case_id), self.record(case_id)
-        if text is not None:
-            case = read_case(text, case_id, self.folder)
+        case, record = self._read_record(case_id), self.record(case_id)
+        if case is not None:
             self._sweep_revisions(case)
             self.derive_label(case)
             return
         trashed = self.trashed_record(case_id)
-        for split in _SPLITS:
+        for split in (TRAINING, HOLD_OUT):
             image = self.folder / image_folder(split) / f"{case_id}_0000.mha"
             if image.exists():
                 if trashed.exists():
                     self._move(image, trashed / "image.mha")
                 else:
-                    _unlink(image)
-            _unlink(self.folder / label_folder(split) / f"{case_id}.mha")
+                    delete_file(image)
+            delete_file(self.folder / label_folder(split) / f"{case_id}.mha")
         if record.exists():
             shutil.rmtree(record)
 
@@ -252,30 +241,25 @@ class CaseFiles:
                 continue  # not ours, such as the copy that a synchronized folder keeps of a file changed twice
             number = int(named[1])
             if number >= case.next_revision:
-                _unlink(path)
+                delete_file(path)
             elif number not in kept:
                 trash = self.folder / "trash" / f"{case.id}-revision-{number}"
                 make_folder(trash)
                 self._move(path, trash / path.name)
 
     def _move(self, source: Path, target: Path) -> None:
-        try:
+        step = "Close the program that has it open and check that you may write to the library."
+        with os_errors_as(StorageError, f"'{source.name}' of the case library cannot be moved", step):
             retry_while_open(lambda: os.rename(source, target))
-        except OSError as error:
-            raise StorageError(
-                f"'{source.name}' of the case library cannot be moved ({error.strerror}).",
-                "Close the program that has it open and check that you may write to the library.",
-            ) from error
 
     def _describe(self) -> None:
         """dataset.json and the folds by patient, as nnU-Net reads them."""
         cases = []
         for case_id in self.ids():
-            text = self._case_text(case_id)
             with suppress(DatasetError):
-                cases += [] if text is None else [read_case(text, case_id, self.folder)]
-        folds = read_folds(self.folder / "patients.json")
-        retry_while_open(lambda: describe(self.folder, cases, folds))
+                case = self._read_record(case_id)
+                cases += [case] if case is not None else []
+        describe(self.folder, cases, read_folds(self.folder / "patients.json"))
 
 
 def describe(folder: Path, cases: Sequence[StoredCase], fold_of: Mapping[str, int]) -> None:
@@ -305,10 +289,5 @@ def describe(folder: Path, cases: Sequence[StoredCase], fold_of: Mapping[str, in
         }
         for left_out in sorted(set(fold.values()))
     ]
-    for name, values in (("splits_final.json", folds), ("dataset.json", about)):
-        write_text(json.dumps(values, indent=2) + "\n", folder / name)
-
-
-def _unlink(path: Path) -> None:
-    with suppress(FileNotFoundError):
-        retry_while_open(path.unlink)
+    write_json(folds, folder / "splits_final.json")
+    write_json(about, folder / "dataset.json")

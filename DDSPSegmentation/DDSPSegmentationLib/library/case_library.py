@@ -12,7 +12,7 @@ import SimpleITK as sitk
 
 from ..engine.bundled_scan import is_bundled
 from ..engine.errors import DatasetError, DDSPSegmentationError, StorageError
-from ..engine.files import make_folder, retry_while_open
+from ..engine.files import make_folder
 from ..engine.images import write_image
 from ..engine.model import ModelDescription
 from ..engine.scan_identity import ScanIdentity
@@ -112,7 +112,9 @@ class CaseLibrary:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Nobody writes to the library during the block, this process included."""
-        with self._writing():
+        self._files.make_folder()
+        with self._files.lock():
+            self._files.mend()
             yield
 
     # ---- storing
@@ -161,7 +163,7 @@ class CaseLibrary:
             DatasetError: it was taken back or deleted already.
         """
         number = stored.case.current.number
-        with self._writing():
+        with self.locked():
             case = self._committed(stored.case.id)
             if number not in {revision.number for revision in case.revisions}:
                 raise DatasetError(f"Revision {number} of case {case.id} was taken back already.", "Nothing is to do.")
@@ -178,7 +180,7 @@ class CaseLibrary:
         Raises:
             DatasetError: no such case.
         """
-        with self._writing():
+        with self.locked():
             if case_id not in self._files.ids():
                 raise self._unknown(case_id)
             with self._files.changing(case_id):
@@ -194,7 +196,7 @@ class CaseLibrary:
         Raises:
             DatasetError: it is not in the trash, or its scan has been stored again since.
         """
-        with self._writing():
+        with self.locked():
             case, patients = self._files.read_trashed(case_id), self._patients()
             twin = self._stored_as(patients.images.get(case.content))
             if twin is not None:
@@ -210,7 +212,7 @@ class CaseLibrary:
 
     def empty_trash(self) -> None:
         """Delete for good what is in the trash: deleted cases and revisions that were taken back."""
-        with self._writing():
+        with self.locked():
             self._files.empty_trash()
 
     # ---- many at once
@@ -224,7 +226,7 @@ class CaseLibrary:
         Returns:
             For each whether it may be rehearsed; False for one of a held-out patient.
         """
-        with self._writing():
+        with self.locked():
             patients = self._patients()
             allowed = [patients.rehearse(*scan) for scan in scans]
             self._save(patients)
@@ -310,13 +312,6 @@ class CaseLibrary:
             with suppress(FolderInUseError, StorageError), self._files.lock(waiting=False):
                 self._files.mend()
 
-    @contextmanager
-    def _writing(self) -> Iterator[None]:
-        self._files.make_folder()
-        with self._files.lock():
-            self._files.mend()
-            yield
-
     def _committed(self, case_id: str) -> StoredCase:
         case = self._files.read(case_id) if case_id in self._files.ids() else None
         if case is None:
@@ -330,14 +325,14 @@ class CaseLibrary:
         return read_patients(self.folder / "patients.json", self.folder / "salt")
 
     def _save(self, patients: Patients) -> None:
-        retry_while_open(lambda: patients.save(self.folder / "patients.json"))
+        patients.save(self.folder / "patients.json")
 
     def _stored_as(self, known: KnownImage | None) -> StoredCase | None:
         return None if known is None or known.case not in self._files.ids() else self._files.read(known.case)
 
     def _add(self, scan: Scan, admitted: Admitted, again: bool = True) -> Stored:
         """With ``again`` False a case that is stored with this very mask gets no further revision."""
-        with self._writing():
+        with self.locked():
             patients = self._patients()
             patient, warnings = self._patient(patients, scan)
             case = self._stored_as(patients.images.get(scan.content(patients)))
@@ -390,7 +385,7 @@ class CaseLibrary:
             case = self._write_revision(case, admitted)
             self._files.derive_label(case)
             make_folder(case.image_path.parent)
-            retry_while_open(lambda: write_image(scan.plain_image(), case.image_path, compress=False))  # the user waits
+            write_image(scan.plain_image(), case.image_path, compress=False)  # the user waits
             self._files.commit(case)
         return Stored(case, (*admitted.warnings, *warnings), True)
 

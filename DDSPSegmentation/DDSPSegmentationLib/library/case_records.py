@@ -110,12 +110,11 @@ class StoredCase:
         kept = tuple(revision for revision in self.revisions if revision.number != number)
         return replace(self, revisions=kept, predicted=self.predicted - {number})
 
-    def to_json(self) -> str:
-        values = {name: getattr(self, name) for name in _PLAIN}
-        values["is_bundled"] = self.is_bundled
-        values["predicted"] = sorted(self.predicted)
-        values["revisions"] = [asdict(revision) for revision in self.revisions]
-        return json.dumps({"schema_version": SCHEMA_VERSION, **values}, indent=2, ensure_ascii=False) + "\n"
+    def to_dict(self) -> dict:
+        """What case.json holds."""
+        values = {**asdict(self), "predicted": sorted(self.predicted)}
+        del values["folder"]
+        return {"schema_version": SCHEMA_VERSION, **values}
 
 
 _PLAIN = ("id", "number", "patient", "split", "label", "scanner", "source_name", "content", "next_revision")
@@ -129,7 +128,7 @@ def label_folder(split: str) -> str:
     return "labelsTr" if split == TRAINING else "labelsTs"
 
 
-def read_case(text: str, case_id: str, folder: Path) -> StoredCase:
+def read_case(text: bytes, case_id: str, folder: Path) -> StoredCase:
     """A case from the text of its case.json.
 
     Raises:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..engine.errors import DatasetError, StorageError
-from ..engine.files import write_aside
+from ..engine.files import copy_file, make_folder, os_errors_as
 from ..engine.images import image_stem, image_suffix
 from ..learning.case_index import INDEX, about_unknown_patients
 from ..learning.dataset import Case, indexed, read_dataset
@@ -101,21 +100,17 @@ def export_cases(
     Raises:
         StorageError: it cannot be written, or holds files already.
     """
-    try:
+    with os_errors_as(StorageError, f"Folder '{folder.name}' cannot be made", "Choose a folder you may write to."):
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise StorageError(f"Folder '{folder.name}' is not empty.", "Choose a new or an empty folder.")
-        for part in ("imagesTr", "labelsTr", "imagesTs", "labelsTs"):
-            (folder / part).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StorageError(
-            f"Folder '{folder.name}' cannot be made ({error.strerror}).", "Choose a folder you may write to."
-        ) from error
+    for part in ("imagesTr", "labelsTr", "imagesTs", "labelsTs"):
+        make_folder(folder / part)
     exported = []
     for number, case in enumerate(cases):
         progress(number, len(cases), case.id)
         try:
             for source, target in ((case.mask_path, case.label_path), (case.image_path, case.image_path)):
-                _copy(source, folder / target.relative_to(case.folder))
+                copy_file(source, folder / target.relative_to(case.folder))
         except StorageError:
             if case.image_path.exists() and case.mask_path.exists():
                 raise
@@ -123,10 +118,6 @@ def export_cases(
         exported.append(case)
     describe(folder, exported, fold_of)
     return len(exported)
-
-
-def _copy(source: Path, target: Path) -> None:
-    write_aside(target, target.suffix, lambda aside: shutil.copyfile(source, aside))
 
 
 @dataclass(frozen=True)

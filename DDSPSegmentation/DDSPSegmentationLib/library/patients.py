@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from ..engine.errors import DatasetError, StorageError
-from ..engine.files import write_aside, write_text
+from ..engine.files import os_errors_as, write_aside, write_json
 from ..engine.scan_identity import LIMIT, ScanIdentity, ScanTexture
 from .case_records import HOLD_OUT, TRAINING, check_schema
 
@@ -150,7 +150,7 @@ class Patients:
     def save(self, path: Path) -> None:
         values = {name: getattr(self, name) for name in _PLAIN}
         values["images"] = {name: asdict(image) for name, image in self.images.items()}
-        write_text(json.dumps({"schema_version": PATIENTS_VERSION, **values}, indent=1) + "\n", path)
+        write_json({"schema_version": PATIENTS_VERSION, **values}, path)
 
 
 def draw_folds(splits: Mapping[str, str], folds: dict[str, int]) -> None:
@@ -210,22 +210,17 @@ def read_patients(path: Path, salt_path: Path) -> Patients:
 
 
 def _read_or_none(path: Path) -> str | None:
-    try:
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return None
-    except ValueError:
-        return ""
-    except PermissionError as error:
-        raise StorageError(
-            f"You may not read '{path.name}' of case library '{path.parent.name}', which recognizes patients.",
-            f"Ask its owner to run: {_let_read(path)}",
-        ) from error
-    except OSError as error:
-        raise StorageError(
-            f"'{path.name}' of case library '{path.parent.name}' cannot be read ({error.strerror}).",
-            "Check the connection to its drive.",
-        ) from error
+    whose = f"'{path.name}' of case library '{path.parent.name}'"
+    with os_errors_as(StorageError, f"{whose} cannot be read", "Check the connection to its drive."):
+        try:
+            return path.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return None
+        except ValueError:
+            return ""
+        except PermissionError as error:
+            cause = f"You may not read {whose}, which recognizes patients."
+            raise StorageError(cause, f"Ask its owner to run: {_let_read(path)}") from error
 
 
 def _let_read(path: Path) -> str:
