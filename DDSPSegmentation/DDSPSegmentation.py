@@ -271,7 +271,7 @@ class DDSPSegmentationTest(SelfTestChecks, ScriptedLoadableModuleTest):
         self.checkWorker(node)
         self.checkRotatedVolume(node)
         with tempfile.TemporaryDirectory() as folder:
-            self.checkCases(node, folder)
+            self.checkLearning(folder)
         self.checkEditedContourIsKept(node)
         if slicer.app.layoutManager() is not None and slicer.util.mainWindow() is not None:
             self.checkPanel()

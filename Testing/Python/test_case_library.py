@@ -308,7 +308,7 @@ def test_a_scan_that_a_version_was_trained_on_belongs_to_training_whatever_its_n
 
 
 def test_names_that_the_built_in_version_lists_force_nothing(tmp_path):
-    names = [f"Case{number:02d}" for number in range(14)]  # eleven of these are PROMISE12 cases of its training
+    names = [f"Case{number:02d}" for number in range(14)]  # twelve of these are names of its training cases
     report = CaseLibrary(tmp_path / "cases", ModelRegistry(tmp_path)).import_folder(
         write_images_and_labels(tmp_path / "mail", names)
     )

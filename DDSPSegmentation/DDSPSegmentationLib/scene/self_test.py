@@ -1,10 +1,12 @@
-"""What the module's self test checks in a real Slicer, on the scan that comes with the module."""
+"""What the module's self test checks in a real Slicer: on the scan that comes with it, and on made-up patients."""
 
 import math
 import pathlib
+import subprocess
 import tempfile
 import time
 
+import SimpleITK as sitk
 import slicer
 import vtk
 from slicer.i18n import tr as _
@@ -70,27 +72,68 @@ class SelfTestChecks:
         self.assertIn(node.GetName(), result.message)
         self.assertTrue((self.maskOf(node) == edited).all())
 
-    def checkCases(self, node, folder):
-        """Accept as it is, edit, accept again, reopen, take back; one case is too few to retrain."""
-        from DDSPSegmentationLib.library.case_library import CaseLibrary
-        from DDSPSegmentationLib.scene.case_exchange import reopen, store_result
+    def checkLearning(self, folder):
+        """Made-up patients are accepted, corrected and reopened; a tiny network is retrained on them and compared."""
+        from DDSPSegmentationLib.learning.finetuning_settings import LEAST_CASES
+        from DDSPSegmentationLib.learning.made_up import VERSION, made_up_scan
+        from DDSPSegmentationLib.library.case_library import TRAINING, CaseLibrary
+        from DDSPSegmentationLib.library.model_registry import ModelRegistry
         from DDSPSegmentationLib.service.retraining import plan_retraining
 
-        library = CaseLibrary(pathlib.Path(folder, "Cases"))
-        first = store_result(library, node, self.volumeNode)
-        top = int(self.maskOf(node).any(axis=(1, 2)).nonzero()[0][-1])
-        edited = self.eraseSlice(node, top)
-        second = store_result(library, node, self.volumeNode)
+        registry = ModelRegistry(pathlib.Path(folder, "Models"))
+        library = CaseLibrary(pathlib.Path(folder, "Cases"), registry)
+        self.makeVersion(registry.folder)
+        self.assertEqual(registry.active().name, VERSION)
+        self.checkCase(library, *made_up_scan(0))
+        self.assertTrue(plan_retraining(library.folder, registry.folder).obstacles)  # one case is too few
+        number = 1
+        while library.split_counts()[TRAINING] < LEAST_CASES:
+            self.storeContour(library, *made_up_scan(number))
+            number += 1
+        version = self.logic.fineTune(library.folder, registry.folder, device="cpu")
+        self.assertEqual(version.comparison["old_version"], VERSION)
+        training = [case.id for case in library.cases() if case.split == TRAINING]
+        self.assertEqual(version.description.training["cases"], training)
+        self.assertEqual(registry.active().name, VERSION)  # a candidate is not activated
+
+    def makeVersion(self, folder):
+        from DDSPSegmentationLib.scene.worker_process import PACKAGE_FOLDER, python_program
+
+        command = [python_program(), "-m", "DDSPSegmentationLib.learning.made_up", str(folder)]
+        subprocess.run(command, cwd=pathlib.Path(PACKAGE_FOLDER).parent, check=True, timeout=600)
+
+    def storeContour(self, library, image, mask):
+        """Accept a contour as a person would who drew it; the scene is as it was afterwards."""
+        from DDSPSegmentationLib.learning.made_up import VERSION
+        from DDSPSegmentationLib.scene.case_exchange import store_result
+        from DDSPSegmentationLib.scene.conversion import add_volume_node
+        from DDSPSegmentationLib.scene.results import place_contour
+
+        volumeNode, drawn = add_volume_node(image, "made up"), sitk.GetArrayFromImage(mask)
+        node = place_contour(drawn, drawn, volumeNode, VERSION, "")
+        stored = store_result(library, node, volumeNode)
+        for placed in (node, volumeNode):
+            slicer.mrmlScene.RemoveNode(placed)
+        return stored
+
+    def checkCase(self, library, image, mask):
+        """Accept, reopen, edit, accept again, take back."""
+        from DDSPSegmentationLib.scene.case_exchange import reopen, store_result
+
+        first = self.storeContour(library, image, mask)
+        volumeNode, node = reopen(first.case)
+        segmentId = node.GetSegmentation().GetNthSegmentID(0)
+        edited = slicer.util.arrayFromSegmentBinaryLabelmap(node, segmentId, volumeNode).copy()
+        edited[int(edited.any(axis=(1, 2)).nonzero()[0][-1])] = 0
+        slicer.util.updateSegmentBinaryLabelmapFromArray(edited, node, segmentId, volumeNode)
+        second = store_result(library, node, volumeNode)
         self.assertTrue(first.is_new and not second.is_new)
         self.assertEqual([revision.state for revision in second.case.revisions], ["unedited", "corrected"])
-        volumeNode, again = reopen(second.case)
-        segmentId = again.GetSegmentation().GetNthSegmentID(0)
-        stored = slicer.util.arrayFromSegmentBinaryLabelmap(again, segmentId, volumeNode)
-        self.assertTrue((stored == edited).all())
+        mask = sitk.GetArrayFromImage(sitk.ReadImage(str(second.case.mask_path)))
+        self.assertTrue((mask == edited).all())
         library.undo(second)
         self.assertEqual(library.case(first.case.id).current.number, 1)
-        self.assertTrue(plan_retraining(library.folder, pathlib.Path(folder, "Models")).obstacles)
-        for reopened in (again, volumeNode):
+        for reopened in (node, volumeNode):
             slicer.mrmlScene.RemoveNode(reopened)
 
     def checkAccept(self, ui):
