@@ -10,11 +10,11 @@ from slicer.i18n import tr as _
 
 from ...engine.errors import DDSPSegmentationError
 from ...library.case_library import TRAINING, CaseLibrary, Stored
-from ...library.model_registry import ModelRegistry
 from ..case_exchange import case_number, cases_until_retraining, store_result, take_back
 from ..dicom_tags import database_trouble, patient_key_of
 from ..result_nodes import case_note_of, case_of, differs_from_case, set_case_note
-from .guard import WENT_WRONG
+from ..user_folders import case_library, model_registry
+from .guard import WENT_WRONG, Guard
 
 
 @dataclass
@@ -30,16 +30,11 @@ class AcceptSection:
     """Accepts the result of the panel, corrected or as it is.
 
     Args:
-        guard: runs a function and shows its error, if any, in the status line; returns whether it went well.
-        say: puts a sentence into the status line.
-        library, registry: called for the user's cases and models.
         onChanged: called when the library holds something else.
     """
 
-    def __init__(self, ui, guard: Callable, say: Callable[[str], None], library: Callable[[], CaseLibrary],
-                 registry: Callable[[], ModelRegistry], onChanged: Callable[[], None]):  # fmt: skip
-        self.ui, self._guard, self._say = ui, guard, say
-        self._library, self._registry, self._onChanged = library, registry, onChanged
+    def __init__(self, ui, guard: Guard, onChanged: Callable[[], None]):
+        self.ui, self._guard, self._say, self._onChanged = ui, guard, guard.say, onChanged
         self._node = self._volumeNode = None
         self._last: _Accepted | None = None
         self._filling = False
@@ -71,7 +66,7 @@ class AcceptSection:
             combo.addItem(_("Patient not known: a new one"), "")
             cases: list[str] = []
             with suppress(DDSPSegmentationError):  # Accept says what is wrong with the library
-                cases = self._library().ids()
+                cases = case_library().ids()
             for case in reversed(cases):
                 combo.addItem(_("Same patient as case {number}").format(number=case_number(case)), case)
             why = _(
@@ -95,7 +90,7 @@ class AcceptSection:
         ui.acceptButton.toolTip = _(
             "Stores the scan and the contour as a case that the network can learn from, corrected or not, "
             "on this computer: {folder}"
-        ).format(folder=self._library().folder)
+        ).format(folder=case_library().folder)
 
     def _canTakeBack(self) -> bool:
         last = self._last
@@ -130,11 +125,10 @@ class AcceptSection:
         self.refresh()
 
     def _store(self) -> str:
-        library = self._library()
+        library = case_library()
         if self._isStoredAsShown(library):
             return _("Case {number} is stored as shown already.").format(number=case_number(case_of(self._node)))
-        combo = self.ui.patientComboBox
-        same_patient_as = combo.itemData(combo.currentIndex) if combo.count else ""
+        same_patient_as = self.ui.patientComboBox.currentData or ""
         stored = store_result(library, self._node, self._volumeNode, same_patient_as)
         self._last = _Accepted(library, self._node, stored)
         return " ".join([self._sentence(stored), *stored.warnings, *self._trouble(), self._outlook(library)]).strip()
@@ -166,7 +160,7 @@ class AcceptSection:
 
     def _outlook(self, library: CaseLibrary) -> str:
         try:
-            missing = cases_until_retraining(library, self._registry())
+            missing = cases_until_retraining(library, model_registry())
         except DDSPSegmentationError:  # the case is stored all the same
             return ""
         if missing:

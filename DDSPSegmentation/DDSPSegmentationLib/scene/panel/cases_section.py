@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import partial
 
 import slicer
 from slicer.i18n import tr as _
 
 from ...engine.errors import Canceled
-from ...library.case_library import HOLD_OUT, TRAINING, CaseLibrary, StoredCase
-from ...library.model_registry import ModelRegistry
+from ...library.case_library import HOLD_OUT, TRAINING, StoredCase
 from ..case_exchange import case_number, cases_to_accept_next, reopen, results_that_are
 from ..result_nodes import forget_case
 from ..settings import write_setting
-from .guard import WENT_WRONG
+from ..user_folders import case_library
+from .enabling import enable
+from .guard import WENT_WRONG, Guard
+from .paths import ask_for_folder
 
 REASONS_SHOWN = 5
 NEXT_CASES_SHOWN = 5
@@ -24,21 +27,15 @@ class CasesSection:
     """Shows the library as a table; everything it does to the library ends with a sentence in the status line.
 
     Args:
-        guard: runs a function and shows its error, if any, in the status line; returns whether it went well.
-        say: puts a sentence into the status line.
         ask: puts a question with up to three answers into the panel.
-        library, registry: called for the user's cases and models.
         onReopened: called with the volume and the segmentation that a case became in the scene.
         onChanged: called when the library holds something else, or is another one.
     """
 
-    def __init__(self, ui, guard: Callable, say: Callable[[str], None], ask: Callable,
-                 library: Callable[[], CaseLibrary], registry: Callable[[], ModelRegistry],
-                 onReopened: Callable, onChanged: Callable[[], None]):  # fmt: skip
+    def __init__(self, ui, guard: Guard, ask: Callable, onReopened: Callable, onChanged: Callable[[], None]):
         import qt
 
-        self.ui, self._guard, self._say, self._ask = ui, guard, say, ask
-        self._library, self._registry = library, registry
+        self.ui, self._guard, self._say, self._ask = ui, guard, guard.say, ask
         self._onReopened, self._onChanged = onReopened, onChanged
         self._cases: dict[str, StoredCase] = {}
         self._trashed: list[str] = []
@@ -56,13 +53,14 @@ class CasesSection:
         table.sortByColumn(0, qt.Qt.AscendingOrder)
         table.connect("itemSelectionChanged()", self._refreshButtons)
         table.connect("cellDoubleClicked(int,int)", lambda row, column: self._onReopen())
+        importing, exporting = _("Folder of scans and masks"), _("Folder for the dataset")
         for button, method in (
             (ui.reopenCaseButton, self._onReopen),
             (ui.deleteCaseButton, self._onDelete),
             (ui.restoreCaseButton, self._onRestore),
             (ui.emptyTrashButton, self._onEmptyTrash),
-            (ui.importCasesButton, self._onImport),
-            (ui.exportCasesButton, self._onExport),
+            (ui.importCasesButton, partial(self._copy, ui.importCasesButton, importing, self._import)),
+            (ui.exportCasesButton, partial(self._copy, ui.exportCasesButton, exporting, self._export)),
             (ui.casesFolderButton, self._onFolder),
         ):
             button.connect("clicked(bool)", method)
@@ -73,7 +71,7 @@ class CasesSection:
 
     def refresh(self) -> None:
         """Read the library again and show it."""
-        library = self._library()
+        library = case_library()
         self._cases, self._trashed, problems = {}, [], []
 
         def read() -> None:
@@ -180,13 +178,12 @@ class CasesSection:
         }
 
     def _refreshButtons(self) -> None:
-        where = _("Where the cases are: {folder}").format(folder=self._library().folder)
+        where = _("Where the cases are: {folder}").format(folder=case_library().folder)
         for name, lacking in self._needs().items():
             button = getattr(self.ui, name)
             if self._busyButton is not None:
                 lacking = "" if button is self._busyButton else _("Cases are being copied.")
-            button.enabled = not lacking
-            button.toolTip = lacking or (where if name == "casesFolderButton" else self._tips[name])
+            enable(button, lacking, where if name == "casesFolderButton" else self._tips[name])
 
     # ---- one case
 
@@ -208,7 +205,7 @@ class CasesSection:
         chosen = self._chosen()
         if len(chosen) != 1:
             return
-        opened = self._guard(lambda: reopen(self._library().case(chosen[0])))
+        opened = self._guard(lambda: reopen(case_library().case(chosen[0])))
         if opened is not WENT_WRONG:
             self._onReopened(*opened)
             words = _("Case {number} is open. Fix it under Correct, then press Accept to store it again.")
@@ -216,7 +213,6 @@ class CasesSection:
 
     def _onDelete(self, checked: bool = False) -> None:
         chosen = self._chosen()
-        self._say(_("Answer the question above."))
         text = (
             _("Delete case {number}?").format(number=case_number(chosen[0]))
             if len(chosen) == 1
@@ -232,7 +228,7 @@ class CasesSection:
         )  # fmt: skip
 
     def _delete(self, chosen: list[str]) -> str:
-        library = self._library()
+        library = case_library()
         for case in chosen:
             library.delete(case)
             for node in results_that_are(case):
@@ -245,11 +241,10 @@ class CasesSection:
 
     def _restore(self, chosen: list[str]) -> str:
         for case in chosen:
-            self._library().restore(case)
+            case_library().restore(case)
         return _("Back again: {numbers}.").format(numbers=_numbers(chosen))
 
     def _onEmptyTrash(self, checked: bool = False) -> None:
-        self._say(_("Answer the question above."))
         self._ask(
             _("Remove {count} deleted cases from the disk for good?").format(count=len(self._trashed)),
             [
@@ -259,23 +254,17 @@ class CasesSection:
         )
 
     def _emptyTrash(self) -> str:
-        self._library().empty_trash()
+        case_library().empty_trash()
         return _("The trash is empty.")
 
     # ---- the whole library
 
-    def askForFolder(self, title: str) -> str:
-        """A folder that the user chooses; empty when the user thinks better of it."""
-        import qt
-
-        return qt.QFileDialog.getExistingDirectory(slicer.util.mainWindow(), title)
-
-    def _copy(self, button, title: str, action: Callable[[str], str]) -> None:
+    def _copy(self, button, title: str, action: Callable[[str], str], checked: bool = False) -> None:
         """Do something that takes as long as there are cases; a second click on its button ends it."""
         if self._busyButton is not None:
             self._isCanceled = True
             return
-        folder = self.askForFolder(title)
+        folder = ask_for_folder(title)
         if not folder:
             return
         text, self._busyButton, self._isCanceled = button.text, button, False
@@ -297,11 +286,8 @@ class CasesSection:
         if self._isCanceled or self._isOver:
             raise Canceled
 
-    def _onImport(self, checked: bool = False) -> None:
-        self._copy(self.ui.importCasesButton, _("Folder of scans and masks"), self._import)
-
     def _import(self, folder: str) -> str:
-        report = self._library().import_folder(folder, progress=self._showProgress)
+        report = case_library().import_folder(folder, progress=self._showProgress)
         lines = [_("{count} cases imported.").format(count=len(report.stored))]
         if report.failed:
             lines.append(_("{count} refused:").format(count=len(report.failed)))
@@ -311,15 +297,12 @@ class CasesSection:
             lines.append(_("and {count} more").format(count=len(reasons) - REASONS_SHOWN))
         return "\n".join(filter(None, [*lines, report.about_patients]))
 
-    def _onExport(self, checked: bool = False) -> None:
-        self._copy(self.ui.exportCasesButton, _("Folder for the dataset"), self._export)
-
     def _export(self, folder: str) -> str:
-        count = self._library().export(folder, progress=self._showProgress)
+        count = case_library().export(folder, progress=self._showProgress)
         return _("{count} cases written into {folder}").format(count=count, folder=folder)
 
     def _onFolder(self, checked: bool = False) -> None:
-        folder = self.askForFolder(_("Folder for the cases"))
+        folder = ask_for_folder(_("Folder for the cases"))
         if folder:
             write_setting("casesFolder", os.path.normpath(folder))
             self._do(lambda: _("The cases are in {folder}").format(folder=folder))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ..user_folders import case_library, model_registry
 from .accept_section import AcceptSection
 from .cases_section import CasesSection
+from .guard import Guard
 from .models_section import ModelsSection
 from .retrain_section import RetrainSection
 
@@ -15,20 +15,17 @@ class LearnSection:
     """Wires Accept, Cases, Retrain and Models; only what is open reads the disk.
 
     Args:
-        guard: runs a function and shows its error, if any, in the status line; returns whether it went well.
-        say: puts a sentence into the status line.
         ask: puts a question with up to three answers into the panel.
         onReopened: called with the volume and the segmentation that a case became in the scene.
         onActivated: called when another version of the network is the active one.
     """
 
-    def __init__(self, ui, guard: Callable, say: Callable[[str], None], ask: Callable,
-                 onReopened: Callable, onActivated: Callable[[], None]):  # fmt: skip
+    def __init__(self, ui, guard: Guard, ask: Callable, onReopened: Callable, onActivated: Callable[[], None]):
         self.ui, self._onActivated = ui, onActivated
-        self.accept = AcceptSection(ui, guard, say, case_library, model_registry, self.refresh)
-        self.cases = CasesSection(ui, guard, say, ask, case_library, model_registry, onReopened, self._onCasesChanged)
-        self.retrain = RetrainSection(ui, guard, say, case_library, model_registry, self._onPublished)
-        self.models = ModelsSection(ui, guard, say, ask, model_registry, self._onVersionActivated)
+        self.accept = AcceptSection(ui, guard, self.refresh)
+        self.cases = CasesSection(ui, guard, ask, onReopened, self._onCasesChanged)
+        self.retrain = RetrainSection(ui, guard, self._onPublished)
+        self.models = ModelsSection(ui, guard, ask, self._onVersionActivated)
         ui.learnCollapsibleButton.connect("contentsCollapsed(bool)", self._onCollapsed)
 
     @property
@@ -52,9 +49,6 @@ class LearnSection:
         """The module is shown; the library may have changed meanwhile."""
         self.retrain.enter()
         self.refresh()
-
-    def exit(self) -> None:
-        self.retrain.exit()
 
     def cleanup(self) -> None:
         self.cases.cleanup()

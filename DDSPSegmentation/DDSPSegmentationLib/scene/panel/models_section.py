@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 
-import slicer
 from slicer.i18n import tr as _
 
 from ...engine.errors import DDSPSegmentationError
 from ...learning.comparison_record import recommends_activation
 from ...learning.comparison_words import dice_change, hold_out_dice, left_out_dice
-from ...library.model_registry import ModelRegistry, ModelVersion
+from ...library.model_version import ModelVersion
 from ...service.model_process import ACTIVATE, IMPORT, ROLL_BACK
 from ..model_process import ModelProcess
-from .guard import WENT_WRONG
+from ..user_folders import model_registry
+from .enabling import enable
+from .guard import WENT_WRONG, Guard
+from .paths import ask_for_file, ask_for_new_file
 
 REPORT = "comparison.html"
 SUFFIX = ".zip"
@@ -26,20 +27,15 @@ class ModelsSection:
     """A table of versions and what can be done with the chosen one; nothing here activates a version by itself.
 
     Args:
-        guard: runs a function and shows its error, if any, in the status line.
-        say: puts a sentence into the panel's status line.
         ask: puts a question with buttons into the panel.
-        registry: called for the versions on disk.
         onActivated: called when another version segments from now on.
     """
 
-    def __init__(self, ui, guard: Callable, say: Callable[[str], None], ask: Callable,
-                 registry: Callable[[], ModelRegistry], onActivated: Callable[[], None]):  # fmt: skip
-        self.ui, self._guard, self._say, self._ask = ui, guard, say, ask
-        self._registry, self._onActivated = registry, onActivated
+    def __init__(self, ui, guard: Guard, ask: Callable, onActivated: Callable[[], None]):
+        self.ui, self._guard, self._say, self._ask = ui, guard, guard.say, ask
+        self._onActivated = onActivated
         self._versions: list[ModelVersion] = []
         self._active = self._activeProblem = self._previous = ""
-        self._filling = False
         self._change: ModelProcess | None = None  # under way
         self._buttons = {
             ui.activateModelButton: self._onActivate,
@@ -58,7 +54,7 @@ class ModelsSection:
         table.setColumnCount(len(titles))
         table.setHorizontalHeaderLabels(titles)
         table.verticalHeader().setVisible(False)
-        table.connect("itemSelectionChanged()", self._onSelectionChanged)
+        table.connect("itemSelectionChanged()", self._refreshButtons)
         self._refreshButtons()
 
     def refresh(self) -> None:
@@ -73,7 +69,7 @@ class ModelsSection:
     def cleanup(self) -> None:
         if self._change is not None:
             self._change.cancel()
-        self.ui.modelsTable.disconnect("itemSelectionChanged()", self._onSelectionChanged)
+        self.ui.modelsTable.disconnect("itemSelectionChanged()", self._refreshButtons)
 
     def show(self, version: ModelVersion) -> None:
         """Choose a version, such as the candidate that was just made, and show what its comparison says."""
@@ -83,7 +79,7 @@ class ModelsSection:
     # ---- the table
 
     def _read(self) -> None:
-        registry = self._registry()
+        registry = model_registry()
         chosen = self._chosen()
         self._versions, self._previous = registry.versions(), ""
         try:
@@ -99,16 +95,15 @@ class ModelsSection:
         import qt
 
         table = self.ui.modelsTable
-        self._filling = True
+        wasBlocked = table.blockSignals(True)
         table.setRowCount(len(self._versions))
         for row, version in enumerate(self._versions):
-            texts = self._texts(version)
-            for column, text in enumerate(texts):
+            for column, text in enumerate(self._texts(version)):
                 item = qt.QTableWidgetItem(text)
                 item.setToolTip(version.problem or text)
                 table.setItem(row, column, item)
         table.resizeColumnsToContents()
-        self._filling = False
+        table.blockSignals(wasBlocked)
 
     def _texts(self, version: ModelVersion) -> list[str]:
         description = version.description
@@ -143,10 +138,6 @@ class ModelsSection:
             self.ui.modelsTable.setCurrentCell(row, 0)
         self._refreshButtons()
 
-    def _onSelectionChanged(self) -> None:
-        if not self._filling:
-            self._refreshButtons()
-
     def _refreshButtons(self) -> None:
         ui, version = self.ui, self._chosen()
         reasons = dict.fromkeys(self._buttons, "" if version is not None else _("Choose a version in the table."))
@@ -169,13 +160,9 @@ class ModelsSection:
         if busy:
             reasons |= dict.fromkeys((ui.activateModelButton, ui.deleteModelButton), busy)
         for button, reason in reasons.items():
-            button.enabled = not reason
-            button.toolTip = reason or self._tips[button]
-        previous = self._previous
-        ui.rollBackButton.enabled = bool(previous) and not busy
-        ui.rollBackButton.toolTip = busy or (
-            _("Go back to {name}.").format(name=previous) if previous else _("No other version was active before.")
-        )
+            enable(button, reason, self._tips[button])
+        obstacle = busy or ("" if self._previous else _("No other version was active before."))
+        enable(ui.rollBackButton, obstacle, _("Go back to {name}.").format(name=self._previous))
         ui.importModelButton.enabled = not busy
         ui.comparisonLabel.text = self._aboutChosen(version)
 
@@ -220,7 +207,6 @@ class ModelsSection:
                 ),
             ],
         )
-        self._say(_("Answer the question above."))
 
     def _activate(self, version: ModelVersion) -> None:
         self._begin([ACTIVATE, version.name], self._changed)
@@ -238,7 +224,7 @@ class ModelsSection:
 
         def begin() -> None:
             self._change = ModelProcess(
-                self._registry().folder,
+                model_registry().folder,
                 words,
                 lambda name: end(lambda: onDone(name)),
                 lambda error: end(lambda: self._say(str(error))),
@@ -263,10 +249,9 @@ class ModelsSection:
                 (_("Delete"), "", lambda: self._delete(version)),
             ],
         )
-        self._say(_("Answer the question above."))
 
     def _delete(self, version: ModelVersion) -> None:
-        if self._guard(lambda: self._registry().delete(version.name)) is not WENT_WRONG:
+        if self._guard(lambda: model_registry().delete(version.name)) is not WENT_WRONG:
             self.refresh()
             self._select(self._active)
             self._say(_("{name} was deleted.").format(name=version.name))
@@ -287,15 +272,14 @@ class ModelsSection:
                 (_("Delete"), _("They cannot be brought back."), lambda: self._deletePictures(version)),
             ],
         )
-        self._say(_("Answer the question above."))
 
     def _deletePictures(self, version: ModelVersion) -> None:
-        if self._guard(lambda: self._registry().delete_pictures(version.name)) is not WENT_WRONG:
+        if self._guard(lambda: model_registry().delete_pictures(version.name)) is not WENT_WRONG:
             self.show(version)
             self._say(_("The pictures of {name} were deleted.").format(name=version.name))
 
     def _onImport(self, checked: bool = False) -> None:
-        path = self.askForFileToImport()
+        path = ask_for_file(_("Import a Version"), _("Exported version (*.zip)"))
         if path:
             self._begin([IMPORT, path], self._imported)
 
@@ -304,31 +288,10 @@ class ModelsSection:
         self._say(_("{name} is here as a candidate; Activate makes it segment.").format(name=name))
 
     def _onExport(self, version: ModelVersion) -> None:
-        path = self.askForFileToExport(version.name + SUFFIX)
-        if path and self._guard(lambda: self._registry().export(version.name, path)) is not WENT_WRONG:
+        kind = _("Exported version (*.zip)")
+        path = ask_for_new_file(_("Export a Version"), version.name, SUFFIX, kind, self._say)
+        if path and self._guard(lambda: model_registry().export(version.name, path)) is not WENT_WRONG:
             self._say(_("Written: {path}").format(path=path))
-
-    def askForFileToImport(self) -> str:
-        """Which file to read; empty when the user thinks better of it."""
-        import qt
-
-        kind = _("Exported version (*.zip)")
-        return qt.QFileDialog.getOpenFileName(slicer.util.mainWindow(), _("Import a Version"), qt.QDir.homePath(), kind)
-
-    def askForFileToExport(self, name: str) -> str:
-        """Where to write; empty when the user thinks better of it."""
-        import qt
-
-        suggestion = os.path.join(qt.QDir.homePath(), name)
-        kind = _("Exported version (*.zip)")
-        path = qt.QFileDialog.getSaveFileName(slicer.util.mainWindow(), _("Export a Version"), suggestion, kind)
-        if not path or path.lower().endswith(SUFFIX):
-            return path
-        path += SUFFIX
-        if os.path.exists(path):  # the dialog asked about another name
-            self._say(_("{path} exists already; choose it in the list of files to replace it.").format(path=path))
-            return ""
-        return path
 
     def _onShowComparison(self, version: ModelVersion) -> None:
         import qt

@@ -60,9 +60,8 @@ class Panel(VTKObservationMixin):
         self.review = ReviewSection(ui, lambda: self._parameters)
         self.correct = CorrectSection(ui, self._onContourSettled, self._onBrush, self.say)
         self.export = ExportSection(ui, self._guard)
-        self.learn = LearnSection(
-            ui, self._guard, self.say, self.segment.question.ask, self._onReopened, self.advanced.showModel
-        )
+        ask = self.segment.question.ask
+        self.learn = LearnSection(ui, self._guard, ask, self._onReopened, self.advanced.showModel)
         self._settling = qt.QTimer()
         self._settling.setSingleShot(True)
         self._settling.connect("timeout()", self._onSceneSettled)
@@ -106,7 +105,6 @@ class Panel(VTKObservationMixin):
         """Another module is shown; a run goes on."""
         self.isEntered = False
         self.correct.exit()
-        self.learn.exit()
         self.review.showAfter()
 
     def cleanup(self) -> None:

@@ -8,8 +8,6 @@ from collections.abc import Callable
 import slicer
 from slicer.i18n import tr as _
 
-from ...library.case_library import CaseLibrary
-from ...library.model_registry import ModelRegistry
 from ...library.model_version import ModelVersion
 from ...service.retraining import RetrainingPlan, plan_retraining
 from ...service.retraining_process import discard_run
@@ -17,25 +15,23 @@ from ...service.retraining_status import DISCARDED, DONE, FAILED, PAUSED, RunSta
 from ..learning_curve import LearningCurve
 from ..retraining_client import AT_WORK, POLL_MS, RetrainingClient
 from ..settings import read_setting, write_setting
-from .guard import WENT_WRONG
+from ..user_folders import case_library, model_registry
+from .enabling import enable
+from .guard import WENT_WRONG, Guard
+from .paths import ask_for_folder
 
 
 class RetrainSection:
     """Starts a retraining in a process of its own and follows it, whatever happens to the scene or the module.
 
     Args:
-        guard: runs a function and shows its error, if any, in the status line; returns whether it went well.
-        say: puts a sentence into the panel's status line.
-        library, registry: called for the user's cases and models.
         onPublished: called with the candidate that a retraining made; only a person activates it.
     """
 
-    def __init__(self, ui, guard: Callable, say: Callable[[str], None], library: Callable[[], CaseLibrary],
-                 registry: Callable[[], ModelRegistry], onPublished: Callable[[ModelVersion], None]):  # fmt: skip
+    def __init__(self, ui, guard: Guard, onPublished: Callable[[ModelVersion], None]):
         import qt
 
-        self.ui, self._guard, self._say = ui, guard, say
-        self._library, self._registry, self._onPublished = library, registry, onPublished
+        self.ui, self._guard, self._say, self._onPublished = ui, guard, guard.say, onPublished
         self._client, self._curve = RetrainingClient(), LearningCurve()
         self._plan: RetrainingPlan | None = None
         self._status: RunStatus | None = None  # of the run that is at work
@@ -66,9 +62,6 @@ class RetrainSection:
             self._say(_("A retraining was interrupted. Resume or discard it under Learn."))
         self._show()
 
-    def exit(self) -> None:
-        """Another module is shown; the run goes on, and so does looking after it."""
-
     def cleanup(self) -> None:
         """The module is unloaded, or Slicer ends: the process ends soon after Slicer, by itself."""
         self._timer.stop()
@@ -89,11 +82,11 @@ class RetrainSection:
     # ---- the run
 
     def _makePlan(self) -> None:
-        self._plan = plan_retraining(self._library().folder, self._registry().folder, self._replayFolder(), _device())
+        self._plan = plan_retraining(case_library().folder, model_registry().folder, self._replayFolder(), _device())
 
     def _find(self) -> None:
         def find() -> None:
-            self._others = self._client.find(self._registry().folder)
+            self._others = self._client.find(model_registry().folder)
 
         self._guard(find)
         if self._client.isRunning and not self._timer.active:
@@ -118,7 +111,7 @@ class RetrainSection:
             self._begin(self._start)
 
     def _start(self) -> None:
-        self._client.start(self._library().folder, self._registry().folder, self._replayFolder(), _device())
+        self._client.start(case_library().folder, model_registry().folder, self._replayFolder(), _device())
 
     def _onResume(self, checked: bool = False) -> None:
         interrupted = self._interrupted()
@@ -159,7 +152,7 @@ class RetrainSection:
         if last is None:
             self._outcome = self.ui.statusLabel.text
         elif last.state == DONE and last.version:
-            version = self._guard(lambda: self._registry().version(last.version))
+            version = self._guard(lambda: model_registry().version(last.version))
             self._outcome = self.ui.statusLabel.text if version is WENT_WRONG else _about(version)
         elif last.state == DISCARDED:
             self._outcome = _("Canceled; no version was made.")
@@ -179,12 +172,8 @@ class RetrainSection:
         isRunning = self._client.isRunning
         reason = self._reason(interrupted)
         ui.retrainButton.text = _("Cancel") if isRunning else _("Start Retraining")
-        ui.retrainButton.enabled = not reason
-        ui.retrainButton.toolTip = reason or (
-            _("End the retraining; no version is made.")
-            if isRunning
-            else _("Make a new version of the network from your cases; the active one stays until you activate it.")
-        )
+        starts = _("Make a new version of the network from your cases; the active one stays until you activate it.")
+        enable(ui.retrainButton, reason, _("End the retraining; no version is made.") if isRunning else starts)
         ui.retrainLabel.text = self._planText()
         ui.retrainProgressBar.setVisible(isRunning)
         ui.retrainProgressBar.value = 0 if status is None else round(100 * status.fraction)
@@ -255,14 +244,9 @@ class RetrainSection:
 
     def _showCurveButton(self, layout: int = 0) -> None:
         button = self.ui.curveButton
-        hasPoints = bool(self._client.points())
         button.text = _("Hide Curve") if self._curve.isShown else _("Show Curve")
-        button.enabled = hasPoints
-        button.toolTip = (
-            _("Loss and Dice of the retraining, step by step, as a chart.")
-            if hasPoints
-            else _("There is a curve once a retraining has taken its first steps.")
-        )
+        missing = "" if self._client.points() else _("There is a curve once a retraining has taken its first steps.")
+        enable(button, missing, _("Loss and Dice of the retraining, step by step, as a chart."))
 
     def _onCurve(self, checked: bool = False) -> None:
         if self._curve.isShown:
@@ -271,29 +255,22 @@ class RetrainSection:
             self._curve.show(self._client.points())
         self._showCurveButton()
 
-    def askForFolder(self) -> str:
-        """Folder of images and masks; empty when the user thinks better of it."""
-        import qt
-
-        title = _("Folder of scans with masks from an earlier training")
-        return qt.QFileDialog.getExistingDirectory(slicer.util.mainWindow(), title)
-
     @staticmethod
     def _replayFolder() -> str:
         return read_setting("replayFolder", "")
 
     def _onReplayFolder(self, checked: bool = False) -> None:
-        folder = "" if self._replayFolder() else self.askForFolder()
-        if folder or self._replayFolder():
+        earlier = self._replayFolder()
+        folder = "" if earlier else ask_for_folder(_("Folder of scans with masks from an earlier training"))
+        if folder or earlier:
             write_setting("replayFolder", os.path.normpath(folder) if folder else "")
             self.refresh()
 
     def _showReplayFolder(self, isRunning: bool) -> None:
         ui, folder = self.ui, self._replayFolder()
         ui.replayFolderButton.text = _("No Replay Folder") if folder else _("Replay Folder...")
-        ui.replayFolderButton.enabled = not isRunning
-        tip = _("Train without these scans.") if folder else self._replayTip
-        ui.replayFolderButton.toolTip = _("The retraining has begun with what was chosen.") if isRunning else tip
+        begun = _("The retraining has begun with what was chosen.") if isRunning else ""
+        enable(ui.replayFolderButton, begun, _("Train without these scans.") if folder else self._replayTip)
         ui.replayFolderLabel.text = folder or _("none")
 
 
