@@ -356,6 +356,16 @@ def test_the_comparison_is_told_how_often_its_hold_out_was_used(folders, monkeyp
     assert counts == [1, 2]
 
 
+def test_the_scan_that_comes_with_the_product_is_neither_counted_nor_in_a_job(folders, sample_scan):
+    before, image = plan_retraining(*folders), read_image(sample_scan)
+    mask = sitk.Image(image.GetSize(), sitk.sitkUInt8)
+    mask.CopyInformation(image)
+    mask[160:224, 160:224, 6:13] = 1
+    bundled = CaseLibrary(folders[0]).add(image, mask).case
+    assert plan_retraining(*folders) == before
+    assert bundled.id not in {case.id for case in RetrainingJob.read(make_job(*folders)).cases}
+
+
 def test_a_library_that_does_not_exist_yet_has_no_cases(folders, tmp_path):
     plan = plan_retraining(tmp_path / "none", tmp_path / "no models")
     assert plan.training == plan.hold_out == 0 and plan.parent == BUILTIN_MODEL and plan.obstacles
