@@ -201,22 +201,14 @@ def fine_tune(
     device: str = "auto",
     progress: Callable[[str, float], None] | None = None,
 ) -> ModelVersion:
-    """Retrain the active version on the library's training cases and wait for it; the candidate is not activated.
+    """See the module's ``fineTune``.
 
     In a Slicer with a window the work is done by a process of its own; views are drawn meanwhile, clicks and keys wait.
-
-    Args:
-        cases_folder, models_folder: ``None`` is the user's own.
-        replay_folder: images with masks of an earlier training, to rehearse; '' for none.
-        progress: called with (stage, fraction of the whole); whatever it raises ends the work, deletes what it made so
-            far, and is raised.
-
-    Returns:
-        The candidate with its comparison.
+    What ``progress`` raises ends the work, deletes what it made so far, and is raised. A run that failed can be
+    resumed.
 
     Raises:
-        DDSPSegmentationError: what stands in its way, or went wrong; a run that failed can be resumed. NothingGained:
-            no training was better than none.
+        NothingGained: no training was better than none.
     """
     folders = Path(cases_folder or case_library().folder), Path(models_folder or model_registry().folder)
     if not has_window():
@@ -259,31 +251,17 @@ def _wait(client: RetrainingClient, progress: Callable[[str, float], None] | Non
     """Follow a run in an event loop until it is over."""
     import qt
 
-    outcomes, raised = [], []
-
-    def look() -> None:
-        try:
-            status = client.look()
-            if status.state not in AT_WORK:
-                outcomes.append(status)
-            elif progress is not None:
-                progress(status.stage, status.fraction)
-        except BaseException as error:  # Qt would swallow it
-            raised.append(error)
-
-    loop, timer = qt.QEventLoop(), qt.QTimer()
-    timer.setInterval(POLL_MS)
-    timer.connect("timeout()", look)
-    timer.start()
+    loop, waking = qt.QEventLoop(), qt.QTimer()
+    waking.start(POLL_MS)  # so that there is an event to wait for
     try:
-        while not outcomes and not raised:
+        while (status := client.look()).state in AT_WORK:
+            if progress is not None:
+                progress(status.stage, status.fraction)
             loop.processEvents(qt.QEventLoop.ExcludeUserInputEvents | qt.QEventLoop.WaitForMoreEvents)
-        if raised:
-            raise raised[0]
+        return status
     except BaseException:
         with suppress(DDSPSegmentationError):
             client.cancel(wait=True)
         raise
     finally:
-        timer.stop()
-    return outcomes[0]
+        waking.stop()
