@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import math
 import os
 import secrets
 import shutil
@@ -12,8 +13,11 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
+
+import numpy as np
 
 from .errors import DDSPSegmentationError, InputError, StorageError
 
@@ -58,6 +62,25 @@ def write_text(text: str, path: str | os.PathLike) -> None:
 def write_json(values: object, path: str | os.PathLike) -> None:
     """Write a value as indented JSON, see :func:`write_text`."""
     write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", path)
+
+
+def as_json(value: Any, text: Callable[[str], str] = str) -> Any:
+    """A value as JSON has it: tuples, dataclasses and numbers of numpy too; what is no finite number becomes null.
+
+    Args:
+        text: what every text goes through.
+    """
+    if is_dataclass(value) and not isinstance(value, type):
+        value = asdict(value)
+    if isinstance(value, dict):
+        return {str(key): as_json(one, text) for key, one in value.items()}
+    if isinstance(value, (list, tuple, np.ndarray)):
+        return [as_json(one, text) for one in value]
+    if isinstance(value, str):
+        return text(value)
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def read_json(path: Path) -> Any:

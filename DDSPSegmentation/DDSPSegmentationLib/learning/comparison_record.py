@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass, field
 
+from ..engine.files import as_json
 from ..engine.model import ModelDescription
 from .statistics import mean_interval
 
@@ -234,18 +234,9 @@ class Comparison:
 
     def to_dict(self) -> dict:
         """Values that JSON knows; what is not a number is None."""
-        return {"schema_version": SCHEMA_VERSION, **without_nan(asdict(self))}
+        return {"schema_version": SCHEMA_VERSION, **as_json(self)}
 
 
 def recommends_activation(record: Mapping) -> bool:
     """Whether a comparison.json does; those of before the gain had to be proven do not."""
     return record.get("recommendation") == ACTIVATE and record.get("schema_version", 1) >= SCHEMA_VERSION
-
-
-def without_nan(value: Any) -> Any:
-    """The same values as lists and dictionaries, with None for what is not finite; JSON has no word for it."""
-    if isinstance(value, dict):
-        return {str(key): without_nan(entry) for key, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [without_nan(entry) for entry in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

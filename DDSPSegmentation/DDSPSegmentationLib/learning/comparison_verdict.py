@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 
+from ..engine.files import as_json
 from .comparison_record import (
     ACTIVATE,
     BETTER,
@@ -24,7 +25,6 @@ from .comparison_record import (
     Evidence,
     Summary,
     summarize,
-    without_nan,
 )
 from .comparison_words import counted, listed, tell
 from .statistics import LEAST_PATIENTS, gain_p_value
@@ -98,7 +98,7 @@ def judge(evidence: Evidence) -> Comparison:
         agreement=judgment.agreement,
         old_masks=tuple(case.name for case in evidence.hold_out if case.name in evidence.old_masks),
         left_out=tuple(evidence.left_out),
-        cross_validation=without_nan(dict(evidence.cross_validation or {})),
+        cross_validation=as_json(dict(evidence.cross_validation or {})),
     )
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import errno
 import io
-import re
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -17,7 +16,7 @@ import SimpleITK as sitk
 
 from .. import __version__
 from ..engine.errors import Canceled, DDSPSegmentationError, ModelError, StorageError, TorchMissingError
-from ..engine.files import write_text
+from ..engine.files import delete_leftovers, make_folder, write_text
 from ..engine.pictures import PROSTATE_COLOR, contour_picture, thumbnail
 from ..engine.run_settings import RunSettings
 from ..engine.segmentation import Segmentation
@@ -34,7 +33,7 @@ THUMBNAILS = "thumbnails"
 SegmentCase = Callable[[str, sitk.Image, Path], Segmentation]
 
 _REPORT_EVERY_SECONDS = 30.0
-_LEFTOVER = re.compile(r"^\.ddsp-[0-9a-f]{12}\.")
+_GO_ON = "Run the same command again to continue."
 
 
 @dataclass(frozen=True)
@@ -81,14 +80,6 @@ class BatchResult:
     message: str = ""
 
 
-class _Stop(Exception):
-    """Ends the run early with an exit code and one line."""
-
-    def __init__(self, exit_code: int, message: str):
-        super().__init__(message)
-        self.exit_code = exit_code
-
-
 def run_batch(
     cases: Iterable[InputCase],
     skipped: Iterable[Skipped],
@@ -118,9 +109,10 @@ def run_batch(
         reasons = " ".join(f"{one.label}: {one.reason}." for one in skipped[:3])
         return BatchResult(EXIT_USAGE, message=f"There is nothing to segment. {reasons}".strip())
     try:
-        _make_folder(folder)
+        make_folder(folder)
         with FolderLock(folder):
-            _remove_leftovers(folder)
+            for place in (folder, folder / THUMBNAILS):
+                delete_leftovers(place)
             return _Batch(folder, settings, segment_case, progress).run(cases, skipped)
     except (FolderInUseError, StorageError) as error:
         return BatchResult(EXIT_USAGE, message=str(error))
@@ -135,8 +127,12 @@ class _Batch:
         self._report_due = time.monotonic() + _REPORT_EVERY_SECONDS
 
     def run(self, cases: list[InputCase], skipped: list[Skipped]) -> BatchResult:
-        about: dict[str, object] = {"package": __version__, "model_version": self._settings.model_version}
-        about |= {"model_sha256": self._settings.model_sha256, "settings": self._settings.identity()}
+        about = {
+            "package": __version__,
+            "model_version": self._settings.model_version,
+            "model_sha256": self._settings.model_sha256,
+            "settings": self._settings.identity(),
+        }
         self._record.start(about, [case.name for case in cases], skipped)
         for one in skipped:
             self._progress(f"skipped {one.label}: {one.reason}")
@@ -145,23 +141,22 @@ class _Batch:
             self._record.save()
             for number, case in enumerate(cases, 1):
                 self._one(case, number, len(cases))
-        except _Stop as stop:
-            self._end_early(stop.exit_code, str(stop))
+        except TorchMissingError as error:
+            self._end_early(EXIT_TORCH_MISSING, str(error))
+        except ModelError as error:
+            self._end_early(EXIT_USAGE, str(error))
         except (KeyboardInterrupt, Canceled):
             reached = len(self._result.done) + len(self._result.unchanged) + len(self._result.failed)
-            self._end_early(
-                EXIT_SOME_FAILED,
-                f"Stopped after {reached} of {len(cases)} cases. Run the same command again to continue.",
-            )
+            self._end_early(EXIT_SOME_FAILED, f"Stopped after {reached} of {len(cases)} cases. {_GO_ON}")
         except (StorageError, OSError) as error:
-            self._end_early(EXIT_SOME_FAILED, f"{error_text(error)} Run the same command again to continue.")
+            self._end_early(EXIT_SOME_FAILED, f"{error_text(error)} {_GO_ON}")
         if not self._result.message and self._result.failed:
             self._result.exit_code = EXIT_SOME_FAILED
         self._finish()
         return self._result
 
     def _one(self, case: InputCase, number: int, total: int) -> None:
-        """Do, keep or fail one case; raises _Stop, StorageError or KeyboardInterrupt to end the run."""
+        """Do, keep or fail one case; what concerns the other cases as much is raised, and ends the run."""
         label = f"[{number}/{total}] {case.name}"
         started = time.monotonic()
         try:
@@ -174,12 +169,8 @@ class _Batch:
             with self._record.running(case.name):
                 entry = self._segmented(case, identity)
             self._remove_kept_twins(case.name, entry["mask"]["sha256"])
-        except (KeyboardInterrupt, Canceled):
+        except (Canceled, TorchMissingError, ModelError):
             raise
-        except TorchMissingError as error:
-            raise _Stop(EXIT_TORCH_MISSING, str(error)) from error
-        except ModelError as error:
-            raise _Stop(EXIT_USAGE, str(error)) from error
         except Exception as error:  # whatever one case does, the others are still wanted
             self._fail(case.name, label, error)
             return
@@ -295,26 +286,7 @@ class _Batch:
             write_report(self._record, self._folder)
         except (StorageError, OSError) as error:
             if not self._result.message:
-                self._end_early(EXIT_SOME_FAILED, f"{error_text(error)} Run the same command again to continue.")
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except FileExistsError as error:
-        raise StorageError(f"'{folder.name}' is a file, not a folder.", "Choose another output folder.") from error
-    except OSError as error:
-        raise StorageError(
-            f"The output folder '{folder.name}' cannot be made ({error.strerror}).", "Choose a folder you may write to."
-        ) from error
-
-
-def _remove_leftovers(folder: Path) -> None:
-    """Delete what a killed run had under way: temporary files of our own pattern and nothing else."""
-    for place in (folder, folder / THUMBNAILS):
-        for path in place.glob(".ddsp-*"):
-            if _LEFTOVER.match(path.name) and path.is_file():
-                path.unlink(missing_ok=True)
+                self._end_early(EXIT_SOME_FAILED, f"{error_text(error)} {_GO_ON}")
 
 
 def _concerns_the_disk(error: BaseException) -> bool:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import math
 import re
 import time
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..engine.errors import DDSPSegmentationError, StorageError, is_out_of_memory, not_enough_memory
-from ..engine.files import file_sha256, write_text
+from ..engine.files import as_json, file_sha256, read_json, write_json
 
 if TYPE_CHECKING:
     from .inputs import Skipped
@@ -45,14 +43,14 @@ class BatchRecord:
             StorageError: it was written by a newer version.
         """
         try:
-            content = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
+            content = read_json(folder / RUN_FILE)
             schema = int(content["schema_version"])
             cases = {
                 str(name): entry
                 for name, entry in content["cases"].items()
                 if entry["state"] != "done" or (entry["mask"]["file"] and entry["mask"]["sha256"] and entry["identity"])
             }
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError):
             schema, cases = SCHEMA_VERSION, {}
         if schema > SCHEMA_VERSION:
             raise StorageError(
@@ -63,15 +61,14 @@ class BatchRecord:
 
     def start(self, about: dict, names: list[str], skipped: list[Skipped]) -> None:
         """Describe the run that begins; forget the cases that are neither in it nor still lying in the folder."""
-        earlier = self.content["cases"]
-        gone = [name for name in earlier if name not in set(names) and not self._lies_there(earlier[name])]
+        earlier = self.content["cases"].items()
         self.content = {
             "schema_version": SCHEMA_VERSION,
             "notice": RESEARCH_ONLY,
             **about,
             "started": time.strftime("%Y-%m-%d %H:%M:%S"),
             "state": "running",
-            "cases": {name: entry for name, entry in earlier.items() if name not in gone},
+            "cases": {name: entry for name, entry in earlier if name in names or self._lies_there(entry)},
             "skipped": [{"name": without_folders(one.label), "reason": without_folders(one.reason)} for one in skipped],
         }
 
@@ -101,7 +98,7 @@ class BatchRecord:
             raise
 
     def set_done(self, name: str, entry: dict) -> None:
-        self.content["cases"][name] = _plain({"state": "done"} | entry)
+        self.content["cases"][name] = as_json({"state": "done"} | entry, text=without_folders)
 
     def set_failed(self, name: str, reason: str) -> None:
         self.content["cases"][name] = {"state": "failed", "reason": reason}
@@ -116,8 +113,7 @@ class BatchRecord:
 
     def save(self) -> None:
         """Replace run.json. Raises StorageError."""
-        text = json.dumps(self.content, indent=1, ensure_ascii=False, allow_nan=False)
-        write_text(text + "\n", self._folder / RUN_FILE)
+        write_json(self.content, self._folder / RUN_FILE)
 
     def _lies_there(self, entry: dict) -> bool:
         return entry["state"] == "done" and (self._folder / entry["mask"]["file"]).is_file()
@@ -125,15 +121,12 @@ class BatchRecord:
 
 def error_text(error: BaseException) -> str:
     """One line for the user: our own errors as they are, anything else named as unexpected; never a folder."""
-    text = str(error) if isinstance(error, DDSPSegmentationError) else _unexpected(error)
+    text = str(error)
+    if not isinstance(error, DDSPSegmentationError):
+        first_line = text.strip().partition("\n")[0] or "no message"
+        unexpected = f"Unexpected error ({type(error).__name__}: {first_line})"
+        text = str(not_enough_memory()) if is_out_of_memory(error) else unexpected
     return " ".join(without_folders(text).split())
-
-
-def _unexpected(error: BaseException) -> str:
-    if is_out_of_memory(error):
-        return str(not_enough_memory())
-    message = str(error).strip().splitlines()
-    return f"Unexpected error ({type(error).__name__}: {message[0] if message else 'no message'})"
 
 
 def without_folders(text: str) -> str:
@@ -146,11 +139,8 @@ def log_unexpected(folder: Path, name: str, error: BaseException) -> None:
     places = traceback.extract_tb(error.__traceback__)
     frames = [f"  {Path(place.filename).name}:{place.lineno} in {place.name}" for place in places]
     lines = [f"{time.strftime('%Y-%m-%d %H:%M:%S')} {name}: {error_text(error)}", *frames]
-    try:
-        with open(folder / LOG_FILE, "a", encoding="utf-8") as file:
-            file.write("\n".join(lines) + "\n")
-    except OSError:
-        pass  # the reason itself is in run.json; the log only helps us to find the fault
+    with suppress(OSError), open(folder / LOG_FILE, "a", encoding="utf-8") as file:
+        file.write("\n".join(lines) + "\n")  # the reason itself is in run.json; the log helps us to find the fault
 
 
 def known_sha256(path: Path) -> str | None:
@@ -159,17 +149,3 @@ def known_sha256(path: Path) -> str | None:
         return file_sha256(path)
     except OSError:
         return None
-
-
-def _plain(value):
-    """As JSON holds it: no NaN, no numpy number, no folder in a text."""
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if isinstance(value, str):
-        return without_folders(value)
-    if value is None or isinstance(value, int):
-        return value
-    number = float(value)
-    return number if math.isfinite(number) else None

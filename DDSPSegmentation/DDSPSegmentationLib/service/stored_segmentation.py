@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import shutil
 import typing
 import weakref
 from pathlib import Path
 
-import numpy as np
 import SimpleITK as sitk
 
 from ..engine.errors import StorageError
+from ..engine.files import as_json
 from ..engine.images import silent_itk
 from ..engine.segmentation import Segmentation
 from .protocol import garbled
@@ -73,7 +72,7 @@ def save_segmentation(segmentation: Segmentation, folder: Path) -> dict:
             file_name = f"{field.name}.mha"
             write_temporary(value, folder / file_name)
             value = file_name
-        message[field.name] = _plain(value)
+        message[field.name] = as_json(value)
     return message
 
 
@@ -118,19 +117,6 @@ class StoredSegmentation(Segmentation):
         image = read_temporary(path)
         setattr(self, name, image)
         return image
-
-
-def _plain(value):
-    """Numbers of numpy, tuples and dataclasses as what JSON has for them."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return _plain(dataclasses.asdict(value))
-    if isinstance(value, dict):
-        return {str(key): _plain(one) for key, one in value.items()}
-    if isinstance(value, (list, tuple, np.ndarray)):
-        return [_plain(one) for one in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _storage_error(path: Path) -> StorageError:
