@@ -13,10 +13,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import SimpleITK as sitk
+from scipy import ndimage
 
 from .errors import DatasetError
 from .grids import describe_grid, same_grid
 from .image_headers import shear_of
+from .segmentation import bounding_box
 
 REGIONS = ("whole", "base", "apex")
 METRICS = ("dsc", "jaccard", "arvd_percent", "abd_mm", "hd95_mm")
@@ -174,17 +176,13 @@ def _crop_caudal_to_cranial(
     The first axis runs from caudal to cranial; the other two keep their order.
     """
     predicted, expected = _foreground(prediction, "prediction"), _foreground(reference, "reference")
-    occupied = []
-    for axis in range(3):
-        others = tuple(other for other in range(3) if other != axis)
-        indices = np.flatnonzero(predicted.any(axis=others) | expected.any(axis=others))
-        occupied.append(slice(indices[0], indices[-1] + 1) if indices.size else slice(0, 0))
+    occupied = bounding_box(predicted | expected) or (slice(0, 0),) * 3
     letters = sitk.DICOMOrientImageFilter.GetOrientationFromDirectionCosines(reference.GetDirection())[::-1]
     cranio_caudal = next(axis for axis, letter in enumerate(letters) if letter in "SI")
     order = (cranio_caudal, *(axis for axis in range(3) if axis != cranio_caudal))
 
     def turned(mask: np.ndarray) -> np.ndarray:
-        crop = np.pad(mask[tuple(occupied)], 1).transpose(order)
+        crop = np.pad(mask[occupied], 1).transpose(order)
         return np.ascontiguousarray(crop if letters[cranio_caudal] == "S" else crop[::-1])
 
     spacing = reference.GetSpacing()[::-1]
@@ -207,19 +205,8 @@ def _slice_ranges(expected: np.ndarray) -> dict[str, tuple[int, int]]:
 
 
 def _surface(mask: np.ndarray) -> np.ndarray:
-    """Foreground voxels with a 6-neighbor outside; the mask has one empty voxel around it."""
-    inner = mask[1:-1, 1:-1, 1:-1]
-    surrounded = (
-        mask[:-2, 1:-1, 1:-1]
-        & mask[2:, 1:-1, 1:-1]
-        & mask[1:-1, :-2, 1:-1]
-        & mask[1:-1, 2:, 1:-1]
-        & mask[1:-1, 1:-1, :-2]
-        & mask[1:-1, 1:-1, 2:]
-    )
-    surface = np.zeros_like(mask)
-    surface[1:-1, 1:-1, 1:-1] = inner & ~surrounded
-    return surface
+    """Foreground voxels with a 6-neighbor outside."""
+    return mask & ~ndimage.binary_erosion(mask)
 
 
 def _distances(points: np.ndarray, surface: np.ndarray, spacing: tuple[float, ...]) -> np.ndarray:

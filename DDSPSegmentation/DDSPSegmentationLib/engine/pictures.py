@@ -1,17 +1,19 @@
-"""Contour pictures of a segmentation as PNG files, made with numpy and SimpleITK alone."""
+"""Contour pictures of a segmentation as PNG files, made without a plotting library."""
 
 from __future__ import annotations
 
 import struct
 import zlib
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
+from scipy import ndimage
 
 from .errors import InputError
 from .files import write_aside
+from .grids import same_grid
+from .segmentation import bounding_box
 
 Color = tuple[int, int, int]
 
@@ -24,26 +26,26 @@ _COLUMNS = 3
 _GAP_PIXELS = 4
 _MARGIN_MM = 15.0
 _SMALLEST_SIDE_MM = 60.0
-
-
-@dataclass(frozen=True)
-class _Crop:
-    """A square of the axial plane around the gland.
-
-    Attributes:
-        center: continuous index (row, column); ``side_mm``: in mm.
-        box: the gland's own bounding box (slice, row, column), or the whole volume.
-    """
-
-    center: tuple[float, float]
-    side_mm: float
-    box: tuple[slice, slice, slice]
+_LINE_PIXELS = 2
 
 
 def contour_picture(
     image: sitk.Image, masks: list[tuple[sitk.Image, Color]], path: str | Path, slices: int = 9
 ) -> None:
     """Write a PNG of axial slices spread evenly over the gland, each mask drawn as a line in its color.
+
+    Args:
+        path: the PNG file; replaced only once the new one is complete. For the others see :func:`contour_mosaic`.
+
+    Raises:
+        InputError: the image is not 3D.
+        StorageError: the file cannot be written.
+    """
+    write_png(contour_mosaic(image, masks, slices), path)
+
+
+def contour_mosaic(image: sitk.Image, masks: list[tuple[sitk.Image, Color]], slices: int = 9) -> np.ndarray:
+    """The same picture as uint8 (rows, columns, 3).
 
     The slices run from caudal (top left) to cranial (bottom right). Each is cropped around the gland, shown in true
     aspect, anterior up and the patient's right on the left side, as a radiologist sees it.
@@ -52,21 +54,16 @@ def contour_picture(
         image: 3D scalar image (LPS mm).
         masks: (label image, (red, green, blue)) pairs, non-zero inside; a mask on another grid is resampled onto the
             image's. The first mask with a voxel inside decides what is shown, else the whole volume.
-        path: the PNG file; replaced only once the new one is complete.
         slices: how many slices, in rows of three.
-
-    Raises:
-        InputError: the image is not 3D.
-        StorageError: the file cannot be written.
     """
-    volume, regions = _canonical(image, [mask for mask, _ in masks])
-    crop = _crop_around(regions, volume, image)
-    shown = _evenly_spread(crop, volume.shape[0], slices)
-    spacing = sitk.DICOMOrient(image, "LPS").GetSpacing()
-    window = _window(volume, crop)
-    colors = [color for _, color in masks]
-    panels = [_panel(volume, regions, colors, index, crop, spacing, window, _PANEL_PIXELS) for index in shown]
-    _write_png(_mosaic(panels, slices), path)
+    view = _View(image, masks)
+    step = _PANEL_PIXELS + _GAP_PIXELS
+    columns, rows = min(_COLUMNS, slices), -(-slices // _COLUMNS)
+    canvas = np.zeros((rows * step - _GAP_PIXELS, columns * step - _GAP_PIXELS, 3), np.uint8)
+    for position, index in enumerate(view.evenly_spread(slices)):
+        top, left = (position // columns) * step, (position % columns) * step
+        canvas[top : top + _PANEL_PIXELS, left : left + _PANEL_PIXELS] = view.panel(index, _PANEL_PIXELS)
+    return canvas
 
 
 def thumbnail(image: sitk.Image, mask: sitk.Image, path: str | Path) -> None:
@@ -74,125 +71,75 @@ def thumbnail(image: sitk.Image, mask: sitk.Image, path: str | Path) -> None:
 
     An empty mask gives the middle slice of the volume. Arguments and errors as in :func:`contour_picture`.
     """
-    volume, regions = _canonical(image, [mask])
-    crop = _crop_around(regions, volume, image)
-    occupied = np.flatnonzero(regions[0].any(axis=(1, 2)))
-    middle = int(occupied[occupied.size // 2]) if occupied.size else volume.shape[0] // 2
-    spacing = sitk.DICOMOrient(image, "LPS").GetSpacing()
-    window = _window(volume, crop)
-    _write_png(_panel(volume, regions, [PROSTATE_COLOR], middle, crop, spacing, window, _THUMBNAIL_PIXELS), path)
+    view = _View(image, [(mask, PROSTATE_COLOR)])
+    region, _ = view.regions[0]
+    occupied = np.flatnonzero(region.any(axis=(1, 2)))
+    middle = int(occupied[occupied.size // 2]) if occupied.size else len(view.volume) // 2
+    write_png(view.panel(middle, _THUMBNAIL_PIXELS), path)
 
 
-def _canonical(image: sitk.Image, masks: list[sitk.Image]) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Image as float32 and masks as bool, all z,y,x with z to cranial, y to posterior and x to the patient's left."""
-    if image.GetDimension() != 3:
-        raise InputError(f"The image has {image.GetDimension()} dimensions.", "Only a 3D volume can be shown.")
-    volume = sitk.GetArrayFromImage(sitk.DICOMOrient(image, "LPS")).astype(np.float32)
-    regions = []
-    for mask in masks:
-        binary = mask != 0
-        if not _same_grid(binary, image):
-            binary = sitk.Resample(binary, image, sitk.Transform(), sitk.sitkNearestNeighbor, 0, sitk.sitkUInt8)
-        regions.append(sitk.GetArrayFromImage(sitk.DICOMOrient(binary, "LPS")) != 0)
-    return np.nan_to_num(volume, posinf=0.0, neginf=0.0), regions
+class _View:
+    """A scan with its masks as arrays (z, y, x) to cranial, posterior and the patient's left, and what is shown of it.
+
+    Attributes:
+        volume: float32; ``regions``: each mask as bool with its color.
+        box: the gland's own bounding box, or the whole volume.
+        side_mm: of the square of the axial plane that is shown around it.
+    """
+
+    def __init__(self, image: sitk.Image, masks: list[tuple[sitk.Image, Color]]):
+        if image.GetDimension() != 3:
+            raise InputError(f"The image has {image.GetDimension()} dimensions.", "Only a 3D volume can be shown.")
+        oriented = sitk.DICOMOrient(image, "LPS")
+        self.spacing = oriented.GetSpacing()[::-1]
+        self.volume = np.nan_to_num(sitk.GetArrayFromImage(oriented).astype(np.float32), posinf=0.0, neginf=0.0)
+        self.regions = [(_on_grid_of(oriented, mask != 0), color) for mask, color in masks]
+        boxes = [bounding_box(region) for region, _ in self.regions]
+        whole = tuple(slice(0, size) for size in self.volume.shape)
+        self.box = next(filter(None, boxes), whole)
+        margin = _MARGIN_MM if any(boxes) else 0.0
+        lengths = [(part.stop - part.start) * step for part, step in zip(self.box[1:], self.spacing[1:], strict=True)]
+        self.side_mm = max(max(lengths) + 2 * margin, _SMALLEST_SIDE_MM)
+        # Percentiles inside the gland's box: an endorectal coil beside it would leave the gland black.
+        self._black, self._white = np.percentile(self.volume[self.box], (1, 99))
+
+    def evenly_spread(self, count: int) -> list[int]:
+        """Slice indices over the gland; a gland of fewer slices is shown with its neighbors, never a slice twice."""
+        depth, first, last = len(self.volume), self.box[0].start, self.box[0].stop - 1
+        missing = max(0, min(count, depth) - (last - first + 1))
+        first = min(max(0, first - missing // 2), max(0, depth - count))
+        last = min(depth - 1, max(last, first + count - 1))
+        return sorted({int(round(index)) for index in np.linspace(first, last, count)})
+
+    def panel(self, index: int, pixels: int) -> np.ndarray:
+        """One slice as uint8 (pixels, pixels, 3) with every contour drawn on it."""
+        span = self._white - self._black if self._white > self._black else 1
+        gray = np.clip((self._sampled(self.volume[index], pixels) - self._black) / span, 0, 1)
+        inside_volume = self._sampled(np.ones(self.volume.shape[1:]), pixels) >= 0.5
+        picture = np.repeat((gray * inside_volume * 255).astype(np.uint8)[..., None], 3, axis=2)
+        for region, color in self.regions:
+            inside = self._sampled(region[index], pixels) >= 0.5
+            picture[inside & ~ndimage.binary_erosion(inside, iterations=_LINE_PIXELS)] = color
+        return picture
+
+    def _sampled(self, plane: np.ndarray, pixels: int) -> np.ndarray:
+        """The square of a plane, interpolated linearly (pixels, pixels); zero beyond the plane."""
+        steps = [self.side_mm / spacing / pixels for spacing in self.spacing[1:]]
+        middles = [(part.start + part.stop - 1) / 2 for part in self.box[1:]]
+        start = [middle - step * (pixels - 1) / 2 for middle, step in zip(middles, steps, strict=True)]
+        plane = plane.astype(np.float32)
+        return ndimage.affine_transform(plane, np.diag(steps), start, (pixels,) * 2, order=1, mode="grid-constant")
 
 
-def _same_grid(first: sitk.Image, second: sitk.Image) -> bool:
-    return first.GetSize() == second.GetSize() and all(
-        np.allclose(getattr(first, name)(), getattr(second, name)(), atol=1e-4)
-        for name in ("GetSpacing", "GetOrigin", "GetDirection")
-    )
+def _on_grid_of(image: sitk.Image, mask: sitk.Image) -> np.ndarray:
+    """A mask of 0 and 1 as bool on an image's grid."""
+    oriented = sitk.DICOMOrient(mask, "LPS")
+    if not same_grid(oriented, image):
+        oriented = sitk.Resample(mask, image, sitk.Transform(), sitk.sitkNearestNeighbor, 0, sitk.sitkUInt8)
+    return sitk.GetArrayFromImage(oriented) != 0
 
 
-def _crop_around(regions: list[np.ndarray], volume: np.ndarray, image: sitk.Image) -> _Crop:
-    column_mm, row_mm, _ = sitk.DICOMOrient(image, "LPS").GetSpacing()
-    region = next((region for region in regions if region.any()), None)
-    margin = _MARGIN_MM
-    if region is None:
-        region, margin = np.ones(volume.shape, bool), 0.0
-    spans = []
-    for axis in range(3):
-        occupied = np.flatnonzero(region.any(axis=tuple(other for other in range(3) if other != axis)))
-        spans.append((int(occupied[0]), int(occupied[-1])))
-    (first, last), (top, bottom), (left, right) = spans
-    side = max((bottom - top + 1) * row_mm, (right - left + 1) * column_mm) + 2 * margin
-    box = (slice(first, last + 1), slice(top, bottom + 1), slice(left, right + 1))
-    return _Crop(((top + bottom) / 2, (left + right) / 2), max(side, _SMALLEST_SIDE_MM), box)
-
-
-def _evenly_spread(crop: _Crop, depth: int, count: int) -> list[int]:
-    """Slice indices over the gland; a gland of fewer slices is shown with its neighbors, never a slice twice."""
-    first, last = crop.box[0].start, crop.box[0].stop - 1
-    missing = max(0, min(count, depth) - (last - first + 1))
-    first = min(max(0, first - missing // 2), max(0, depth - count))
-    last = min(depth - 1, max(last, first + count - 1))
-    return sorted({int(round(index)) for index in np.linspace(first, last, count)})
-
-
-def _positions(center: float, side_mm: float, spacing_mm: float, pixels: int) -> np.ndarray:
-    """Continuous indices of the pixels' centers along one axis of the square."""
-    return center + ((np.arange(pixels) + 0.5) / pixels - 0.5) * side_mm / spacing_mm
-
-
-def _interpolated(plane: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """Bilinear samples of a 2D array at rows x columns, zero outside of it."""
-    padded = np.pad(plane.astype(np.float32), 1)
-    for axis, positions in enumerate((rows, columns)):
-        shifted = np.clip(positions + 1, 0, padded.shape[axis] - 1)
-        lower = np.minimum(np.floor(shifted).astype(int), padded.shape[axis] - 2)
-        weight = (shifted - lower).astype(np.float32)
-        weight = weight[:, None] if axis == 0 else weight[None, :]
-        padded = np.take(padded, lower, axis) * (1 - weight) + np.take(padded, lower + 1, axis) * weight
-    return padded
-
-
-def _window(volume: np.ndarray, crop: _Crop) -> tuple[float, float]:
-    """1st and 99th percentile inside the gland's box: an endorectal coil beside it would leave the gland black."""
-    low, high = np.percentile(volume[crop.box], (1, 99))
-    return float(low), float(high if high > low else low + 1)
-
-
-def _panel(
-    volume: np.ndarray,
-    regions: list[np.ndarray],
-    colors: list[Color],
-    index: int,
-    crop: _Crop,
-    spacing: tuple[float, ...],
-    window: tuple[float, float],
-    pixels: int,
-) -> np.ndarray:
-    """One slice as uint8 (pixels, pixels, 3) with every contour drawn on it."""
-    rows = _positions(crop.center[0], crop.side_mm, spacing[1], pixels)
-    columns = _positions(crop.center[1], crop.side_mm, spacing[0], pixels)
-    gray = np.clip((_interpolated(volume[index], rows, columns) - window[0]) / (window[1] - window[0]), 0, 1)
-    inside_volume = _interpolated(np.ones(volume.shape[1:]), rows, columns) >= 0.5
-    picture = np.repeat((gray * inside_volume * 255).astype(np.uint8)[..., None], 3, axis=2)
-    for region, color in zip(regions, colors, strict=True):
-        picture[_outline(_interpolated(region[index], rows, columns) >= 0.5)] = color
-    return picture
-
-
-def _outline(inside: np.ndarray, thickness: int = 2) -> np.ndarray:
-    """The pixels of a 2D region that lie within ``thickness`` pixels of its edge."""
-    core = inside
-    for _ in range(thickness):
-        padded = np.pad(core, 1)
-        core = core & padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
-    return inside & ~core
-
-
-def _mosaic(panels: list[np.ndarray], count: int) -> np.ndarray:
-    step = _PANEL_PIXELS + _GAP_PIXELS
-    columns, rows = min(_COLUMNS, count), -(-count // _COLUMNS)
-    canvas = np.zeros((rows * step - _GAP_PIXELS, columns * step - _GAP_PIXELS, 3), np.uint8)
-    for position, panel in enumerate(panels):
-        top, left = (position // columns) * step, (position % columns) * step
-        canvas[top : top + _PANEL_PIXELS, left : left + _PANEL_PIXELS] = panel
-    return canvas
-
-
-def _write_png(picture: np.ndarray, path: str | Path) -> None:
+def write_png(picture: np.ndarray, path: str | Path) -> None:
     """Write uint8 (rows, columns, 3) as an RGB PNG; it holds pixels and nothing else."""
     height, width, _ = picture.shape
     differences = np.diff(picture, axis=0, prepend=np.zeros_like(picture[:1]))  # to the row above, modulo 256

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import SimpleITK as sitk
+from scipy import ndimage
 
 
 @dataclass(frozen=True)
@@ -44,11 +45,14 @@ def measure_gland(mask: sitk.Image) -> GlandMeasurements:
     oriented = sitk.DICOMOrient(mask, "LPS")
     inside = sitk.GetArrayViewFromImage(oriented) != 0
     spacing = oriented.GetSpacing()
-    extents = []
-    for axis, step in zip((2, 1, 0), spacing, strict=True):
-        occupied = np.flatnonzero(inside.any(axis=tuple(other for other in range(3) if other != axis)))
-        extents.append(float((occupied[-1] - occupied[0] + 1) * step) if occupied.size else 0.0)
+    box = bounding_box(inside) or (slice(0, 0),) * 3
+    extents = [(part.stop - part.start) * step for part, step in zip(box[::-1], spacing, strict=True)]
     return GlandMeasurements(float(inside.sum()) * math.prod(spacing) / 1000, *extents)
+
+
+def bounding_box(inside: np.ndarray) -> tuple[slice, ...] | None:
+    """The smallest box (z, y, x) that holds all of a mask of bool; None for an empty mask."""
+    return ndimage.find_objects(inside.astype(np.uint8), max_label=1)[0]
 
 
 def connected_parts(inside: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -20,7 +20,7 @@ from .model import load_network
 from .preprocessing import Grid, PreprocessingSettings, prepare
 from .quality import UNCALIBRATED, expected_dice, find_warnings, slice_doubts, soft_dice, uncertainty_map
 from .run_settings import DEFAULTS, RunSettings
-from .segmentation import Segmentation, acquired_axis, connected_parts, measure_gland
+from .segmentation import Segmentation, acquired_axis, bounding_box, connected_parts, measure_gland
 
 Progress = Callable[[str, float], None]
 NEIGHBORHOOD_MM = 10.0  # around the gland, in which the network's doubt counts
@@ -161,7 +161,7 @@ def largest_component(inside: np.ndarray) -> tuple[np.ndarray, list[float]]:
     """
     if not inside.any():
         return inside, []
-    box = _bounding_box(inside, margin=(1, 1, 1))
+    box = _box_around(inside, margin=(1, 1, 1))
     labels, counts = connected_parts(inside[box])
     filled = sitk.BinaryFillhole(sitk.GetImageFromArray((labels == 1).astype(np.uint8)))
     result = np.zeros_like(inside)
@@ -169,12 +169,9 @@ def largest_component(inside: np.ndarray) -> tuple[np.ndarray, list[float]]:
     return result, (counts[1:] / counts[0]).tolist()
 
 
-def _bounding_box(inside: np.ndarray, margin: Sequence[int]) -> tuple[slice, ...]:
-    box = []
-    for axis, wider in enumerate(margin):
-        occupied = np.flatnonzero(inside.any(axis=tuple(other for other in range(3) if other != axis)))
-        box.append(slice(max(0, occupied[0] - wider), occupied[-1] + 1 + wider))
-    return tuple(box)
+def _box_around(inside: np.ndarray, margin: Sequence[int]) -> tuple[slice, ...]:
+    box = bounding_box(inside) or ()
+    return tuple(slice(max(0, s.start - wider), s.stop + wider) for s, wider in zip(box, margin, strict=True))
 
 
 def soft_dice_near(mask: np.ndarray, probability: np.ndarray, spacing_mm: Sequence[float]) -> float:
@@ -185,7 +182,7 @@ def soft_dice_near(mask: np.ndarray, probability: np.ndarray, spacing_mm: Sequen
     """
     if not mask.any():
         return 0.0
-    box = _bounding_box(mask, [round(NEIGHBORHOOD_MM / step) for step in spacing_mm])
+    box = _box_around(mask, [round(NEIGHBORHOOD_MM / step) for step in spacing_mm])
     return soft_dice(mask[box], probability[box])
 
 

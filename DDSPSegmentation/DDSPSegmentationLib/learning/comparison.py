@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import re
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +15,11 @@ import SimpleITK as sitk
 
 from ..engine.bundled_scan import bundled_scan_file as sample_scan
 from ..engine.errors import DatasetError, InputError
-from ..engine.files import make_folder, write_aside, write_text
+from ..engine.files import make_folder, write_text
 from ..engine.images import read_image
 from ..engine.metrics import compare_masks
 from ..engine.model import describe_model
-from ..engine.pictures import PROSTATE_COLOR, REFERENCE_COLOR, Color, contour_picture
+from ..engine.pictures import PROSTATE_COLOR, REFERENCE_COLOR, Color, contour_mosaic, write_png
 from ..engine.scan_identity import ScanIdentity
 from .comparison_record import TIE, ComparedCase, Comparison, Evidence, Figures
 from .comparison_report import REPORT_FILE, Picture, comparison_page
@@ -219,12 +218,9 @@ def _write(comparison: Comparison, shown: Sequence[_Masks], folder: Path) -> Non
 
 def _draw_side_by_side(masks: _Masks, path: Path) -> None:
     image, reference = masks.case.load_image(), masks.case.load_mask()
-    halves = []
-    with tempfile.TemporaryDirectory() as folder:
-        for name, mask, color in (("old", masks.old, OLD_COLOR), ("new", masks.new, PROSTATE_COLOR)):
-            half = Path(folder, f"{name}.png")
-            contour_picture(image, [(reference, REFERENCE_COLOR), (mask, color)], half, SHOWN_SLICES)
-            halves.append(sitk.GetArrayFromImage(sitk.ReadImage(str(half))))
+    halves = [
+        contour_mosaic(image, [(reference, REFERENCE_COLOR), (mask, color)], SHOWN_SLICES)
+        for mask, color in ((masks.old, OLD_COLOR), (masks.new, PROSTATE_COLOR))
+    ]
     gap = np.full((halves[0].shape[0], _GAP_PIXELS, 3), 128, np.uint8)
-    joined = sitk.GetImageFromArray(np.concatenate((halves[0], gap, halves[1]), axis=1), isVector=True)
-    write_aside(path, ".png", lambda aside: sitk.WriteImage(joined, str(aside)))
+    write_png(np.concatenate((halves[0], gap, halves[1]), axis=1), path)
