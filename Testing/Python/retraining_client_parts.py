@@ -47,7 +47,7 @@ def retrain(folder, progress, pause):
         (folder / "job.json").unlink()
     return version
 
-retraining_process.retrain, retraining_process._load_torch = retrain, lambda: None
+retraining_process.retrain, retraining_process.load_torch = retrain, lambda: None
 os._exit(retraining_process.main(sys.argv[3:]))
 """,
 ]

@@ -13,6 +13,12 @@ from .run_settings import DEVICES
 PRECISIONS = ("auto", "float32", "bfloat16")
 
 
+def usable_devices() -> list[torch.device]:
+    """The devices of this machine, the best first."""
+    usable = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    return [torch.device(name) for name in usable if usable[name]]
+
+
 def choose_device(name: str = "auto") -> torch.device:
     """The device to compute on; ``auto`` takes a usable GPU first.
 
@@ -21,12 +27,10 @@ def choose_device(name: str = "auto") -> torch.device:
     """
     if name not in DEVICES:
         raise DeviceError(f"Device '{name}' is unknown.", f"Choose one of {', '.join(DEVICES)}.")
-    usable = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if name == "auto":
-        name = next(device for device in ("cuda", "mps", "cpu") if usable[device])
-    if not usable[name]:
+    found = [device for device in usable_devices() if name in ("auto", device.type)]
+    if not found:
         raise DeviceError(f"Device '{name}' cannot be used on this machine.", "Choose 'auto' or 'cpu'.")
-    return torch.device(name)
+    return found[0]
 
 
 def choose_precision(name: str, device: torch.device) -> str:

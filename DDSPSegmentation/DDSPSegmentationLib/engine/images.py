@@ -14,7 +14,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from .errors import InputError, StorageError
-from .files import write_aside
+from .files import os_errors_as, write_aside
 from .image_headers import (
     CHECK_TYPE,
     COPY_AGAIN,
@@ -66,7 +66,7 @@ def read_image(path: str | os.PathLike) -> sitk.Image:
     suffix = image_suffix(path)
     if suffix is None:
         raise InputError(f"File '{path.name}' is not of a supported type (suffix '{path.suffix}').", _EXPORT)
-    with _named_os_errors(path.name):
+    with os_errors_as(InputError, f"File '{path.name}' cannot be read", "Check that you may read it."):
         if not path.exists():
             raise InputError(f"File '{path.name}' does not exist.", "Check its name and folder.")
         if not path.is_file():
@@ -304,12 +304,3 @@ def silent_itk() -> Iterator[None]:
         yield
     finally:
         sitk.ProcessObject.SetGlobalWarningDisplay(shown)
-
-
-@contextmanager
-def _named_os_errors(name: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        reason = os.strerror(error.errno) if error.errno else "reading failed"
-        raise InputError(f"File '{name}' cannot be read: {reason}.", "Check that you may read it.") from error

@@ -8,8 +8,9 @@ import platform
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from .. import __version__
 from ..engine.errors import (
@@ -63,12 +64,10 @@ def guarded(command: Callable[[], int]) -> int:
         return _complain(f"{error_text(error)} at {Path(place.filename).name}:{place.lineno}", EXIT_SOME_FAILED)
 
 
-def say(line: str) -> None:
+def say(line: str, file: TextIO | None = None) -> None:
     """Print a line at once; a reader that went away does not end the run."""
-    try:
-        print(line, flush=True)
-    except (OSError, ValueError):
-        pass
+    with suppress(OSError, ValueError):
+        print(line, flush=True, file=file)
 
 
 def segment(chosen: argparse.Namespace) -> int:
@@ -309,23 +308,13 @@ def _installed(package: str) -> str:
 
 
 def _devices() -> list[str]:
-    from ..engine.devices import choose_device, choose_precision
-    from ..engine.run_settings import DEVICES
+    from ..engine.devices import choose_precision, usable_devices
 
-    usable = []
-    for name in DEVICES[1:]:
-        try:
-            usable.append(f"{name} ({choose_precision('auto', choose_device(name))})")
-        except DeviceError:
-            pass
-    return usable
+    return [f"{device.type} ({choose_precision('auto', device)})" for device in usable_devices()]
 
 
 def _complain(line: str, exit_code: int) -> int:
-    try:
-        print(f"error: {' '.join(line.split())}", file=sys.stderr, flush=True)
-    except (OSError, ValueError):
-        pass
+    say(f"error: {' '.join(line.split())}", sys.stderr)
     return exit_code
 
 

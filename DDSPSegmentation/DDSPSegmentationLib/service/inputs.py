@@ -14,7 +14,7 @@ from pathlib import Path, PurePath
 import SimpleITK as sitk
 
 from ..engine.errors import InputError
-from ..engine.files import file_sha256
+from ..engine.files import file_sha256, os_errors_as
 from ..engine.image_headers import detached_voxels
 from ..engine.images import image_stem, image_suffix, read_image
 from .dicom_files import read_dicom_file
@@ -189,11 +189,8 @@ def _short_hash(text: str) -> str:
 
 
 def _digest(path: Path, title: str) -> str:
-    try:
+    with os_errors_as(InputError, f"{title} cannot be read", "Check that you may read it."):
         return file_sha256(path)
-    except OSError as error:
-        reason = os.strerror(error.errno) if error.errno else "reading failed"
-        raise InputError(f"{title} cannot be read: {reason}.", "Check that you may read it.") from error
 
 
 def _nothing_found(skipped: Sequence[Skipped]) -> InputError:

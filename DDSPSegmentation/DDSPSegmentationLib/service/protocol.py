@@ -39,6 +39,7 @@ PROTOCOL_VERSION = 2
 PACKAGE_FOLDER = str(Path(__file__).resolve().parents[1])
 REQUEST_KEYS = ("id", "image", "name", "settings", "output")
 
+_INSTALLATION = {"protocol": PROTOCOL_VERSION, "package": __version__, "folder": PACKAGE_FOLDER}
 _SEE_LOG = "Segment again; if it happens again, press Show Log under Advanced and report it."
 _FAMILY = {
     name: kind
@@ -75,9 +76,7 @@ def garbled() -> WorkerError:
 def hello_message(pid: int, torch_version: str, devices: list[str], auto: str) -> dict:
     return {
         "event": "hello",
-        "protocol": PROTOCOL_VERSION,
-        "package": __version__,
-        "folder": PACKAGE_FOLDER,
+        **_INSTALLATION,
         "pid": pid,
         "python": platform.python_version(),
         "torch": torch_version,
@@ -103,11 +102,11 @@ def check_hello(message: dict) -> None:
     Raises:
         WorkerError: another protocol, package version or folder, both named; or the event is incomplete.
     """
-    expected = {"protocol": PROTOCOL_VERSION, "package": __version__, "folder": PACKAGE_FOLDER}
-    for key, words in (("protocol", "protocol"), ("package", "version"), ("folder", "folder")):
-        if message.get(key) != expected[key]:
+    for key, ours in _INSTALLATION.items():
+        if message.get(key) != ours:
+            words = "version" if key == "package" else key
             raise WorkerError(
-                f"The engine is of another installation: {words} '{message.get(key)}' instead of '{expected[key]}'.",
+                f"The engine is of another installation: {words} '{message.get(key)}' instead of '{ours}'.",
                 "Keep one installation of DDSPSegmentation, then restart Slicer.",
             )
     pid, devices = message.get("pid"), message.get("devices")

@@ -29,7 +29,6 @@ from ..engine.errors import (
     DDSPSegmentationError,
     DeviceError,
     StorageError,
-    TorchMissingError,
     WorkerError,
     is_out_of_memory,
 )
@@ -52,7 +51,7 @@ from .retraining_status import (
     read_status,
     run_lock,
 )
-from .runner import INSTALL_TORCH, require_torch
+from .runner import load_torch
 
 if TYPE_CHECKING:
     from ..library.model_version import ModelVersion
@@ -236,7 +235,7 @@ class ReportedRun:
             self._status = StatusWriter(self._folder)
             threading.Thread(target=self._watch, daemon=True).start()
             try:
-                _load_torch()
+                load_torch()
                 version = retrain(self._folder, self._tell, self._pause)
             except (Canceled, KeyboardInterrupt):
                 self._status.end(INTERRUPTED)
@@ -281,21 +280,6 @@ def _end_with_input() -> None:
     while os.read(0, 4096):
         pass
     os._exit(EXIT_NOT_NEEDED)
-
-
-def _load_torch() -> None:
-    """Load PyTorch and let it use the cores there are.
-
-    Raises:
-        TorchMissingError: it is missing, too old, or does not load.
-    """
-    version = require_torch()
-    try:
-        from ..engine.devices import set_threads
-    except Exception as error:
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        raise TorchMissingError(f"PyTorch {version} cannot be loaded: {reason}.", INSTALL_TORCH) from error
-    set_threads()
 
 
 def explain(error: BaseException) -> DDSPSegmentationError:

@@ -40,6 +40,22 @@ def require_torch() -> str:
     return version
 
 
+def load_torch() -> str:
+    """Load torch, and let it use the cores there are; its version.
+
+    Raises:
+        TorchMissingError: it is missing, too old, or does not load.
+    """
+    version = require_torch()
+    try:
+        from ..engine.devices import set_threads
+    except Exception as error:
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise TorchMissingError(f"PyTorch {version} cannot be loaded: {reason}.", INSTALL_TORCH) from error
+    set_threads()
+    return version
+
+
 class InProcessRunner:
     """Runs the engine in this process and keeps the last model loaded."""
 

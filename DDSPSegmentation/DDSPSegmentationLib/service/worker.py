@@ -17,7 +17,8 @@ import traceback
 from pathlib import Path
 
 # Nothing here may import torch or ITK: what they print while they load would end up among the events.
-from ..engine.errors import DDSPSegmentationError, StorageError, TorchMissingError, WorkerError
+from ..engine.errors import DDSPSegmentationError, StorageError, WorkerError
+from ..engine.files import os_errors_as
 from ..engine.run_settings import RunSettings
 from .protocol import REQUEST_KEYS, decode_line, encode_line, error_message, hello_message
 
@@ -138,11 +139,9 @@ class Worker:
             self._events.send({"event": "progress", "id": request["id"], **told})
 
         image = read_temporary(Path(request["image"]))
-        try:
+        cause = f"The temporary folder '{folder.parent}' cannot be written to"
+        with os_errors_as(StorageError, cause, "Check it and its disk, then try again."):
             folder.mkdir()
-        except OSError as error:
-            cause = f"The temporary folder '{folder.parent}' cannot be written to: {error.strerror}."
-            raise StorageError(cause, "Check it and its disk, then try again.") from error
         segmentation = self._runner.segment(image, settings, name=request["name"], progress=progress)
         return save_segmentation(segmentation, folder)
 
@@ -151,19 +150,10 @@ class Worker:
 
 
 def _hello() -> dict:
-    """The first event.
+    """The first event. Raises TorchMissingError."""
+    from .runner import load_torch
 
-    Raises:
-        TorchMissingError: PyTorch is missing, too old, or does not load.
-    """
-    from .runner import INSTALL_TORCH, require_torch
-
-    version = require_torch()
-    try:
-        import torch  # noqa: F401
-    except Exception as error:
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        raise TorchMissingError(f"PyTorch {version} cannot be loaded: {reason}.", INSTALL_TORCH) from error
+    version = load_torch()
     return hello_message(os.getpid(), version, *_devices())
 
 
@@ -171,22 +161,16 @@ def _devices() -> tuple[list[str], str]:
     """The devices that can be used, best first, and in words the one that ``auto`` takes."""
     import torch
 
-    from ..engine.devices import choose_device, choose_precision, set_threads
-    from ..engine.errors import DeviceError
+    from ..engine.devices import choose_precision, usable_devices
 
-    usable = []
-    for name in ("cuda", "mps", "cpu"):
-        try:
-            usable.append(choose_device(name).type)
-        except DeviceError:
-            continue
-    best = choose_device("auto")
+    usable = usable_devices()
+    names, best = [device.type for device in usable], usable[0]
     if best.type == "cuda":
-        return usable, torch.cuda.get_device_name(best)
+        return names, torch.cuda.get_device_name(best)
     if best.type == "mps":
-        return usable, "Apple GPU"
-    threads = set_threads()
-    return usable, f"CPU, {choose_precision('auto', best)}, {threads} thread{'s' if threads > 1 else ''}"
+        return names, "Apple GPU"
+    threads = torch.get_num_threads()
+    return names, f"CPU, {choose_precision('auto', best)}, {threads} thread{'s' if threads > 1 else ''}"
 
 
 def _print_details(error: Exception, name: str = "") -> None:
