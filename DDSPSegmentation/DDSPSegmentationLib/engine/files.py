@@ -50,13 +50,18 @@ def write_aside(path: Path, suffix: str, write: Callable[[Path], object]) -> Non
             aside.unlink()
 
 
+def write_bytes(content: bytes, path: str | os.PathLike) -> None:
+    """Write bytes, see :func:`write_aside`."""
+    write_aside(Path(path), Path(path).suffix, lambda aside: aside.write_bytes(content))
+
+
 def write_text(text: str, path: str | os.PathLike) -> None:
     """Write UTF-8 text aside in the same folder, then rename.
 
     Raises:
         StorageError: no permission, no folder, or disk full.
     """
-    write_aside(Path(path), ".txt", lambda aside: aside.write_bytes(text.encode("utf-8")))
+    write_bytes(text.encode("utf-8"), path)
 
 
 def write_json(values: object, path: str | os.PathLike) -> None:

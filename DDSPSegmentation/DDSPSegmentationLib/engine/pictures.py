@@ -11,7 +11,7 @@ import SimpleITK as sitk
 from scipy import ndimage
 
 from .errors import InputError
-from .files import write_aside
+from .files import write_bytes
 from .grids import same_grid
 from .segmentation import bounding_box
 
@@ -149,4 +149,4 @@ def write_png(picture: np.ndarray, path: str | Path) -> None:
     png = b"\x89PNG\r\n\x1a\n" + b"".join(
         struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
     )
-    write_aside(Path(path), ".png", lambda aside: aside.write_bytes(png))
+    write_bytes(png, path)

@@ -12,11 +12,10 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 from ..engine.errors import ModelError, StorageError
-from ..engine.files import file_sha256, retry_while_open
+from ..engine.files import delete_file, delete_leftovers, file_sha256, os_errors_as, write_bytes
 from ..engine.model import (
     REINSTALL,
     WEIGHTS_FILE,
@@ -43,14 +42,13 @@ from .model_version import (
     read_version,
     same_version,
     sound_version,
-    write_flushed,
     write_manifest,
 )
 from .user_folder import default_models_folder
 
 LOCK_FILE = "registry.lock"
 
-_ASIDE, _DELETED, _HALF_WRITTEN = ".aside-", ".deleted-", ".ddsp-"
+_ASIDE, _DELETED = ".aside-", ".deleted-"
 _WAIT_SECONDS = 5.0
 _OTHER_NAME = "Choose another name of letters, digits, '.', '-' and '_'."
 
@@ -62,7 +60,8 @@ class ModelRegistry:
         folder: made by the first write; ``None`` is the user's own.
 
     What makes a version active or adds a foreign one reads its weights first, which loads torch into this process and
-    takes seconds. Nobody has to wait for that: the folder is locked afterwards.
+    takes seconds. Nobody has to wait for that: the folder is locked afterwards. Every method that writes may raise
+    StorageError and FolderInUseError.
     """
 
     def __init__(self, folder: Path | str | None = None):
@@ -142,7 +141,6 @@ class ModelRegistry:
 
         Raises:
             ModelError: the folder is no whole model, or the name is taken by another one.
-            StorageError, FolderInUseError: it cannot be written.
         """
         folder = Path(folder)
         description = replace(describe_model(folder), version=name)
@@ -155,10 +153,9 @@ class ModelRegistry:
 
         Raises:
             ModelError: unknown, damaged, foreign, tampered with or of a newer schema; the active version stays.
-            StorageError, FolderInUseError: it cannot be written.
         """
-        self.version(name)
-        version = self._tried(name)
+        version = self._usable(name)
+        _try_weights(version.folder)
         with self._writing():
             self._check_same(version)
             state = read_active_to_leave(self.folder)
@@ -171,7 +168,6 @@ class ModelRegistry:
 
         Raises:
             ModelError: the built-in version is active and nothing came before it.
-            StorageError, FolderInUseError: it cannot be written.
         """
         state = read_active_to_leave(self.folder)
         previous: Sequence[str] = state.previous
@@ -197,7 +193,6 @@ class ModelRegistry:
 
         Raises:
             ModelError: unknown, built-in or active.
-            StorageError, FolderInUseError: it cannot be written.
         """
         if is_builtin(name):
             raise ModelError(f"The built-in version '{name}' cannot be deleted.", "Delete versions of your own only.")
@@ -221,15 +216,13 @@ class ModelRegistry:
         """Delete the pages and pictures of scans of a version's comparison; its figures stay.
 
         Raises:
-            ModelError: unknown or built-in. StorageError, FolderInUseError: they cannot be deleted.
+            ModelError: unknown or built-in.
         """
         with self._writing():
             for picture in read_version(self._folder_of(name)).pictures:
-                try:
-                    retry_while_open(partial(picture.unlink, missing_ok=True))
-                except OSError as error:
-                    cause = f"'{picture.name}' of model '{name}' cannot be deleted ({error.strerror})."
-                    raise StorageError(cause, "Close the program that shows it.") from error
+                cause = f"'{picture.name}' of model '{name}' cannot be deleted"
+                with os_errors_as(StorageError, cause, "Close the program that shows it."):
+                    delete_file(picture)
 
     def export(self, name: str, path: Path | str, without_seen: bool = False) -> None:
         """Write a version into one .zip with its checksums, without pictures of scans.
@@ -254,7 +247,6 @@ class ModelRegistry:
 
         Raises:
             ModelError: damaged, foreign, tampered with, of a newer schema, or its name is taken by another one.
-            StorageError, FolderInUseError: it cannot be written.
         """
         try:
             name, contents = read_archive(Path(path))
@@ -273,13 +265,12 @@ class ModelRegistry:
 
     def _folders(self) -> list[Path]:
         """Folders of versions; what begins with a dot is none, or not yet, or no more."""
-        try:
-            entries = sorted(self._versions.iterdir())
-        except (FileNotFoundError, NotADirectoryError):
-            return []
-        except OSError as error:
-            cause = f"The models folder '{self.folder.name}' cannot be read ({error.strerror})."
-            raise ModelError(cause, "Check its drive and that you may read it.") from error
+        cause = f"The models folder '{self.folder.name}' cannot be read"
+        with os_errors_as(ModelError, cause, "Check its drive and that you may read it."):
+            try:
+                entries = sorted(self._versions.iterdir())
+            except (FileNotFoundError, NotADirectoryError):
+                return []
         return [path for path in entries if not path.name.startswith(".") and path.is_dir()]
 
     def _folder_of(self, name: str) -> Path:
@@ -296,12 +287,6 @@ class ModelRegistry:
             return sound_version(self._folder_of(name))
         if (version := builtin_version()).problem:
             raise ModelError(version.problem)
-        return version
-
-    def _tried(self, name: str) -> ModelVersion:
-        """A version whose weights were really read. Raises ModelError."""
-        version = self._usable(name)
-        _try_weights(version.folder)
         return version
 
     def _check_same(self, tried: ModelVersion) -> None:
@@ -322,22 +307,19 @@ class ModelRegistry:
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
-        try:
+        cause = f"The models folder '{self.folder.name}' cannot be written"
+        with os_errors_as(StorageError, cause, "Free space or choose a folder you may write to."):
             self._versions.mkdir(parents=True, exist_ok=True)
             with FolderLock(self.folder, LOCK_FILE, _WAIT_SECONDS, "models folder"):
                 self._sweep()
                 yield
-        except OSError as error:
-            cause = f"The models folder '{self.folder.name}' cannot be written ({error.strerror or error})."
-            raise StorageError(cause, "Free space or choose a folder you may write to.") from error
 
     def _sweep(self) -> None:
         """Finish or remove what a writer left that was ended in the middle."""
         for path in self._versions.iterdir():
             if path.name.startswith((_ASIDE, _DELETED)):
                 shutil.rmtree(path, ignore_errors=True)
-        for path in self.folder.glob(f"{_HALF_WRITTEN}*"):
-            path.unlink(missing_ok=True)
+        delete_leftovers(self.folder)
 
     def _put(
         self, name: str, contents: Mapping[str, bytes], description: ModelDescription | None = None
@@ -373,7 +355,7 @@ def _stage(folder: Path, name: str, contents: Mapping[str, bytes], description: 
     staged = folder / name
     staged.mkdir()
     for file, content in contents.items():
-        write_flushed(content, staged / file)
+        write_bytes(content, staged / file)
     if description is not None:
         write_description(staged, description)
     write_manifest(staged, {path.name: file_sha256(path) for path in sorted(staged.iterdir())})

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..engine.errors import ModelError
-from ..engine.files import file_sha256, write_text
+from ..engine.files import file_sha256, os_errors_as, read_json, write_text
 from ..engine.model import (
     BUILTIN_MODEL,
     DESCRIPTION_FILE,
@@ -31,6 +31,7 @@ COMPARISON_FILE = "comparison.json"
 REPAIR = "Choose another version; this one can be deleted and imported again."
 UPDATE = "Update the extension, or choose another version."
 
+_MAY_READ = "Check that you may read it."
 _FORMAT = "ddsp-segmentation-model"
 _SCHEMA_VERSION = 1
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -126,14 +127,12 @@ def parse_manifest(text: bytes, name: str) -> tuple[str, dict[str, str]]:
 
 def read_manifest(folder: Path) -> dict[str, str]:
     """SHA-256 of each file of a version's folder. Raises ModelError."""
-    try:
-        text = (folder / MANIFEST_FILE).read_bytes()
-    except FileNotFoundError as error:
-        cause = f"Model '{folder.name}' has no {MANIFEST_FILE}, so nothing says whether it is whole."
-        raise ModelError(cause, REPAIR) from error
-    except OSError as error:
-        cause = f"{MANIFEST_FILE} of model '{folder.name}' cannot be read ({error.strerror})."
-        raise ModelError(cause, "Check that you may read it.") from error
+    with os_errors_as(ModelError, f"{MANIFEST_FILE} of model '{folder.name}' cannot be read", _MAY_READ):
+        try:
+            text = (folder / MANIFEST_FILE).read_bytes()
+        except FileNotFoundError as error:
+            cause = f"Model '{folder.name}' has no {MANIFEST_FILE}, so nothing says whether it is whole."
+            raise ModelError(cause, REPAIR) from error
     name, checksums = parse_manifest(text, folder.name)
     if name != folder.name:
         cause = f"Model '{name}' lies in a folder of another name ('{folder.name}')."
@@ -169,7 +168,7 @@ def check_files(folder: Path) -> dict[str, str]:
 
 def _check_against(folder: Path, checksums: dict[str, str]) -> None:
     name = folder.name
-    try:
+    with os_errors_as(ModelError, f"Model '{name}' cannot be read", _MAY_READ):
         for file, sha256 in checksums.items():
             path = folder / file
             if path.is_symlink():
@@ -184,8 +183,6 @@ def _check_against(folder: Path, checksums: dict[str, str]) -> None:
             hidden = file.startswith(".") or file.lower() in _LEFT_BY_FILE_BROWSERS
             if not hidden and file not in (*checksums, MANIFEST_FILE):
                 raise ModelError(f"Model '{name}' holds '{file}', which does not belong to it.", "Take the file out.")
-    except OSError as error:
-        raise ModelError(f"Model '{name}' cannot be read ({error.strerror}).", "Check that you may read it.") from error
 
 
 def sound_version(folder: Path) -> ModelVersion:
@@ -201,7 +198,10 @@ def read_version(folder: Path) -> ModelVersion:
     try:
         return sound_version(folder)
     except ModelError as error:
-        return ModelVersion(folder.name, folder, False, _description(folder), str(error))
+        description = None
+        with suppress(ModelError):
+            description = _sound_description(folder)
+        return ModelVersion(folder.name, folder, False, description, str(error))
 
 
 def builtin_version() -> ModelVersion:
@@ -231,19 +231,9 @@ def _sound_description(folder: Path) -> ModelDescription:
     return description
 
 
-def _description(folder: Path) -> ModelDescription | None:
-    try:
-        return _sound_description(folder)
-    except ModelError:
-        return None
-
-
 def _read_json(folder: Path, name: str, checksums: dict[str, str]) -> dict:
     """A table that other parts show; the version works without it."""
-    try:
-        values = json.loads((folder / name).read_bytes()) if name in checksums else {}
-    except (OSError, ValueError, RecursionError):
-        return {}
+    values = read_json(folder / name) if name in checksums else {}
     return values if isinstance(values, dict) else {}
 
 
@@ -256,14 +246,6 @@ def _can_be_shown(comparison: dict) -> bool:
     return all(isinstance(sentence, str) for sentence in sentences) and all(
         isinstance(mean, dict) and isinstance(mean.get("dice", 0.0), (int, float, type(None))) for mean in means
     )
-
-
-def write_flushed(content: bytes, path: Path) -> None:
-    """Write a file through to the disk. Raises OSError."""
-    with open(path, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def flush_folder(folder: Path) -> None:
