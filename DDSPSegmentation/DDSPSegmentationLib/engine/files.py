@@ -1,9 +1,11 @@
-"""Files that are never half there: written aside, then renamed; with JSON, folders and checksums."""
+"""Files that are never half there: written aside, then renamed; with JSON, CSV, folders and checksums."""
 
 from __future__ import annotations
 
+import csv
 import errno
 import hashlib
+import io
 import json
 import math
 import os
@@ -11,7 +13,7 @@ import secrets
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
@@ -99,6 +101,13 @@ def read_json(path: Path) -> Any:
 def copy_file(source: Path, target: Path) -> None:
     """Copy a file's bytes, see :func:`write_aside`."""
     write_aside(target, target.suffix, lambda aside: shutil.copyfile(source, aside))
+
+
+def csv_text(rows: Iterable[Iterable[object]]) -> str:
+    """Rows as CSV with commas, a line each."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
 
 
 def make_folder(folder: str | os.PathLike, advice: str = "Choose a folder you may write to.") -> Path:

@@ -88,17 +88,14 @@ def monotone_fit(soft: Sequence[float], dice: Sequence[float], knots: int = 6) -
 
 
 def _non_decreasing(values: np.ndarray, weights: Sequence[int]) -> np.ndarray:
-    """Isotonic regression by pooling adjacent violators."""
-    pools: list[list[float]] = []  # mean, weight, count
-    for value, weight in zip(values, weights, strict=True):
-        pools.append([float(value), weight, 1])
-        while len(pools) > 1 and pools[-2][0] > pools[-1][0]:
-            mean, heavy, count = pools.pop()
-            last = pools[-1]
-            last[0] = (last[0] * last[1] + mean * heavy) / (last[1] + heavy)
-            last[1] += heavy
-            last[2] += count
-    return np.concatenate([np.full(int(count), mean) for mean, _, count in pools])
+    """Isotonic regression of a few values by its min-max formula."""
+    count = len(values)
+
+    def mean(first: int, last: int) -> float:
+        return float(np.average(values[first : last + 1], weights=weights[first : last + 1]))
+
+    lowest = [[min(mean(first, last) for last in range(at, count)) for first in range(at + 1)] for at in range(count)]
+    return np.array([max(means) for means in lowest])
 
 
 def unusual_volume(volume_ml: float) -> list[str]:

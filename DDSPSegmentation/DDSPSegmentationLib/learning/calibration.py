@@ -6,16 +6,14 @@ would show hardly any poor segmentation to learn from.
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import astuple, dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
 
-from ..engine.files import write_text
+from ..engine.files import csv_text, write_text
 from ..engine.metrics import dice_of
 from ..engine.model import describe_model, write_description
 from ..engine.quality import DOUBTFUL_DICE, expected_dice, monotone_fit
@@ -117,29 +115,20 @@ def collect_samples(
 
 def fit_calibration(samples: Sequence[CalibrationSample]) -> CalibrationReport:
     """Fit on all samples; judge on each patient by a fit on the others."""
-    errors, original_errors, poor, caught, false_alarms = [], [], 0, 0, 0
-    for patient in sorted({sample.patient for sample in samples}):
-        others = [sample for sample in samples if sample.patient != patient]
-        left_out = _fit(others) if others else {}
-        for sample in samples:
-            if sample.patient != patient:
-                continue
-            expected = expected_dice(sample.soft_dice, left_out)
-            errors.append(abs(expected - sample.dice))
-            if sample.kind == "original":
-                original_errors.append(errors[-1])
-            is_poor = sample.dice < DOUBTFUL_DICE
-            poor += is_poor
-            caught += is_poor and expected < DOUBTFUL_DICE
-            false_alarms += not is_poor and expected < DOUBTFUL_DICE
+    others = {one.patient: [other for other in samples if other.patient != one.patient] for one in samples}
+    fits = {patient: _fit(rest) if rest else {} for patient, rest in others.items()}
+    expected = np.array([expected_dice(sample.soft_dice, fits[sample.patient]) for sample in samples])
+    true = np.array([sample.dice for sample in samples])
+    errors, original = np.abs(expected - true), np.array([sample.kind == "original" for sample in samples])
+    poor, called_poor = true < DOUBTFUL_DICE, expected < DOUBTFUL_DICE
     return CalibrationReport(
         _fit(samples),
         tuple(samples),
-        float(np.mean(errors)),
-        float(np.mean(original_errors)),
-        int(poor),
-        int(caught),
-        int(false_alarms),
+        mean_absolute_error=float(errors.mean()),
+        original_error=float(errors[original].mean()),
+        poor=int(poor.sum()),
+        caught=int((poor & called_poor).sum()),
+        false_alarms=int((called_poor & ~poor).sum()),
     )
 
 
@@ -160,9 +149,6 @@ def calibrate_model(
     description = describe_model(folder)
     metrics = {**description.metrics, "expected_dice": report.figures()}
     write_description(folder, replace(description, calibration=report.calibration, metrics=metrics))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(asdict(report.samples[0])))
-    writer.writeheader()
-    writer.writerows(asdict(sample) for sample in report.samples)
-    write_text(text.getvalue(), folder.parent / "calibration.csv")
+    rows = [[column.name for column in fields(CalibrationSample)], *map(astuple, report.samples)]
+    write_text(csv_text(rows), folder.parent / "calibration.csv")
     return report

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +14,7 @@ import SimpleITK as sitk
 
 from ..engine.bundled_scan import bundled_scan_file as sample_scan
 from ..engine.errors import DatasetError, InputError
-from ..engine.files import make_folder, write_text
+from ..engine.files import make_folder, write_json, write_text
 from ..engine.images import read_image
 from ..engine.metrics import compare_masks
 from ..engine.model import describe_model
@@ -213,7 +212,7 @@ def _write(comparison: Comparison, shown: Sequence[_Masks], folder: Path) -> Non
         pictures.append(Picture(path, masks.figures))
     colors = {"old version": OLD_COLOR, "new version": PROSTATE_COLOR, "reference": REFERENCE_COLOR}
     write_text(comparison_page(comparison, pictures, colors), folder / REPORT_FILE)
-    write_text(json.dumps(comparison.to_dict(), indent=1, allow_nan=False) + "\n", folder / COMPARISON_FILE)
+    write_json(comparison.to_dict(), folder / COMPARISON_FILE)
 
 
 def _draw_side_by_side(masks: _Masks, path: Path) -> None:

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import random
-import secrets
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +14,8 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk
 
-from ..engine.errors import DatasetError, StorageError
+from ..engine.errors import DatasetError
+from ..engine.files import make_folder, write_aside
 from ..engine.grids import on_grid
 from ..engine.image_headers import check_nifti, detached_voxels
 from ..engine.images import check_image, image_stem, image_suffix, read_image, read_mask
@@ -384,18 +382,7 @@ def _read_cached(name: str, path: Path) -> PreparedCase | None:
 
 
 def _write_cached(case: PreparedCase, path: Path) -> None:
-    aside = path.with_name(f".{path.stem}.{secrets.token_hex(6)}.part")  # several processes may prepare one case
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(aside, "xb") as file:
-            arrays: dict[str, Any] = {"corrected": case.corrected, "uncorrected": case.uncorrected, "label": case.label}
-            arrays |= {"digest": np.array(case.identity.digest), "texture": case.identity.texture.window}
-            np.savez(file, **arrays)
-        os.replace(aside, path)
-    except OSError as error:
-        raise StorageError(
-            f"The cache cannot be written ({error.strerror or error}).", "Free space or name another folder."
-        ) from error
-    finally:
-        with suppress(OSError):
-            aside.unlink()
+    arrays: dict[str, Any] = {"corrected": case.corrected, "uncorrected": case.uncorrected, "label": case.label}
+    arrays |= {"digest": np.array(case.identity.digest), "texture": case.identity.texture.window}
+    make_folder(path.parent)
+    write_aside(path, ".npz", lambda aside: np.savez(aside, **arrays))

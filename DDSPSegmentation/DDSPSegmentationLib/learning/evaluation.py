@@ -11,20 +11,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import SimpleITK as sitk
 
-from ..engine.errors import Canceled, DatasetError, DDSPSegmentationError, StorageError
-from ..engine.files import write_text
+from ..engine.errors import Canceled, DatasetError, DDSPSegmentationError
+from ..engine.files import make_folder, write_text
 from ..engine.grids import on_one_grid
 from ..engine.images import image_stem, image_suffix, read_mask
-from ..engine.metrics import (
-    REGIONS,
-    SECOND_READER,
-    RegionMetrics,
-    SecondReader,
-    compare_masks,
-    promise12_style_score,
-)
+from ..engine.metrics import REGIONS, RegionMetrics, compare_masks, promise12_style_score
 from ..engine.quality import DOUBTFUL_DICE
 from ..engine.segmentation import Segmentation
+from .comparison_words import listed
 from .dataset import Case
 from .evaluation_files import MEASURES, OVERALL, cases_csv, draw_boxplots, draw_worst, summary_csv
 from .statistics import mean_interval
@@ -153,7 +147,6 @@ def evaluate_predictions(
     output_folder: str | Path,
     *,
     apart: Mapping[str, str] | None = None,
-    second_reader: Mapping[str, SecondReader] = SECOND_READER,
 ) -> EvaluationSummary:
     """Compare masks with references and write cases.csv, summary.csv, boxplots.png and worst-*.png.
 
@@ -164,7 +157,6 @@ def evaluate_predictions(
         cases: EvaluationCase (or tuples in its order) and FailedCase.
         output_folder: made when missing; files of an earlier evaluation in it are replaced.
         apart: reason by case name, for cases that are shown in a row of their own and enter no mean.
-        second_reader: the agreement worth 85 points in the score.
 
     Raises:
         DatasetError: there is no case.
@@ -175,19 +167,13 @@ def evaluate_predictions(
     worst: list[tuple[float, EvaluationCase]] = []
     for case in cases:
         answer = case if isinstance(case, FailedCase) else EvaluationCase(*case)
-        results.append(_compare(answer, apart.get(answer.name, ""), second_reader))
+        results.append(_compare(answer, apart.get(answer.name, "")))
         if isinstance(answer, EvaluationCase) and not results[-1].error:
             worst = sorted([*worst, (results[-1].dice, answer)], key=lambda entry: entry[0])[:WORST_CASES]
     if not results:
         raise DatasetError("There is no case to evaluate.", "Choose a folder or a fold that has cases.")
     statistics = _grouped_statistics(results)
-    folder = Path(output_folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StorageError(
-            f"The folder '{folder.name}' cannot be made: {error.strerror}.", "Choose another output folder."
-        ) from error
+    folder = make_folder(output_folder, "Choose another output folder.")
     write_text(cases_csv(results), folder / "cases.csv")
     write_text(summary_csv(statistics), folder / "summary.csv")
     notices = [*draw_boxplots(results, folder / "boxplots.png"), *draw_worst([case for _, case in worst], folder)]
@@ -201,7 +187,6 @@ def evaluate_model(
     progress: Callable[[str, float], None] | None = None,
     *,
     apart: Mapping[str, str] | None = None,
-    second_reader: Mapping[str, SecondReader] = SECOND_READER,
 ) -> EvaluationSummary:
     """Segment whole cases on their native grid and evaluate the answers against the full reference.
 
@@ -225,7 +210,7 @@ def evaluate_model(
             extra = {"patient": case.patient, **segmentation.as_row(), "expected_dice": segmentation.expected_dice}
             yield EvaluationCase(case.name, case.center, image, segmentation.mask, reference, extra)
 
-    summary = evaluate_predictions(answers(), output_folder, apart=apart, second_reader=second_reader)
+    summary = evaluate_predictions(answers(), output_folder, apart=apart)
     if progress:
         progress("evaluated", 1.0)
     return summary
@@ -237,7 +222,6 @@ def evaluate_folders(
     output: str | Path,
     *,
     apart: Mapping[str, str] | None = None,
-    second_reader: Mapping[str, SecondReader] = SECOND_READER,
 ) -> EvaluationSummary:
     """Evaluate a folder of masks against a folder of references with the same file stems.
 
@@ -254,14 +238,13 @@ def evaluate_folders(
     paired = sorted(predicted.keys() & expected.keys())
     if not paired:
         raise DatasetError(
-            f"No prediction has the name of a reference: {_listed(predicted)} against {_listed(expected)}.",
+            f"No prediction has the name of a reference: {_file_names(predicted)} against {_file_names(expected)}.",
             "Name both files of a case alike, such as Case00.seg.nrrd and Case00_segmentation.mhd.",
         )
     summary = evaluate_predictions(
         (_read_pair(stem, predicted[stem], expected[stem]) for stem in paired),
         output,
         apart=apart,
-        second_reader=second_reader,
     )
     notices, unmatched = list(summary.notices), []
     for kind, ours, theirs in (("prediction", expected, predicted), ("reference", predicted, expected)):
@@ -272,7 +255,7 @@ def evaluate_folders(
     return EvaluationSummary(summary.results, summary.statistics, tuple(unmatched), tuple(notices))
 
 
-def _compare(case: EvaluationCase | FailedCase, apart: str, second_reader: Mapping[str, SecondReader]) -> CaseResult:
+def _compare(case: EvaluationCase | FailedCase, apart: str) -> CaseResult:
     if isinstance(case, FailedCase):
         return CaseResult(case.name, case.center, apart, None, None, {}, case.reason)
     try:
@@ -280,7 +263,7 @@ def _compare(case: EvaluationCase | FailedCase, apart: str, second_reader: Mappi
     except DatasetError as error:
         return CaseResult(case.name, case.center, apart, None, None, case.extra, str(error))
     volumes = {"prediction_ml": _volume_ml(case.prediction), "reference_ml": _volume_ml(case.reference)}
-    score = promise12_style_score(regions, second_reader)
+    score = promise12_style_score(regions)
     return CaseResult(case.name, case.center, apart, regions, score, {**volumes, **case.extra})
 
 
@@ -312,9 +295,8 @@ def _read_pair(stem: str, predicted: Sequence[Path], expected: Sequence[Path]) -
         return FailedCase(stem, "", str(error))
 
 
-def _listed(masks: Mapping[str, Sequence[Path]]) -> str:
-    names = [path.name for paths in masks.values() for path in paths]
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "") if names else "no masks"
+def _file_names(masks: Mapping[str, Sequence[Path]]) -> str:
+    return listed([path.name for paths in masks.values() for path in paths]) or "no masks"
 
 
 def _grouped_statistics(results: Sequence[CaseResult]) -> dict[str, dict[str, Statistics]]:

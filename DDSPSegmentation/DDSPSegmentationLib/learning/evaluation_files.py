@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..engine.files import write_aside
+from ..engine.files import csv_text, write_aside
 from ..engine.metrics import METRICS, REGIONS
 from ..engine.pictures import PROSTATE_COLOR, REFERENCE_COLOR, contour_picture
 
@@ -29,7 +27,7 @@ def cases_csv(results: Sequence[CaseResult]) -> str:
     for result in results:
         values = [*(result.measure(name) for name in measures), *(result.extra.get(name, "") for name in extras)]
         rows.append([result.name, result.center, result.apart, *map(_cell, values), result.error])
-    return _as_csv(rows)
+    return csv_text(rows)
 
 
 def summary_csv(statistics: Mapping[str, Mapping[str, Statistics]]) -> str:
@@ -37,7 +35,7 @@ def summary_csv(statistics: Mapping[str, Mapping[str, Statistics]]) -> str:
     for group, measures in statistics.items():
         for name, found in measures.items():
             rows.append([group, name, *map(_cell, vars(found).values())])
-    return _as_csv(rows)
+    return csv_text(rows)
 
 
 def _cell(value: object) -> str:
@@ -46,17 +44,10 @@ def _cell(value: object) -> str:
     return str(value)
 
 
-def _as_csv(rows: Iterable[Sequence[str]]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue()
-
-
 def draw_boxplots(results: Sequence[CaseResult], path: Path) -> list[str]:
     """Box plots by center and region, cases kept apart as crosses; a notice instead when matplotlib is missing."""
     path.unlink(missing_ok=True)
     try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError:
         return ["No boxplots.png: matplotlib is not installed."]
@@ -65,7 +56,6 @@ def draw_boxplots(results: Sequence[CaseResult], path: Path) -> list[str]:
         return ["No boxplots.png: no case could be compared."]
     centers = [OVERALL, *sorted({result.center for result in compared} - {""})]
     figure = Figure(figsize=(12, 8), layout="constrained")
-    canvas = FigureCanvasAgg(figure)
     titles = {"dsc": "Dice", "arvd_percent": "aRVD (%)", "abd_mm": "ABD (mm)", "hd95_mm": "95HD (mm)"}
     for axes, (metric, title) in zip(figure.subplots(2, 2).flat, titles.items(), strict=True):
         for offset, (region, color) in enumerate(zip(REGIONS, ("tab:blue", "tab:orange", "tab:green"), strict=True)):
@@ -79,7 +69,7 @@ def draw_boxplots(results: Sequence[CaseResult], path: Path) -> list[str]:
         axes.grid(axis="y", alpha=0.3)
     figure.axes[0].legend(loc="lower left")
     figure.supxlabel("Points: cases; crosses: cases kept apart; cases without a distance are not drawn")
-    write_aside(path, ".png", canvas.print_png)
+    write_aside(path, ".png", figure.savefig)
     return []
 
 

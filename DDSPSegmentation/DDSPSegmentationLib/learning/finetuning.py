@@ -13,14 +13,12 @@ import math
 import random
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..engine.errors import Canceled, DatasetError, ModelError, StorageError
-from ..engine.files import write_text
-from ..engine.model import ModelDescription, describe_model, write_description
+from ..engine.files import make_folder, os_errors_as, read_json, write_text
 from ..engine.quality import UNCALIBRATED
 from .dataset import Case, PreparedCase, prepare_dataset
 from .finetuning_settings import FineTuningSettings, expected_step_seconds
@@ -115,12 +113,11 @@ class FineTuner:
         from ..engine.model import load_network
         from ..engine.preprocessing import PreprocessingSettings
 
-        network, parent = load_network(self.model)
-        self._seen_before = parent.seen
-        self._claim_folder(parent)
+        network, self._parent = load_network(self.model)
+        self._claim_folder()
         self._start = {key: value.clone() for key, value in network.state_dict().items()}
         self._network_settings = network.settings
-        self._preprocessing = PreprocessingSettings.from_dict(parent.preprocessing)
+        self._preprocessing = PreprocessingSettings.from_dict(self._parent.preprocessing)
         groups = self._groups()
         self._steps = (len(groups) + 1) * self._longest
         self._tell(_PREPARING)
@@ -130,18 +127,19 @@ class FineTuner:
         for number, names in enumerate(groups):
             scores |= self._score_left_out(number, len(groups), names)
         length, cross_validation = self._choose_length(scores)
-        ledger = self._ledger(parent, length, scores, cross_validation)
-        if not length:
-            return FineTuned(None, ledger, cross_validation)
-        model = self._train_on_all(length)
-        self._describe(model, parent, length)
-        return FineTuned(model, ledger, cross_validation)
+        model = self._train_on_all(length) if length else None
+        return FineTuned(model, self._ledger(length, scores, cross_validation), cross_validation)
 
     # ---- cases
 
     @property
     def _longest(self) -> int:
         return self.settings.longest_run(len(self.cases))
+
+    @property
+    def _lengths(self) -> list[int]:
+        """Steps after which the left-out patients are segmented."""
+        return [max(1, round(stop * self._longest)) for stop in self.settings.stops]
 
     def _groups(self) -> list[list[str]]:
         """Names of the cases that are left out together: one patient, or several when there are many."""
@@ -161,30 +159,32 @@ class FineTuner:
             self._tell(_PREPARING)
         return prepared
 
-    def _claim_folder(self, parent: ModelDescription) -> None:
+    def _claim_folder(self) -> None:
         """The folder is new, or was used by this very run."""
         ours = {
-            "model": parent.sha256,
+            "model": self._parent.sha256,
             "cases": [case.name for case in self.cases],
             "replay": [case.name for case in self.replay_cases],
-            "settings": json.loads(json.dumps(asdict(self.settings))),
+            "settings": asdict(self.settings),
         }
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            text = (self.folder / STATE_FILE).read_text(encoding="utf-8")
-        except FileNotFoundError:
-            write_text(json.dumps(ours, indent=2), self.folder / STATE_FILE)
-            return
-        except OSError as error:
-            cause = f"The folder '{self.folder.name}' cannot be used ({error.strerror})."
-            raise StorageError(cause, "Choose a folder you may write to.") from error
-        if text != json.dumps(ours, indent=2):
+        text = json.dumps(ours, indent=2)
+        state = make_folder(self.folder) / STATE_FILE
+        with os_errors_as(StorageError, f"The folder '{self.folder.name}' cannot be used", "Choose another folder."):
+            other = state.exists() and state.read_text(encoding="utf-8") != text
+        if other:
             cause = f"The run in '{self.folder.name}' has another model, other cases or other settings."
             raise ModelError(cause, "Discard that run, then start again.")
+        write_text(text, state)
 
     # ---- training
 
-    def _trainer(self, training: list[PreparedCase], validation: list[PreparedCase], name: str) -> Trainer:
+    def _trainer(self, cases: list[PreparedCase], name: str, resume: bool = True, **facts: Any) -> Trainer:
+        """A trainer that goes on from its last checkpoint.
+
+        Args:
+            name: of its folder.
+            facts: what model.json says about the weights.
+        """
         from .plans import TrainingPlan
         from .training import CHECKPOINT_FILE, Trainer
 
@@ -206,16 +206,17 @@ class FineTuner:
         )
         trainer = Trainer(
             plan,
-            training,
-            validation,
+            cases,
+            [],
             self.folder / name,
             device=self.device,
             start_from=self._start,
             replay=self._replay,
-            seen_before=self._seen_before,
+            seen_before=self._parent.seen,
+            facts=facts,
             progress=lambda text: None,
         )
-        if (trainer.folder / CHECKPOINT_FILE).is_file():
+        if resume and (trainer.folder / CHECKPOINT_FILE).is_file():
             trainer.load_checkpoint()
         return trainer
 
@@ -245,30 +246,26 @@ class FineTuner:
         path = self.folder / f"left-out-{number + 1}.json"
         before = number * self._longest
         stage = f"Cross-validation {number + 1} of {count}"
-        scores = _read_scores(path, names, len(self.settings.stops) + 1)
-        if scores is None:
-            others = [case for name, case in self._prepared.items() if name not in names]
+        scores = read_json(path) or {name: [] for name in names}
+        stops = [0, *self._lengths]
+        if min(map(len, scores.values())) < len(stops):
             left_out = [self._prepared[name] for name in names]
-            trainer = self._trainer(others, left_out, path.stem)
-            partial = self.folder / f"{path.stem}-so-far.json"
-            columns = _read_columns(partial)
-            for position, share in enumerate((0.0, *self.settings.stops)):
-                until = max(1, round(share * self._longest)) if share else 0
-                if len(columns) > position and trainer.step >= until:
-                    continue
+            others = [case for name, case in self._prepared.items() if name not in names]
+            # Without the scores of the start nothing can go on from a checkpoint: the weights are other ones by then.
+            trainer = self._trainer(others, path.stem, resume=all(scores.values()))
+            for until in stops[len(scores[names[0]]) :]:
                 self._train(trainer, until, stage, before)
-                columns = [*columns[:position], [trainer.validate_case(case) for case in left_out]]
+                for case in left_out:
+                    scores[case.name].append(trainer.validate_case(case))
                 trainer.save_checkpoint()
-                write_text(json.dumps(columns), partial)
-                self._tell(stage, dice=sum(columns[-1]) / len(names))
-            scores = {name: [column[row] for column in columns] for row, name in enumerate(names)}
-            write_text(json.dumps(scores), path)
+                write_text(json.dumps(scores), path)
+                self._tell(stage, dice=sum(values[-1] for values in scores.values()) / len(names))
         self._done = before + self._longest
         return scores
 
     def _choose_length(self, scores: dict[str, list[float]]) -> tuple[int, dict]:
         """The shortest length that is about the best for left-out patients; 0 where that is not to train at all."""
-        lengths = [0, *(max(1, round(stop * self._longest)) for stop in self.settings.stops)]
+        lengths = [0, *self._lengths]
         if not scores:
             return lengths[(len(lengths) + 1) // 2], {}
         means = _patient_means(scores, {case.name: case.patient for case in self.cases})
@@ -286,10 +283,17 @@ class FineTuner:
         }
 
     def _train_on_all(self, length: int) -> Path:
+        """Where the version comes from stands in its model.json; its expected Dice is the parent's, not checked yet."""
+        trainer = self._trainer(
+            list(self._prepared.values()),
+            "final",
+            training={"parent": self._parent.version, "replay": [case.name for case in self.replay_cases]},
+            calibration=self._parent.calibration,
+            metrics={"expected_dice": UNCALIBRATED},
+            license=self._parent.license,
+        )
         # The learning rate falls as it did in the cross-validation, whose run went on beyond this length.
-        trainer = self._trainer(list(self._prepared.values()), [], "final")
-        before = self._steps - self._longest
-        self._train(trainer, length, _FINAL, before)
+        self._train(trainer, length, _FINAL, self._steps - self._longest)
         trainer.save_checkpoint()
         self._done = self._steps
         self._tell(_FINAL)
@@ -297,29 +301,11 @@ class FineTuner:
 
     # ---- what is told
 
-    def _describe(self, folder: Path, parent: ModelDescription, length: int) -> None:
-        """Say in model.json where the version comes from; its expected Dice is the parent's and not checked yet."""
-        training = {
-            "plan": "fine-tuning",
-            "parent": parent.version,
-            "steps": length,
-            "cases": [case.name for case in self.cases],
-            "replay": [case.name for case in self.replay_cases],
-        }
-        described = replace(
-            describe_model(folder),
-            training=training,
-            calibration=parent.calibration,
-            metrics={"expected_dice": UNCALIBRATED},
-            license=parent.license,
-        )
-        write_description(folder, described)
-
-    def _ledger(self, parent: ModelDescription, length: int, scores: dict, cross_validation: dict) -> dict:
+    def _ledger(self, length: int, scores: dict, cross_validation: dict) -> dict:
         how = f"cross-validation, {cross_validation['left_out']} left out at a time" if scores else "fixed: one patient"
         rehearsed = [case.name for case in self.replay_cases]
         return {
-            "parent": {"version": parent.version, "sha256": parent.sha256},
+            "parent": {"version": self._parent.version, "sha256": self._parent.sha256},
             "training": [{"case": case.name, "patient": case.patient} for case in self.cases],
             "replay": rehearsed,
             "settings": asdict(self.settings),
@@ -353,17 +339,3 @@ def _patient_means(scores: dict[str, list[float]], patient_of: dict[str, str]) -
         by_patient.setdefault(patient_of[name], []).append(values)
     rows = [[math.fsum(column) / len(column) for column in zip(*cases, strict=True)] for cases in by_patient.values()]
     return [math.fsum(column) / len(column) for column in zip(*rows, strict=True)]
-
-
-def _read_scores(path: Path, names: list[str], count: int) -> dict[str, list[float]] | None:
-    with suppress(OSError, ValueError, TypeError, AttributeError):
-        scores = json.loads(path.read_text(encoding="utf-8"))
-        if list(scores) == names and all(len(values) == count for values in scores.values()):
-            return scores
-    return None
-
-
-def _read_columns(path: Path) -> list[list[float]]:
-    with suppress(OSError, ValueError):
-        return json.loads(path.read_text(encoding="utf-8"))
-    return []

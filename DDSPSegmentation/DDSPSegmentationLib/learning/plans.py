@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..engine.losses import LOSSES
@@ -81,12 +81,6 @@ class TrainingPlan:
         if self.small_crop is not None and step < self.small_crop_share * self.steps:
             return self.small_crop
         return self.network.input_size
-
-    def to_dict(self) -> dict:
-        values = asdict(self)
-        values["network"] = self.network.to_dict()
-        values["preprocessing"] = self.preprocessing.to_dict()
-        return values
 
 
 PLANS = {

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,21 +46,16 @@ class Processes:
             torch.distributed.destroy_process_group()
 
 
-class StopSignals:
+@contextmanager
+def stop_signals(handler: Callable[[int, object], None]) -> Iterator[None]:
     """SIGTERM and SIGINT call a handler inside the block; a thread other than the main one has no signals."""
-
-    def __init__(self, handler: Callable[[int, object], None]):
-        self.handler = handler
-        self.previous: dict[int, Any] = {}
-
-    def __enter__(self) -> None:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            try:
-                self.previous[number] = signal.signal(number, self.handler)
-            except ValueError:
-                return
-
-    def __exit__(self, *error: object) -> None:
-        for number, handler in self.previous.items():
-            if handler is not None:  # None: it was not set from Python
-                signal.signal(number, handler)
+    previous: dict[int, Any] = {}
+    try:
+        with suppress(ValueError):
+            for number in (signal.SIGTERM, signal.SIGINT):
+                previous[number] = signal.signal(number, handler)
+        yield
+    finally:
+        for number, before in previous.items():
+            if before is not None:  # None: it was not set from Python
+                signal.signal(number, before)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ..engine.devices import choose_device, choose_precision
 from ..engine.errors import DatasetError, ModelError, StorageError
+from ..engine.files import delete_leftovers, make_folder, write_aside
 from ..engine.inference import GlandPredictor
 from ..engine.losses import LOSSES, multi_supervision
 from ..engine.metrics import dice
@@ -29,7 +30,7 @@ from ..engine.scan_identity import NOTHING_SEEN, SeenScans
 from .augmentation import random_crop
 from .dataset import PreparedCase
 from .plans import TrainingPlan
-from .processes import Processes, StopSignals
+from .processes import Processes, stop_signals
 from .training_log import write_log
 
 CHECKPOINT_FILE = "checkpoint.pt"
@@ -213,7 +214,7 @@ class Trainer:
         plan = self.plan
         until = plan.steps if until is None else min(until, plan.steps)
         self._stopped_by = None
-        with StopSignals(self._stop):
+        with stop_signals(self._stop):
             started = saved = time.monotonic()
             first = self.step
             losses: list[float] = []
@@ -302,7 +303,7 @@ class Trainer:
         if self.processes.rank:
             return
         state = {
-            "plan": json.dumps(self.plan.to_dict(), sort_keys=True),
+            "plan": json.dumps(asdict(self.plan), sort_keys=True),
             "cases": [case.name for case in (*self.training, *self.replay)],
             "processes": self.processes.count,
             "step": self.step,
@@ -311,10 +312,16 @@ class Trainer:
             "average": self.average,
             "log": self.log,
         }
-        with _replaced(self.folder / CHECKPOINT_FILE) as aside, open(aside, "wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
+
+        def write(aside: Path) -> None:
+            with open(aside, "wb") as file:
+                torch.save(state, file)
+
+        make_folder(self.folder)
+        try:
+            write_aside(self.folder / CHECKPOINT_FILE, ".pt", write)
+        except StorageError as error:
+            raise StorageError(error.cause, "Free space, then resume: the last one is kept.") from error
         write_log(self.log, self.folder)
         self.publish(self.folder / "model")
 
@@ -327,6 +334,8 @@ class Trainer:
         path = self.folder / CHECKPOINT_FILE
         if not path.is_file():
             raise ModelError(f"Folder '{self.folder.name}' has no checkpoint.", "Start without --resume.")
+        if not self.processes.rank:
+            delete_leftovers(self.folder)
         try:
             state = torch.load(path, map_location=self.device, weights_only=True)
             changes = self._changes_since(state)
@@ -345,7 +354,7 @@ class Trainer:
             )
 
     def _changes_since(self, state: dict) -> list[str]:
-        then, now = json.loads(state["plan"]), json.loads(json.dumps(self.plan.to_dict()))
+        then, now = json.loads(state["plan"]), json.loads(json.dumps(asdict(self.plan)))
         changes = [text for key in now if key != "steps" for text in _differences(key, then.get(key), now[key])]
         cases = [case.name for case in (*self.training, *self.replay)]
         if state["cases"] != cases:
@@ -381,20 +390,3 @@ def _differences(name: str, then: object, now: object) -> list[str]:
     if isinstance(then, dict) and isinstance(now, dict):
         return [text for key in now for text in _differences(f"{name}.{key}", then.get(key), now[key])]
     return [] if then == now else [f"{name}: {then}, now {now}"]
-
-
-@contextmanager
-def _replaced(path: Path) -> Iterator[Path]:
-    """A file to write aside; it takes the place of ``path`` once the block is done, and is gone when it fails."""
-    aside = path.with_name(f".{path.name}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield aside
-        os.replace(aside, path)
-    except (OSError, RuntimeError) as error:
-        raise StorageError(
-            f"'{path.name}' cannot be written ({error}).", "Free space, then resume: the last one is kept."
-        ) from error
-    finally:
-        with suppress(OSError):
-            aside.unlink()

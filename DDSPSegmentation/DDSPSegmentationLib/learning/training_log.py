@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from ..engine.files import write_aside, write_text
+from ..engine.files import csv_text, write_aside, write_text
 
 LOG_FILE = "log.csv"
 CURVE_FILE = "curve.png"
@@ -26,25 +24,20 @@ def write_log(log: Sequence[dict], folder: Path) -> None:
     Raises:
         StorageError: they cannot be written; the former ones are kept.
     """
-    text = io.StringIO()
-    writer = csv.DictWriter(text, LOG_COLUMNS)
-    writer.writeheader()
-    writer.writerows(log)
-    write_text(text.getvalue(), folder / LOG_FILE)
+    rows = ([row[column] for column in LOG_COLUMNS] for row in log)
+    write_text(csv_text([LOG_COLUMNS, *rows]), folder / LOG_FILE)
     draw_curve(log, folder / CURVE_FILE)
 
 
 def draw_curve(log: Sequence[dict], path: Path) -> None:
     """Loss and validation Dice over the steps as PNG; without matplotlib there is only the CSV."""
     try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError:
         return
     if not log:
         return
     figure = Figure(figsize=(7, 4), layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     steps = [row["step"] for row in log]
     losses = np.array([row["loss"] for row in log])
@@ -63,5 +56,5 @@ def draw_curve(log: Sequence[dict], path: Path) -> None:
 
 def line_progress(text: str) -> None:
     """Show progress on one line of a terminal, or as lines in a log file."""
-    end = "" if sys.stdout.isatty() and text.startswith("[") and "Dice" not in text else "\n"
-    print(f"\r{text}", end=end, flush=True) if end == "" else print(text, flush=True)
+    overwritten = sys.stdout.isatty() and text.startswith("[") and "Dice" not in text
+    print(f"\r{text}" if overwritten else text, end="" if overwritten else "\n", flush=True)

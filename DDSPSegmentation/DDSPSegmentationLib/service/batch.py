@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import errno
-import io
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -16,7 +14,7 @@ import SimpleITK as sitk
 
 from .. import __version__
 from ..engine.errors import Canceled, DDSPSegmentationError, ModelError, StorageError, TorchMissingError
-from ..engine.files import delete_leftovers, make_folder, write_text
+from ..engine.files import csv_text, delete_leftovers, make_folder, write_text
 from ..engine.pictures import PROSTATE_COLOR, contour_picture, thumbnail
 from ..engine.run_settings import RunSettings
 from ..engine.segmentation import Segmentation
@@ -303,11 +301,7 @@ def _concerns_the_disk(error: BaseException) -> bool:
 def _measurements_csv(record: BatchRecord) -> str:
     rows = [{"case": name} | entry["measurements"] for name, entry in record.done()]
     columns = list(dict.fromkeys(column for row in rows for column in row)) or ["case"]
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
+    return csv_text([columns, *([row.get(column, "") for column in columns] for row in rows)])
 
 
 def _duration(seconds: float) -> str:

@@ -24,12 +24,12 @@ from .runner import require_torch
 def finetune(chosen: argparse.Namespace) -> int:
     """Retrain in this process; Ctrl-C stops it with a checkpoint, and 1 is returned."""
     require_torch()
-    from ..learning.processes import StopSignals
+    from ..learning.processes import stop_signals
 
     run_folder = _chosen_run(chosen)
     run = ReportedRun(run_folder, told=_Lines())
     try:
-        with StopSignals(run.stop):
+        with stop_signals(run.stop):
             version = run.run()
     except Canceled:
         say("\nStopped. Go on with --resume.")

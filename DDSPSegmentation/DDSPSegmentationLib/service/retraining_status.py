@@ -7,7 +7,6 @@ moment in which the process ends, however it ends.
 from __future__ import annotations
 
 import csv
-import io
 import json
 import time
 from contextlib import suppress
@@ -15,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..engine.errors import DDSPSegmentationError, StorageError
-from ..engine.files import write_json, write_text
+from ..engine.files import csv_text, write_json, write_text
 from ..library.folder_lock import FolderLock, lock_holder
 from .retraining_job import JOB_FILE, RetrainingJob
 from .retraining_run import CURVE_FILE, RUN_LOCK, STATUS_FILE, RetrainingProgress
@@ -153,17 +152,11 @@ class StatusWriter:
 
     def _append_to_curve(self, told: RetrainingProgress) -> None:
         """A row; the first one of a resumed run takes the place of those that its lost steps have left."""
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
         path = self.folder / CURVE_FILE
         with suppress(OSError, StorageError):
             if not self._curve_begun:
                 kept = [row for row in read_curve(self.folder) if row[0] < told.step]
-                writer.writerows([CURVE_COLUMNS, *kept])
-                write_text(text.getvalue(), path)
-                text.seek(0)
-                text.truncate()
+                write_text(csv_text([CURVE_COLUMNS, *kept]), path)
                 self._curve_begun = True
-            writer.writerow((told.step, told.loss, told.dice))
             with open(path, "a", encoding="utf-8", newline="") as file:
-                file.write(text.getvalue())
+                file.write(csv_text([(told.step, told.loss, told.dice)]))
