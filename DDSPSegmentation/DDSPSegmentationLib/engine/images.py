@@ -92,16 +92,13 @@ def read_mask(path: str | os.PathLike) -> sitk.Image:
     image, name = read_image(path), Path(path).name
     voxels = sitk.GetArrayViewFromImage(image)
     values = np.unique(voxels)
+    found = ""
     if not np.isfinite(values).all() or (values != np.round(values)).any():
-        raise InputError(
-            f"Mask '{name}' has values between whole numbers; it looks like a probability map.",
-            "Give a labelmap: 0 outside and 1 inside the prostate.",
-        )
-    if values[0] < 0 or values[-1] > 255 or values.size > MOST_LABELS:
-        found = f"{values.size} different values from {values[0]:g} to {values[-1]:g}"
-        raise InputError(
-            f"Mask '{name}' has {found}; it looks like a scan.", "Give a labelmap: 0 outside and 1 inside the prostate."
-        )
+        found = "values between whole numbers; it looks like a probability map"
+    elif values[0] < 0 or values[-1] > 255 or values.size > MOST_LABELS:
+        found = f"{values.size} different values from {values[0]:g} to {values[-1]:g}; it looks like a scan"
+    if found:
+        raise InputError(f"Mask '{name}' has {found}.", "Give a labelmap: 0 outside and 1 inside the prostate.")
     return sitk.Cast(image, sitk.sitkUInt8)
 
 
@@ -277,18 +274,13 @@ def _check_values(image: sitk.Image, name: str) -> None:
             f"Volume '{name}' looks like CT, values from {lowest:g} to {highest:g}.",
             "Give the axial T2-weighted MR volume.",
         )
-    if _few_values(voxels):
+    # A thinned look first: sorting all voxels of a scan costs more than a second.
+    few = np.unique(voxels[::3, ::5, ::5]).size < LABELMAP_VALUES
+    if few and (count := np.unique(voxels).size) < LABELMAP_VALUES:
         raise InputError(
-            f"Volume '{name}' looks like a labelmap: it has {np.unique(voxels).size} different values.",
+            f"Volume '{name}' looks like a labelmap: it has {count} different values.",
             "Give the T2-weighted volume itself, not a segmentation.",
         )
-
-
-def _few_values(voxels: np.ndarray) -> bool:
-    """A thinned look first: sorting all voxels of a scan costs more than a second."""
-    if np.unique(voxels[::3, ::5, ::5]).size >= LABELMAP_VALUES:
-        return False
-    return np.unique(voxels).size < LABELMAP_VALUES
 
 
 def _times(values) -> str:

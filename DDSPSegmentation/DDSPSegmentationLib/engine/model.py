@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import ModelError, StorageError
-from .files import file_sha256, write_json
+from .files import file_sha256, os_errors_as, write_json
 from .scan_identity import ScanIdentity, SeenScans
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ def save_model(folder: Path | str, network: DDSPConvNet, preprocessing: dict, **
     import torch
 
     folder = Path(folder)
-    try:
+    with os_errors_as(StorageError, f"Model '{folder.name}' cannot be written", "Free space or choose another folder."):
         folder.parent.mkdir(parents=True, exist_ok=True)
         if _present(folder) != folder:
             os.replace(_present(folder), folder)
@@ -183,9 +183,6 @@ def save_model(folder: Path | str, network: DDSPConvNet, preprocessing: dict, **
             _put_in_place(aside, folder)
         finally:
             shutil.rmtree(aside, ignore_errors=True)
-    except OSError as error:
-        cause = f"Model '{folder.name}' cannot be written ({error.strerror})."
-        raise StorageError(cause, "Free space or choose another folder.") from error
     return description
 
 

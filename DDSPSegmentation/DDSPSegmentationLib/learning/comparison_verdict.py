@@ -7,7 +7,6 @@ enough, because a good version that is kept back costs one more retraining, and 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import date
 
 from ..engine.files import as_json
@@ -44,7 +43,6 @@ FORGOTTEN_GAIN = 0.01
 LEAST_AGREEMENT = 0.92
 
 
-@dataclass(frozen=True)
 class Judgment:
     """What the rules say, before it is put into words.
 
@@ -56,16 +54,21 @@ class Judgment:
         reasons: why the old version is kept; empty where the new one is activated.
     """
 
-    hold_out: Summary
-    forgetting: Summary | None
-    found: str
-    verdict: str
-    has_forgotten: bool
-    p_value: float | None
-    limit: float
-    agreement: float | None
-    differs: bool
-    reasons: tuple[str, ...]
+    def __init__(self, evidence: Evidence):
+        self.hold_out = summarize(evidence.hold_out)
+        self.forgetting = summarize(evidence.forgetting) if evidence.forgetting else None
+        self.limit = SIGNIFICANT / evidence.comparisons
+        enough = self.hold_out.patients >= LEAST_PATIENTS
+        self.p_value = gain_p_value(self.hold_out.patient_gains, LEAST_SPREAD) if enough else None
+        self.found = _found(self.hold_out, evidence.hold_out, self.p_value, self.limit)
+        self.has_forgotten = self.forgetting is not None and _has_forgotten(self.forgetting, evidence.forgetting)
+        self.verdict = FORGOTTEN if self.has_forgotten and self.found != WORSE else self.found
+        agreements = evidence.agreements
+        self.agreement = sum(agreements) / len(agreements) if agreements else None
+        self.differs = self.agreement is not None and self.agreement < LEAST_AGREEMENT
+        self.reasons = _reasons_to_keep(evidence, self.hold_out, self.found, self.has_forgotten)
+        if self.reasons and self.differs:
+            self.reasons.append("it differs from the old version more than a retraining usually does")
 
 
 def judge(evidence: Evidence) -> Comparison:
@@ -78,7 +81,7 @@ def judge(evidence: Evidence) -> Comparison:
     more than 0.005, at 0.025 divided by how often this hold-out was used; where no case lost more than 0.05 Dice,
     nothing was forgotten, every mask has a gland and every case was compared.
     """
-    judgment = _judgment(evidence)
+    judgment = Judgment(evidence)
     return Comparison(
         old_version=evidence.old.version,
         new_version=evidence.new.version,
@@ -99,26 +102,6 @@ def judge(evidence: Evidence) -> Comparison:
         old_masks=tuple(case.name for case in evidence.hold_out if case.name in evidence.old_masks),
         left_out=tuple(evidence.left_out),
         cross_validation=as_json(dict(evidence.cross_validation or {})),
-    )
-
-
-def _judgment(evidence: Evidence) -> Judgment:
-    hold_out = summarize(evidence.hold_out)
-    forgetting = summarize(evidence.forgetting) if evidence.forgetting else None
-    limit = SIGNIFICANT / evidence.comparisons
-    enough = hold_out.patients >= LEAST_PATIENTS
-    p_value = gain_p_value(hold_out.patient_gains, LEAST_SPREAD) if enough else None
-    found = _found(hold_out, evidence.hold_out, p_value, limit)
-    has_forgotten = forgetting is not None and _has_forgotten(forgetting, evidence.forgetting)
-    agreements = evidence.agreements
-    agreement = sum(agreements) / len(agreements) if agreements else None
-    differs = agreement is not None and agreement < LEAST_AGREEMENT
-    reasons = _reasons_to_keep(evidence, hold_out, found, has_forgotten)
-    if reasons and differs:
-        reasons.append("it differs from the old version more than a retraining usually does")
-    verdict = FORGOTTEN if has_forgotten and found != WORSE else found
-    return Judgment(
-        hold_out, forgetting, found, verdict, has_forgotten, p_value, limit, agreement, differs, tuple(reasons)
     )
 
 
