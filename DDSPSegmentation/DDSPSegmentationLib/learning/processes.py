@@ -49,7 +49,7 @@ class Processes:
 @contextmanager
 def stop_signals(handler: Callable[[int, object], None]) -> Iterator[None]:
     """SIGTERM and SIGINT call a handler inside the block; a thread other than the main one has no signals."""
-    previous: dict[int, Any] = {}
+    previous: dict[signal.Signals, Any] = {}
     try:
         with suppress(ValueError):
             for number in (signal.SIGTERM, signal.SIGINT):
