@@ -204,12 +204,8 @@ class Comparison:
             ``recommendation``: ``activate`` or ``keep``, the default a panel offers.
         sentences: for a reader; the verdict first, the recommendation last.
         p_value: one-sided, of the gain on the hold-out; None below five patients.
-        comparisons: how often hold-out patients of these were used, this time included.
-        hold_out, forgetting: case by case, each with its summary; ``forgetting_name``: what the latter cases are.
         agreement: mean Dice of the new version's masks with the old one's on all scans that both have segmented.
-        old_masks: hold-out cases whose mask was corrected from the old version's.
-        left_out: hold-out cases that were not compared, since the old version was trained on them elsewhere.
-        cross_validation: figures of the fine-tuning on its own training cases, by patient; may be empty.
+        old_masks: those of the hold-out. For the other fields see ``Evidence``.
     """
 
     old_version: str
