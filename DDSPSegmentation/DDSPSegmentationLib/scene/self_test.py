@@ -97,10 +97,11 @@ class SelfTestChecks:
         self.assertEqual(registry.active().name, VERSION)  # a candidate is not activated
 
     def makeVersion(self, folder):
-        from DDSPSegmentationLib.scene.worker_process import PACKAGE_FOLDER, python_program
+        from DDSPSegmentationLib.scene.worker_process import python_program
+        from DDSPSegmentationLib.service.processes import python_environment
 
         command = [python_program(), "-m", "DDSPSegmentationLib.learning.made_up", str(folder)]
-        subprocess.run(command, cwd=pathlib.Path(PACKAGE_FOLDER).parent, check=True, timeout=600)
+        subprocess.run(command, env=python_environment(), check=True, timeout=600)
 
     def storeContour(self, library, image, mask):
         """Accept a contour as a person would who drew it; the scene is as it was afterwards."""

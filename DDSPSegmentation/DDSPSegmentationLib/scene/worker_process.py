@@ -15,8 +15,8 @@ from slicer.i18n import tr as _
 
 from ..engine.errors import DDSPSegmentationError, WorkerError
 from ..engine.files import make_folder
-from ..service.processes import kill_process
-from ..service.protocol import PACKAGE_FOLDER, decode_line, garbled
+from ..service.processes import kill_process, python_environment
+from ..service.protocol import decode_line, garbled
 
 LOG_BYTES = 1_000_000
 LONGEST_LINE = 16_000_000
@@ -79,7 +79,10 @@ class WorkerProcess:
         make_private_folder(self._folder)
         self._process = qt.QProcess()
         self._process.setProcessChannelMode(qt.QProcess.SeparateChannels)
-        self._process.setProcessEnvironment(_environment())
+        environment = qt.QProcessEnvironment()
+        for name, value in {**python_environment(), "PYTHONUNBUFFERED": "1"}.items():
+            environment.insert(name, value)
+        self._process.setProcessEnvironment(environment)
         self._process.setWorkingDirectory(str(self._folder))
         self._slots = {
             "started()": self._counted(self._onStarted),
@@ -268,18 +271,6 @@ def _parents() -> dict[int, int]:
                 child, parent = map(int, line.split())
                 parents[child] = parent
     return parents
-
-
-def _environment():
-    """Ours, with this very package in front, and nothing written into the installed folder."""
-    import qt
-
-    environment = qt.QProcessEnvironment.systemEnvironment()
-    folders = [str(Path(PACKAGE_FOLDER).parent), environment.value("PYTHONPATH", "")]
-    environment.insert("PYTHONPATH", os.pathsep.join(filter(None, folders)))
-    for name in ("PYTHONUTF8", "PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE"):
-        environment.insert(name, "1")
-    return environment
 
 
 def _error_at_end(code: int, crashed: bool, said_hello: bool) -> WorkerError:

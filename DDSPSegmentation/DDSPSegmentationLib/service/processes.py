@@ -1,12 +1,22 @@
-"""How a process of this computer is ended."""
+"""What a Python of our own is started with, and how a process is ended."""
 
 from __future__ import annotations
 
 import os
 import signal
 from contextlib import suppress
+from pathlib import Path
+
+from .protocol import PACKAGE_FOLDER
 
 _AT_ONCE = getattr(signal, "SIGKILL", signal.SIGTERM)  # on Windows os.kill terminates with any signal but two
+
+
+def python_environment() -> dict[str, str]:
+    """Ours, with this very package in front, and nothing written into the installed folder."""
+    folders = [str(Path(PACKAGE_FOLDER).parent), os.environ.get("PYTHONPATH", "")]
+    path = os.pathsep.join(filter(None, folders))
+    return {**os.environ, "PYTHONPATH": path, "PYTHONUTF8": "1", "PYTHONDONTWRITEBYTECODE": "1"}
 
 
 def kill_process(pid: int) -> None:

@@ -34,8 +34,7 @@ from ..engine.errors import (
 )
 from ..library.folder_lock import FolderInUseError, FolderLock, lock_holder
 from ..library.model_registry import ModelRegistry
-from .processes import kill_process
-from .protocol import PACKAGE_FOLDER
+from .processes import kill_process, python_environment
 from .retraining import RETRAINING_LOCK, retrain
 from .retraining_job import JOB_FILE, RetrainingJob
 from .retraining_run import LOG_FILE, RUN_LOCK, NothingGained, RetrainingProgress
@@ -93,7 +92,7 @@ def start_retraining_process(run_folder: Path | str, command: Sequence[str] | No
                 stdout=log,
                 stderr=log,
                 cwd=folder.parent,
-                env=_environment(),
+                env=python_environment(),
                 **_DETACHED,
             )
     except OSError as error:
@@ -112,13 +111,6 @@ def start_retraining_process(run_folder: Path | str, command: Sequence[str] | No
 _DETACHED: dict = {"start_new_session": True}
 if sys.platform == "win32":
     _DETACHED = {"creationflags": subprocess.CREATE_NO_WINDOW | subprocess.BELOW_NORMAL_PRIORITY_CLASS}
-
-
-def _environment() -> dict[str, str]:
-    """Ours, with this very package in front, and nothing written into the installed folder."""
-    folders = [str(Path(PACKAGE_FOLDER).parent), os.environ.get("PYTHONPATH", "")]
-    path = os.pathsep.join(filter(None, folders))
-    return {**os.environ, "PYTHONPATH": path, "PYTHONUTF8": "1", "PYTHONDONTWRITEBYTECODE": "1"}
 
 
 def unfinished_runs(models_folder: Path | str) -> list[RunStatus]:

@@ -37,7 +37,6 @@ class AcceptSection:
         self.ui, self._guard, self._say, self._onChanged = ui, guard, guard.say, onChanged
         self._node = self._volumeNode = None
         self._last: _Accepted | None = None
-        self._filling = False
         self._said = ""
         self._troubles: set[str] = set()
         ui.noteLineEdit.connect("textChanged(QString)", self._onNote)
@@ -50,9 +49,7 @@ class AcceptSection:
         self._node, self._volumeNode, self._said = node, volumeNode, ""
         if self._last is not None and self._last.node.GetScene() is None:
             self._last = None
-        self._filling = True
         self.ui.noteLineEdit.text = "" if node is None else case_note_of(node)
-        self._filling = False
         self.offerPatients()
         self.refresh()
 
@@ -108,7 +105,7 @@ class AcceptSection:
         return words.format(number=case_number(case))
 
     def _onNote(self, text: str) -> None:
-        if self._node is not None and not self._filling:
+        if self._node is not None:
             set_case_note(self._node, text)
 
     def _onAccept(self, checked: bool = False) -> None:

@@ -85,10 +85,9 @@ class RetrainSection:
         self._plan = plan_retraining(case_library().folder, model_registry().folder, self._replayFolder(), _device())
 
     def _find(self) -> None:
-        def find() -> None:
-            self._others = self._client.find(model_registry().folder)
-
-        self._guard(find)
+        others = self._guard(lambda: self._client.find(model_registry().folder))
+        if others is not WENT_WRONG:
+            self._others = others
         if self._client.isRunning and not self._timer.active:
             self._timer.start()
             self._look()
