@@ -322,6 +322,16 @@ def test_a_case_that_cannot_be_read_leaves_the_scene_alone(library):
     assert node_names() == before
 
 
+def test_a_case_that_cannot_be_placed_leaves_the_scene_alone(library, monkeypatch):
+    volume, node = add_result()
+    case = case_exchange.store_result(library, node, volume).case
+    before = node_names()
+    monkeypatch.setattr("DDSPSegmentationLib.scene.results.say_who_drew", lambda *words: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        case_exchange.reopen(case)
+    assert node_names() == before
+
+
 # ---- what helps most
 
 

@@ -27,7 +27,7 @@ from .result_nodes import (
     results_of,
     set_case_note,
 )
-from .results import place_contour
+from .results import place_contour, remove_with_display
 
 
 def store_result(
@@ -92,7 +92,7 @@ def reopen(
     try:
         node = place_contour(mask, drawn, volume_node, revision.model_version, revision.model_sha256)
     except Exception:
-        slicer.mrmlScene.RemoveNode(volume_node)
+        remove_with_display(volume_node)
         raise
     note_case(node, case.id, mask)
     set_case_note(node, revision.note)

@@ -167,10 +167,16 @@ def place_contour(
         say_who_drew(node, is_edited(node, volume_node))
         _place_beside(volume_node, node)
     except Exception:
-        for leftover in (node.GetDisplayNode(), node):
-            slicer.mrmlScene.RemoveNode(leftover)
+        remove_with_display(node)
         raise
     return node
+
+
+def remove_with_display(node: slicer.vtkMRMLDisplayableNode) -> None:
+    """Take a node out of the scene, and what shows it, which the scene would keep."""
+    for leftover in (node.GetDisplayNode(), node):
+        if slicer.mrmlScene.IsNodePresent(leftover):
+            slicer.mrmlScene.RemoveNode(leftover)
 
 
 def _add_segmentation_node(volume_node: slicer.vtkMRMLScalarVolumeNode) -> slicer.vtkMRMLSegmentationNode:

@@ -10,7 +10,7 @@ from slicer.i18n import tr as _
 
 from ..conversion import read_segment, write_segment
 from ..result_nodes import facts_of, network_mask, own_segment_id
-from ..results import add_uncertainty_volume, uncertainty_volume_of
+from ..results import add_uncertainty_volume, remove_with_display, uncertainty_volume_of
 from ..slice_views import (
     SliceTour,
     UncertaintyOverlay,
@@ -178,10 +178,7 @@ class ReviewSection:
         before, self._beforeNode = self._beforeNode, None
         if before is None:
             return
-        displayNode = before.GetDisplayNode()
-        for leftover in (before, displayNode):  # the scene keeps the display node of a node that is removed
-            if leftover is not None and leftover.GetScene() is not None:
-                slicer.mrmlScene.RemoveNode(leftover)
+        remove_with_display(before)
         if self._node is not None and self._node.GetDisplayNode() is not None:
             self._node.GetDisplayNode().SetVisibility(self._wasVisible)
 
