@@ -164,10 +164,7 @@ def _read(path: Path, name: str, suffix: str) -> sitk.Image:
             reader.SetFileName(str(path))
             reader.ReadImageInformation()
         except (RuntimeError, ValueError) as error:
-            raise InputError(
-                f"File '{name}' is not a readable {format_name} image.",
-                CHECK_TYPE,
-            ) from error
+            raise InputError(f"File '{name}' is not a readable {format_name} image.", CHECK_TYPE) from error
         size = reader.GetSize()
         single = len(size) == 4 and size[3] == 1
         _check_structure(name, size[:3] if single else size, reader.GetNumberOfComponents(), reader.GetPixelID())

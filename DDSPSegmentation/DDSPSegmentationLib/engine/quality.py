@@ -106,10 +106,7 @@ def unusual_volume(volume_ml: float) -> list[str]:
 
 
 def find_warnings(
-    volume_ml: float,
-    touches: Sequence[str],
-    component_shares: Sequence[float],
-    dice: float,
+    volume_ml: float, touches: Sequence[str], component_shares: Sequence[float], dice: float
 ) -> list[str]:
     """Sentences to read before trusting the mask.
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from statistics import fmean
 
 from ..engine.files import as_json
 from ..engine.model import ModelDescription
-from .statistics import mean_interval
+from .statistics import mean_interval, patient_means
 
 SCHEMA_VERSION = 2
 TIE = 0.005  # Dice; contours that differ by less look the same
@@ -108,15 +109,12 @@ class Summary:
 
 def summarize(cases: Sequence[ComparedCase]) -> Summary:
     compared = [case for case in cases if not case.error]
-    patients: dict[str, list[ComparedCase]] = {}
-    for case in compared:
-        patients.setdefault(case.patient or case.name, []).append(case)
-    gains = [_mean([case.gain for case in members]) for members in patients.values()]
-    old, new = ({name: _by_patient(patients.values(), name, which) for name in MEASURES} for which in ("old", "new"))
+    gains = patient_means((case.patient or case.name, case.gain) for case in compared)
+    old, new = ({name: _by_patient(compared, name, version) for name in MEASURES} for version in ("old", "new"))
     errors = [abs(new.expected_dice - new.dice) for new in (c.new for c in compared) if new.expected_dice is not None]
     return Summary(
         cases=len(compared),
-        patients=len(patients),
+        patients=len(gains),
         failed=tuple(case.name for case in cases if case.error),
         old=old,
         new=new,
@@ -125,27 +123,24 @@ def summarize(cases: Sequence[ComparedCase]) -> Summary:
         losses=sum(case.gain < -TIE for case in compared),
         ties=sum(abs(case.gain) <= TIE for case in compared),
         patient_gains=tuple(gains),
-        gain=_mean(gains) if gains else 0.0,
+        gain=fmean(gains) if gains else 0.0,
         interval=mean_interval(gains),
         largest_loss=max([0.0, *(-case.gain for case in compared)]),
-        expected_dice_error=_mean(errors) if errors else None,
+        expected_dice_error=fmean(errors) if errors else None,
     )
 
 
-def _by_patient(patients: Iterable[list[ComparedCase]], measure: str, version: str) -> float | None:
-    means = []
-    for members in patients:
-        values = [getattr(getattr(case, version), measure) for case in members if _has_both(case, measure)]
-        means += [_mean(values)] if values else []
-    return _mean(means) if means else None
+def _by_patient(cases: Sequence[ComparedCase], measure: str, version: str) -> float | None:
+    means = patient_means(
+        (case.patient or case.name, getattr(getattr(case, version), measure))
+        for case in cases
+        if _has_both(case, measure)
+    )
+    return fmean(means) if means else None
 
 
 def _has_both(case: ComparedCase, measure: str) -> bool:
     return all(getattr(figures, measure) is not None for figures in (case.old, case.new))
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
 
 
 @dataclass(frozen=True)

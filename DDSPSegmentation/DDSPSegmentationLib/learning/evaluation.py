@@ -21,7 +21,7 @@ from ..engine.segmentation import Segmentation
 from .comparison_words import listed
 from .dataset import Case
 from .evaluation_files import MEASURES, OVERALL, cases_csv, draw_boxplots, draw_worst, summary_csv
-from .statistics import mean_interval
+from .statistics import mean_interval, patient_means
 
 WORST_CASES = 4
 
@@ -317,10 +317,8 @@ def _statistics(results: Sequence[CaseResult], measure: str) -> Statistics:
     undefined = len(results) - len(finite)
     if not finite:
         return Statistics(0, undefined, *[math.nan] * 7)
-    by_patient: dict[object, list[float]] = {}
-    for result in finite:
-        by_patient.setdefault(result.extra.get("patient") or result.name, []).append(result.measure(measure))
-    patients = np.array([np.mean(values) for values in by_patient.values()])
+    measured = [(result.extra.get("patient") or result.name, result.measure(measure)) for result in finite]
+    patients = np.array(patient_means(measured))
     sd = float(patients.std(ddof=1)) if patients.size > 1 else math.nan
     low, high = mean_interval(patients) or (math.nan, math.nan)
     values = np.array([result.measure(measure) for result in finite])

@@ -9,12 +9,12 @@ nothing else.
 from __future__ import annotations
 
 import json
-import math
 import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from ..engine.errors import Canceled, DatasetError, ModelError, StorageError
@@ -22,6 +22,7 @@ from ..engine.files import make_folder, os_errors_as, read_json, write_text
 from ..engine.quality import UNCALIBRATED
 from .dataset import Case, PreparedCase, prepare_dataset
 from .finetuning_settings import FineTuningSettings, expected_step_seconds
+from .statistics import patient_means
 
 if TYPE_CHECKING:
     from .training import Trainer
@@ -268,7 +269,10 @@ class FineTuner:
         lengths = [0, *self._lengths]
         if not scores:
             return lengths[(len(lengths) + 1) // 2], {}
-        means = _patient_means(scores, {case.name: case.patient for case in self.cases})
+        means = [
+            fmean(patient_means((case.patient, scores[case.name][stop]) for case in self.cases))
+            for stop in range(len(lengths))
+        ]
         best = max(means)
         chosen = next(number for number, mean in enumerate(means) if mean >= best - self.settings.patience)
         patients = len({case.patient for case in self.cases})
@@ -330,12 +334,3 @@ class FineTuner:
         left = (self._steps - self._done) * self._seconds_per_step
         done = self._done / self._steps
         self._progress(FineTuningProgress(stage, done, left, self._done, self._steps, loss, dice))
-
-
-def _patient_means(scores: dict[str, list[float]], patient_of: dict[str, str]) -> list[float]:
-    """Mean over patients of the mean over their cases, for each stop."""
-    by_patient: dict[str, list[list[float]]] = {}
-    for name, values in scores.items():
-        by_patient.setdefault(patient_of[name], []).append(values)
-    rows = [[math.fsum(column) / len(column) for column in zip(*cases, strict=True)] for cases in by_patient.values()]
-    return [math.fsum(column) / len(column) for column in zip(*rows, strict=True)]

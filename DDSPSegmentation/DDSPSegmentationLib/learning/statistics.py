@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from statistics import fmean
 
 import numpy as np
 from scipy.special import stdtr, stdtrit
 
 LEAST_PATIENTS = 5  # nothing is concluded from fewer
+
+
+def patient_means(values: Iterable[tuple[str, float]]) -> list[float]:
+    """Mean of each patient's values (patient, value): several scans of one patient are not independent."""
+    by_patient: dict[str, list[float]] = {}
+    for patient, value in values:
+        by_patient.setdefault(patient, []).append(value)
+    return [fmean(found) for found in by_patient.values()]
 
 
 def mean_interval(values: Sequence[float] | np.ndarray) -> tuple[float, float] | None:
