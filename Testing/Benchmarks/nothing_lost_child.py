@@ -31,11 +31,11 @@ from toy_hospital import (
 from DDSPSegmentationLib.engine.errors import DDSPSegmentationError
 from DDSPSegmentationLib.engine.images import read_image
 from DDSPSegmentationLib.engine.model import builtin_model_folder
+from DDSPSegmentationLib.learning.finetuning import FineTuningProgress
 from DDSPSegmentationLib.library.case_library import TRAINING, CaseLibrary, StoredCase
 from DDSPSegmentationLib.library.model_registry import ModelRegistry
 from DDSPSegmentationLib.service.retraining import make_job, retrain
 from DDSPSegmentationLib.service.retraining_process import discard_run, unfinished_runs
-from DDSPSegmentationLib.service.retraining_run import RetrainingProgress
 
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 CHANGES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.truncate")
@@ -225,7 +225,7 @@ class Child:
 
         self._do("retrain", lambda after: None, act, new_version=True)
 
-    def _tell(self, told: RetrainingProgress) -> None:
+    def _tell(self, told: FineTuningProgress) -> None:
         stage = told.stage.split(",")[0]  # without the number of the case
         if stage != self._stage:
             self._enter(stage)

@@ -22,22 +22,22 @@ PRETENDED_PYTHON = [
     "-c",
     f"""
 import json, os, sys, time
-from DDSPSegmentationLib.library.folder_lock import FolderLock
 from DDSPSegmentationLib.library.model_registry import ModelRegistry
 from DDSPSegmentationLib.service import retraining_process
 from DDSPSegmentationLib.service.retraining_job import RetrainingJob
-from DDSPSegmentationLib.service.retraining_run import NothingGained, RetrainingProgress
+from DDSPSegmentationLib.learning.finetuning import FineTuningProgress
+from DDSPSegmentationLib.service.retraining_run import NothingGained
 
 def retrain(folder, progress, pause):
     job = RetrainingJob.read(folder)
     registry = ModelRegistry(job.models_folder)
-    with FolderLock(registry.runs_folder, name=retraining_process.RETRAINING_LOCK):
+    with retraining_process.retraining_lock(registry.runs_folder):
         for step in range(1, {PRETENDED_STEPS} + 1):
             pause()
             time.sleep(float(os.environ.get("STEP_SECONDS", "0.05")))
             share = step / {PRETENDED_STEPS}
             dice = share if step % 5 == 0 else None
-            progress(RetrainingProgress("Cross-validation 1 of 1", share, 300 * (1 - share), step, 40, 1 / step, dice))
+            progress(FineTuningProgress("Cross-validation 1 of 1", share, 300 * (1 - share), step, 40, 1 / step, dice))
         if "HELPS_NOBODY" in os.environ:
             (folder / "job.json").unlink()
             raise NothingGained("Training does not help yet.", "The old version stays.")

@@ -61,15 +61,15 @@ def test_finetune_says_what_it_will_do_and_what_came_of_it(place, capsys):
 
 
 def test_finetune_stops_at_ctrl_c_and_goes_on_when_it_is_asked_to(place, capsys, monkeypatch):
-    tell = retraining_commands._Lines.__call__
+    tell = retraining_commands._tell
 
-    def interrupt(lines, told):
-        tell(lines, told)
+    def interrupt(told):
+        tell(told)
         if told.loss is not None:
             os.kill(os.getpid(), signal.SIGINT)
 
     with monkeypatch.context() as patch:
-        patch.setattr(retraining_commands._Lines, "__call__", interrupt)
+        patch.setattr(retraining_commands, "_tell", interrupt)
         assert main(["finetune"]) == 1
     assert "Go on with --resume" in capsys.readouterr().out
     assert main(["finetune"]) == 2

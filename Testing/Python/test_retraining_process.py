@@ -27,6 +27,7 @@ from worker_parts import is_running, wait_until
 
 from DDSPSegmentationLib.engine.errors import DatasetError, StorageError, WorkerError
 from DDSPSegmentationLib.engine.files import write_text
+from DDSPSegmentationLib.learning.finetuning import FineTuningProgress
 from DDSPSegmentationLib.library.case_library import CaseLibrary
 from DDSPSegmentationLib.library.folder_lock import FolderInUseError, Holder, lock_holder
 from DDSPSegmentationLib.library.model_registry import ModelRegistry
@@ -43,7 +44,7 @@ from DDSPSegmentationLib.service.retraining_process import (
     start_retraining_process,
     unfinished_runs,
 )
-from DDSPSegmentationLib.service.retraining_run import CANDIDATE_FILE, RetrainingProgress
+from DDSPSegmentationLib.service.retraining_run import CANDIDATE_FILE
 from DDSPSegmentationLib.service.retraining_status import (
     DISCARDED,
     DONE,
@@ -377,7 +378,7 @@ def test_the_curve_of_a_resumed_run_forgets_the_steps_that_were_lost(tmp_path):
     def tell(*steps):
         writer = StatusWriter(tmp_path)
         for step in steps:
-            writer.tell(RetrainingProgress("Training", step / 20, 1.0, step, 20, loss=1 / step))
+            writer.tell(FineTuningProgress("Training", step / 20, 1.0, step, 20, loss=1 / step))
 
     tell(5, 10, 15)
     tell(10, 15, 20)
@@ -389,11 +390,11 @@ def test_the_curve_of_a_resumed_run_forgets_the_steps_that_were_lost(tmp_path):
 
 def test_the_status_is_renewed_every_second_while_steps_are_taken(tmp_path):
     writer = StatusWriter(tmp_path)
-    writer.tell(RetrainingProgress("Training", 0.1, 1.0))
-    writer.tell(RetrainingProgress("Training", 0.2, 1.0))
+    writer.tell(FineTuningProgress("Training", 0.1, 1.0))
+    writer.tell(FineTuningProgress("Training", 0.2, 1.0))
     assert read_status(tmp_path).fraction == 0.1
     time.sleep(1.1)
-    writer.tell(RetrainingProgress("Training", 0.3, 1.0))
+    writer.tell(FineTuningProgress("Training", 0.3, 1.0))
     assert read_status(tmp_path).fraction == 0.3
 
 
@@ -402,7 +403,7 @@ def test_the_status_is_renewed_every_second_while_steps_are_taken(tmp_path):
 
 def test_the_last_word_is_said_on_a_full_disk(tmp_path, monkeypatch):
     writer = StatusWriter(tmp_path)
-    writer.tell(RetrainingProgress("A stage with a long name " * 20, 0.5, 1.0))
+    writer.tell(FineTuningProgress("A stage with a long name " * 20, 0.5, 1.0))
 
     def full(*_):
         raise StorageError("The disk is full.")

@@ -36,18 +36,18 @@ _PREPARING, _FINAL = "Preparing the cases", "Training on all cases"
 
 @dataclass(frozen=True)
 class FineTuningProgress:
-    """Where a run is.
+    """Where a run is: of training alone, or of a retraining with its comparison.
 
     Attributes:
-        fraction: of the whole; ``step`` of ``steps``: of the whole, too.
+        fraction: of the whole; ``step`` of ``steps``: of the training.
         loss, dice: of the last steps, and of the patients left out; ``None`` when not measured just now.
     """
 
     stage: str
     fraction: float
     seconds_left: float
-    step: int
-    steps: int
+    step: int = 0
+    steps: int = 0
     loss: float | None = None
     dice: float | None = None
 

@@ -20,18 +20,15 @@ from ..engine.files import make_folder
 from ..engine.model import describe_model
 from ..learning.comparison_words import counted, too_few_patients
 from ..learning.dataset import read_dataset
+from ..learning.finetuning import FineTuningProgress
 from ..learning.finetuning_settings import LEAST_CASES, estimate_seconds
 from ..library.case_library import CaseLibrary
 from ..library.case_records import HOLD_OUT, TRAINING
 from ..library.folder_lock import FolderLock
 from ..library.model_registry import ModelRegistry
 from ..library.model_version import ModelVersion
-from .retraining_job import (
-    JOB_FILE,
-    FrozenCase,
-    RetrainingJob,
-)
-from .retraining_run import SECONDS_TO_COMPARE, RetrainingProgress, RetrainingRun
+from .retraining_job import JOB_FILE, FrozenCase, RetrainingJob
+from .retraining_run import SECONDS_TO_COMPARE, RetrainingRun
 from .runner import require_torch
 
 if TYPE_CHECKING:
@@ -39,6 +36,11 @@ if TYPE_CHECKING:
 
 RETRAINING_LOCK = "retraining.lock"
 _SECONDS_PER_STEP_ON_GPU = 0.15
+
+
+def retraining_lock(runs: Path) -> FolderLock:
+    """Held by the one retraining that is at work in a models folder."""
+    return FolderLock(runs, name=RETRAINING_LOCK, what="runs folder")
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class RetrainingPlan:
         parent: version that it starts from; '' when there is no usable one.
         training, hold_out: cases; ``replay``: scans in the replay folder.
         seconds: estimate of the whole on this machine's processor.
-        obstacles: why it cannot start, each with what to do; ``notes``: what the comparison will not be able to say.
+        refusals: why it cannot start; ``notes``: what the comparison will not be able to say.
     """
 
     parent: str
@@ -59,27 +61,26 @@ class RetrainingPlan:
     hold_out_patients: int
     replay: int
     seconds: float
-    obstacles: tuple[str, ...]
+    refusals: tuple[DDSPSegmentationError, ...]
     notes: tuple[str, ...]
+
+    @property
+    def obstacles(self) -> tuple[str, ...]:
+        """Why it cannot start, each with what to do."""
+        return tuple(map(str, self.refusals))
 
 
 def plan_retraining(
     cases_folder: Path | str, models_folder: Path | str, replay_folder: Path | str = "", device: str = "auto"
 ) -> RetrainingPlan:
     """What a retraining would do; loads neither torch nor a scan, and never raises for what stands in its way."""
-    return _plan(cases_folder, models_folder, replay_folder, device)[0]
-
-
-def _plan(
-    cases_folder: Path | str, models_folder: Path | str, replay_folder: Path | str, device: str
-) -> tuple[RetrainingPlan, list[DDSPSegmentationError]]:
-    obstacles: list[DDSPSegmentationError] = []
+    refusals: list[DDSPSegmentationError] = []
 
     def tried(question: Callable, otherwise: object):
         try:
             return question()
         except DDSPSegmentationError as error:
-            obstacles.append(error)
+            refusals.append(error)
             return otherwise
 
     tried(require_torch, "")
@@ -90,20 +91,18 @@ def _plan(
     patients, held_out = ({case.patient for case in part} for part in (training, hold_out))
     replay = len(tried(lambda: read_dataset(replay_folder), [])) if replay_folder else 0
     if len(training) < LEAST_CASES:
-        obstacles.append(_too_few(len(training)))
-    seconds = _estimate(len(training), len(patients), len(hold_out), replay, device)
-    plan = RetrainingPlan(
+        refusals.append(_too_few(len(training)))
+    return RetrainingPlan(
         parent,
         len(training),
         len(patients),
         len(hold_out),
         len(held_out),
         replay,
-        seconds,
-        tuple(str(error) for error in obstacles),
-        tuple(_notes(len(held_out), bool(replay_folder))),
+        seconds=_estimate(len(training), len(patients), len(hold_out), replay, device),
+        refusals=tuple(refusals),
+        notes=tuple(_notes(len(held_out), bool(replay_folder))),
     )
-    return plan, obstacles
 
 
 def _too_few(count: int) -> DatasetError:
@@ -143,13 +142,12 @@ def make_job(
             version is damaged; TorchMissingError; FolderInUseError: another retraining or a writer of the library is
             at work; StorageError.
     """
-    obstacles = _plan(cases_folder, models_folder, replay_folder, device)[1]
-    if obstacles:
-        raise obstacles[0]
+    for refusal in plan_retraining(cases_folder, models_folder, replay_folder, device).refusals:
+        raise refusal
     registry, library = ModelRegistry(models_folder), CaseLibrary(cases_folder)
     runs = registry.runs_folder
     make_folder(runs, "Check its disk, or choose another models folder.")
-    with FolderLock(runs, name=RETRAINING_LOCK, what="runs folder"):
+    with retraining_lock(runs):
         _sweep(runs)
         parent = registry.active()
         with library.locked():
@@ -187,7 +185,7 @@ def _sweep(runs: Path) -> None:
 
 def retrain(
     run_folder: Path | str,
-    progress: Callable[[RetrainingProgress], None] | None = None,
+    progress: Callable[[FineTuningProgress], None] | None = None,
     pause: Callable[[], None] | None = None,
     settings: FineTuningSettings | None = None,
 ) -> ModelVersion:
@@ -208,5 +206,5 @@ def retrain(
     run_folder = Path(run_folder)
     job = RetrainingJob.read(run_folder)
     runs = ModelRegistry(job.models_folder).runs_folder
-    with FolderLock(runs, name=RETRAINING_LOCK, what="runs folder"):
+    with retraining_lock(runs):
         return RetrainingRun(run_folder, job, progress, pause, settings).run()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ..engine.errors import Canceled, DatasetError
 from ..learning.comparison_words import counted
+from ..learning.finetuning import FineTuningProgress
 from ..learning.training_log import line_progress
 from ..library.case_library import CaseLibrary
 from ..library.case_records import HOLD_OUT, TRAINING, StoredCase
@@ -17,7 +18,7 @@ from .batch import EXIT_SOME_FAILED
 from .command_line import say
 from .retraining import RetrainingPlan, make_job, plan_retraining
 from .retraining_process import ReportedRun, discard_run, unfinished_runs
-from .retraining_run import NothingGained, RetrainingProgress
+from .retraining_run import NothingGained
 from .runner import require_torch
 
 
@@ -27,7 +28,7 @@ def finetune(chosen: argparse.Namespace) -> int:
     from ..learning.processes import stop_signals
 
     run_folder = _chosen_run(chosen)
-    run = ReportedRun(run_folder, told=_Lines())
+    run = ReportedRun(run_folder, told=_tell)
     try:
         with stop_signals(run.stop):
             version = run.run()
@@ -75,15 +76,13 @@ def _say_plan(plan: RetrainingPlan) -> None:
         say(f"Note: {note}")
 
 
-class _Lines:
+def _tell(told: FineTuningProgress) -> None:
     """One line for each stage, and its progress."""
-
-    def __call__(self, told: RetrainingProgress) -> None:
-        filled = round(24 * told.fraction)
-        loss = "" if told.loss is None else f" loss {told.loss:.4f}"
-        dice = "" if told.dice is None else f" Dice {told.dice:.4f}"
-        left = f"{told.seconds_left / 60:.0f} min left"
-        line_progress(f"[{'#' * filled}{'.' * (24 - filled)}] {told.stage}{loss}{dice} {left}")
+    filled = round(24 * told.fraction)
+    loss = "" if told.loss is None else f" loss {told.loss:.4f}"
+    dice = "" if told.dice is None else f" Dice {told.dice:.4f}"
+    left = f"{told.seconds_left / 60:.0f} min left"
+    line_progress(f"[{'#' * filled}{'.' * (24 - filled)}] {told.stage}{loss}{dice} {left}")
 
 
 def _say_comparison(version: ModelVersion) -> None:

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from ..engine.errors import DatasetError, DDSPSegmentationError
-from ..engine.files import file_sha256, write_text
+from ..engine.files import file_sha256, read_json, write_json
 from ..engine.scan_identity import LIMIT, ScanIdentity
 from ..learning.dataset import Case, read_dataset
 from ..library.case_library import CaseLibrary
@@ -104,8 +104,7 @@ class RetrainingJob:
         return Case(frozen.id, folder / frozen.image, folder / frozen.mask, patient=frozen.patient)
 
     def write(self, run_folder: Path) -> None:
-        text = json.dumps({"schema_version": JOB_SCHEMA, **asdict(self)}, indent=2)
-        write_text(text + "\n", run_folder / JOB_FILE)
+        write_json({"schema_version": JOB_SCHEMA, **asdict(self)}, run_folder / JOB_FILE)
 
     @classmethod
     def read(cls, run_folder: Path | str) -> RetrainingJob:
@@ -187,10 +186,10 @@ def split_replay(
     if not job.replay_folder:
         return ReplayCases()
     cases = read_dataset(job.replay_folder)
-    decided = _read_decided(run_folder / REPLAY_FILE)
+    decided = read_json(run_folder / REPLAY_FILE)
     if decided is None:
         decided = _decide(cases, library, pause)
-        write_text(json.dumps(decided, indent=2) + "\n", run_folder / REPLAY_FILE)
+        write_json(decided, run_folder / REPLAY_FILE)
     by_name = {case.name: case for case in cases}
     missing = sorted({*decided["rehearse"], *decided["measure"]} - set(by_name))
     if missing:
@@ -203,13 +202,6 @@ def split_replay(
         tuple(replace(by_name[name], name=pseudonyms[name]) for name in decided["measure"]),
         {pseudonyms[name]: reason for name, reason in decided["left_out"].items() if name in pseudonyms},
     )
-
-
-def _read_decided(path: Path) -> dict | None:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
 
 
 def _decide(cases: Sequence[Case], library: CaseLibrary, pause: Callable[[], None]) -> dict:

@@ -32,12 +32,14 @@ from ..engine.errors import (
     WorkerError,
     is_out_of_memory,
 )
-from ..library.folder_lock import FolderInUseError, FolderLock, lock_holder
+from ..engine.files import delete_file, os_errors_as
+from ..learning.finetuning import FineTuningProgress
+from ..library.folder_lock import FolderInUseError, lock_holder
 from ..library.model_registry import ModelRegistry
 from .processes import kill_process, python_environment
-from .retraining import RETRAINING_LOCK, retrain
+from .retraining import retrain, retraining_lock
 from .retraining_job import JOB_FILE, RetrainingJob
-from .retraining_run import LOG_FILE, RUN_LOCK, NothingGained, RetrainingProgress
+from .retraining_run import LOG_FILE, RUN_LOCK, NothingGained
 from .retraining_status import (
     DISCARDED,
     DONE,
@@ -134,14 +136,12 @@ def pause_retraining(run_folder: Path | str, paused: bool) -> None:
 
 
 def _mark(path: Path, there: bool) -> None:
-    try:
+    cause = f"'{path.name}' in the run's folder cannot be written"
+    with os_errors_as(StorageError, cause, "Check the drive of the models folder."):
         if there:
             path.touch()
         else:
-            path.unlink(missing_ok=True)
-    except OSError as error:
-        cause = f"'{path.name}' in the run's folder cannot be written ({error.strerror})."
-        raise StorageError(cause, "Check the drive of the models folder.") from error
+            delete_file(path)
 
 
 def ask_to_end(run_folder: Path | str) -> None:
@@ -188,16 +188,14 @@ def discard_run(run_folder: Path | str) -> None:
     folder = Path(run_folder)
     if not folder.is_dir():
         return
-    with FolderLock(folder.parent, name=RETRAINING_LOCK, what="runs folder"):
+    with retraining_lock(folder.parent):
         if (holder := lock_holder(folder, RUN_LOCK)) is not None:
             cause = f"The retraining '{folder.name}' is at work in process {holder.process}."
             raise FolderInUseError(cause, "Wait for it, or cancel it.")
         aside = folder.with_name(f".discarded-{folder.name}")
-        try:
+        step = "Close the programs that have its files open, then try again."
+        with os_errors_as(StorageError, f"The run '{folder.name}' cannot be deleted", step):
             os.replace(folder, aside)
-        except OSError as error:
-            cause = f"The run '{folder.name}' cannot be deleted ({error.strerror})."
-            raise StorageError(cause, "Close the programs that have its files open, then try again.") from error
         shutil.rmtree(aside, ignore_errors=True)
 
 
@@ -211,7 +209,7 @@ class ReportedRun:
         told: called with every progress as well.
     """
 
-    def __init__(self, run_folder: Path, told: Callable[[RetrainingProgress], None] | None = None):
+    def __init__(self, run_folder: Path, told: Callable[[FineTuningProgress], None] | None = None):
         self._folder, self._told = run_folder, told or (lambda progress: None)
         self._stopped = threading.Event()
         self._ended = threading.Event()
@@ -248,7 +246,7 @@ class ReportedRun:
         """End between two steps, with a checkpoint."""
         self._stopped.set()
 
-    def _tell(self, progress: RetrainingProgress) -> None:
+    def _tell(self, progress: FineTuningProgress) -> None:
         self._status.tell(progress)
         self._told(progress)
 

@@ -12,13 +12,13 @@ import shutil
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .. import __version__
 from ..engine.errors import DDSPSegmentationError, ModelError
-from ..engine.files import write_text
+from ..engine.files import delete_file, read_json, write_json
 from ..engine.model import describe_model, write_description
 from ..learning.comparison import compare_versions
 from ..learning.dataset import Case
@@ -52,19 +52,6 @@ SECONDS_TO_COMPARE = 8.0  # a case by two versions on two cores
 _TRAINING_FOLDER, _COMPARISON_FOLDER = "training", "comparison"
 
 
-@dataclass(frozen=True)
-class RetrainingProgress:
-    """Where a retraining is: ``fraction`` of the whole; loss and Dice when they were measured just now."""
-
-    stage: str
-    fraction: float
-    seconds_left: float
-    step: int = 0
-    steps: int = 0
-    loss: float | None = None
-    dice: float | None = None
-
-
 class NothingGained(DDSPSegmentationError):
     """The outcome of a retraining that ended as it should and made no version: the old one is still the best."""
 
@@ -76,7 +63,7 @@ class RetrainingRun:
         self,
         folder: Path,
         job: RetrainingJob,
-        progress: Callable[[RetrainingProgress], None] | None,
+        progress: Callable[[FineTuningProgress], None] | None,
         pause: Callable[[], None] | None,
         settings: FineTuningSettings | None,
     ):
@@ -132,12 +119,7 @@ class RetrainingRun:
     # ---- the candidate
 
     def _candidate(self) -> dict | None:
-        with suppress(OSError, ValueError):
-            return json.loads((self.folder / CANDIDATE_FILE).read_text(encoding="utf-8"))
-        return None
-
-    def _write_candidate(self, candidate: dict) -> None:
-        write_text(json.dumps(candidate, indent=2) + "\n", self.folder / CANDIDATE_FILE)
+        return read_json(self.folder / CANDIDATE_FILE)
 
     def _fix_candidate(self, tuned: FineTuned, folder: Path, replay: ReplayCases) -> dict:
         """Name the candidate by its weights, which from now on do not change."""
@@ -150,7 +132,7 @@ class RetrainingRun:
             "cross_validation": tuned.cross_validation,
         }
         write_description(folder, replace(describe_model(folder), version=name))
-        self._write_candidate(candidate)
+        write_json(candidate, self.folder / CANDIDATE_FILE)
         return candidate
 
     def _free_name(self, sha256: str) -> str:
@@ -184,7 +166,7 @@ class RetrainingRun:
         """The candidate becomes a version together with its ledger and its comparison."""
         self._tell("Publishing the candidate", 1.0, 0.0)
         files = {path.name: path for path in sorted(compared.iterdir())}
-        ledger = {LEDGER_FILE: _json_bytes(candidate["ledger"])}
+        ledger = {LEDGER_FILE: json.dumps(candidate["ledger"], indent=2).encode()}
         return self.registry.publish(self.folder / candidate["folder"], candidate["version"], {**files, **ledger})
 
     # ---- the comparison
@@ -203,7 +185,7 @@ class RetrainingRun:
         for case in ledger["hold_out"]:
             if case["case"] in compared:
                 case["first_read"] = case["first_read"] or now
-        self._write_candidate(candidate)
+        write_json(candidate, self.folder / CANDIDATE_FILE)
         forgetting, forgetting_name = self._forgetting(hold_out)
         aside = output.with_name(f".{output.name}")
         shutil.rmtree(aside, ignore_errors=True)
@@ -238,20 +220,11 @@ class RetrainingRun:
     # ---- what is told
 
     def _tell(self, stage: str, fraction: float, seconds_left: float) -> None:
-        self._progress(RetrainingProgress(stage, fraction, seconds_left))
+        self._progress(FineTuningProgress(stage, fraction, seconds_left))
 
     def _tell_training(self, told: FineTuningProgress) -> None:
-        self._progress(
-            RetrainingProgress(
-                told.stage,
-                told.fraction * self._training_share,
-                told.seconds_left + self._seconds_to_compare,
-                told.step,
-                told.steps,
-                told.loss,
-                told.dice,
-            )
-        )
+        seconds_left = told.seconds_left + self._seconds_to_compare
+        self._progress(replace(told, fraction=told.fraction * self._training_share, seconds_left=seconds_left))
 
     def _tell_comparison(self, phase: str, fraction: float) -> None:
         """Tell, and wait or stop where asked to: between two cases as between two steps."""
@@ -269,26 +242,22 @@ def _nothing_gained(found: dict, parent: str) -> NothingGained:
     return NothingGained(cause, f"No version was made and '{parent}' stays; accept more cases, then retrain.")
 
 
-def _json_bytes(values: dict) -> bytes:
-    return (json.dumps(values, indent=2) + "\n").encode()
-
-
 def _clear(run_folder: Path) -> None:
     """Delete a finished run but for what its watcher still reads; the job is the last but one."""
     last = (JOB_FILE, CANDIDATE_FILE)
     for path in list(run_folder.iterdir()):
         if path.name not in (*last, STATUS_FILE, CURVE_FILE, LOG_FILE, RUN_LOCK):
-            remove(path)
+            _remove(path)
     for name in last:
-        remove(run_folder / name)
+        _remove(run_folder / name)
     with suppress(OSError):
         run_folder.rmdir()
 
 
-def remove(path: Path) -> None:
+def _remove(path: Path) -> None:
     """Delete a file or folder, as far as the system lets us."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
         with suppress(OSError):
-            path.unlink()
+            delete_file(path)

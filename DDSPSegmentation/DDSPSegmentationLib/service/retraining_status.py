@@ -14,19 +14,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..engine.errors import DDSPSegmentationError, StorageError
-from ..engine.files import csv_text, write_json, write_text
+from ..engine.files import csv_text, read_json, write_json, write_text
+from ..learning.finetuning import FineTuningProgress
 from ..library.folder_lock import FolderLock, lock_holder
 from .retraining_job import JOB_FILE, RetrainingJob
-from .retraining_run import CURVE_FILE, RUN_LOCK, STATUS_FILE, RetrainingProgress
+from .retraining_run import CURVE_FILE, RUN_LOCK, STATUS_FILE
 
-RUNNING, PAUSED, INTERRUPTED, FAILED, DONE, DISCARDED = (
-    "running",
-    "paused",
-    "interrupted",
-    "failed",
-    "done",
-    "discarded",
-)
+RUNNING, PAUSED, INTERRUPTED = "running", "paused", "interrupted"
+FAILED, DONE, DISCARDED = "failed", "done", "discarded"
 CURVE_COLUMNS = ("step", "loss", "dice")
 STARTING = "Starting"
 _RUN_LOCK_SECONDS = 2.0
@@ -100,11 +95,8 @@ def read_curve(run_folder: Path | str) -> list[tuple[int, float | None, float | 
 
 def _read_values(folder: Path) -> dict:
     """What ``status.json`` says, {} when it cannot be read."""
-    try:
-        values = json.loads((folder / STATUS_FILE).read_text(encoding="utf-8"))
-        return values if isinstance(values, dict) else {}
-    except (OSError, ValueError):
-        return {}
+    values = read_json(folder / STATUS_FILE)
+    return values if isinstance(values, dict) else {}
 
 
 # ---- the process's own side
@@ -119,7 +111,7 @@ class StatusWriter:
         self._curve_begun = False
         self._write()
 
-    def tell(self, told: RetrainingProgress) -> None:
+    def tell(self, told: FineTuningProgress) -> None:
         if told.loss is not None or told.dice is not None:
             self._append_to_curve(told)
         new_stage = told.stage != self._values["stage"]
@@ -150,7 +142,7 @@ class StatusWriter:
             return False
         return True
 
-    def _append_to_curve(self, told: RetrainingProgress) -> None:
+    def _append_to_curve(self, told: FineTuningProgress) -> None:
         """A row; the first one of a resumed run takes the place of those that its lost steps have left."""
         path = self.folder / CURVE_FILE
         with suppress(OSError, StorageError):
