@@ -179,9 +179,21 @@ def _read(path: Path, name: str, suffix: str) -> sitk.Image:
             ) from error
     if single:
         image = image[:, :, :, 0]
+    return erase_metadata(image)
+
+
+def erase_metadata(image: sitk.Image) -> sitk.Image:
+    """The image itself, without the names, dates and whatever else a reader put into its dictionary."""
     for key in image.GetMetaDataKeys():
         image.EraseMetaData(key)
     return image
+
+
+def without_metadata(image: sitk.Image) -> sitk.Image:
+    """A copy with an empty dictionary; one by ``sitk.Image`` would share the original's."""
+    plain = sitk.GetImageFromArray(sitk.GetArrayViewFromImage(image), image.GetNumberOfComponentsPerPixel() > 1)
+    plain.CopyInformation(image)
+    return plain
 
 
 def _check_structure(name: str, size: tuple[int, ...], components: int, pixel_id: int) -> None:

@@ -13,7 +13,7 @@ import shutil
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 from .errors import ModelError, StorageError
 from .files import file_sha256, os_errors_as, write_json
@@ -96,10 +96,21 @@ def describe_model(folder: Path | str | None = None) -> ModelDescription:
         values["seen"] = SeenScans.from_dict(values["seen"]) if "seen" in values else SeenScans()
         if "licence" in values:  # as it was spelled until 2026
             values["license"] = values.pop("licence")
-        return ModelDescription(**values)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return _of_known_types(ModelDescription(**values))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise ModelError(f"Model '{folder.name}' has a damaged {DESCRIPTION_FILE} ({reason}).", REINSTALL) from error
+
+
+def _of_known_types(description: ModelDescription) -> ModelDescription:
+    """Make sure that every field is what its readers count on. Raises TypeError."""
+    kinds: list[tuple[Any, type]]
+    kinds = [(getattr(description, name), kind) for name, kind in get_type_hints(ModelDescription).items()]
+    for names in (description.training.get(key, []) for key in ("cases", "replay")):
+        kinds += [(names, list), *((name, str) for name in names)]
+    if not all(isinstance(value, kind) for value, kind in kinds):
+        raise TypeError("a field of another type")
+    return description
 
 
 def load_network(folder: Path | str | None = None) -> tuple[DDSPConvNet, ModelDescription]:

@@ -11,7 +11,7 @@ import SimpleITK as sitk
 from ..engine.images import read_mask
 from ..engine.scan_identity import ScanIdentity
 from .case_checks import check_case
-from .case_records import StoredCase
+from .case_records import Revision, StoredCase
 from .patients import Patients
 
 STATES = {True: "corrected", False: "unedited"}  # of a mask, by whether a person edited it
@@ -19,15 +19,11 @@ STATES = {True: "corrected", False: "unedited"}  # of a mask, by whether a perso
 
 @dataclass(frozen=True)
 class Admitted:
-    """A mask that has passed the door, with what is recorded about it."""
+    """A mask that has passed the door; ``draft`` is its revision but for number, date and file."""
 
     mask: sitk.Image
     prediction: sitk.Image | None
-    dice: float | None
-    state: str
-    model_version: str
-    model_sha256: str
-    note: str
+    draft: Revision
     warnings: tuple[str, ...]
 
 
@@ -50,12 +46,6 @@ class Scan:
         """A salted hash of size, spacing and values, whatever type the values are kept in."""
         return patients.content_of(self.identity.digest)
 
-    def plain_image(self) -> sitk.Image:
-        """A copy without names, dates and whatever else a reader put into its dictionary."""
-        plain = sitk.GetImageFromArray(sitk.GetArrayViewFromImage(self.image))
-        plain.CopyInformation(self.image)
-        return plain
-
 
 def admit(
     image: sitk.Image,
@@ -69,7 +59,8 @@ def admit(
     """Let a mask through the door, see ``check_case``. Raises DatasetError."""
     mask, prediction, dice, warnings = check_case(image, mask, prediction)
     dice = None if dice is None else round(dice, 4)
-    return Admitted(mask, prediction, dice, state, model_version, model_sha256, note, tuple(warnings))
+    draft = Revision(0, "", state, model_version, model_sha256, dice, note, "")
+    return Admitted(mask, prediction, draft, tuple(warnings))
 
 
 def placed_as(case: StoredCase, admitted: Admitted) -> Admitted:

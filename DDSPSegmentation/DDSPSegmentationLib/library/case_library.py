@@ -13,7 +13,7 @@ import SimpleITK as sitk
 from ..engine.bundled_scan import is_bundled
 from ..engine.errors import DatasetError, DDSPSegmentationError, StorageError
 from ..engine.files import make_folder
-from ..engine.images import write_image
+from ..engine.images import without_metadata, write_image
 from ..engine.model import ModelDescription
 from ..engine.scan_identity import ScanIdentity
 from .case_files import CaseFiles
@@ -385,7 +385,7 @@ class CaseLibrary:
             case = self._write_revision(case, admitted)
             self._files.derive_label(case)
             make_folder(case.image_path.parent)
-            write_image(scan.plain_image(), case.image_path, compress=False)  # the user waits
+            write_image(without_metadata(scan.image), case.image_path, compress=False)  # the user waits
             self._files.commit(case)
         return Stored(case, (*admitted.warnings, *warnings), True)
 
@@ -442,5 +442,5 @@ class CaseLibrary:
         if admitted.prediction is not None:
             self._files.write_mask(admitted.prediction, case.prediction_path_of(number))
         date = datetime.now().astimezone().isoformat(timespec="seconds")
-        said = (admitted.state, admitted.model_version, admitted.model_sha256, admitted.dice, admitted.note)
-        return case.with_revision(Revision(number, date, *said, sha256), admitted.prediction is not None)
+        revision = replace(admitted.draft, number=number, date=date, mask_sha256=sha256)
+        return case.with_revision(revision, admitted.prediction is not None)

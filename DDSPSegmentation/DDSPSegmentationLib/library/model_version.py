@@ -157,7 +157,7 @@ def check_files(folder: Path) -> dict[str, str]:
         raise ModelError(f"Model '{name}' is a link to another folder.", "Copy the folder itself.")
     checksums = read_manifest(folder)
     _check_against(folder, checksums)
-    description = _sound_description(folder)
+    description = describe_model(folder)
     if description.version != name:
         cause = f"Model '{name}' calls itself '{description.version}' in its {DESCRIPTION_FILE}."
         raise ModelError(cause, REPAIR)
@@ -190,7 +190,7 @@ def sound_version(folder: Path) -> ModelVersion:
     checksums = check_files(folder)
     comparison, ledger = (_read_json(folder, name, checksums) for name in (COMPARISON_FILE, LEDGER_FILE))
     comparison = comparison if _can_be_shown(comparison) else {}
-    return ModelVersion(folder.name, folder, False, _sound_description(folder), "", comparison, ledger)
+    return ModelVersion(folder.name, folder, False, describe_model(folder), "", comparison, ledger)
 
 
 def read_version(folder: Path) -> ModelVersion:
@@ -200,7 +200,7 @@ def read_version(folder: Path) -> ModelVersion:
     except ModelError as error:
         description = None
         with suppress(ModelError):
-            description = _sound_description(folder)
+            description = describe_model(folder)
         return ModelVersion(folder.name, folder, False, description, str(error))
 
 
@@ -211,24 +211,6 @@ def builtin_version() -> ModelVersion:
         return ModelVersion(folder.name, folder, True, describe_model(folder))
     except ModelError as error:
         return ModelVersion(folder.name, folder, True, problem=str(error))
-
-
-def _sound_description(folder: Path) -> ModelDescription:
-    """model.json with every field of the type that its readers count on. Raises ModelError."""
-    try:
-        description = describe_model(folder)
-    except RecursionError as error:
-        raise ModelError(f"Model '{folder.name}' has a damaged {DESCRIPTION_FILE} (nested).", REPAIR) from error
-    texts = (description.version, description.sha256, description.license, description.date)
-    tables = (description.network, description.preprocessing, description.calibration, description.training)
-    sound = all(isinstance(text, str) for text in texts) and isinstance(description.metrics, dict)
-    sound = sound and all(isinstance(table, dict) for table in tables)
-    if sound:
-        lists = [description.training.get(key, []) for key in ("cases", "replay")]
-        sound = all(isinstance(names, list) and all(isinstance(name, str) for name in names) for names in lists)
-    if not sound:
-        raise ModelError(f"Model '{folder.name}' has a damaged {DESCRIPTION_FILE} (a field of another type).", REPAIR)
-    return description
 
 
 def _read_json(folder: Path, name: str, checksums: dict[str, str]) -> dict:

@@ -148,8 +148,8 @@ class Patients:
         return self.images[name] if distance <= LIMIT else None
 
     def save(self, path: Path) -> None:
-        values = {name: getattr(self, name) for name in _PLAIN}
-        values["images"] = {name: asdict(image) for name, image in self.images.items()}
+        values = asdict(self)
+        del values["salt"]
         write_json({"schema_version": PATIENTS_VERSION, **values}, path)
 
 
@@ -174,9 +174,6 @@ def read_folds(path: Path) -> dict[str, int]:
         return folds
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return {}
-
-
-_PLAIN = ("library", "next_number", "splits", "forced", "folds", "aliases", "told")
 
 
 def read_patients(path: Path, salt_path: Path) -> Patients:

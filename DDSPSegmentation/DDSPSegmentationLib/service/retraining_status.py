@@ -10,7 +10,7 @@ import csv
 import json
 import time
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from ..engine.errors import DDSPSegmentationError, StorageError
@@ -115,9 +115,7 @@ class StatusWriter:
         if told.loss is not None or told.dice is not None:
             self._append_to_curve(told)
         new_stage = told.stage != self._values["stage"]
-        measured = {key: getattr(told, key) for key in ("loss", "dice") if getattr(told, key) is not None}
-        plain = {key: getattr(told, key) for key in ("stage", "fraction", "seconds_left", "step", "steps")}
-        self._values |= {**plain, **measured}
+        self._values |= {key: value for key, value in asdict(told).items() if value is not None}
         if new_stage or time.monotonic() - self._written >= _WRITE_SECONDS:
             self._write()
 

@@ -12,7 +12,7 @@ import SimpleITK as sitk
 
 from ..engine.errors import StorageError
 from ..engine.files import as_json
-from ..engine.images import silent_itk
+from ..engine.images import erase_metadata, silent_itk, without_metadata
 from ..engine.segmentation import Segmentation
 from .protocol import garbled
 
@@ -26,10 +26,8 @@ def write_temporary(image: sitk.Image, path: Path) -> None:
     Raises:
         StorageError: the disk is full or cannot be written.
     """
-    if image.GetMetaDataKeys():  # a copy by sitk.Image would share the caller's metadata
-        plain = sitk.GetImageFromArray(sitk.GetArrayViewFromImage(image), image.GetNumberOfComponentsPerPixel() > 1)
-        plain.CopyInformation(image)
-        image = plain
+    if image.GetMetaDataKeys():
+        image = without_metadata(image)
     voxels = sitk.GetArrayViewFromImage(image).nbytes
     try:
         with silent_itk():
@@ -49,14 +47,11 @@ def read_temporary(path: Path) -> sitk.Image:
     """
     try:
         with silent_itk():
-            image = sitk.ReadImage(str(path), imageIO="MetaImageIO")
+            return erase_metadata(sitk.ReadImage(str(path), imageIO="MetaImageIO"))
     except RuntimeError as error:
         raise StorageError(
             f"'{path.name}' is missing from the temporary folder or damaged.", "Segment the scan again."
         ) from error
-    for key in image.GetMetaDataKeys():
-        image.EraseMetaData(key)
-    return image
 
 
 def save_segmentation(segmentation: Segmentation, folder: Path) -> dict:
