@@ -109,7 +109,7 @@ def _of_known_types(description: ModelDescription) -> ModelDescription:
     for names in (description.training.get(key, []) for key in ("cases", "replay")):
         kinds += [(names, list), *((name, str) for name in names)]
     if not all(isinstance(value, kind) for value, kind in kinds):
-        raise TypeError("a field of another type")
+        raise TypeError("unusable settings: a field of another type")
     return description
 
 
