@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -10,30 +9,19 @@ from pathlib import Path
 
 import numpy as np
 
+from ..engine.html_page import RESEARCH_ONLY, embedded, html_page
 from .comparison_record import ACTIVATE, TIE, ComparedCase, Comparison, Figures, Summary
 from .comparison_words import left_out_sentence, signed
 
 REPORT_FILE = "comparison.html"
 
 _STYLE = """
-:root { color-scheme: light dark; --line: #d5d9de; --soft: #5c6670; --back: #f6f7f9; --card: #fff; --text: #1b1f24;
-  --bad: #b3261e; --good: #1b6e3c; --mark: #fff4d6; --old: #a3348f; --new: #a86400; }
-@media (prefers-color-scheme: dark) { :root { --line: #3a4047; --soft: #a2abb5; --back: #16191d; --card: #1f2328;
-  --text: #e8eaed; --bad: #ff8a80; --good: #7bd49b; --mark: #3b3218; --old: #f07fe0; --new: #ffc440; } }
-* { box-sizing: border-box; }
-body { margin: 0 auto; padding: 24px; max-width: 1100px; background: var(--back); color: var(--text);
-  font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }
-h1 { font-size: 24px; margin: 0 0 4px; } h2 { font-size: 18px; margin: 32px 0 8px; }
-p { margin: 4px 0; } .soft { color: var(--soft); }
-.research { display: inline-block; margin: 12px 0; padding: 6px 12px; border-radius: 6px; background: var(--mark);
-  font-weight: 600; }
 .verdict { padding: 12px 16px; background: var(--card); border: 1px solid var(--line); border-radius: 8px;
   border-left: 6px solid var(--bad); } .verdict.fine { border-left-color: var(--good); }
 .verdict p:first-child { font-size: 17px; font-weight: 600; }
 .verdict p:last-child { margin-top: 8px; font-weight: 600; }
 .wide { overflow-x: auto; }
-table { border-collapse: collapse; width: 100%; background: var(--card); border: 1px solid var(--line);
-  font-variant-numeric: tabular-nums; font-size: 14px; }
+table { font-variant-numeric: tabular-nums; font-size: 14px; }
 th, td { text-align: right; padding: 6px 10px; border-bottom: 1px solid var(--line); white-space: nowrap; }
 th.name, td:first-child { text-align: left; } td.reason { text-align: left; white-space: normal; }
 tr.mean td { font-weight: 600; border-top: 2px solid var(--line); }
@@ -49,7 +37,6 @@ figure { margin: 12px 0; padding: 12px; background: var(--card); border: 1px sol
 figure img { width: 100%; display: block; border-radius: 4px; } figcaption { margin-bottom: 8px; }
 .sides { display: flex; } .sides span { flex: 1; font-size: 13px; color: var(--soft); }
 .swatch { display: inline-block; width: 22px; height: 4px; vertical-align: middle; margin: 0 4px 0 12px; }
-@media print { body { background: none; } figure { break-inside: avoid; } }
 """
 
 _PANELS: tuple[tuple[str, str, str], ...] = (
@@ -78,12 +65,7 @@ def comparison_page(
         colors: what each line in the pictures is, for the legend.
     """
     parts = [_head(comparison), _groups(comparison), _cross_validation(comparison), _pictures(pictures, colors)]
-    body = "\n".join(part for part in parts if part)
-    return (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>Comparison of model versions</title><style>{_STYLE}</style></head>\n<body>\n{body}\n</body></html>\n"
-    )
+    return html_page("Comparison of model versions", _STYLE, parts)
 
 
 def _head(comparison: Comparison) -> str:
@@ -91,7 +73,7 @@ def _head(comparison: Comparison) -> str:
     facts = f"Old version {comparison.old_version}, new version {comparison.new_version}, {comparison.date}"
     return (
         f'<h1>Comparison of model versions</h1>\n<p class="soft">{escape(facts)}</p>\n'
-        '<p class="research">Research use only. Not a medical device.</p>\n'
+        f'<p class="research">{RESEARCH_ONLY}</p>\n'
         f'<div class="verdict{" fine" if comparison.recommendation == ACTIVATE else ""}">{sentences}</div>'
     )
 
@@ -183,8 +165,7 @@ def _pictures(pictures: Sequence[Picture], colors: Mapping[str, tuple[int, int, 
         f"<figure><figcaption><strong>{escape(picture.case.name)}</strong>: Dice {picture.case.old.dice:.3f} with the "
         f"old version, {picture.case.new.dice:.3f} with the new one"
         f'<div class="sides"><span>Old version</span><span>New version</span></div></figcaption>'
-        f'<img alt="Contours of both versions, {escape(picture.case.name)}" src="data:image/png;base64,'
-        f'{base64.b64encode(picture.path.read_bytes()).decode("ascii")}"></figure>'
+        f'<img alt="Contours of both versions, {escape(picture.case.name)}" src="{embedded(picture.path)}"></figure>'
         for picture in pictures
     )
     return (

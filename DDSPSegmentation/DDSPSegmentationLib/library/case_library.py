@@ -18,14 +18,11 @@ from ..engine.model import ModelDescription
 from ..engine.scan_identity import ScanIdentity
 from .case_files import CaseFiles
 from .case_intake import STATES, Admitted, Scan, admit, placed_as, same_mask
-from .case_records import HOLD_OUT, TRAINING, Revision, StoredCase
+from .case_records import HOLD_OUT, TRAINING, StoredCase
 from .case_transfer import ImportReport, export_cases, find_pairs
 from .folder_lock import FolderInUseError
 from .model_registry import ModelRegistry
 from .patients import KnownImage, Patients, read_folds, read_patients
-
-__all__ = ["HOLD_OUT", "TRAINING", "CaseLibrary", "ImportReport", "Revision", "Stored", "StoredCase"]
-
 
 BUNDLED = (
     "The scan is known to the product, which comes with it: it is kept, but never counted, trained on or compared, "

@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..engine.errors import ModelError, StorageError
-from ..engine.files import delete_file, delete_leftovers, file_sha256, os_errors_as, write_bytes
+from ..engine.files import delete_file, delete_leftovers, file_sha256, os_errors_as, write_bytes, write_text
 from ..engine.model import (
     REINSTALL,
     WEIGHTS_FILE,
@@ -29,6 +29,7 @@ from .active_version import ROLL_BACK, read_active, read_active_to_leave, write_
 from .folder_lock import FolderLock
 from .model_archive import EXPORT_AGAIN, read_archive, write_archive
 from .model_version import (
+    MANIFEST_FILE,
     REPAIR,
     ModelVersion,
     builtin_version,
@@ -38,11 +39,11 @@ from .model_version import (
     is_builtin,
     is_plain_name,
     is_version_file,
+    manifest_text,
     read_contents,
     read_version,
     same_version,
     sound_version,
-    write_manifest,
 )
 from .user_folder import default_models_folder
 
@@ -358,7 +359,8 @@ def _stage(folder: Path, name: str, contents: Mapping[str, bytes], description: 
         write_bytes(content, staged / file)
     if description is not None:
         write_description(staged, description)
-    write_manifest(staged, {path.name: file_sha256(path) for path in sorted(staged.iterdir())})
+    checksums = {path.name: file_sha256(path) for path in sorted(staged.iterdir())}
+    write_text(manifest_text(name, checksums), staged / MANIFEST_FILE)
     check_files(staged)
     return staged
 

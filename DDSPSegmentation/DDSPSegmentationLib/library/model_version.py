@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..engine.errors import ModelError
-from ..engine.files import file_sha256, os_errors_as, read_json, write_text
+from ..engine.files import file_sha256, os_errors_as, read_json
 from ..engine.model import (
     BUILTIN_MODEL,
     DESCRIPTION_FILE,
@@ -138,10 +138,6 @@ def read_manifest(folder: Path) -> dict[str, str]:
         cause = f"Model '{name}' lies in a folder of another name ('{folder.name}')."
         raise ModelError(cause, f"Call the folder '{name}' again.")
     return checksums
-
-
-def write_manifest(folder: Path, checksums: dict[str, str]) -> None:
-    write_text(manifest_text(folder.name, checksums), folder / MANIFEST_FILE)
 
 
 def check_files(folder: Path) -> dict[str, str]:

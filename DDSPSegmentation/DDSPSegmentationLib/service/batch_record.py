@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from ..engine.errors import DDSPSegmentationError, StorageError, is_out_of_memory, not_enough_memory
 from ..engine.files import as_json, file_sha256, read_json, write_json
+from ..engine.html_page import RESEARCH_ONLY
 
 if TYPE_CHECKING:
     from .inputs import Skipped
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 RUN_FILE = "run.json"
 LOG_FILE = "unexpected-errors.log"
 SCHEMA_VERSION = 1
-RESEARCH_ONLY = "Research use only. Not a medical device."
 
 _FOLDERS = re.compile(r"(?<![\w./\\<])(?:[A-Za-z]:|\\|~)?[\\/](?:[^\\/\n'\"<>|:;,()]{1,255}[\\/])*(?=[^\s\\/'\"])")
 

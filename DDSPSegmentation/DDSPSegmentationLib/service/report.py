@@ -2,29 +2,18 @@
 
 from __future__ import annotations
 
-import base64
 from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
 from ..engine.files import write_text
+from ..engine.html_page import RESEARCH_ONLY, embedded, html_page
 from ..engine.quality import DOUBTFUL_DICE
-from .batch_record import RESEARCH_ONLY, BatchRecord
+from .batch_record import BatchRecord
 
 REPORT_FILE = "report.html"
 
 _STYLE = """
-:root { color-scheme: light dark; --line: #d5d9de; --soft: #5c6670; --back: #f6f7f9; --card: #fff; --text: #1b1f24;
-  --bad: #b3261e; --good: #1b6e3c; --mark: #fff4d6; }
-@media (prefers-color-scheme: dark) { :root { --line: #3a4047; --soft: #a2abb5; --back: #16191d; --card: #1f2328;
-  --text: #e8eaed; --bad: #ff8a80; --good: #7bd49b; --mark: #3b3218; } }
-* { box-sizing: border-box; }
-body { margin: 0 auto; padding: 24px; max-width: 1100px; background: var(--back); color: var(--text);
-  font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }
-h1 { font-size: 24px; margin: 0 0 4px; } h2 { font-size: 18px; margin: 32px 0 8px; }
-p { margin: 4px 0; } .soft { color: var(--soft); }
-.research { display: inline-block; margin: 12px 0; padding: 6px 12px; border-radius: 6px; background: var(--mark);
-  font-weight: 600; }
 article { display: flex; gap: 16px; margin: 12px 0; padding: 12px; background: var(--card);
   border: 1px solid var(--line); border-radius: 8px; }
 article img { width: 160px; height: 160px; border-radius: 4px; display: block; background: #000; }
@@ -35,11 +24,9 @@ dt { color: var(--soft); font-size: 12px; } dd { margin: 0; font-variant-numeric
 .doubtful dd.dice { color: var(--bad); font-weight: 600; } dd.dice { color: var(--good); font-weight: 600; }
 ul.warnings { margin: 4px 0; padding-left: 20px; color: var(--bad); } ul.notices { margin: 4px 0; padding-left: 20px;
   color: var(--soft); }
-table { border-collapse: collapse; width: 100%; background: var(--card); border: 1px solid var(--line); }
 th, td { text-align: left; padding: 6px 12px; border-bottom: 1px solid var(--line); overflow-wrap: anywhere;
   vertical-align: top; }
 a { color: inherit; }
-@media print { body { background: none; } article { break-inside: avoid; } }
 """
 
 
@@ -59,14 +46,8 @@ def write_report(record: BatchRecord, folder: Path) -> None:
         parts.append('<p class="soft">No case has been segmented.</p>')
     parts.append(_reasons("Failed", record.failed()))
     parts.append(_reasons("Skipped", [(item["name"], item["reason"]) for item in record.content.get("skipped", [])]))
-    body = "\n".join(part for part in parts if part)
-    write_text(
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>Prostate segmentation report</title><style>{_STYLE}</style></head>\n<body>\n{body}\n"
-        f'<p class="soft">{RESEARCH_ONLY}</p>\n</body></html>\n',
-        folder / REPORT_FILE,
-    )
+    parts.append(f'<p class="soft">{RESEARCH_ONLY}</p>')
+    write_text(html_page("Prostate segmentation report", _STYLE, parts), folder / REPORT_FILE)
 
 
 def _head(record: BatchRecord, done: int) -> str:
@@ -104,7 +85,7 @@ def _case(name: str, entry: dict, folder: Path) -> str:
     picture = escape(quote(f"{name}.png"))
     return (
         f'<article class="{"doubtful" if _is_doubtful(entry) else "sure"}"><a href="{picture}">'
-        f'<img alt="Contour of {escape(name)}" src="{_embedded(folder / "thumbnails" / f"{name}.png")}"></a>'
+        f'<img alt="Contour of {escape(name)}" src="{embedded(folder / "thumbnails" / f"{name}.png")}"></a>'
         f"<div><h3>{escape(name)}</h3><dl>{items}</dl>"
         f"{_list('warnings', entry['warnings'])}{_list('notices', entry['notices'])}"
         f'<p class="soft"><a href="{escape(quote(entry["mask"]["file"]))}">{escape(entry["mask"]["file"])}</a></p>'
@@ -125,13 +106,6 @@ def _reasons(title: str, entries: list[tuple[str, str]]) -> str:
         return ""
     rows = "".join(f"<tr><td>{escape(name)}</td><td>{escape(reason)}</td></tr>" for name, reason in entries)
     return f"<h2>{title}</h2>\n<table><tr><th>Case</th><th>Reason</th></tr>{rows}</table>"
-
-
-def _embedded(picture: Path) -> str:
-    try:
-        return "data:image/png;base64," + base64.b64encode(picture.read_bytes()).decode("ascii")
-    except OSError:
-        return "data:,"
 
 
 def _expected_dice(entry: dict) -> float:

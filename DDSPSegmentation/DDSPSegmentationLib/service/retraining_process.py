@@ -8,7 +8,6 @@ it. Whatever ended it, the run goes on from its folder when it is started again.
 
 from __future__ import annotations
 
-import argparse
 import errno
 import faulthandler
 import os
@@ -291,16 +290,14 @@ def explain(error: BaseException) -> DDSPSegmentationError:
     )
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(words: Sequence[str]) -> int:
     """Do one run; returns the exit code, 0 only when it was done to its end."""
-    parser = argparse.ArgumentParser(description="Do a retraining, or go on with it.")
-    parser.add_argument("run_folder", type=Path)
-    chosen = parser.parse_args(arguments)
+    (run_folder,) = words
     faulthandler.enable()
     if hasattr(os, "nice"):  # everything else goes first; on Windows it was started so
         os.nice(NICENESS)
     threading.Thread(target=_end_with_input, daemon=True).start()
-    run = ReportedRun(chosen.run_folder)
+    run = ReportedRun(Path(run_folder))
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, run.stop)
     try:
@@ -325,6 +322,6 @@ def _print_details(error: BaseException) -> None:
 
 
 if __name__ == "__main__":
-    code = main()
+    code = main(sys.argv[1:])
     sys.stdout.flush()
     os._exit(code)  # nothing to tidy up, and no thread may hold the process back
