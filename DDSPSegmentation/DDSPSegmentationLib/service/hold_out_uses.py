@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 
 from ..engine.errors import ModelError
-from ..engine.files import write_json
+from ..engine.files import read_json, write_json
 from ..learning.statistics import LEAST_PATIENTS
 
 USES_FILE = "hold-out-uses.json"
@@ -32,9 +31,9 @@ def count_use(models_folder: Path, run: str, patients: Iterable[str]) -> int:
     if len(now) < LEAST_PATIENTS:
         return 1
     try:
-        uses = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        uses = read_json(path) if path.is_file() else {}
         count = 1 + sum(not now.isdisjoint(used) for other, used in uses.items() if other != run)
-    except (OSError, ValueError, AttributeError, TypeError) as error:
+    except (AttributeError, TypeError) as error:
         step = "Restore it from a backup; if you delete it, comparisons are counted anew."
         raise ModelError(f"'{USES_FILE}' in the models folder cannot be read.", step) from error
     write_json({**uses, run: sorted(now)}, path)
