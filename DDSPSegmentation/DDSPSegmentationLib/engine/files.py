@@ -19,8 +19,6 @@ from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
-
 from .errors import DDSPSegmentationError, InputError, StorageError
 
 _SHARING_SECONDS = 2.0
@@ -72,21 +70,21 @@ def write_json(values: object, path: str | os.PathLike) -> None:
 
 
 def as_json(value: Any, text: Callable[[str], str] = str) -> Any:
-    """A value as JSON has it: tuples, dataclasses and numbers of numpy too; what is no finite number becomes null.
+    """A value as JSON has it: tuples, dataclasses, what numpy made too; a number that is not finite becomes null.
 
     Args:
         text: what every text goes through.
     """
     if is_dataclass(value) and not isinstance(value, type):
         value = asdict(value)
+    if hasattr(value, "tolist"):
+        value = value.tolist()
     if isinstance(value, dict):
         return {str(key): as_json(one, text) for key, one in value.items()}
-    if isinstance(value, (list, tuple, np.ndarray)):
+    if isinstance(value, (list, tuple)):
         return [as_json(one, text) for one in value]
     if isinstance(value, str):
         return text(value)
-    if isinstance(value, np.generic):
-        value = value.item()
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

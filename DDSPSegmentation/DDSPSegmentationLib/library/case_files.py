@@ -32,7 +32,6 @@ from .patients import read_folds
 
 LOCK_NAME = "library.lock"
 WAIT_SECONDS = 5.0
-WHAT = "case library"
 UNFINISHED = "unfinished.json"
 _ID = re.compile(r"[0-9a-f]{4}-\d{4,}")
 _MASK = re.compile(r"(?:mask|prediction)-([1-9]\d*)\.mha")
@@ -80,7 +79,7 @@ class CaseFiles:
         make_folder(self.folder)
 
     def lock(self, waiting: bool = True) -> FolderLock:
-        return FolderLock(self.folder, LOCK_NAME, WAIT_SECONDS if waiting else 0.0, WHAT)
+        return FolderLock(self.folder, LOCK_NAME, WAIT_SECONDS if waiting else 0.0, "case library")
 
     # ---- reading
 

@@ -13,7 +13,7 @@ import zipfile
 from pathlib import Path
 
 from ..engine.errors import ModelError
-from ..engine.files import write_aside
+from ..engine.files import os_errors_as, write_aside
 from ..engine.model import DESCRIPTION_FILE, WEIGHTS_FILE
 from ..engine.scan_identity import SeenScans
 from .model_version import (
@@ -45,10 +45,8 @@ def write_archive(folder: Path, path: Path, without_seen: bool = False) -> None:
         StorageError: the file cannot be written.
     """
     checksums = {file: sha256 for file, sha256 in check_files(folder).items() if _is_carried(file)}
-    try:
+    with os_errors_as(ModelError, f"Model '{folder.name}' was removed in this very moment", "Choose another one."):
         contents = {file: (folder / file).read_bytes() for file in checksums}
-    except OSError as error:
-        raise ModelError(f"Model '{folder.name}' was removed in this very moment.", "Choose another one.") from error
     if without_seen:
         contents[DESCRIPTION_FILE] = _without_seen(contents[DESCRIPTION_FILE])
         checksums[DESCRIPTION_FILE] = hashlib.sha256(contents[DESCRIPTION_FILE]).hexdigest()
@@ -74,18 +72,16 @@ def read_archive(path: Path) -> tuple[str, dict[str, bytes]]:
     Raises:
         ModelError: not such a file, truncated, too large, with names, links or files that do not belong, or changed.
     """
-    try:
-        if path.stat().st_size > MOST_BYTES:
-            raise _refused(path, f"is larger than {MOST_BYTES >> 20} MB")
-        with zipfile.ZipFile(path) as archive:
-            contents = _read_entries(archive, path)
-    except ModelError:
-        raise
-    except OSError as error:
-        cause = f"File '{path.name}' cannot be read ({error.strerror or error})."
-        raise ModelError(cause, "Check its name and that you may read it.") from error
-    except Exception as error:  # zipfile and zlib raise many types for what is truncated or foreign
-        raise _refused(path, "is damaged or no .zip file") from error
+    with os_errors_as(ModelError, f"File '{path.name}' cannot be read", "Check its name and that you may read it."):
+        try:
+            if path.stat().st_size > MOST_BYTES:
+                raise _refused(path, f"is larger than {MOST_BYTES >> 20} MB")
+            with zipfile.ZipFile(path) as archive:
+                contents = _read_entries(archive, path)
+        except (ModelError, OSError):
+            raise
+        except Exception as error:  # zipfile and zlib raise many types for what is truncated or foreign
+            raise _refused(path, "is damaged or no .zip file") from error
     if MANIFEST_FILE not in contents:
         raise _refused(path, f"is not an exported model version (it has no {MANIFEST_FILE})")
     name, checksums = parse_manifest(contents.pop(MANIFEST_FILE), path.name)

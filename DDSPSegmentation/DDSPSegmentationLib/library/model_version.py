@@ -245,11 +245,11 @@ def by_date(version: ModelVersion) -> tuple:
 
 def read_contents(files: Mapping[str, bytes | Path]) -> dict[str, bytes]:
     """Everything is read before anything is written."""
-    try:
-        return {name: file if isinstance(file, bytes) else Path(file).read_bytes() for name, file in files.items()}
-    except OSError as error:
-        cause = f"'{Path(error.filename or '').name}' of the model cannot be read ({error.strerror})."
-        raise ModelError(cause, "Make the model again.") from error
+    contents = {}
+    for name, file in files.items():
+        with os_errors_as(ModelError, f"'{name}' of the model cannot be read", "Make the model again."):
+            contents[name] = file if isinstance(file, bytes) else file.read_bytes()
+    return contents
 
 
 def same_version(there: Path, staged: Path) -> ModelVersion:

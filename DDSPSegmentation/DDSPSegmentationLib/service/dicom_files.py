@@ -31,8 +31,6 @@ READ_HERE = (
     uid.JPEG2000,
 )
 
-Header = dict[str, list]
-
 # What a slice is recognized and placed by; nothing else is read, least of all about the patient.
 _KEYWORDS = """
     SOPClassUID ImageType Modality SeriesDescription ScanningSequence SequenceName EchoTime EchoNumbers ProtocolName
@@ -81,9 +79,8 @@ def read_dicom_file(path: Path) -> DicomFile | None:
             dataset = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=_TAGS, force=True)
             if dataset.file_meta.get("MediaStorageSOPClassUID") == uid.MediaStorageDirectoryStorage:
                 return None
-            header = _values(dataset)
             syntax = dataset.file_meta.get("TransferSyntaxUID", uid.ImplicitVRLittleEndian)
-            return _described(path, header, syntax, whole=_has_all_pixels(file, header, syntax))
+            return _described(path, dataset, syntax, whole=_has_all_pixels(file, dataset, syntax))
     except Exception:  # pydicom raises almost anything on garbage
         return DicomFile(path, "")
 
@@ -118,10 +115,10 @@ def _looks_like_dicom(file: BinaryIO) -> bool:
     return head[128:] == b"DICM" or (head[:2] in (b"\x02\x00", b"\x08\x00") and head[3:4] == b"\x00")
 
 
-def _has_all_pixels(file: BinaryIO, header: Header, syntax: str) -> bool:
+def _has_all_pixels(file: BinaryIO, dataset: pydicom.Dataset, syntax: str) -> bool:
     """Whether the file, read up to its pixels, goes on for as long as its header promises."""
-    bits = math.prod(_number(header, name) or 0 for name in ("Rows", "Columns", "BitsAllocated"))
-    promised = int(bits / 8 * (_number(header, "SamplesPerPixel") or 1) * _frames(header))
+    bits = math.prod(_number(dataset, name) or 0 for name in ("Rows", "Columns", "BitsAllocated"))
+    promised = int(bits / 8 * (_number(dataset, "SamplesPerPixel") or 1) * _frames(dataset))
     if promised == 0 or syntax == uid.DeflatedExplicitVRLittleEndian:
         return promised > 0  # a deflated file that is cut off cannot be unpacked at all
     if syntax in uid.UncompressedTransferSyntaxes:
@@ -131,32 +128,32 @@ def _has_all_pixels(file: BinaryIO, header: Header, syntax: str) -> bool:
     return "PixelData" in pydicom.dcmread(file, specific_tags=["PixelData"], force=True)
 
 
-def _described(path: Path, header: Header, syntax: str, whole: bool) -> DicomFile:
-    series, instance = _text(header, "SeriesInstanceUID"), _integer(header, "InstanceNumber")
-    sop_class = _text(header, "SOPClassUID")
+def _described(path: Path, dataset: pydicom.Dataset, syntax: str, whole: bool) -> DicomFile:
+    series, instance = _text(dataset, "SeriesInstanceUID"), _integer(dataset, "InstanceNumber")
+    sop_class = _text(dataset, "SOPClassUID")
     if not whole:  # a damaged slice still counts in its series, so that it is missed there and not passed over
         return DicomFile(path, series if sop_class in MR_CLASSES else "", instance=instance)
-    spacing = _numbers(header, "PixelSpacing", 2)
+    spacing = _numbers(dataset, "PixelSpacing", 2)
     return DicomFile(
         path=path,
         series=series,
         instance=instance,
         readable=True,
         facts=ScanFacts(
-            names=tuple(_text(header, name) for name in ("SeriesDescription", "ProtocolName", "SequenceName")),
-            image_type=_text(header, "ImageType"),
-            modality=_text(header, "Modality") or "none",
-            scanning_sequence=_text(header, "ScanningSequence"),
-            b_value=_number(header, "DiffusionBValue"),
-            echo_time=_number(header, "EchoTime"),
+            names=tuple(_text(dataset, name) for name in ("SeriesDescription", "ProtocolName", "SequenceName")),
+            image_type=_text(dataset, "ImageType"),
+            modality=_text(dataset, "Modality") or "none",
+            scanning_sequence=_text(dataset, "ScanningSequence"),
+            b_value=_number(dataset, "DiffusionBValue"),
+            echo_time=_number(dataset, "EchoTime"),
         ),
-        photometric=_text(header, "PhotometricInterpretation"),
-        position=_numbers(header, "ImagePositionPatient", 3),
-        orientation=_unit_axes(_numbers(header, "ImageOrientationPatient", 6)),
-        size=(_integer(header, "Columns") or 0, _integer(header, "Rows") or 0),
+        photometric=_text(dataset, "PhotometricInterpretation"),
+        position=_numbers(dataset, "ImagePositionPatient", 3),
+        orientation=_unit_axes(_numbers(dataset, "ImageOrientationPatient", 6)),
+        size=(_integer(dataset, "Columns") or 0, _integer(dataset, "Rows") or 0),
         spacing=spacing[::-1] if spacing and min(spacing) > 0 else (),
-        echo_number=_integer(header, "EchoNumbers"),
-        frames=_frames(header),
+        echo_number=_integer(dataset, "EchoNumbers"),
+        frames=_frames(dataset),
         enhanced=sop_class == uid.EnhancedMRImageStorage,
         syntax=syntax,
     )
@@ -170,43 +167,40 @@ def _run_length_pixels(path: Path) -> np.ndarray:
     return pixels if slope in (None, 1) and not intercept else pixels * float(slope or 1) + float(intercept or 0)
 
 
-def _values(dataset: pydicom.Dataset) -> Header:
-    """The values of each element by its keyword, without those that are not of their type."""
-    header: Header = {}
-    for tag in dataset.keys():
-        try:
-            value = dataset[tag].value
-            values = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
-        except Exception:  # pydicom raises almost anything on garbage
-            continue
-        if values != [None]:
-            header[dataset[tag].keyword] = values
-    return header
-
-
-def _text(header: Header, keyword: str) -> str:
-    return "\\".join(map(str, header.get(keyword, []))).strip(" \0")
-
-
-def _numbers(header: Header, keyword: str, count: int) -> tuple[float, ...]:
+def _values(dataset: pydicom.Dataset, keyword: str) -> list:
+    """The values of an element; none where it is missing or they are not of its type."""
     try:
-        numbers = tuple(map(float, header.get(keyword, [])))
+        value = dataset.get(keyword)
+        if isinstance(value, Sequence) and not isinstance(value, str):
+            return list(value)
+    except Exception:  # pydicom raises almost anything on garbage
+        return []
+    return [] if value is None else [value]
+
+
+def _text(dataset: pydicom.Dataset, keyword: str) -> str:
+    return "\\".join(map(str, _values(dataset, keyword))).strip(" \0")
+
+
+def _numbers(dataset: pydicom.Dataset, keyword: str, count: int) -> tuple[float, ...]:
+    try:
+        numbers = tuple(map(float, _values(dataset, keyword)))
     except (TypeError, ValueError):
         return ()
     return numbers if len(numbers) == count and all(map(math.isfinite, numbers)) else ()
 
 
-def _number(header: Header, keyword: str) -> float | None:
-    return next(iter(_numbers(header, keyword, 1)), None)
+def _number(dataset: pydicom.Dataset, keyword: str) -> float | None:
+    return next(iter(_numbers(dataset, keyword, 1)), None)
 
 
-def _integer(header: Header, keyword: str) -> int | None:
-    number = _number(header, keyword)
+def _integer(dataset: pydicom.Dataset, keyword: str) -> int | None:
+    number = _number(dataset, keyword)
     return None if number is None else int(number)
 
 
-def _frames(header: Header) -> int:
-    return _integer(header, "NumberOfFrames") or 1
+def _frames(dataset: pydicom.Dataset) -> int:
+    return _integer(dataset, "NumberOfFrames") or 1
 
 
 def _unit_axes(numbers: tuple[float, ...]) -> tuple[float, ...]:
