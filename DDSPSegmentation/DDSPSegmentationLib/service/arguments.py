@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from typing import NoReturn
 
 from .. import __version__
@@ -100,51 +99,42 @@ def _add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_models_arguments(parser: argparse.ArgumentParser) -> None:
-    actions = _add_actions(
-        parser,
-        ("--models",),
-        {
-            "list": "show the versions, the active one with a star (default)",
-            "activate": "segment with this version from now on",
-            "roll-back": "activate the version before the active one",
-            "delete": "remove a version that is not active",
-            "export": "write a version into one .zip",
-            "import": "add a version from such a .zip",
-        },
-    )
-    for name in ("activate", "delete", "export"):
-        actions[name].add_argument("name", metavar="NAME")
-    for name in ("export", "import"):
-        actions[name].add_argument("file", metavar="FILE")
-    help_text = "leave out by which scans it was trained on can be recognized"
-    actions["export"].add_argument("--without-seen", action="store_true", help=help_text)
+    _add_folder(parser, "--models")
+    actions = parser.add_subparsers(dest="action", metavar="[ACTION]", parser_class=Parser)
+    for name, words, help_text in (
+        ("list", (), "show the versions, the active one with a star (default)"),
+        ("activate", ("name",), "segment with this version from now on"),
+        ("roll-back", (), "activate the version before the active one"),
+        ("delete", ("name",), "remove a version that is not active"),
+        ("export", ("name", "file"), "write a version into one .zip"),
+        ("import", ("file",), "add a version from such a .zip"),
+    ):
+        action = actions.add_parser(name, help=help_text)
+        for word in words:
+            action.add_argument(word, metavar=word.upper())
+        if name == "export":
+            help_text = "leave out by which scans it was trained on can be recognized"
+            action.add_argument("--without-seen", action="store_true", help=help_text)
+        _add_folder(action, "--models", argparse.SUPPRESS)
 
 
 def _add_cases_arguments(parser: argparse.ArgumentParser) -> None:
-    actions = _add_actions(
-        parser,
-        ("--cases", "--models"),
-        {
-            "list": "show the cases (default)",
-            "import": "add the scans with masks of a folder",
-            "export": "write the cases into a folder in the nnU-Net layout",
-        },
-    )
-    for name in ("import", "export"):
-        actions[name].add_argument("folder", metavar="FOLDER", type=_folder)
-    help_text = "all scans are of the patient of this case, where index.csv does not say whose they are"
-    actions["import"].add_argument("--patient-of-case", default="", metavar="CASE", help=help_text)
-
-
-def _add_actions(parser: argparse.ArgumentParser, folders: Sequence[str], actions: dict[str, str]) -> dict[str, Parser]:
-    """Second words with their help, behind each of which the options for folders may stand as well as before."""
-    added = parser.add_subparsers(dest="action", metavar="[ACTION]", parser_class=Parser)
-    parsers = {name: added.add_parser(name, help=help_text) for name, help_text in actions.items()}
-    for option in folders:
-        _add_folder(parser, option)
-        for action in parsers.values():
-            _add_folder(action, option, default=argparse.SUPPRESS)  # what stood before is not overwritten
-    return parsers
+    _add_folder(parser, "--cases")
+    _add_folder(parser, "--models")
+    actions = parser.add_subparsers(dest="action", metavar="[ACTION]", parser_class=Parser)
+    for name, help_text in (
+        ("list", "show the cases (default)"),
+        ("import", "add the scans with masks of a folder"),
+        ("export", "write the cases into a folder in the nnU-Net layout"),
+    ):
+        action = actions.add_parser(name, help=help_text)
+        if name != "list":
+            action.add_argument("folder", metavar="FOLDER", type=_folder)
+        if name == "import":
+            help_text = "all scans are of the patient of this case, where index.csv does not say whose they are"
+            action.add_argument("--patient-of-case", default="", metavar="CASE", help=help_text)
+        _add_folder(action, "--cases", argparse.SUPPRESS)
+        _add_folder(action, "--models", argparse.SUPPRESS)
 
 
 def _add_finetune_arguments(parser: argparse.ArgumentParser) -> None:
@@ -158,6 +148,7 @@ def _add_finetune_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_folder(parser: argparse.ArgumentParser, option: str, default: str | None = None) -> None:
+    """An option that may stand before or after the action: there it must not overwrite what stood before."""
     what = "corrected cases" if option == "--cases" else "model versions"
     help_text = f"where the {what} are (default: ~/DDSPSegmentation/{option[2:].capitalize()})"
     parser.add_argument(option, type=_folder, default=default, metavar="FOLDER", help=help_text)
