@@ -33,6 +33,7 @@ from DDSPSegmentationLib.engine.model import ModelDescription, describe_model
 from DDSPSegmentationLib.engine.scan_identity import ScanIdentity, SeenScans
 from DDSPSegmentationLib.learning.dataset import read_dataset
 from DDSPSegmentationLib.library import case_files
+from DDSPSegmentationLib.library.case_files import CaseFiles
 from DDSPSegmentationLib.library.case_library import HOLD_OUT, TRAINING, CaseLibrary
 from DDSPSegmentationLib.library.folder_lock import FolderInUseError
 from DDSPSegmentationLib.library.model_registry import ModelRegistry
@@ -126,6 +127,51 @@ def test_a_revision_can_be_taken_back_and_its_number_is_not_used_again(tmp_path)
         library.undo(second)
     assert store_again(library, case_id, mask).case.current.number == 3
     assert assert_whole(tmp_path) == {case_id: ("cases", 1, 3)}
+
+
+@pytest.mark.parametrize("action", ["add", "revise", "undo", "delete", "restore", "rehearse", "empty"])
+def test_a_writer_whose_lock_file_was_deleted_changes_nothing(tmp_path, monkeypatch, action):
+    library = filled_library(tmp_path, 2)
+    first, second = library.cases()
+    library.delete(second.id)
+    image, mask = toy_scan(0)
+    stored = library.add(image, other_mask(mask, 1))
+    actions = {
+        "add": lambda: library.add(*toy_scan(5)),
+        "revise": lambda: library.add(image, mask),
+        "undo": lambda: library.undo(stored),
+        "delete": lambda: library.delete(first.id),
+        "restore": lambda: library.restore(second.id),
+        "rehearse": lambda: library.rehearse([(ScanIdentity(toy_scan(6)[0]), "")]),
+        "empty": library.empty_trash,
+    }
+    real, before = CaseFiles.mend, {**state_of(library), "": (tmp_path / "patients.json").read_bytes()}
+
+    def then_delete_the_lock(files):
+        real(files)
+        (tmp_path / case_files.LOCK_NAME).unlink()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(CaseFiles, "mend", then_delete_the_lock)
+        with pytest.raises(FolderInUseError, match="was deleted while it was in use"):
+            actions[action]()
+    assert {**state_of(library), "": (tmp_path / "patients.json").read_bytes()} == before
+    assert_whole(tmp_path)
+
+
+def test_a_lock_file_that_is_deleted_while_a_case_is_written_keeps_the_case_out(tmp_path, monkeypatch):
+    library, real = filled_library(tmp_path, 1), CaseFiles.commit
+
+    def delete_the_lock_first(files, case):
+        (tmp_path / case_files.LOCK_NAME).unlink()
+        real(files, case)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(CaseFiles, "commit", delete_the_lock_first)
+        with pytest.raises(FolderInUseError):
+            library.add(*toy_scan(5))
+    assert len(library.cases()) == 1
+    assert_whole(tmp_path)  # the next who opened it has settled what was begun
 
 
 def test_taking_back_a_new_case_keeps_what_somebody_added_to_it_since(tmp_path):

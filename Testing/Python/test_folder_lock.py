@@ -288,6 +288,16 @@ def test_a_file_that_is_replaced_while_it_is_being_locked_is_not_taken_for_the_l
         assert (tmp_path / LOCK_NAME).exists() and lock_holder(tmp_path).process == os.getpid()
 
 
+def test_who_holds_a_lock_whose_file_was_deleted_is_told_before_anything_counts(tmp_path):
+    with FolderLock(tmp_path, what="case library") as lock:
+        lock.confirm()
+        (tmp_path / LOCK_NAME).unlink()
+        for _ in range(2):
+            with pytest.raises(FolderInUseError, match="of the case library .* was deleted while it was in use"):
+                lock.confirm()
+            (tmp_path / LOCK_NAME).touch()  # as when another writer has come in
+
+
 @pytest.mark.skipif(os.name != "posix", reason="permissions as on POSIX")
 def test_whoever_may_write_to_the_folder_may_take_its_lock(tmp_path):
     before = os.umask(0o077)

@@ -19,7 +19,7 @@ from DDSPSegmentationLib.engine.model import DESCRIPTION_FILE, WEIGHTS_FILE, bui
 from DDSPSegmentationLib.engine.scan_identity import NOTHING_SEEN, ScanIdentity
 from DDSPSegmentationLib.library import model_registry
 from DDSPSegmentationLib.library.folder_lock import FolderInUseError, FolderLock, lock_holder
-from DDSPSegmentationLib.library.model_registry import ModelRegistry, resolve_model
+from DDSPSegmentationLib.library.model_registry import LOCK_FILE, ModelRegistry, resolve_model
 from DDSPSegmentationLib.library.model_version import MANIFEST_FILE
 from DDSPSegmentationLib.library.user_folder import default_models_folder
 
@@ -352,6 +352,21 @@ def test_a_version_that_is_replaced_while_it_is_tried_is_not_activated(three, tm
     monkeypatch.setattr(model_registry, "_try_weights", replace_it)
     assert "replaced while its weights were tried" in refused(getattr(three, action), *["v2"][: action == "activate"])
     assert three.active().name == "v3"
+
+
+@pytest.mark.parametrize("action", ["publish", "activate", "roll back", "delete"])
+def test_a_writer_whose_lock_file_was_deleted_changes_nothing(three, tmp_path, monkeypatch, action):
+    actions = {
+        "publish": lambda: publish(three, "fourth", tmp_path),
+        "activate": lambda: three.activate("v1"),
+        "roll back": three.roll_back,
+        "delete": lambda: three.delete("v1"),
+    }
+    before = snapshot(three)
+    monkeypatch.setattr(ModelRegistry, "_sweep", lambda registry: (registry.folder / LOCK_FILE).unlink())
+    with pytest.raises(FolderInUseError, match="was deleted while it was in use"):
+        actions[action]()
+    assert snapshot(three) == before
 
 
 def test_rolling_back_does_not_undo_what_somebody_activates_meanwhile(three, monkeypatch):

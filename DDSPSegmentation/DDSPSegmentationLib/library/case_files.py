@@ -27,7 +27,7 @@ from ..engine.files import (
 )
 from ..engine.images import write_image
 from .case_records import CASE_FILE, HOLD_OUT, TRAINING, StoredCase, image_folder, label_folder, read_case
-from .folder_lock import FolderLock
+from .folder_lock import FolderInUseError, FolderLock
 from .patients import read_folds
 
 LOCK_NAME = "library.lock"
@@ -46,6 +46,7 @@ class CaseFiles:
 
     def __init__(self, folder: Path):
         self.folder = folder
+        self._held: FolderLock | None = None
 
     @property
     def unfinished(self) -> Path:
@@ -78,8 +79,15 @@ class CaseFiles:
                 )
         make_folder(self.folder)
 
-    def lock(self, waiting: bool = True) -> FolderLock:
-        return FolderLock(self.folder, LOCK_NAME, WAIT_SECONDS if waiting else 0.0, "case library")
+    @contextmanager
+    def lock(self, waiting: bool = True) -> Iterator[None]:
+        with FolderLock(self.folder, LOCK_NAME, WAIT_SECONDS if waiting else 0.0, "case library") as self._held:
+            yield
+
+    def confirm_lock(self) -> None:
+        """Before anything counts: raises FolderInUseError where the lock that was taken keeps nobody out any more."""
+        if self._held is not None:
+            self._held.confirm()
 
     # ---- reading
 
@@ -136,15 +144,17 @@ class CaseFiles:
     @contextmanager
     def changing(self, *case_ids: str) -> Iterator[None]:
         """Name the cases, let the block work on their files, then settle them, also when it fails."""
+        self.confirm_lock()
         write_json({"cases": case_ids}, self.unfinished)
         try:
             yield
         finally:
-            with suppress(StorageError, DatasetError):  # settled by the next reader or writer instead
+            with suppress(StorageError, DatasetError, FolderInUseError):  # settled by the next reader or writer instead
                 self.mend()
 
     def mend(self) -> None:
         """Settle what a writer left unfinished; nothing to do is the rule."""
+        self.confirm_lock()
         for leftover in self.folder.glob(".emptied-*"):
             shutil.rmtree(leftover, ignore_errors=True)
         with suppress(OSError):
@@ -171,6 +181,7 @@ class CaseFiles:
         return file_sha256(path)
 
     def commit(self, case: StoredCase) -> None:
+        self.confirm_lock()
         write_json(case.to_dict(), case.record_folder / CASE_FILE)
 
     def derive_label(self, case: StoredCase) -> None:
@@ -247,6 +258,7 @@ class CaseFiles:
                 self._move(path, trash / path.name)
 
     def _move(self, source: Path, target: Path) -> None:
+        self.confirm_lock()
         step = "Close the program that has it open and check that you may write to the library."
         with os_errors_as(StorageError, f"'{source.name}' of the case library cannot be moved", step):
             retry_while_open(lambda: os.rename(source, target))

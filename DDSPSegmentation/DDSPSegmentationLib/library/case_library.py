@@ -322,6 +322,7 @@ class CaseLibrary:
         return read_patients(self.folder / "patients.json", self.folder / "salt")
 
     def _save(self, patients: Patients) -> None:
+        self._files.confirm_lock()
         patients.save(self.folder / "patients.json")
 
     def _stored_as(self, known: KnownImage | None) -> StoredCase | None:

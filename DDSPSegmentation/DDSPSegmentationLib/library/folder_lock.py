@@ -83,6 +83,21 @@ class FolderLock:
             _HELD.pop(self._identity, None)
             _close(self._descriptor)
 
+    def confirm(self) -> None:
+        """Make sure, before what was written counts, that the lock file is still the one that this lock locked.
+
+        Raises:
+            FolderInUseError: somebody has deleted it, so that another writer may have come in.
+        """
+        with suppress(OSError):
+            if _identity_of(self._path, self._path.name) == self._identity:
+                return
+        raise FolderInUseError(
+            f"The lock file '{self._path.name}' of the {self._what} '{self._path.parent.name}' was deleted while it "
+            "was in use, so that others may have written there at the same time.",
+            "Nothing was changed by this. Leave the file where it is, then try again.",
+        )
+
     def _take(self) -> str | None:
         """Lock the file; when somebody else has, who that is."""
         with _MUTEX:

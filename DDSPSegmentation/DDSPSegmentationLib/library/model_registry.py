@@ -157,9 +157,10 @@ class ModelRegistry:
         """
         version = self._usable(name)
         _try_weights(version.folder)
-        with self._writing():
+        with self._writing() as lock:
             self._check_same(version)
             state = read_active_to_leave(self.folder)
+            lock.confirm()
             if state.name != version.name:
                 write_active(self.folder, version.name, [*state.previous, *filter(None, [state.name])])
         return version
@@ -180,11 +181,12 @@ class ModelRegistry:
                 if version.builtin:
                     raise
                 continue
-            with self._writing():
+            with self._writing() as lock:
                 self._check_same(version)
                 if read_active_to_leave(self.folder) != state:
                     cause = "Another version was activated in this very moment."
                     raise ModelError(cause, "Look which one is active, then try again.")
+                lock.confirm()
                 write_active(self.folder, version.name, previous)
             return version
         raise ModelError("There is no earlier version to go back to.", "Activate a version by its name.")
@@ -198,11 +200,12 @@ class ModelRegistry:
         if is_builtin(name):
             raise ModelError(f"The built-in version '{name}' cannot be deleted.", "Delete versions of your own only.")
         self._folder_of(name)
-        with self._writing():
+        with self._writing() as lock:
             folder, state = self._folder_of(name), read_active(self.folder)
             if state.name == name:
                 cause = f"Model '{name}' is the active version and cannot be deleted."
                 raise ModelError(cause, "Roll back or activate another version first.")
+            lock.confirm()
             if name in state.previous:
                 write_active(self.folder, state.name, [other for other in state.previous if other != name])
             if folder.is_symlink():
@@ -307,13 +310,13 @@ class ModelRegistry:
         return None if is_builtin(active) else (builtin_version(), [])
 
     @contextmanager
-    def _writing(self) -> Iterator[None]:
+    def _writing(self) -> Iterator[FolderLock]:
         cause = f"The models folder '{self.folder.name}' cannot be written"
         with os_errors_as(StorageError, cause, "Free space or choose a folder you may write to."):
             self._versions.mkdir(parents=True, exist_ok=True)
-            with FolderLock(self.folder, LOCK_FILE, _WAIT_SECONDS, "models folder"):
+            with FolderLock(self.folder, LOCK_FILE, _WAIT_SECONDS, "models folder") as lock:
                 self._sweep()
-                yield
+                yield lock
 
     def _sweep(self) -> None:
         """Finish or remove what a writer left that was ended in the middle."""
@@ -327,7 +330,7 @@ class ModelRegistry:
     ) -> ModelVersion:
         """Fill a folder aside, check it there, flush it to the disk, then rename it into place."""
         _check_names(name, contents)
-        with self._writing():
+        with self._writing() as lock:
             aside = Path(tempfile.mkdtemp(prefix=_ASIDE, dir=self._versions))
             try:
                 staged = _stage(aside, name, contents, description)
@@ -335,6 +338,7 @@ class ModelRegistry:
                 if taken is not None:
                     return same_version(taken, staged)
                 flush_folder(staged)
+                lock.confirm()
                 os.replace(staged, self._versions / name)
                 flush_folder(self._versions)
             finally:
