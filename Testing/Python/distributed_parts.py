@@ -34,7 +34,7 @@ def compare(folder: Path) -> None:
 
     # Stopped after two steps, resumed by all from the folder of the first, whose files are there when the run returns.
     toy_trainer(folder / f"rank{rank}", toy_plan(**FROZEN), start_from=start).run(until=2)
-    trainer = toy_trainer(folder / "rank0", toy_plan(**FROZEN))
+    trainer = toy_trainer(folder / "rank0", toy_plan(**FROZEN), start_from=start)
     trainer.load_checkpoint()
     trainer.run(until=4)
     found["weights"] = trainer.network.state_dict()

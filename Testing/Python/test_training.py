@@ -26,8 +26,11 @@ from learning_parts import (
     warm_weights,
 )
 
+from DDSPSegmentationLib.engine.bundled_scan import bundled_scan_file
 from DDSPSegmentationLib.engine.errors import DatasetError, ModelError, StorageError
+from DDSPSegmentationLib.engine.images import read_image
 from DDSPSegmentationLib.engine.model import load_network
+from DDSPSegmentationLib.engine.scan_identity import NOTHING_SEEN, ScanIdentity
 from DDSPSegmentationLib.learning import training
 from DDSPSegmentationLib.learning.augmentation import PAPER_AUGMENTATION
 from DDSPSegmentationLib.learning.dataset import PreparedCase
@@ -92,6 +95,19 @@ def test_a_case_in_training_and_validation_is_refused(tmp_path):
         toy_trainer(tmp_path, validation=toy_cases(1))
     with pytest.raises(DatasetError, match="no training cases"):
         toy_trainer(tmp_path, training=[])
+
+
+def test_a_copy_of_a_training_scan_under_another_name_never_validates(tmp_path):
+    copy = replace(toy_cases(1, first=9)[0], identity=toy_cases(1)[0].identity)
+    with pytest.raises(DatasetError, match="'toy9' is a copy of training case 'toy0'"):
+        toy_trainer(tmp_path, validation=[copy])
+
+
+def test_the_scan_that_everybody_has_is_never_trained_on_nor_rehearsed(tmp_path):
+    bundled = replace(toy_cases(1, first=9)[0], identity=ScanIdentity(read_image(bundled_scan_file())))
+    for options in ({"training": [bundled]}, {"replay": [bundled]}):
+        with pytest.raises(DatasetError, match="'toy9' is the scan that comes with the extension"):
+            toy_trainer(tmp_path, **options)
 
 
 def test_weights_to_start_from_are_taken(tmp_path):
@@ -334,6 +350,47 @@ def test_other_cases_are_refused_by_name(run_folder):
         toy_trainer(run_folder, training=toy_cases(4)).load_checkpoint()
     with pytest.raises(ModelError, match="training cases: their order"):
         toy_trainer(run_folder, training=toy_cases(3)[::-1]).load_checkpoint()
+
+
+def test_other_scans_under_the_same_names_are_refused_by_name(run_folder):
+    changed = [replace(toy_cases(1, first=50)[0], name="toy0"), *toy_cases(3)[1:]]
+    with pytest.raises(ModelError, match="scans: toy0"):
+        toy_trainer(run_folder, training=changed).load_checkpoint()
+
+
+def test_a_run_resumes_with_its_parent_alone_and_keeps_what_the_parent_had_seen(tmp_path):
+    old = toy_cases(1, first=70)[0]
+    start = {
+        "start_from": copied(toy_trainer(tmp_path / "parent").network.state_dict()),
+        "seen_before": NOTHING_SEEN.with_training([("old", old.identity)]),
+        "facts": {"training": {"parent": "second"}},
+    }
+    toy_trainer(tmp_path / "run", **start).run(until=1)
+    other = {key: value + 1 for key, value in start["start_from"].items()}
+    for changes, words in (
+        (dict.fromkeys(start) | {"seen_before": NOTHING_SEEN}, r"parent: second \(.*\), now none"),
+        (start | {"start_from": other}, "parent: second"),
+        (start | {"seen_before": NOTHING_SEEN}, "what the parent had seen"),
+    ):
+        with pytest.raises(ModelError, match=words):
+            toy_trainer(tmp_path / "run", **changes).load_checkpoint()
+    resumed = toy_trainer(tmp_path / "run", **start)
+    resumed.load_checkpoint()
+    resumed.run(until=2)
+    description = load_network(tmp_path / "run" / "model")[1]
+    assert description.seen.known and description.was_trained_on(old.identity)
+
+
+def test_a_checkpoint_that_does_not_say_what_was_seen_goes_on_and_cannot_tell(run_folder):
+    state = read_checkpoint(run_folder)
+    del state["seen"], state["parent"]
+    torch.save(state, run_folder / CHECKPOINT_FILE)
+    trainer = toy_trainer(run_folder)
+    trainer.load_checkpoint()
+    trainer.run(until=4)
+    description = load_network(run_folder / "model")[1]
+    assert description.was_trained_on(toy_cases(1)[0].identity)
+    assert description.was_trained_on(toy_cases(1, first=70)[0].identity) is None
 
 
 def test_another_number_of_processes_is_refused_since_it_would_see_other_samples(run_folder):

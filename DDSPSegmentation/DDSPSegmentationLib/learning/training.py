@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import random
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from ..engine.bundled_scan import is_bundled
 from ..engine.devices import choose_device, choose_precision
 from ..engine.errors import DatasetError, ModelError, StorageError
 from ..engine.files import delete_leftovers, make_folder, write_aside
@@ -77,8 +79,13 @@ class Trainer:
             raise DatasetError("There are no training cases.", "Name a data set with at least one case.")
         if {case.name for case in (*training, *replay)} & {case.name for case in validation}:
             raise DatasetError("A case is in both training and validation.", "Correct the folds.")
+        _check_scans([*training, *replay], validation)
         self.plan, self.training, self.validation, self.replay = plan, list(training), list(validation), list(replay)
         self.folder, self.facts, self.seen_before = Path(folder), facts or {}, seen_before
+        self._parent = "none"
+        if start_from is not None:
+            name = self.facts.get("training", {}).get("parent", "weights")
+            self._parent = f"{name} ({_weights_digest(start_from)})"
         self.checkpoint_minutes, self.progress = checkpoint_minutes, progress
         self.device = choose_device(device)
         self.processes = Processes.join(self.device)
@@ -305,6 +312,8 @@ class Trainer:
         state = {
             "plan": json.dumps(asdict(self.plan), sort_keys=True),
             "cases": [case.name for case in (*self.training, *self.replay)],
+            "seen": self.seen.to_dict(),
+            "parent": self._parent,
             "processes": self.processes.count,
             "step": self.step,
             "network": self.network.state_dict(),
@@ -328,6 +337,8 @@ class Trainer:
     def load_checkpoint(self) -> None:
         """Go on exactly where the last checkpoint was written; only the number of steps may have changed.
 
+        A checkpoint of a version that kept neither parent nor scans goes on, but nobody can tell what it has seen.
+
         Raises:
             ModelError: there is no checkpoint, it is damaged, or made with other settings, cases or processes.
         """
@@ -344,6 +355,10 @@ class Trainer:
                 self.optimizer.load_state_dict(state["optimizer"])
                 self.average = {key: value.to(self.device) for key, value in state["average"].items()}
                 self.step, self.log = state["step"], state["log"]
+                if "seen" in state:
+                    self.seen = SeenScans.from_dict(state["seen"])
+                else:
+                    self.seen = replace(self.seen, known=False)
         except Exception as error:  # torch raises many types for damaged and foreign files
             raise ModelError(
                 "The checkpoint is damaged.", "Start without --resume, from the last model if there is one."
@@ -360,7 +375,18 @@ class Trainer:
         if state["cases"] != cases:
             apart = sorted(set(state["cases"]) ^ set(cases))
             changes.append(f"training cases: {', '.join(apart[:5]) or 'their order'}")
+        elif "seen" in state:
+            changes += self._other_scans(SeenScans.from_dict(state["seen"]))
+        changes += _differences("parent", state.get("parent", self._parent), self._parent)
         return changes + _differences("processes", state.get("processes", 1), self.processes.count)
+
+    def _other_scans(self, then: SeenScans) -> list[str]:
+        """The names tell little: whose scans are others now, of this training or of those before."""
+        old, new = ([seen for group in seen.groups for seen in group.scans] for seen in (then, self.seen))
+        if [scan.digest for scan in old] == [scan.digest for scan in new] and then.known == self.seen.known:
+            return []
+        apart = sorted({scan.name for scan in new if scan.digest not in then.digests})
+        return [f"scans: {', '.join(apart[:5]) or 'what the parent had seen'}"]
 
     def publish(self, folder: Path) -> None:
         """Save the averaged weights as a model version."""
@@ -383,6 +409,34 @@ def _optimizer(plan: TrainingPlan, network: nn.Module) -> torch.optim.Optimizer:
             network.parameters(), plan.learning_rate, momentum=plan.momentum, weight_decay=plan.weight_decay
         )
     return torch.optim.AdamW(network.parameters(), plan.learning_rate, weight_decay=plan.weight_decay)
+
+
+def _check_scans(training: Sequence[PreparedCase], validation: Sequence[PreparedCase]) -> None:
+    """Names decide nothing: no copy of a training scan validates, and nobody trains on the bundled scan."""
+    bundled = [case.name for case in training if is_bundled(case.identity)]
+    if bundled:
+        raise DatasetError(
+            f"Case '{bundled[0]}' is the scan that comes with the extension; every new version is checked on it.",
+            "Take it out of the data set.",
+        )
+    if not validation:
+        return
+    trained = NOTHING_SEEN.with_training([(case.name, case.identity) for case in training])
+    for case in validation:
+        twin = trained.find(case.identity)
+        if twin:
+            raise DatasetError(
+                f"Validation case '{case.name}' is a copy of training case '{twin}'.",
+                "Take one of them out, or name one patient for both in index.csv.",
+            )
+
+
+def _weights_digest(weights: dict[str, Tensor]) -> str:
+    """Twelve digits that tell these weights from others."""
+    digest = hashlib.sha256()
+    for name in sorted(weights):
+        digest.update(name.encode() + weights[name].detach().cpu().numpy().tobytes())
+    return digest.hexdigest()[:12]
 
 
 def _differences(name: str, then: object, now: object) -> list[str]:
