@@ -32,7 +32,7 @@ from DDSPSegmentationLib.library.case_records import HOLD_OUT, TRAINING
 from DDSPSegmentationLib.library.folder_lock import FolderInUseError
 from DDSPSegmentationLib.library.model_registry import ModelRegistry
 from DDSPSegmentationLib.library.patients import read_patients
-from DDSPSegmentationLib.service import hold_out_uses, retraining_run
+from DDSPSegmentationLib.service import retraining_run
 from DDSPSegmentationLib.service.hold_out_uses import USES_FILE, count_use
 from DDSPSegmentationLib.service.retraining import RETRAINING_LOCK, make_job, plan_retraining, retrain
 from DDSPSegmentationLib.service.retraining_job import (
@@ -327,32 +327,38 @@ PATIENTS = ["p1", "p2", "p3", "p4", "p5"]
 
 
 def test_a_comparison_on_a_patient_who_was_used_before_is_counted(tmp_path):
-    assert count_use(tmp_path, "run 1", PATIENTS) == 1
-    assert count_use(tmp_path, "run 2", ["p5", "q1", "q2", "q3", "q4"]) == 2
-    assert count_use(tmp_path, "run 3", ["r1", "r2", "r3", "r4", "r5"]) == 1
-    assert count_use(tmp_path, "run 4", PATIENTS) == 3
+    library = CaseLibrary(tmp_path)
+    assert count_use(library, "run 1", PATIENTS) == 1
+    assert count_use(library, "run 2", ["p5", "q1", "q2", "q3", "q4"]) == 2
+    assert count_use(library, "run 3", ["r1", "r2", "r3", "r4", "r5"]) == 1
+    assert count_use(library, "run 4", PATIENTS) == 3
 
 
 def test_a_run_that_goes_on_after_a_kill_is_counted_once(tmp_path):
-    assert [count_use(tmp_path, run, PATIENTS) for run in ("run 1", "run 2", "run 2", "run 1")] == [1, 2, 2, 2]
+    library = CaseLibrary(tmp_path)
+    assert [count_use(library, run, PATIENTS) for run in ("run 1", "run 2", "run 2", "run 1")] == [1, 2, 2, 2]
 
 
-def test_a_comparison_on_too_few_patients_to_recommend_anything_is_not_counted(tmp_path):
-    assert [count_use(tmp_path, f"run {n}", PATIENTS[:4]) for n in range(3)] == [1, 1, 1]
-    assert count_use(tmp_path, "run 4", PATIENTS) == 1
+def test_a_look_at_too_few_patients_to_recommend_anything_counts_too(tmp_path):
+    library = CaseLibrary(tmp_path)
+    assert [count_use(library, f"run {n}", PATIENTS[:4]) for n in range(3)] == [1, 2, 3]
+    assert count_use(library, "run 4", PATIENTS) == 4
+
+
+def test_a_comparison_on_nobody_is_none_and_makes_no_library(tmp_path):
+    assert count_use(CaseLibrary(tmp_path / "none"), "run 1", []) == 1 and not (tmp_path / "none").exists()
 
 
 @pytest.mark.parametrize("damage", ["{", "[]", '{"run 0": 3}'])
 def test_a_count_that_cannot_be_read_is_never_taken_for_none(tmp_path, damage):
     (tmp_path / USES_FILE).write_text(damage)
-    with pytest.raises(ModelError, match=USES_FILE):
-        count_use(tmp_path, "run 1", PATIENTS)
+    with pytest.raises(DatasetError, match=USES_FILE):
+        count_use(CaseLibrary(tmp_path), "run 1", PATIENTS)
 
 
-def test_the_comparison_is_told_how_often_its_hold_out_was_used(folders, monkeypatch):
-    """With two hold-out patients enough, which saves a minute."""
-    monkeypatch.setattr(hold_out_uses, "LEAST_PATIENTS", 2)
-    counts = [quick_retrain(make_job(*folders)).comparison["comparisons"] for _ in range(2)]
+def test_the_comparison_is_told_how_often_its_hold_out_was_used_for_whichever_models_folder(folders, tmp_path):
+    another = make_registry(tmp_path / "other models").folder
+    counts = [quick_retrain(make_job(folders[0], models)).comparison["comparisons"] for models in (folders[1], another)]
     assert counts == [1, 2]
 
 

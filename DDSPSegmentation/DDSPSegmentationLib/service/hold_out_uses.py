@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 
-from ..engine.errors import ModelError
+from ..engine.errors import DatasetError
 from ..engine.files import read_json, write_json
-from ..learning.statistics import LEAST_PATIENTS
+from ..library.case_library import CaseLibrary
 
 USES_FILE = "hold-out-uses.json"
 
 
-def count_use(models_folder: Path, run: str, patients: Iterable[str]) -> int:
-    """Write down that a retraining is about to compare on these patients, before it does; call it under its lock.
+def count_use(library: CaseLibrary, run: str, patients: Iterable[str]) -> int:
+    """Write down in the library that a retraining is about to compare on these patients, before it does.
 
-    A use on too few patients to recommend anything is not counted. A run that goes on after a kill counts once, and
-    a version that is deleted takes nothing back.
+    It counts whichever models folder it is for, and on however few patients it is. A run that goes on after a kill
+    counts once, and a version that is deleted takes nothing back.
 
     Args:
         run: the retraining's token; ``patients``: pseudonyms.
@@ -25,16 +24,18 @@ def count_use(models_folder: Path, run: str, patients: Iterable[str]) -> int:
         How many retrainings have used one of these patients, this one included.
 
     Raises:
-        ModelError: the list of uses cannot be read. StorageError: it cannot be written.
+        DatasetError: the list of uses cannot be read. StorageError: it cannot be written. FolderInUseError: somebody
+            writes to the library for longer than a few seconds.
     """
-    now, path = set(patients), models_folder / USES_FILE
-    if len(now) < LEAST_PATIENTS:
+    now, path = set(patients), library.folder / USES_FILE
+    if not now:
         return 1
-    try:
-        uses = read_json(path) if path.is_file() else {}
-        count = 1 + sum(not now.isdisjoint(used) for other, used in uses.items() if other != run)
-    except (AttributeError, TypeError) as error:
-        step = "Restore it from a backup; if you delete it, comparisons are counted anew."
-        raise ModelError(f"'{USES_FILE}' in the models folder cannot be read.", step) from error
-    write_json({**uses, run: sorted(now)}, path)
+    with library.locked():
+        try:
+            uses = read_json(path) if path.is_file() else {}
+            count = 1 + sum(not now.isdisjoint(used) for other, used in uses.items() if other != run)
+        except (AttributeError, TypeError) as error:
+            step = "Restore it from a backup; if you delete it, comparisons are counted anew."
+            raise DatasetError(f"'{USES_FILE}' in the case library cannot be read.", step) from error
+        write_json({**uses, run: sorted(now)}, path)
     return count

@@ -197,7 +197,7 @@ class RetrainingRun:
             old_masks=frozenset(case.id for case in hold_out if case.model_version == job.parent),
             forgetting=forgetting,
             forgetting_name=forgetting_name,
-            comparisons=count_use(self.registry.folder, job.token, {case.patient for case in hold_out}),
+            comparisons=count_use(self.library, job.token, {case.patient for case in hold_out}),
             cross_validation=candidate["cross_validation"],
             device=job.device,
             progress=self._tell_comparison,
