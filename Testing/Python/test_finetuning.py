@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 
 import pytest
+import SimpleITK as sitk
 import torch
 from learning_parts import taught_network, toy_plan, toy_scan, write_images_and_labels
 
@@ -14,7 +15,7 @@ from DDSPSegmentationLib.engine.preprocessing import PreprocessingSettings
 from DDSPSegmentationLib.engine.scan_identity import NOTHING_SEEN, ScanIdentity
 from DDSPSegmentationLib.engine.segmenter import NOT_CALIBRATED, Segmenter
 from DDSPSegmentationLib.learning.dataset import Case, read_dataset
-from DDSPSegmentationLib.learning.finetuning import FineTuner, FineTuningProgress
+from DDSPSegmentationLib.learning.finetuning import STATE_FILE, FineTuner, FineTuningProgress
 from DDSPSegmentationLib.learning.finetuning_settings import FineTuningSettings, estimate_seconds
 from DDSPSegmentationLib.learning.training import Trainer
 
@@ -210,6 +211,24 @@ def test_a_finished_run_is_not_done_again(parent, cases, tuned):
 def test_the_folder_of_another_run_is_refused(parent, cases, tuned):
     with pytest.raises(ModelError, match="other cases"):
         tune(parent, cases[:2], tuned[1])
+
+
+@pytest.mark.parametrize("part", ["cases", "replay"])
+def test_the_folder_of_a_run_with_other_files_of_the_same_names_is_refused(parent, tmp_path, part):
+    names = ["a", "b", "c"]
+    cases = read_dataset(write_images_and_labels(tmp_path / "cases", names))
+    options = {} if part == "cases" else {"replay": [replace(cases.pop(), name="old")]}
+
+    def stop():
+        if (tmp_path / "run" / STATE_FILE).is_file():
+            raise Canceled
+
+    for _ in range(2):
+        with pytest.raises(Canceled):
+            tune(parent, cases, tmp_path / "run", pause=stop, **options)
+    sitk.WriteImage(toy_scan(60)[0], str(tmp_path / "cases" / "images" / "c.nii.gz"))
+    with pytest.raises(ModelError, match="other cases"):
+        tune(parent, cases, tmp_path / "run", pause=stop, **options)
 
 
 def test_progress_goes_up_to_the_end_and_shows_loss_and_dice(parent, cases, tmp_path):

@@ -22,8 +22,9 @@ from retraining_parts import (
     write_json,
 )
 
+from DDSPSegmentationLib.engine.bundled_scan import bundled_scan_file
 from DDSPSegmentationLib.engine.errors import Canceled, DatasetError, ModelError
-from DDSPSegmentationLib.engine.images import read_image
+from DDSPSegmentationLib.engine.images import read_image, read_mask
 from DDSPSegmentationLib.engine.model import BUILTIN_MODEL, describe_model
 from DDSPSegmentationLib.engine.scan_identity import NOTHING_SEEN, ScanIdentity
 from DDSPSegmentationLib.learning import comparison
@@ -599,6 +600,30 @@ def test_the_split_of_the_replay_folder_stays_when_cases_come_and_goes_wrong_whe
     first.rehearse[0].image_path.unlink()
     with pytest.raises(DatasetError, match="no longer in the replay folder"):
         split_replay(job, run_folder, library)
+
+
+@pytest.mark.parametrize("part", ["image_path", "label_path"])
+def test_a_case_of_the_replay_folder_whose_files_were_changed_since_goes_wrong(folders, tmp_path, part):
+    replay = make_replay(tmp_path / "replay")
+    run_folder = make_job(*folders, replay)
+    job, library = RetrainingJob.read(run_folder), CaseLibrary(folders[0])
+    found = split_replay(job, run_folder, library)
+    held_out = next(case for case in library.cases() if case.split == HOLD_OUT)
+    other = read_image(held_out.image_path) if part == "image_path" else read_mask(held_out.mask_path)
+    sitk.WriteImage(other, str(getattr(found.rehearse[0], part)))
+    with pytest.raises(DatasetError, match="1 cases of the replay folder were changed"):
+        split_replay(job, run_folder, library)
+
+
+def test_the_scan_that_everybody_has_neither_rehearses_nor_measures(folders, tmp_path):
+    replay = make_replay(tmp_path / "replay")
+    scan = read_image(bundled_scan_file())
+    sitk.WriteImage(scan, str(replay / "images" / "zz.nrrd"))
+    sitk.WriteImage(sitk.Cast(scan > 0, sitk.sitkUInt8), str(replay / "labels" / "zz.nrrd"))
+    run_folder = make_job(*folders, replay)
+    found = split_replay(RetrainingJob.read(run_folder), run_folder, CaseLibrary(folders[0]))
+    assert set(found.left_out) == replayed(folders, "zz")
+    assert list(found.left_out.values()) == ["It is the scan that comes with the extension."]
 
 
 def test_a_scan_of_the_replay_folder_that_cannot_be_read_is_left_out(folders, tmp_path):

@@ -15,7 +15,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from ..engine.errors import DatasetError
-from ..engine.files import make_folder, write_aside
+from ..engine.files import make_folder, os_errors_as, write_aside
 from ..engine.grids import on_grid
 from ..engine.image_headers import check_nifti, detached_voxels
 from ..engine.images import check_image, image_stem, image_suffix, read_image, read_mask
@@ -362,14 +362,22 @@ def prepare_dataset(
 
 
 def _cache_key(case: Case, settings: PreprocessingSettings) -> str:
-    digest = hashlib.sha256(json.dumps([CACHE_FORMAT, settings.to_dict()], sort_keys=True).encode())
-    for path in (case.image_path, case.label_path):
-        for part in (path, detached_voxels(path) if path.is_file() else None):
-            if part is not None and part.is_file():
-                digest.update(part.read_bytes())
+    return hashlib.sha256(
+        json.dumps([CACHE_FORMAT, settings.to_dict(), files_digest(case)], sort_keys=True).encode()
+    ).hexdigest()[:32]
+
+
+def files_digest(case: Case) -> str:
+    """SHA-256 of what is in a case's files, wherever they lie and whatever they are called."""
+    digest = hashlib.sha256()
+    with os_errors_as(DatasetError, f"Case '{case.name}' cannot be read", "Check its files."):
+        for path in (case.image_path, case.label_path):
+            for part in (path, detached_voxels(path) if path.is_file() else None):
+                if part is not None and part.is_file():
+                    digest.update(part.read_bytes())
     if case.volume is not None:
         digest.update(f"volume {case.volume}".encode())
-    return digest.hexdigest()[:32]
+    return digest.hexdigest()
 
 
 def _read_cached(name: str, path: Path) -> PreparedCase | None:

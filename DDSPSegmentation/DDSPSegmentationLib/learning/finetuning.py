@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from ..engine.errors import Canceled, DatasetError, ModelError, StorageError
 from ..engine.files import make_folder, os_errors_as, read_json, write_text
 from ..engine.quality import UNCALIBRATED
-from .dataset import Case, PreparedCase, prepare_dataset
+from .dataset import Case, PreparedCase, files_digest, prepare_dataset
 from .finetuning_settings import FineTuningSettings, expected_step_seconds
 from .statistics import patient_means
 
@@ -161,11 +161,11 @@ class FineTuner:
         return prepared
 
     def _claim_folder(self) -> None:
-        """The folder is new, or was used by this very run."""
+        """The folder is new, or was used by this very run; files may change behind their names."""
         ours = {
             "model": self._parent.sha256,
-            "cases": [case.name for case in self.cases],
-            "replay": [case.name for case in self.replay_cases],
+            "cases": {case.name: files_digest(case) for case in self.cases},
+            "replay": {case.name: files_digest(case) for case in self.replay_cases},
             "settings": asdict(self.settings),
         }
         text = json.dumps(ours, indent=2)

@@ -8,10 +8,11 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
 
+from ..engine.bundled_scan import is_bundled
 from ..engine.errors import DatasetError, DDSPSegmentationError
 from ..engine.files import file_sha256, read_json, write_json
 from ..engine.scan_identity import LIMIT, ScanIdentity
-from ..learning.dataset import Case, read_dataset
+from ..learning.dataset import Case, files_digest, read_dataset
 from ..library.case_library import CaseLibrary
 from ..library.case_records import HOLD_OUT, TRAINING, StoredCase
 from ..library.patients import CASE, REHEARSED, Patients, read_patients
@@ -177,11 +178,12 @@ def split_replay(
     A patient of whom the case library had a scan or a near-copy of one is left out: a hold-out case must not rehearse,
     and a training case does not show what was forgotten. The library's memory of its scans decides that, no scan of
     it is opened. The patients who rehearse become training patients of the library for ever, and who rehearsed once
-    never measures. The outcome is written into the run folder, and read from there ever after. The cases are given
-    pseudonyms, salted by the library: their names may be patients', and go into the version.
+    never measures. The outcome is written into the run folder with a digest of each case, and read from there ever
+    after. Left out is the scan that comes with the extension, too. The cases are given pseudonyms, salted by the
+    library: their names may be patients', and go into the version.
 
     Raises:
-        DatasetError: the folder is gone or not as expected.
+        DatasetError: the folder is gone, not as expected, or has other scans or masks than when the run was begun.
     """
     if not job.replay_folder:
         return ReplayCases()
@@ -195,6 +197,10 @@ def split_replay(
     if missing:
         cause = f"{len(missing)} cases are no longer in the replay folder."
         raise DatasetError(cause, f"Put them back, or discard this run and start again ({missing[0]}).")
+    changed = [name for name, digest in decided.get("digests", {}).items() if files_digest(by_name[name]) != digest]
+    if changed:
+        cause = f"{len(changed)} cases of the replay folder were changed since this retraining was started."
+        raise DatasetError(cause, f"Put them back, or discard this run and start again ({changed[0]}).")
     memory = _memory(library)
     pseudonyms = {name: f"replay-{memory.pseudonym('replay', name)[:12]}" for name in by_name}
     return ReplayCases(
@@ -217,13 +223,18 @@ def _decide(cases: Sequence[Case], library: CaseLibrary, pause: Callable[[], Non
             patient = same_patient[patient]
         return patient
 
+    digests: dict[str, str] = {}
     for case in cases:
         pause()
         try:
+            digests[case.name] = files_digest(case)
             case.load_mask()
             scan = ScanIdentity(case.load_image()).without_image()
         except DDSPSegmentationError:  # its words may hold the name
             left_out[case.name] = "The scan or its mask cannot be used."
+            continue
+        if is_bundled(scan):
+            left_out[case.name] = "It is the scan that comes with the extension."
             continue
         twin, distance = scan.texture.nearest(prints, memory.salt)
         if distance <= LIMIT and patient_of(twin) != patient_of(case.name):
@@ -239,10 +250,13 @@ def _decide(cases: Sequence[Case], library: CaseLibrary, pause: Callable[[], Non
     allowed = library.rehearse([scans[name] for name in rehearsing])
     stored |= {patient_of(name) for name, may in zip(rehearsing, allowed, strict=True) if not may}  # meanwhile
     left_out |= {name: "The case library has a scan of this patient." for name in scans if patient_of(name) in stored}
+    rehearse = [name for name in rehearsing if name not in left_out]
+    measure = [name for name in kept if patient_of(name) in measuring]
     return {
-        "rehearse": [name for name in rehearsing if name not in left_out],
-        "measure": [name for name in kept if patient_of(name) in measuring],
+        "rehearse": rehearse,
+        "measure": measure,
         "left_out": left_out,
+        "digests": {name: digests[name] for name in (*rehearse, *measure)},
     }
 
 
