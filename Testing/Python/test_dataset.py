@@ -141,6 +141,14 @@ def test_images_and_labels_take_center_and_patient_from_the_index(tmp_path):
     assert_is_toy_scan(cases[2], 2)
 
 
+@pytest.mark.parametrize("part", ["images", "labels"])
+def test_an_index_that_lies_among_the_scans_is_an_error_that_says_where_it_belongs(tmp_path, part):
+    write_images_and_labels(tmp_path, ["a", "b"])
+    (tmp_path / part / "index.csv").write_text("case,patient\na,P\nb,P\n")
+    with pytest.raises(DatasetError, match=f"'{part}/index.csv' is not used"):
+        read_dataset(tmp_path)
+
+
 def test_scans_without_masks_are_counted_and_named(tmp_path):
     write_images_and_labels(tmp_path, ["Case00", "Case01"])
     (tmp_path / "labels" / "Case01.nii.gz").unlink()

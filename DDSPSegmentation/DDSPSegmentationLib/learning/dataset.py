@@ -21,7 +21,7 @@ from ..engine.image_headers import check_nifti, detached_voxels
 from ..engine.images import check_image, image_stem, image_suffix, read_image, read_mask
 from ..engine.preprocessing import PreprocessingSettings, prepare
 from ..engine.scan_identity import ScanIdentity, ScanTexture
-from .case_index import IndexRow, read_index
+from .case_index import IndexRow, index_in, read_index
 
 CACHE_FORMAT = 2
 
@@ -125,8 +125,15 @@ def indexed(cases: Sequence[Case], folder: Path) -> list[Case]:
     """The cases with center and patient as the folder's index.csv tells them, see ``read_index``.
 
     Raises:
-        DatasetError: there is such a file, but it cannot be used.
+        DatasetError: there is such a file, but it cannot be used, or lies in a subfolder.
     """
+    places = {place for case in cases for path in (case.image_path, case.label_path) for place in path.parents}
+    nested = next(filter(None, (index_in(place) for place in sorted(places) if folder in place.parents)), None)
+    if nested:
+        raise DatasetError(
+            f"'{nested.relative_to(folder).as_posix()}' is not used: it does not lie in '{folder.name}' itself.",
+            "Put it there and name the cases as folder/scan where they lie loose, or name its folder alone.",
+        )
     rows = read_index(folder, {case.name for case in cases})
     told = [(case, rows.get(case.name, IndexRow())) for case in cases]
     return [

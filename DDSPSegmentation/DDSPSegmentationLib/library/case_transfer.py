@@ -9,7 +9,7 @@ from pathlib import Path
 from ..engine.errors import DatasetError, StorageError
 from ..engine.files import copy_file, make_folder, os_errors_as
 from ..engine.images import image_stem, image_suffix
-from ..learning.case_index import INDEX, about_unknown_patients
+from ..learning.case_index import about_unknown_patients
 from ..learning.dataset import Case, indexed, read_dataset
 from .case_files import describe
 from .case_records import StoredCase
@@ -47,11 +47,6 @@ def find_pairs(folder: Path) -> list[Pair]:
             f"Folder '{folder.name}' has no scans with masks.",
             "Expected scans X.nrrd beside masks X_mask.nrrd or X.seg.nrrd, PROMISE12's files, images/ with labels/, "
             "or imagesTr/ with labelsTr/.",
-        )
-    if nested := next((path for path in sorted(folder.rglob(INDEX)) if path.parent != folder), None):
-        raise DatasetError(
-            f"'{nested.relative_to(folder).as_posix()}' is not used: it does not lie in '{folder.name}' itself.",
-            "Put it there and name the cases as folder/scan, or import its folder alone.",
         )
     told = {case.name: case for case in indexed([pair.case for pair in pairs if not pair.reason], folder)}
     return [replace(pair, case=told.get(pair.case.name, pair.case)) for pair in pairs]

@@ -253,13 +253,14 @@ def _evaluate_model(chosen: argparse.Namespace, apart: dict[str, str]):
 
 
 def _read_cases(folders: list[str]) -> list[Case]:
-    """The cases of data sets; said is what it means that nobody names the patients of some."""
-    from ..learning.case_index import about_unknown_patients
+    """The cases of data sets; said is what is unsure about whose they are."""
+    from ..learning.case_index import about_leading_zeros, about_unknown_patients
     from ..learning.dataset import read_datasets
 
     cases = read_datasets(folders)
-    note = about_unknown_patients(sum(not case.patient_is_known for case in cases), len(cases))
-    if note:
+    unknown = about_unknown_patients(sum(not case.patient_is_known for case in cases), len(cases))
+    alike = about_leading_zeros(case.patient for case in cases if case.patient_is_known)
+    for note in filter(None, (unknown, alike)):
         say(f"Note: {note}")
     return cases
 
