@@ -409,9 +409,15 @@ def test_a_pair_that_cannot_be_compared_is_a_row_and_the_others_are_evaluated(fo
     write_image(sitk.BinShrink(gland(), (2, 2, 1)), references / "other-grid.nrrd")
     (predictions / "damaged.nrrd").write_bytes((predictions / "damaged.nrrd").read_bytes()[:200])
     write_image(scan(), predictions / "scan.nrrd")
+    for offset in (3e3, 1e5):
+        far = gland()
+        far.SetOrigin([offset] * 3)
+        write_image(far, predictions / f"far-away{offset:g}.nrrd")
+        write_image(gland(), references / f"far-away{offset:g}.nrrd")
     summary = evaluate_folders(predictions, references, output)
     errors = {result.name: result.error for result in summary.results}
     assert errors["good"] == ""
+    assert all("too far apart" in error for name, error in errors.items() if name.startswith("far-away"))
     assert "40x36x12 voxels" in errors["other-grid"] and "20x18x12 voxels" in errors["other-grid"]
     assert "damaged.nrrd" in errors["damaged"] and "scan.nrrd" in errors["scan"]
 

@@ -13,6 +13,7 @@ from .errors import DatasetError
 # Of the smallest voxel edge. Who is nearer than this to a voxel is nearest to that one, so nothing is misplaced when
 # the voxels are matched by number; what a file format rounds off is far less.
 TOLERANCE_VOXELS = 0.5
+MOST_VOXELS = 2**27  # as 512 x 512 x 512; masks that far apart belong to no scan
 
 
 def same_grid(one: sitk.Image, other: sitk.Image) -> bool:
@@ -63,11 +64,21 @@ def on_grid(mask: sitk.Image, image: sitk.Image, what: str = "mask") -> sitk.Ima
 
 
 def on_one_grid(one: sitk.Image, other: sitk.Image) -> tuple[sitk.Image, sitk.Image]:
-    """Two masks that cover parts of one grid, on the smallest grid that holds both; others as they are."""
+    """Two masks that cover parts of one grid, on the smallest grid that holds both; others as they are.
+
+    Raises:
+        DatasetError: they lie so far apart that no scan can hold both.
+    """
     if one.GetDimension() != 3 or other.GetDimension() != 3 or (place := place_in(other, one)) is None:
         return one, other
     ends = [max(start + count, size) for start, count, size in zip(place, other.GetSize(), one.GetSize(), strict=True)]
     before = [max(0, -start) for start in place]
+    held = math.prod(start + end for start, end in zip(before, ends, strict=True))
+    if held > max(MOST_VOXELS, one.GetNumberOfPixels() + other.GetNumberOfPixels()):
+        raise DatasetError(
+            f"The masks lie too far apart to belong to one scan ({describe_grid(one)}, and {describe_grid(other)}).",
+            "Compare masks of the same scan.",
+        )
     after = [end - size for end, size in zip(ends, one.GetSize(), strict=True)]
     whole = sitk.ConstantPad(one, before, after, 0.0)
     before = [max(0, start) for start in place]
