@@ -402,12 +402,19 @@ def test_a_held_out_patient_is_not_rehearsed(tmp_path):
     assert library.case(library.cases()[held].id).split == HOLD_OUT
 
 
-def test_the_scan_that_comes_with_the_product_is_kept_but_never_counts(tmp_path, sample_scan):
+@pytest.fixture
+def bundled(sample_scan) -> tuple[sitk.Image, sitk.Image]:
+    """The scan that comes with the product, and a mask of it."""
     image = read_image(sample_scan)
     gland = np.zeros(image.GetSize()[::-1], np.uint8)
     gland[6:13, 160:224, 160:224] = 1
     mask = sitk.GetImageFromArray(gland)
     mask.CopyInformation(image)
+    return image, mask
+
+
+def test_the_scan_that_comes_with_the_product_is_kept_but_never_counts(tmp_path, bundled):
+    image, mask = bundled
     for number in range(8):  # whatever the salt says
         library = CaseLibrary(tmp_path / str(number))
         stored = library.add(image, mask)
@@ -415,6 +422,37 @@ def test_the_scan_that_comes_with_the_product_is_kept_but_never_counts(tmp_path,
         assert CaseLibrary(library.folder).cases()[0].is_bundled
         assert library.cases_that_count() == [] and set(library.split_counts().values()) == {0}
         assert library.new_for(describe_model()) == []
+
+
+def test_the_scan_that_comes_with_the_product_is_a_patient_of_its_own_whatever_is_said(tmp_path, bundled):
+    library = filled_library(tmp_path / "cases", 6)
+    before, held = library.split_counts(), next(case for case in library.cases() if case.split == HOLD_OUT)
+    case = library.add(*bundled, patient_key="4711", same_patient_as=held.id).case
+    assert case.split == TRAINING and case.patient not in {one.patient for one in library.cases_that_count()}
+    assert library.split_counts() == before
+    memory = json.loads((library.folder / "patients.json").read_text())
+    assert case.patient not in {*memory["splits"], *memory["folds"], *memory["forced"], *memory["aliases"].values()}
+    assert library.export(tmp_path / "out") == 6
+    for folder in (library.folder, tmp_path / "out"):
+        described = json.loads((folder / "dataset.json").read_text())
+        assert described["numTraining"] == len(described["dataset"]) == before[TRAINING]
+        assert case.id not in (folder / "splits_final.json").read_text() + str(described)
+    assert not list((tmp_path / "out").rglob(f"{case.id}*"))
+    with pytest.raises(DatasetError, match="no patient of yours"):
+        library.add(*toy_scan(30), same_patient_as=case.id)
+
+
+def test_the_scan_that_comes_with_the_product_does_not_count_where_an_older_version_stored_it(tmp_path, bundled):
+    library = filled_library(tmp_path, 2)
+    case = library.add(*bundled).case
+    values = case.to_dict()
+    del values["is_bundled"]
+    (case.record_folder / "case.json").write_text(json.dumps(values))
+    assert [one.is_bundled for one in library.cases()] == [False, False, True]  # a reader writes nothing
+    assert sum(library.split_counts()[split] for split in (TRAINING, HOLD_OUT)) == 2
+    with library.locked():
+        assert json.loads((case.record_folder / "case.json").read_text())["is_bundled"] is True
+    assert not library.add(*bundled).is_new and len(library.cases_that_count()) == 2
 
 
 def test_training_cases_are_new_for_a_version_that_was_not_trained_on_their_scans(tmp_path):

@@ -276,12 +276,15 @@ class CaseFiles:
 def describe(folder: Path, cases: Sequence[StoredCase], fold_of: Mapping[str, int]) -> None:
     """Write dataset.json, and splits_final.json with the folds of the training cases.
 
+    The bundled scan is in neither: nnU-Net trains on what "dataset" lists, whatever else lies in imagesTr.
+
     Args:
         fold_of: the fold of each training patient, see ``Patients.folds``; one that no case is left of is left out.
 
     Raises:
         StorageError: they cannot be written.
     """
+    cases = [case for case in cases if not case.is_bundled]
     training = [case for case in cases if case.split == TRAINING]
     about = {
         "name": "Prostate",
@@ -291,6 +294,10 @@ def describe(folder: Path, cases: Sequence[StoredCase], fold_of: Mapping[str, in
         "numTest": len(cases) - len(training),
         "file_ending": ".mha",
         "overwrite_image_reader_writer": "SimpleITKIO",
+        "dataset": {
+            case.id: {"images": [f"imagesTr/{case.id}_0000.mha"], "label": f"labelsTr/{case.id}.mha"}
+            for case in training
+        },
     }
     fold = {case.id: fold_of.get(case.patient, 0) for case in training}  # unknown where memory was lost
     folds = [

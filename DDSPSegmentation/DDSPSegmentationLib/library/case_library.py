@@ -11,9 +11,9 @@ from pathlib import Path
 import SimpleITK as sitk
 
 from ..engine.bundled_scan import is_bundled
-from ..engine.errors import DatasetError, DDSPSegmentationError, StorageError
+from ..engine.errors import DatasetError, DDSPSegmentationError, InputError, StorageError
 from ..engine.files import make_folder
-from ..engine.images import without_metadata, write_image
+from ..engine.images import read_image, without_metadata, write_image
 from ..engine.model import ModelDescription
 from ..engine.scan_identity import ScanIdentity
 from .case_files import CaseFiles
@@ -112,6 +112,7 @@ class CaseLibrary:
         self._files.make_folder()
         with self._files.lock():
             self._files.mend()
+            self._decide_bundled()
             yield
 
     # ---- storing
@@ -279,13 +280,16 @@ class CaseLibrary:
         return ImportReport(tuple(stored), failed, tuple(warnings), tuple(unknown))
 
     def export(self, folder: Path | str, progress: Callable[[int, int, str], None] | None = None) -> int:
-        """Copy scans and newest masks into a new or empty folder as an nnU-Net data set; the number of cases.
+        """Copy scans and newest masks of the cases that count into a new or empty folder as an nnU-Net data set.
 
         No note, no label, no salt, no history and nothing about patients goes along, except that no patient
         straddles the folds of splits_final.json.
+
+        Returns:
+            The number of cases.
         """
         folds = read_folds(self.folder / "patients.json")
-        return export_cases(self.cases(), folds, Path(folder), progress or (lambda *_: None))
+        return export_cases(self.cases_that_count(), folds, Path(folder), progress or (lambda *_: None))
 
     # ---- inside
 
@@ -296,12 +300,26 @@ class CaseLibrary:
             try:
                 case = self._files.read(case_id)
                 if case is not None:
-                    cases.append(case)
+                    cases.append(self._decided(case))
                 elif self._files.is_torn(case_id):
                     problems.append(f"Case {case_id} has no case.json. Restore the file from a backup or delete it.")
-            except (DatasetError, StorageError) as error:
+            except (DatasetError, InputError, StorageError) as error:
                 problems.append(str(error))
         return cases, problems
+
+    def _decided(self, case: StoredCase) -> StoredCase:
+        """Whether a case of version 1, which did not ask, is the bundled scan."""
+        if case.is_bundled is not None:
+            return case
+        return replace(case, is_bundled=is_bundled(ScanIdentity(read_image(case.image_path))))
+
+    def _decide_bundled(self) -> None:
+        """Write down once, under the lock, what ``_decided`` finds."""
+        for case_id in self._files.ids():
+            with suppress(DatasetError, InputError):  # a damaged case is named to whoever lists the cases
+                case = self._files.read(case_id)
+                if case is not None and case.is_bundled is None:
+                    self._files.commit(self._decided(case))
 
     def _mend_if_free(self) -> None:
         """What a killed process left behind is settled by readers too, unless a writer is at work."""
@@ -332,12 +350,16 @@ class CaseLibrary:
         """With ``again`` False a case that is stored with this very mask gets no further revision."""
         with self.locked():
             patients = self._patients()
-            patient, warnings = self._patient(patients, scan)
             case = self._stored_as(patients.images.get(scan.content(patients)))
+            bundled = is_bundled(scan.identity) if case is None else case.is_bundled
+            if bundled:
+                patient, warnings = (case.patient, []) if case else (patients.bundled, [BUNDLED])
+            else:
+                patient, warnings = self._patient(patients, scan)
             if case is None:
                 return self._add_new(patients, patient, warnings, scan, admitted)
             is_known = not again and same_mask(case, admitted.mask)
-            if case.split == HOLD_OUT and self._trained_on(scan):
+            if case.split == HOLD_OUT and not bundled and self._trained_on(scan):
                 warnings.append(
                     "A model version was trained on this case, but it is held out: comparisons favor that version."
                 )
@@ -357,11 +379,8 @@ class CaseLibrary:
         return self._models.trained_on(scan.identity) if self._models else []
 
     def _add_new(self, patients: Patients, patient: str, warnings: list[str], scan: Scan, admitted: Admitted) -> Stored:
-        bundled = is_bundled(scan.identity)
-        if bundled:
-            patients.force_training(patient)
-            warnings.append(BUNDLED)
-        elif self._trained_on(scan):
+        bundled = patient == patients.bundled
+        if not bundled and self._trained_on(scan):
             if patients.splits.get(patient) == HOLD_OUT:
                 raise DatasetError(
                     "A model version was trained on this case, but its patient is held out.",
@@ -392,7 +411,13 @@ class CaseLibrary:
 
         A scan that is known already goes over to the patient it comes with now only within its split.
         """
-        joined = self._committed(scan.same_patient_as).patient if scan.same_patient_as else ""
+        other = self._committed(scan.same_patient_as) if scan.same_patient_as else None
+        if other is not None and other.is_bundled:
+            raise DatasetError(
+                f"Case {other.id} is the scan that comes with the product, which is no patient of yours.",
+                "Store the scan as a patient of its own.",
+            )
+        joined = other.patient if other is not None else ""
         keyed = patients.with_key(scan.patient_key)
         if joined and keyed in patients.splits and keyed != joined:
             raise DatasetError(
@@ -427,7 +452,8 @@ class CaseLibrary:
         taken = {*self._files.ids(), *self._files.trashed()}
         while (case_id := f"{patients.library}-{patients.next_number:04d}") in taken:
             patients.next_number += 1  # patients.json came from an older backup
-        content, split = scan.content(patients), patients.split_of(patient)
+        content = scan.content(patients)
+        split = TRAINING if patient == patients.bundled else patients.split_of(patient)
         said = (scan.label, scan.scanner, scan.source_name)
         case = StoredCase(case_id, patients.next_number, patient, split, *said, (), self.folder, content)
         patients.next_number += 1

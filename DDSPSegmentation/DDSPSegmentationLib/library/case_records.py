@@ -46,7 +46,8 @@ class StoredCase:
         patient: pseudonym, stable within the library; split: TRAINING or HOLD_OUT, the patient's.
         label: a person's own name for it; source_name: its name in the folder it was imported from, else "".
         folder: of the library.
-        is_bundled: the scan that comes with the product; never counted, trained on or compared.
+        is_bundled: the scan that comes with the product; never counted, trained on or compared. None for a case
+            that was stored before this was asked, until the library is next written to.
         content: salted hash of the scan's voxels.
         predicted: numbers of the revisions that have a prediction.
         next_revision: the number that the next revision gets.
@@ -64,7 +65,7 @@ class StoredCase:
     content: str = ""
     predicted: frozenset[int] = frozenset()
     next_revision: int = 1
-    is_bundled: bool = False
+    is_bundled: bool | None = False
 
     @property
     def current(self) -> Revision:
@@ -139,7 +140,7 @@ def read_case(text: bytes, case_id: str, folder: Path) -> StoredCase:
         check_schema(values, f"Case {case_id}")
         revisions = tuple(Revision(**revision) for revision in values["revisions"])
         plain = {name: values[name] for name in _PLAIN}
-        plain["is_bundled"] = values.get("is_bundled") is True  # no word about it: stored before there was one
+        plain["is_bundled"] = values.get("is_bundled")
         case = StoredCase(**plain, revisions=revisions, folder=folder, predicted=frozenset(values["predicted"]))
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise DatasetError(f"Case {case_id} has a damaged case.json.", "Restore the file from a backup.") from error

@@ -73,6 +73,11 @@ class Patients:
         content = key.encode() if isinstance(key, str) else key
         return hmac.new(self.salt, kind.encode() + b"\0" + content, hashlib.sha256).hexdigest()[:24]
 
+    @property
+    def bundled(self) -> str:
+        """The patient of the scan that comes with the product; in no split, in no fold, and nobody else."""
+        return self.pseudonym("scan", "bundled")
+
     def with_key(self, patient_key: str) -> str:
         """The patient of a key; "" without one."""
         pseudonym = self.pseudonym("patient", patient_key) if patient_key else ""
