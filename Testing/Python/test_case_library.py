@@ -514,6 +514,67 @@ def test_a_known_scan_goes_over_to_another_patient_only_within_its_split(tmp_pat
     assert_whole(tmp_path)
 
 
+def test_who_turns_out_to_be_another_patient_is_that_one_with_all_cases_and_keys(tmp_path):
+    library = CaseLibrary(tmp_path)
+    stored = [library.add(*toy_scan(seed), patient_key=f"key {seed}").case for seed in range(9)]
+    first, second = [case for case in stored if case.split == TRAINING][:2]
+    seed = second.number - 1
+    visit = library.add(*toy_scan(20), patient_key=f"key {seed}").case
+    gone = library.add(*toy_scan(21), same_patient_as=second.id).case
+    library.delete(gone.id)
+    library.add(*toy_scan(seed), same_patient_as=first.id)
+    later = library.add(*toy_scan(22), patient_key=f"key {seed}").case
+    library.restore(gone.id)
+    for case in (second, visit, gone, later):
+        assert library.case(case.id).patient == first.patient
+    assert sum(library.split_counts()[f"{split} patients"] for split in (TRAINING, HOLD_OUT)) == 8
+    assert first.patient in {case.patient for case in CaseLibrary(tmp_path).cases()}
+    fold = next(
+        fold["val"] for fold in json.loads((tmp_path / "splits_final.json").read_text()) if gone.id in fold["val"]
+    )
+    assert {first.id, second.id, visit.id, gone.id, later.id} <= set(fold)
+    assert_whole(tmp_path)
+
+
+def test_taking_back_what_joined_two_patients_parts_them_again(tmp_path):
+    library = CaseLibrary(tmp_path)
+    stored = [library.add(*toy_scan(seed)).case for seed in range(12)]
+    before = {case.id: case.patient for case in stored}
+    first, second = [case for case in stored if case.split == TRAINING][:2]
+    joined = library.add(*toy_scan(second.number - 1), same_patient_as=first.id)
+    assert library.case(second.id).patient == first.patient
+    library.undo(joined)
+    assert {case.id: case.patient for case in library.cases()} == before
+    library.undo(library.add(*toy_scan(40), same_patient_as=first.id))
+    assert library.add(*toy_scan(40)).case.patient not in before.values()
+    assert_whole(tmp_path)
+
+
+def test_a_copy_that_links_a_training_patient_to_a_held_out_one_is_refused(tmp_path):
+    library = CaseLibrary(tmp_path)
+    stored = [library.add(*toy_scan(seed), patient_key=f"key {seed}").case for seed in range(9)]
+    held = next(case for case in stored if case.split == HOLD_OUT)
+    other = next(case for case in stored if case.split == TRAINING)
+    for one, two in ((held, other), (other, held)):
+        image, mask = toy_scan(one.number - 1)
+        with pytest.raises(DatasetError, match=f"case {one.id} .* cannot join the other scans of its patient ID"):
+            library.add(image * 2.5 + 30, mask, patient_key=f"key {two.number - 1}")
+    assert len(library.cases()) == 9
+
+
+def test_a_held_out_patient_of_whom_a_version_saw_another_scan_is_not_compared_any_more(tmp_path):
+    library = CaseLibrary(tmp_path / "cases", Versions(tmp_path, {"elsewhere": 50}))
+    stored = [library.add(*toy_scan(seed), patient_key=f"key {seed}").case for seed in range(9)]
+    held = next(case for case in stored if case.split == HOLD_OUT)
+    before = library.split_counts()
+    with pytest.raises(DatasetError, match="not compared any more"):
+        library.add(*toy_scan(50), patient_key=f"key {held.number - 1}")
+    later = CaseLibrary(library.folder)
+    assert [case.id for case in later.not_compared()] == [held.id]
+    assert held.id not in {case.id for case in later.cases_that_count()}
+    assert later.split_counts()["hold-out patients"] == before["hold-out patients"] - 1
+
+
 def test_cases_whose_patients_an_index_names_later_go_over_when_they_are_imported_again(tmp_path):
     source, library = write_images_and_labels(tmp_path / "source", "abcd"), CaseLibrary(tmp_path / "library")
     report = library.import_folder(source)
@@ -632,6 +693,22 @@ def test_folds_of_a_library_that_had_none_are_drawn_once_too(tmp_path):
     library.restore(library.trashed()[-1])
     assert folds_of(library) == drawn and max(map(len, drawn)) <= 2
     assert set.union(*drawn) == {case.patient for case in library.cases() if case.split == TRAINING}
+
+
+def test_folds_that_version_1_wrote_are_kept(tmp_path):
+    version_1_library(tmp_path)
+    (tmp_path / "splits_final.json").write_text(json.dumps([{"train": [], "val": []}] * 3 + [{"val": ["a3f9-0001"]}]))
+    library = CaseLibrary(tmp_path)
+    library.add(*toy_scan(3), same_patient_as="a3f9-0001")
+    assert folds_of(library) == [set(), set(), set(), {"8a1053f289387d19219a84e7"}]
+
+
+def test_a_fold_keeps_its_number_when_its_last_case_is_deleted(tmp_path):
+    library = filled_library(tmp_path, 8)
+    before = folds_of(library)
+    alone = next(iter(next(fold for fold in before if len(fold) == 1)))
+    library.delete(next(case.id for case in library.cases() if case.patient == alone))
+    assert folds_of(library) == [fold - {alone} for fold in before]
 
 
 def test_a_near_copy_gets_the_split_of_its_twin_also_when_that_was_deleted(tmp_path):

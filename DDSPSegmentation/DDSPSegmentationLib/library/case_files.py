@@ -7,7 +7,7 @@ import re
 import secrets
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -28,7 +28,7 @@ from ..engine.files import (
 from ..engine.images import write_image
 from .case_records import CASE_FILE, HOLD_OUT, TRAINING, StoredCase, image_folder, label_folder, read_case
 from .folder_lock import FolderInUseError, FolderLock
-from .patients import read_folds
+from .patients import Patients, read_memory
 
 LOCK_NAME = "library.lock"
 WAIT_SECONDS = 5.0
@@ -270,16 +270,16 @@ class CaseFiles:
             with suppress(DatasetError):
                 case = self._read_record(case_id)
                 cases += [case] if case is not None else []
-        describe(self.folder, cases, read_folds(self.folder / "patients.json"))
+        describe(self.folder, cases, read_memory(self.folder / "patients.json"))
 
 
-def describe(folder: Path, cases: Sequence[StoredCase], fold_of: Mapping[str, int]) -> None:
+def describe(folder: Path, cases: Sequence[StoredCase], memory: Patients) -> None:
     """Write dataset.json, and splits_final.json with the folds of the training cases.
 
     The bundled scan is in neither: nnU-Net trains on what "dataset" lists, whatever else lies in imagesTr.
 
-    Args:
-        fold_of: the fold of each training patient, see ``Patients.folds``; one that no case is left of is left out.
+    A fold keeps its number, for ever: those who trained on it know it by that. Where the last case of a fold was
+    deleted it leaves out nobody, and nnU-Net can train on the others only.
 
     Raises:
         StorageError: they cannot be written.
@@ -299,13 +299,13 @@ def describe(folder: Path, cases: Sequence[StoredCase], fold_of: Mapping[str, in
             for case in training
         },
     }
-    fold = {case.id: fold_of.get(case.patient, 0) for case in training}  # unknown where memory was lost
+    fold = {case.id: memory.fold_of(case.patient) for case in training}
     folds = [
         {
             "train": [case.id for case in training if fold[case.id] != left_out],
             "val": [case.id for case in training if fold[case.id] == left_out],
         }
-        for left_out in sorted(set(fold.values()))
+        for left_out in range(1 + max([*memory.folds.values(), *fold.values()], default=-1))
     ]
     write_json(folds, folder / "splits_final.json")
     write_json(about, folder / "dataset.json")

@@ -22,7 +22,7 @@ from .case_records import HOLD_OUT, TRAINING, StoredCase
 from .case_transfer import ImportReport, export_cases, find_pairs
 from .folder_lock import FolderInUseError
 from .model_registry import ModelRegistry
-from .patients import KnownImage, Patients, read_folds, read_patients
+from .patients import KnownImage, Patients, read_memory, read_patients
 
 BUNDLED = (
     "The scan is known to the product, which comes with it: it is kept, but never counted, trained on or compared, "
@@ -32,12 +32,17 @@ BUNDLED = (
 
 @dataclass(frozen=True)
 class Stored:
-    """What was stored: the case as it is now, what to look at again, and whether the case is new, or changed at all."""
+    """What was stored: the case as it is now, what to look at again, and whether the case is new, or changed at all.
+
+    Attributes:
+        joined: pseudonyms that became another patient's with it; ``undo`` parts them again.
+    """
 
     case: StoredCase
     warnings: tuple[str, ...]
     is_new: bool
     is_changed: bool = True
+    joined: tuple[str, ...] = ()
 
 
 class CaseLibrary:
@@ -70,8 +75,15 @@ class CaseLibrary:
         return self._read()[0]
 
     def cases_that_count(self) -> list[StoredCase]:
-        """Every case but the scan that comes with the product, which is neither trained on nor compared."""
-        return [case for case in self.cases() if not case.is_bundled]
+        """Every case but those of ``not_compared`` and the scan that comes with the product."""
+        aside = {case.id for case in self.not_compared()}
+        return [case for case in self.cases() if not case.is_bundled and case.id not in aside]
+
+    def not_compared(self) -> list[StoredCase]:
+        """Hold-out cases of patients of whom a model version was trained on another scan."""
+        patients = self._memory().not_compared
+        cases = self.cases() if patients else []
+        return [case for case in cases if case.split == HOLD_OUT and case.patient in patients]
 
     def new_for(self, model: ModelDescription) -> list[StoredCase]:
         """Training cases that a version was not trained on, nor those that it came from."""
@@ -97,7 +109,8 @@ class CaseLibrary:
             DatasetError: it is damaged, or there is none of this id.
         """
         self._mend_if_free()
-        return self._committed(case_id)
+        case = self._committed(case_id)
+        return replace(case, patient=self._memory().root(case.patient))
 
     def split_counts(self) -> dict[str, int]:
         """Cases that count in "training" and "hold-out", patients in "training patients" and "hold-out patients"."""
@@ -171,6 +184,8 @@ class CaseLibrary:
                     self._files.commit(rest)
                 else:
                     self._files.take_out(case.id)
+                if stored.joined:
+                    self._part(stored.joined, rest)
 
     def delete(self, case_id: str) -> None:
         """Move a case, a damaged one too, with its history into the trash. Its patient's split stays known.
@@ -192,7 +207,8 @@ class CaseLibrary:
         """Bring a deleted case back with its history.
 
         Raises:
-            DatasetError: it is not in the trash, or its scan has been stored again since.
+            DatasetError: it is not in the trash, or its scan has been stored again or its patient's split been drawn
+                anew since.
         """
         with self.locked():
             case, patients = self._files.read_trashed(case_id), self._patients()
@@ -201,12 +217,19 @@ class CaseLibrary:
                 raise DatasetError(
                     f"The scan of case {case_id} has been stored again as case {twin.id}.", "Delete that one first."
                 )
+            patient = patients.root(case.patient)
+            if patients.splits.setdefault(patient, case.split) != case.split and not case.is_bundled:
+                raise DatasetError(
+                    f"Case {case_id} is of {case.split}, but its patient is in {patients.splits[patient]}.",
+                    "Store its scan again instead.",
+                )
             with self._files.changing(case_id):
                 if case.content in patients.images:
                     patients.images[case.content].case = case_id
+                if not case.is_bundled:
                     self._save(patients)
                 self._files.put_back(case)
-            return self._committed(case_id)
+            return replace(self._committed(case_id), patient=patient)
 
     def empty_trash(self) -> None:
         """Delete for good what is in the trash: deleted cases and revisions that were taken back."""
@@ -280,7 +303,7 @@ class CaseLibrary:
         return ImportReport(tuple(stored), failed, tuple(warnings), tuple(unknown))
 
     def export(self, folder: Path | str, progress: Callable[[int, int, str], None] | None = None) -> int:
-        """Copy scans and newest masks of the cases that count into a new or empty folder as an nnU-Net data set.
+        """Copy scans and newest masks, but the bundled one, into a new or empty folder as an nnU-Net data set.
 
         No note, no label, no salt, no history and nothing about patients goes along, except that no patient
         straddles the folds of splits_final.json.
@@ -288,19 +311,19 @@ class CaseLibrary:
         Returns:
             The number of cases.
         """
-        folds = read_folds(self.folder / "patients.json")
-        return export_cases(self.cases_that_count(), folds, Path(folder), progress or (lambda *_: None))
+        cases = [case for case in self.cases() if not case.is_bundled]
+        return export_cases(cases, self._memory(), Path(folder), progress or (lambda *_: None))
 
     # ---- inside
 
     def _read(self) -> tuple[list[StoredCase], list[str]]:
         self._mend_if_free()
-        cases, problems = [], []
+        cases, problems, memory = [], [], self._memory()
         for case_id in self._files.ids():
             try:
                 case = self._files.read(case_id)
                 if case is not None:
-                    cases.append(self._decided(case))
+                    cases.append(replace(self._decided(case), patient=memory.root(case.patient)))
                 elif self._files.is_torn(case_id):
                     problems.append(f"Case {case_id} has no case.json. Restore the file from a backup or delete it.")
             except (DatasetError, InputError, StorageError) as error:
@@ -336,6 +359,9 @@ class CaseLibrary:
     def _unknown(self, case_id: str) -> DatasetError:
         return DatasetError(f"Case library '{self.folder.name}' has no case {case_id}.", "It may have been deleted.")
 
+    def _memory(self) -> Patients:
+        return read_memory(self.folder / "patients.json")
+
     def _patients(self) -> Patients:
         return read_patients(self.folder / "patients.json", self.folder / "salt")
 
@@ -350,41 +376,52 @@ class CaseLibrary:
         """With ``again`` False a case that is stored with this very mask gets no further revision."""
         with self.locked():
             patients = self._patients()
+            before = set(patients.aliases)
             case = self._stored_as(patients.images.get(scan.content(patients)))
             bundled = is_bundled(scan.identity) if case is None else case.is_bundled
-            if bundled:
-                patient, warnings = (case.patient, []) if case else (patients.bundled, [BUNDLED])
-            else:
-                patient, warnings = self._patient(patients, scan)
+            own, was = (case.patient, patients.root(case.patient)) if case else (patients.bundled, "")
+            warnings = [BUNDLED] if bundled and case is None else []
+            if not bundled:
+                own, warnings = self._patient(patients, scan)
+            joined = tuple(patients.aliases.keys() - before)
             if case is None:
-                return self._add_new(patients, patient, warnings, scan, admitted)
+                stored = self._add_new(patients, own, warnings, scan, admitted)
+                return replace(stored, joined=joined)
             is_known = not again and same_mask(case, admitted.mask)
             if case.split == HOLD_OUT and not bundled and self._trained_on(scan):
                 warnings.append(
                     "A model version was trained on this case, but it is held out: comparisons favor that version."
                 )
-            patients.images[case.content].patient = patient
-            said = (*admitted.warnings, *warnings)
-            if is_known and patient == case.patient:
-                self._save(patients)  # its key may be new
-                return Stored(case, said, False, is_changed=False)
-            case = replace(case, patient=patient)
+            said, patient = (*admitted.warnings, *warnings), patients.root(case.patient)
             with self._files.changing(case.id):
-                self._save(patients)
-                case = case if is_known else self._write_revision(case, placed_as(case, admitted))
-                self._files.commit(case)
-            return Stored(case, said, False)
+                self._save(patients)  # a key may be new
+                if not is_known:
+                    case = self._write_revision(case, placed_as(case, admitted))
+                    self._files.commit(case)
+            is_changed = not is_known or patient != was
+            return Stored(replace(case, patient=patient), said, False, is_changed, joined)
+
+    def _part(self, joined: Sequence[str], case: StoredCase) -> None:
+        """Who became another patient is a patient of his own again; a case that stays keeps its split."""
+        patients = self._patients()
+        for patient in joined:
+            patients.aliases.pop(patient, None)
+        if case.revisions:
+            patients.splits.setdefault(patients.root(case.patient), case.split)
+        self._save(patients)
 
     def _trained_on(self, scan: Scan) -> list[str]:
         return self._models.trained_on(scan.identity) if self._models else []
 
-    def _add_new(self, patients: Patients, patient: str, warnings: list[str], scan: Scan, admitted: Admitted) -> Stored:
-        bundled = patient == patients.bundled
+    def _add_new(self, patients: Patients, own: str, warnings: list[str], scan: Scan, admitted: Admitted) -> Stored:
+        patient, bundled = patients.root(own), own == patients.bundled
         if not bundled and self._trained_on(scan):
             if patients.splits.get(patient) == HOLD_OUT:
+                patients.seen.append(patient)
+                self._save(patients)
                 raise DatasetError(
                     "A model version was trained on this case, but its patient is held out.",
-                    "It is not stored, so that comparisons stay fair.",
+                    "It is not stored, and other cases of its patient are not compared any more.",
                 )
             patients.force_training(patient)
             warnings.append("A model version was trained on this case, so it belongs to training.")
@@ -395,7 +432,7 @@ class CaseLibrary:
                 f"Nobody can tell whether a scan was trained on by {', '.join(untold)}, which came without a list of "
                 "its scans: a comparison with it proves little."
             )
-        case = replace(self._new_case(patients, patient, scan), is_bundled=bundled)
+        case = replace(self._new_case(patients, own, scan), is_bundled=bundled)
         with self._files.changing(case.id):
             self._save(patients)
             make_folder(case.record_folder)
@@ -404,12 +441,12 @@ class CaseLibrary:
             make_folder(case.image_path.parent)
             write_image(without_metadata(scan.image), case.image_path, compress=False)  # the user waits
             self._files.commit(case)
-        return Stored(case, (*admitted.warnings, *warnings), True)
+        return Stored(replace(case, patient=patient), (*admitted.warnings, *warnings), True)
 
     def _patient(self, patients: Patients, scan: Scan) -> tuple[str, list[str]]:
         """Whose scan it is: that of the same scan, of a near-copy, of the case or key it came with, else somebody new.
 
-        A scan that is known already goes over to the patient it comes with now only within its split.
+        Who turns out to be one patient is one from now on, with all cases, unless one of the two is held out.
         """
         other = self._committed(scan.same_patient_as) if scan.same_patient_as else None
         if other is not None and other.is_bundled:
@@ -417,35 +454,48 @@ class CaseLibrary:
                 f"Case {other.id} is the scan that comes with the product, which is no patient of yours.",
                 "Store the scan as a patient of its own.",
             )
-        joined = other.patient if other is not None else ""
+        joined = patients.root(other.patient) if other is not None else ""
         keyed = patients.with_key(scan.patient_key)
         if joined and keyed in patients.splits and keyed != joined:
             raise DatasetError(
                 f"The scan's own patient ID is not that of the patient of case {scan.same_patient_as}.",
                 "Leave it to the ID whose scan it is.",
             )
-        said = joined or keyed
-        known = patients.images.get(scan.content(patients))
+        content = scan.content(patients)
+        known = patients.images.get(content)
         twin = None if known is not None else patients.near_copy(scan.identity.texture)
         recognized, warnings = known or twin, []
         if recognized is None:
-            patient = said or patients.pseudonym("scan", scan.content(patients))
+            own = (not joined and keyed) or patients.pseudonym("scan", content)
         else:
-            patient = recognized.patient
-            if twin is not None:
-                there = twin.case if twin.case in self._files.ids() else f"{twin.case}, which was deleted"
-                what = f"case {there}" if twin.case else "one that a retraining rehearsed"
-                warnings.append(f"The scan looks like a copy of {what}; it counts as the same patient.")
-            moves = patients.splits.get(said) == patients.splits[patient]
-            if joined and not moves:
+            own = recognized.patient
+        if twin is not None:
+            there = twin.case if twin.case in self._files.ids() else f"{twin.case}, which was deleted"
+            what = f"case {there}" if twin.case else "one that a retraining rehearsed"
+            warnings.append(f"The scan looks like a copy of {what}; it counts as the same patient.")
+        for said in filter(None, (joined, keyed)):
+            patient = patients.root(own)
+            sides = patients.splits.get(patient), patients.splits.get(said)
+            if sides[1] is None:  # a key that is new
+                patients.merge(said, patient)
+            elif sides[0] in (None, sides[1]):
+                patients.merge(patient, said)
+            elif said == joined or twin is not None:
                 known_as = f"case {recognized.case}" if recognized.case else "one that was rehearsed"
+                known_as = f"looks like a copy of {known_as}" if twin is not None else f"is known as {known_as}"
+                whose = f"case {scan.same_patient_as}" if said == joined else "the other scans of its patient ID"
                 raise DatasetError(
-                    f"The scan is known as {known_as} ({patients.splits[patient]}) and cannot join case "
-                    f"{scan.same_patient_as} ({patients.splits[joined]}): a patient's split is kept for ever.",
-                    "Store it as a patient of its own; if both show one patient, delete one of the two cases.",
+                    f"The scan {known_as} ({sides[0]}) and cannot join {whose} "
+                    f"({sides[1]}): a patient's split is kept for ever.",
+                    "It is not stored. If both show one patient, delete the cases of one side, so that comparisons "
+                    "stay fair.",
                 )
-            patient = said if moves and (joined or known is not None) else patient
-        return patient, [*warnings, *patients.recognize(scan.patient_key, patient)]
+            else:
+                warnings.append(
+                    f"Other scans of this patient are in {sides[1]}, this one is in {sides[0]} since it was first "
+                    "stored. Delete the one or the other, so that comparisons stay fair."
+                )
+        return own, warnings
 
     def _new_case(self, patients: Patients, patient: str, scan: Scan) -> StoredCase:
         """Takes a number and draws the split; both are saved before the case becomes valid."""
@@ -453,7 +503,7 @@ class CaseLibrary:
         while (case_id := f"{patients.library}-{patients.next_number:04d}") in taken:
             patients.next_number += 1  # patients.json came from an older backup
         content = scan.content(patients)
-        split = TRAINING if patient == patients.bundled else patients.split_of(patient)
+        split = TRAINING if patient == patients.bundled else patients.split_of(patients.root(patient))
         said = (scan.label, scan.scanner, scan.source_name)
         case = StoredCase(case_id, patients.next_number, patient, split, *said, (), self.folder, content)
         patients.next_number += 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from ..learning.case_index import about_unknown_patients
 from ..learning.dataset import Case, indexed, read_dataset
 from .case_files import describe
 from .case_records import StoredCase
+from .patients import Patients
 
 MASK_ENDINGS = ("_segmentation", "_mask", "_label", "_seg", "-label")
 _STRUCTURED = ("imagesTr", "images")
@@ -81,14 +82,14 @@ def _scan_of(stem: str) -> str | None:
 
 def export_cases(
     cases: Sequence[StoredCase],
-    fold_of: Mapping[str, int],
+    memory: Patients,
     folder: Path,
     progress: Callable[[int, int, str], None],
 ) -> int:
     """Copy scans and newest masks as an nnU-Net data set; nothing else of the library goes along.
 
     Args:
-        fold_of: see ``describe``.
+        memory: knows the folds of the training patients.
         folder: new or empty.
         progress: called before each case with its index, their number and its id.
 
@@ -111,7 +112,7 @@ def export_cases(
                 raise
             continue  # deleted by another process meanwhile
         exported.append(case)
-    describe(folder, exported, fold_of)
+    describe(folder, exported, memory)
     return len(exported)
 
 

@@ -10,7 +10,7 @@ import os
 import secrets
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -50,8 +50,9 @@ class Patients:
         library: four hexadecimal digits that start every id.
         splits: by patient's pseudonym; ``forced``: patients whose split was not drawn.
         folds: of the training patients, 0 to FOLDS - 1, for those who train on an export.
-        aliases: pseudonyms of keys that turned out to belong to a patient who is known under another one.
+        aliases: pseudonyms of keys and patients that turned out to be a patient who is known under another one.
         images: by the salted hash of the image's content.
+        seen: held-out patients of whom a version was trained on a scan that was therefore not stored.
         told: versions of which was said that they cannot tell what they were trained on.
     """
 
@@ -63,6 +64,7 @@ class Patients:
     folds: dict[str, int] = field(default_factory=dict)
     aliases: dict[str, str] = field(default_factory=dict)
     images: dict[str, KnownImage] = field(default_factory=dict)
+    seen: list[str] = field(default_factory=list)
     told: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -80,8 +82,26 @@ class Patients:
 
     def with_key(self, patient_key: str) -> str:
         """The patient of a key; "" without one."""
-        pseudonym = self.pseudonym("patient", patient_key) if patient_key else ""
-        return self.aliases.get(pseudonym, pseudonym)
+        return self.root(self.pseudonym("patient", patient_key)) if patient_key else ""
+
+    def root(self, patient: str) -> str:
+        """The patient whom a pseudonym stands for by now; every case's patient is read through this."""
+        while patient in self.aliases:
+            patient = self.aliases[patient]
+        return patient
+
+    def merge(self, patient: str, other: str) -> None:
+        """From now on a patient is the other one, with all cases."""
+        if self.root(patient) != self.root(other):
+            self.aliases[self.root(patient)] = self.root(other)
+
+    def fold_of(self, patient: str) -> int:
+        return self.folds.get(self.root(patient), 0)  # unknown where memory was lost
+
+    @property
+    def not_compared(self) -> set[str]:
+        """The patients of ``seen``, as they are known by now."""
+        return {self.root(patient) for patient in self.seen}
 
     def split_of(self, patient: str) -> str:
         """The patient's split, drawn now if it never was: about one in five is held out.
@@ -102,23 +122,6 @@ class Patients:
             self.forced.append(patient)
             draw_folds(self.splits, self.folds)
 
-    def recognize(self, patient_key: str, patient: str) -> list[str]:
-        """Remember that a key belongs to a patient who was recognized by the scan; a warning where it cannot be so."""
-        if not patient_key:
-            return []
-        other = self.with_key(patient_key)
-        if other == patient:
-            return []
-        if other not in self.splits:
-            self.aliases[self.pseudonym("patient", patient_key)] = patient
-            return []
-        if self.splits[other] == self.splits[patient]:
-            return []
-        return [
-            f"Other scans of this patient are in {self.splits[other]}, this one is in {self.splits[patient]} since it "
-            "was first stored. Delete the one or the other, so that comparisons stay fair."
-        ]
-
     def content_of(self, digest: str) -> str:
         """The salted hash by which ``images`` knows a scan of this ``ScanIdentity.digest``."""
         return self.pseudonym("image", bytes.fromhex(digest))
@@ -130,8 +133,8 @@ class Patients:
     def standing(self, scan: ScanIdentity, patient_key: str) -> str:
         """Of the patient, by the scan or by the key: CASE, REHEARSED (of no scan was there a case yet) or ""."""
         known = self.known_image(scan)
-        patients = {known.patient if known else "", self.with_key(patient_key)} - {""}
-        if any(image.case and image.patient in patients for image in self.images.values()):
+        patients = {self.root(known.patient) if known else "", self.with_key(patient_key)} - {""}
+        if any(image.case and self.root(image.patient) in patients for image in self.images.values()):
             return CASE
         return REHEARSED if patients & self.splits.keys() else ""
 
@@ -139,11 +142,12 @@ class Patients:
         """Whether a version may rehearse a scan: not of a held-out patient; the patient is for training from now on."""
         known, content = self.known_image(scan), self.content_of(scan.digest)
         with_key = self.with_key(patient_key)
-        patient = known.patient if known else with_key or self.pseudonym("scan", content)
+        patient = self.root(known.patient) if known else with_key or self.pseudonym("scan", content)
         if HOLD_OUT in (self.splits.get(patient), self.splits.get(with_key)):
             return False
         self.force_training(patient)
-        self.recognize(patient_key, patient)
+        if with_key:
+            self.merge(with_key, patient)
         self.images.setdefault(content, KnownImage(patient, "", scan.texture.fingerprint(self.salt)))
         return True
 
@@ -159,25 +163,35 @@ class Patients:
 
 
 def draw_folds(splits: Mapping[str, str], folds: dict[str, int]) -> None:
-    """Give each training patient who has none a fold, for ever: that of the fewest; of several the hash decides.
-
-    A patient's pseudonym is a salted hash already.
-    """
+    """Give each training patient who has none a fold, for ever: the first of those with the fewest patients."""
     for patient, split in splits.items():
         if split == TRAINING and patient not in folds:
             sizes = [list(folds.values()).count(fold) for fold in range(FOLDS)]
-            smallest = [fold for fold in range(FOLDS) if sizes[fold] == min(sizes)]
-            folds[patient] = smallest[int(hashlib.sha256(patient.encode()).hexdigest(), 16) % len(smallest)]
+            folds[patient] = sizes.index(min(sizes))
 
 
-def read_folds(path: Path) -> dict[str, int]:
-    """The folds of the training patients, which readers without the salt see too; of nobody where memory was lost."""
+def read_memory(path: Path) -> Patients:
+    """What readers without the salt see too: splits, folds and aliases; of nobody where memory was lost."""
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        folds = dict(values.get("folds", {}))
-        draw_folds(values["splits"], folds)
-        return folds
+        return _parsed(json.loads(path.read_text(encoding="utf-8")), path, b"")
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return Patients(b"")
+
+
+def _parsed(values: dict, path: Path, salt: bytes) -> Patients:
+    values["images"] = {key: KnownImage(**image) for key, image in values["images"].items()}
+    values.pop("schema_version")
+    values.setdefault("folds", _written_folds(path.with_name("splits_final.json"), values["images"].values()))
+    return Patients(salt, **values)
+
+
+def _written_folds(path: Path, images: Iterable[KnownImage]) -> dict[str, int]:
+    """The folds that version 1, which remembered none, wrote for those who train on the library."""
+    patient_of = {image.case: image.patient for image in images}
+    try:
+        folds = [fold["val"] for fold in json.loads(path.read_text(encoding="utf-8"))][:FOLDS]
+        return {patient_of[case]: number for number, fold in enumerate(folds) for case in fold if case in patient_of}
+    except (OSError, ValueError, TypeError, KeyError):
         return {}
 
 
@@ -204,9 +218,7 @@ def read_patients(path: Path, salt_path: Path) -> Patients:
     try:
         values = json.loads(text)
         check_schema(values, f"Case library '{name}'", PATIENTS_VERSION)
-        values["images"] = {key: KnownImage(**image) for key, image in values["images"].items()}
-        values.pop("schema_version")
-        return Patients(bytes.fromhex(salt.strip()), **values)
+        return _parsed(values, path, bytes.fromhex(salt.strip()))
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise DatasetError(f"patients.json of case library '{name}' is damaged.", backup) from error
 

@@ -85,7 +85,8 @@ def plan_retraining(
 
     tried(require_torch, "")
     parent = tried(lambda: ModelRegistry(models_folder).active().name, "")
-    cases = tried(CaseLibrary(cases_folder).cases_that_count, [])
+    library = CaseLibrary(cases_folder)
+    cases = tried(library.cases_that_count, [])
     training = [case for case in cases if case.split == TRAINING]
     hold_out = [case for case in cases if case.split == HOLD_OUT]
     patients, held_out = ({case.patient for case in part} for part in (training, hold_out))
@@ -101,7 +102,7 @@ def plan_retraining(
         replay,
         seconds=_estimate(len(training), len(patients), len(hold_out), replay, device),
         refusals=tuple(refusals),
-        notes=tuple(_notes(len(held_out), bool(replay_folder))),
+        notes=tuple(_notes(len(held_out), bool(replay_folder), len(tried(library.not_compared, [])))),
     )
 
 
@@ -112,8 +113,13 @@ def _too_few(count: int) -> DatasetError:
     )
 
 
-def _notes(hold_out_patients: int, replay: bool) -> list[str]:
+def _notes(hold_out_patients: int, replay: bool, not_compared: int) -> list[str]:
     notes = [too_few_patients(hold_out_patients)]
+    if not_compared:
+        notes.append(
+            f"{counted(not_compared, 'hold-out case')} will not be compared: a model version was trained on another "
+            "scan of the patient."
+        )
     if not replay:
         notes.append(
             "No replay folder: whether old ability is lost is measured on hold-out cases of other scanners, if any."

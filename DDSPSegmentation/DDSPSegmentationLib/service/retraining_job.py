@@ -137,11 +137,12 @@ def check_training_cases(job: RetrainingJob, library: CaseLibrary) -> None:
     Raises:
         DatasetError: a training case belongs to a hold-out patient, is gone, or was changed behind our back.
     """
-    held_out = {case.patient for case in job.hold_out}
-    held_out |= {patient for patient, split in _memory(library).splits.items() if split == HOLD_OUT}
+    memory = _memory(library)
+    held_out = {memory.root(case.patient) for case in job.hold_out}
+    held_out |= {memory.root(patient) for patient, split in memory.splits.items() if split == HOLD_OUT}
     for case in job.training:
         folders = {PurePosixPath(place).parts[0] for place in (case.image, case.mask)}
-        if case.patient in held_out or folders & {"imagesTs", "labelsTs"}:
+        if memory.root(case.patient) in held_out or folders & {"imagesTs", "labelsTs"}:
             raise DatasetError(
                 f"Training case '{case.id}' is of a hold-out patient; nothing was trained.",
                 f"{START_AGAIN} The case library's {TRAINING} and {HOLD_OUT} cases were mixed up.",

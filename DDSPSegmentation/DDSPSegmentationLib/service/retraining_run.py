@@ -27,6 +27,7 @@ from ..learning.finetuning_settings import estimate_seconds
 from ..library.case_library import CaseLibrary
 from ..library.model_registry import ModelRegistry
 from ..library.model_version import LEDGER_FILE, ModelVersion
+from ..library.patients import read_memory
 from .hold_out_uses import count_use
 from .retraining_job import (
     JOB_FILE,
@@ -180,7 +181,9 @@ class RetrainingRun:
         if describe_model(new_folder).sha256 != ledger["weights_sha256"]:
             cause = f"The weights of version '{candidate['version']}' are not those of this retraining."
             raise ModelError(cause, START_AGAIN)
-        hold_out = [case for case in job.hold_out if self._is_there(case)]
+        memory = read_memory(self.library.folder / "patients.json")  # who turned out to be one patient meanwhile is one
+        hold_out = [replace(case, patient=memory.root(case.patient)) for case in job.hold_out if self._is_there(case)]
+        hold_out = [case for case in hold_out if case.patient not in memory.not_compared]
         compared, now = {case.id for case in hold_out}, time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         for case in ledger["hold_out"]:
             if case["case"] in compared:
