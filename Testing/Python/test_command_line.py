@@ -17,6 +17,7 @@ from learning_parts import toy_plan
 from DDSPSegmentationLib import __version__
 from DDSPSegmentationLib.engine.model import BUILTIN_MODEL as BUILTIN
 from DDSPSegmentationLib.engine.model import describe_model
+from DDSPSegmentationLib.learning.comparison_record import SCHEMA_VERSION
 from DDSPSegmentationLib.library.model_registry import ModelRegistry
 from DDSPSegmentationLib.service.command_line import main
 from DDSPSegmentationLib.service.mask_files import write_mask
@@ -777,6 +778,16 @@ def test_models_lists_activates_and_rolls_back(run, second):
     code, _, err = run("models", "roll-back")
     assert_one_clear_line(code, err)
     assert run("models", "delete", "second")[0] == 0 and "second" not in run("models")[1]
+
+
+def test_a_version_that_was_compared_with_another_than_the_active_one_says_so(run, second, small_model):
+    record = {"schema_version": SCHEMA_VERSION, "recommendation": "activate", "verdict": "better",
+              "old_version": "ddsp-prostate-1", "sentences": ["It is better."]}  # fmt: skip
+    ModelRegistry().publish(small_model, "third", {"comparison.json": json.dumps(record).encode()})
+    assert "Note" not in run("models", "activate", "third")[1] and "Note" not in run("models", "activate", "third")[1]
+    run("models", "activate", "second")
+    out = run("models", "activate", "third")[1]
+    assert "Note: It was compared with ddsp-prostate-1, not with second. It is better." in out
 
 
 @pytest.mark.parametrize("before", [True, False])

@@ -311,6 +311,18 @@ def test_too_few_training_cases_say_how_many_are_missing(folders, training, miss
     assert plan.training == training and missing in plan.obstacles[0]
 
 
+def test_cases_of_a_single_patient_are_not_retrained_on_since_nobody_can_be_left_out(folders):
+    library = CaseLibrary(folders[0])
+    first, *others = ids(library, TRAINING)
+    for case in others:
+        library.delete(case)
+    for number in range(30, 34):
+        library.add(*numbered_scan(number), same_patient_as=first)
+    with pytest.raises(DatasetError, match="All 5 training cases are of one patient"):
+        make_job(*folders)
+    assert "of one patient" in plan_retraining(*folders).obstacles[0]
+
+
 def test_training_that_helps_nobody_ends_without_a_version_and_says_so(folders):
     run_folder = make_job(*folders)
     before = [version.name for version in ModelRegistry(folders[1]).versions()]

@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING
 
 from ..engine.quality import UNCALIBRATED
 from ..library.patients import ONE_IN
-from .comparison_record import BETTER, FORGOTTEN, NO_DIFFERENCE, TIE, WORSE, Evidence, Summary
+from .comparison_record import (
+    BETTER,
+    FORGOTTEN,
+    NO_DIFFERENCE,
+    TIE,
+    WORSE,
+    Evidence,
+    Summary,
+    recommends_activation,
+)
 from .statistics import LEAST_PATIENTS
 
 if TYPE_CHECKING:
@@ -42,6 +51,21 @@ def too_few_patients(patients: int) -> str:
         f"The hold-out has {_patients(patients)}; with {LEAST_PATIENTS} a comparison can say which version is better. "
         f"That takes about {missing * ONE_IN} more accepted patients, as one in {ONE_IN} is held out."
     )
+
+
+def doubt_about_activation(record: Mapping, active: str) -> str:
+    """Why a version with this comparison.json does not take the active one's place unasked; '' where it does."""
+    old = record.get("old_version") or "another version"
+    if recommends_activation(record) and old == active:
+        return ""
+    if not record:
+        return "It was not compared with the version before."
+    sentences = record.get("sentences", [])
+    reason = " ".join([*sentences[:1], *sentences[1:][-1:]]) or f"Its comparison says '{record.get('verdict')}'."
+    if old == active:
+        return reason
+    # Better than that one says nothing about this one.
+    return f"It was compared with {old}, not with {active or 'the active version'}. {reason}"
 
 
 def left_out_sentence(found: Mapping) -> str:

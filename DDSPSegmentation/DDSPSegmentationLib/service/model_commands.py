@@ -6,8 +6,7 @@ import argparse
 from pathlib import Path
 
 from ..engine.errors import ModelError
-from ..learning.comparison_record import recommends_activation
-from ..learning.comparison_words import dice_change, hold_out_dice, left_out_dice
+from ..learning.comparison_words import dice_change, doubt_about_activation, hold_out_dice, left_out_dice
 from ..library.model_registry import ModelRegistry
 from ..library.model_version import ModelVersion
 from .command_line import say
@@ -20,13 +19,14 @@ def models(chosen: argparse.Namespace) -> int:
     if action == "list":
         _list(registry)
     elif action == "activate":
+        try:
+            active = registry.active().name
+        except ModelError:
+            active = ""
         version = registry.activate(chosen.name)
-        comparison = version.comparison
-        if comparison and not recommends_activation(comparison):
-            old = comparison.get("old_version", "the old version")
-            say(f"Note: its comparison with {old} says '{comparison.get('verdict')}'; keeping {old} is the default.")
-        elif not comparison and not version.builtin:
-            say("Note: it was never compared with another version.")
+        doubt = doubt_about_activation(version.comparison, active)
+        if doubt and not version.builtin and version.name != active:
+            say(f"Note: {doubt}")
         say(f"'{version.name}' is active. 'models roll-back' takes this back.")
     elif action == "roll-back":
         say(f"'{registry.roll_back().name}' is active again.")

@@ -10,7 +10,7 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,7 +23,7 @@ from ..learning.dataset import read_dataset
 from ..learning.finetuning import FineTuningProgress
 from ..learning.finetuning_settings import LEAST_CASES, estimate_seconds
 from ..library.case_library import CaseLibrary
-from ..library.case_records import HOLD_OUT, TRAINING
+from ..library.case_records import HOLD_OUT, TRAINING, StoredCase
 from ..library.folder_lock import FolderLock
 from ..library.model_registry import ModelRegistry
 from ..library.model_version import ModelVersion
@@ -91,8 +91,7 @@ def plan_retraining(
     hold_out = [case for case in cases if case.split == HOLD_OUT]
     patients, held_out = ({case.patient for case in part} for part in (training, hold_out))
     replay = len(tried(lambda: read_dataset(replay_folder), [])) if replay_folder else 0
-    if len(training) < LEAST_CASES:
-        refusals.append(_too_few(len(training)))
+    refusals += _too_few(training)
     return RetrainingPlan(
         parent,
         len(training),
@@ -106,11 +105,19 @@ def plan_retraining(
     )
 
 
-def _too_few(count: int) -> DatasetError:
-    return DatasetError(
-        f"The case library has {counted(count, 'training case')}; retraining needs {LEAST_CASES}.",
-        f"Accept {counted(LEAST_CASES - count, 'more case')} (about one in five goes to the hold-out).",
-    )
+def _too_few(training: Sequence[StoredCase | FrozenCase]) -> list[DatasetError]:
+    """Why these cases do not do: too few, or without a second patient, whom cross-validation leaves out."""
+    count = len(training)
+    if count < LEAST_CASES:
+        return [
+            DatasetError(
+                f"The case library has {counted(count, 'training case')}; retraining needs {LEAST_CASES}.",
+                f"Accept {counted(LEAST_CASES - count, 'more case')} (about one in five goes to the hold-out).",
+            )
+        ]
+    if len({case.patient for case in training}) < 2:
+        return [DatasetError(f"All {count} training cases are of one patient.", "Accept a case of another patient.")]
+    return []
 
 
 def _notes(hold_out_patients: int, replay: bool, not_compared: int) -> list[str]:
@@ -169,8 +176,8 @@ def make_job(
             parent_sha256=describe_model(parent.folder).sha256,
             cases=cases,
         )
-        if len(job.training) < LEAST_CASES:
-            raise _too_few(len(job.training))
+        for refusal in _too_few(job.training):
+            raise refusal
         run_folder = runs / f"run-{time.strftime('%Y-%m-%d-%H%M%S')}-{job.token[:4]}"
         aside = runs / f".{run_folder.name}"
         make_folder(aside)

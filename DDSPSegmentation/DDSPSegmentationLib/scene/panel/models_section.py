@@ -9,8 +9,7 @@ from functools import partial
 from slicer.i18n import tr as _
 
 from ...engine.errors import DDSPSegmentationError
-from ...learning.comparison_record import recommends_activation
-from ...learning.comparison_words import dice_change, hold_out_dice, left_out_dice
+from ...learning.comparison_words import dice_change, doubt_about_activation, hold_out_dice, left_out_dice
 from ...library.model_version import ModelVersion
 from ...service.model_process import ACTIVATE, IMPORT, ROLL_BACK
 from ..model_process import ModelProcess
@@ -182,16 +181,11 @@ class ModelsSection:
             method(version)
 
     def _onActivate(self, version: ModelVersion) -> None:
-        comparison, current = version.comparison, self._active or _("the old version")
-        old = comparison.get("old_version")
-        if version.builtin or (recommends_activation(comparison) and old == self._active):
+        current = self._active or _("the old version")
+        reason = "" if version.builtin else doubt_about_activation(version.comparison, self._active)
+        if not reason:
             self._activate(version)
             return
-        sentences = comparison.get("sentences", [])
-        reason = " ".join([*sentences[:1], *sentences[1:][-1:]]) or _("It was not compared with the version before.")
-        if comparison and old != self._active:  # better than that one says nothing about this one
-            other = _("It was compared with {old}, not with {current}.")
-            reason = f"{other.format(old=old, current=current)} {reason}"
         self._ask(
             _("Activate {name}? {reason}").format(name=version.name, reason=reason),
             [
