@@ -786,11 +786,27 @@ def test_an_export_holds_no_note_no_label_and_no_memory_of_patients(tmp_path):
     library.export(tmp_path / "out")
     exported = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
     assert {path.parent.name for path in exported} <= {"out", "imagesTr", "labelsTr", "imagesTs", "labelsTs"}
-    assert {path.name for path in exported if path.parent.name == "out"} == {"dataset.json", "splits_final.json"}
+    assert {path.name for path in exported if path.parent.name == "out"} == {
+        "dataset.json", "index.csv", "splits_final.json"
+    }  # fmt: skip
     secrets = [word.encode() for word in ("NOTE", "LABEL", "KEY", "SOURCE", "SCANNER", library.cases()[0].patient)]
     assert not any(secret in path.read_bytes() for path in exported for secret in secrets)
     with pytest.raises(StorageError, match="not empty"):
         library.export(tmp_path / "out")
+
+
+def test_whose_scan_is_whose_goes_along_with_an_export(tmp_path):
+    library = CaseLibrary(tmp_path / "library")
+    for seed in range(14):
+        library.add(*toy_scan(seed), patient_key=f"{seed // 2}")
+    library.export(tmp_path / "out")
+    patient = {case.id: case.patient for case in library.cases()}
+    other = CaseLibrary(tmp_path / "other")
+    assert other.import_folder(tmp_path / "out").about_patients == ""
+    exported = {(patient[case.name], case.patient) for case in read_dataset(tmp_path / "out")}
+    imported = {(patient[case.source_name], case.patient) for case in other.cases()}
+    for pairs in (exported, imported):
+        assert len(pairs) == len({one for one, _ in pairs}) == len({two for _, two in pairs}) > 1
 
 
 def test_folders_of_known_layouts_are_imported_and_importing_twice_adds_nothing(tmp_path):

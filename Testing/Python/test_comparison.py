@@ -184,6 +184,20 @@ def test_a_hold_out_scan_that_a_version_saw_under_another_name_is_named(versions
     assert "Not compared, since the old version was trained on them: a3f9-0003." in comparison.sentences
 
 
+def test_a_patient_whom_a_version_saw_in_one_scan_is_not_unseen_in_another(versions, hold_out, tmp_path):
+    shutil.copytree(versions["good"], tmp_path / "knows")
+    seen = NOTHING_SEEN.with_training([("another name", ScanIdentity(hold_out[3].load_image()))])
+    write_description(tmp_path / "knows", replace(describe_model(versions["good"]), seen=seen))
+    folders = {**versions, "knows": tmp_path / "knows"}
+    visits = [written(tmp_path, "visit", *toy_scan(5), "p3"), hold_out[3]]
+    comparison = compare(folders, "wide", "knows", visits, tmp_path / "leak")
+    assert "trained on visit, a3f9-0003 of the hold-out, or on another scan" in "\n".join(comparison.sentences)
+    visits.append(written(tmp_path, "another", *toy_scan(6), "p9"))
+    comparison = compare(folders, "knows", "wide", visits, tmp_path / "elsewhere")
+    assert comparison.left_out == ("visit", "a3f9-0003")
+    assert [case.name for case in comparison.hold_out] == ["another"]
+
+
 def test_a_scan_that_measures_forgetting_and_was_rehearsed_under_another_name_is_told(versions, hold_out, tmp_path):
     shutil.copytree(versions["good"], tmp_path / "knows")
     seen = NOTHING_SEEN.with_training([("replay-1", ScanIdentity(hold_out[0].load_image()))])

@@ -206,6 +206,8 @@ def test_a_scan_is_asked_of_every_version_and_of_what_it_came_from(registry, tmp
     (registry.folder / "versions" / "v2" / WEIGHTS_FILE).unlink()  # a version that cannot be used saw what it saw
     assert registry.trained_on(second) == ["v2"]
     assert registry.cannot_tell() == ["v3"]
+    (registry.folder / "versions" / "v2" / DESCRIPTION_FILE).write_text("{")  # nor does one that nobody can read
+    assert registry.cannot_tell() == ["v3", "v2"]
 
 
 # ---- damage

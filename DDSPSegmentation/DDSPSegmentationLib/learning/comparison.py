@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -63,8 +64,9 @@ def compare_versions(
 ) -> Comparison:
     """Compare two model versions on cases neither was trained on; see ``comparison_verdict`` for what follows from it.
 
-    What a version was trained on is told by the scans themselves: a hold-out case that the old version has seen is
-    left out, one that only the new version has seen stands against it.
+    What a version was trained on is told by the scans themselves, and holds for all cases of a patient: a hold-out
+    case of a patient whom the old version has seen is left out, one that only the new version has seen stands against
+    it.
 
     Both segment every scan on its native grid, in mode fast. Writes worst-*.png (the old version's contour on the
     left, the new one's on the right, the reference in both), comparison.html, and comparison.json last.
@@ -92,6 +94,10 @@ def compare_versions(
     notify("Loading both versions", 0.0)
     versions = _BothVersions(old, new, device, notify, len(cases) + 1)
     old_version, new_version = describe_model(old), describe_model(new)
+    scans = _recognized(hold_out, notify)
+    old_patients, new_patients = (
+        {patient for patient, scan in scans if version.was_trained_on(scan)} for version in (old_version, new_version)
+    )
     found: dict[Case, ComparedCase] = {}
     seen: list[str] = []
     rehearsed: list[str] = []
@@ -101,13 +107,12 @@ def compare_versions(
         phase = f"Comparing the versions, case {number} of {len(cases)}"
         try:
             image, reference = case.load_image(), case.load_mask()
-            scan = ScanIdentity(image)
-            if case in hold_out and old_version.was_trained_on(scan):
+            if case in hold_out and _patient(case) in old_patients:
                 left_out.append(case.name)
                 continue
-            if case in hold_out and new_version.was_trained_on(scan):
+            if case in hold_out and _patient(case) in new_patients:
                 seen.append(case.name)
-            if case in forgetting and new_version.seen.last_training.find(scan):
+            if case in forgetting and new_version.seen.last_training.find(ScanIdentity(image)):
                 rehearsed.append(case.name)
             before, after = versions.segment(image, case.name, phase)
             figures = _figures(before, reference), _figures(after, reference)
@@ -135,6 +140,20 @@ def compare_versions(
     _write(comparison, shown, output)
     notify("Compared", 1.0)
     return comparison
+
+
+def _patient(case: Case) -> str:
+    return case.patient or case.name
+
+
+def _recognized(cases: Sequence[Case], notify: Progress) -> list[tuple[str, ScanIdentity]]:
+    """Patient and identity of each scan; one that cannot be read is named later."""
+    scans = []
+    for case in cases:
+        notify("Looking for scans that a version was trained on", 0.0)
+        with suppress(InputError, DatasetError):
+            scans.append((_patient(case), ScanIdentity(case.load_image()).without_image()))
+    return scans
 
 
 class _BothVersions:

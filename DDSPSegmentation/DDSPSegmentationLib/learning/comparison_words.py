@@ -197,7 +197,10 @@ def _cautions(evidence: Evidence, judgment: Judgment) -> list[str]:
             "from the old version's own, which favors the old version."
         )
     if evidence.seen:
-        sentences.append(f"Not unseen: the new version was trained on {listed(evidence.seen)} of the hold-out.")
+        sentences.append(
+            f"Not unseen: the new version was trained on {listed(evidence.seen)} of the hold-out, or on another "
+            "scan of the patient."
+        )
     if evidence.left_out:
         sentences.append(f"Not compared, since the old version was trained on them: {listed(evidence.left_out)}.")
     if evidence.cannot_tell:

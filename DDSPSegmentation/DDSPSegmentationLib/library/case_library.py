@@ -305,8 +305,7 @@ class CaseLibrary:
     def export(self, folder: Path | str, progress: Callable[[int, int, str], None] | None = None) -> int:
         """Copy scans and newest masks, but the bundled one, into a new or empty folder as an nnU-Net data set.
 
-        No note, no label, no salt, no history and nothing about patients goes along, except that no patient
-        straddles the folds of splits_final.json.
+        No note, no label, no salt and no history goes along, and of patients only which scans are of the same one.
 
         Returns:
             The number of cases.

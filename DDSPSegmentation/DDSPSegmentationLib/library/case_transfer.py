@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..engine.errors import DatasetError, StorageError
-from ..engine.files import copy_file, make_folder, os_errors_as
+from ..engine.files import copy_file, make_folder, os_errors_as, write_text
 from ..engine.images import image_stem, image_suffix
-from ..learning.case_index import about_unknown_patients
+from ..learning.case_index import INDEX, about_unknown_patients
 from ..learning.dataset import Case, indexed, read_dataset
 from .case_files import describe
 from .case_records import StoredCase
@@ -86,7 +87,10 @@ def export_cases(
     folder: Path,
     progress: Callable[[int, int, str], None],
 ) -> int:
-    """Copy scans and newest masks as an nnU-Net data set; nothing else of the library goes along.
+    """Copy scans and newest masks as an nnU-Net data set, and an index.csv that says which are of one patient.
+
+    Nothing else of the library goes along: the names of patients there are hashes of their pseudonyms, the same in
+    every export of a library and no other's.
 
     Args:
         memory: knows the folds of the training patients.
@@ -113,6 +117,8 @@ def export_cases(
             continue  # deleted by another process meanwhile
         exported.append(case)
     describe(folder, exported, memory)
+    rows = [f"{case.id},P{hashlib.sha256(case.patient.encode()).hexdigest()[:10]}" for case in exported]
+    write_text("\n".join(["case,patient", *rows, ""]), folder / INDEX)
     return len(exported)
 
 

@@ -125,7 +125,8 @@ class ModelRegistry:
 
     def cannot_tell(self) -> list[str]:
         """Names of the versions that do not say what they were trained on; no scan is called unseen by them."""
-        return [model.version for model in self._descriptions() if not model.seen.known]
+        damaged = [version.name for version in self.versions() if version.description is None]
+        return [*(model.version for model in self._descriptions() if not model.seen.known), *damaged]
 
     # ---- writing
 

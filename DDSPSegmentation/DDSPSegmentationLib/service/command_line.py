@@ -7,7 +7,7 @@ import importlib.metadata
 import platform
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
@@ -233,23 +233,35 @@ def _evaluate_model(chosen: argparse.Namespace, apart: dict[str, str]):
     if chosen.fold:
         cases = select_folds(cases, split_folds(cases, chosen.dataset), chosen.fold)[1]
     description = describe_model(model)
-    seen: list[bool | None] = []
+    begun: list[str] = []
+    seen: dict[str, bool | None] = {}
     runner = InProcessRunner()
     settings = RunSettings(mode=chosen.mode, bias_field=chosen.bias_field, device=chosen.device, model=model)
 
     def segment_scan(image):
-        seen.append(description.was_trained_on(ScanIdentity(image)))
+        seen[begun[-1]] = description.was_trained_on(ScanIdentity(image))
         return runner.segment(image, settings, name="scan")
 
     def progress(name: str, fraction: float) -> None:
+        begun.append(name)
         say(f"[{round(fraction * len(cases))}/{len(cases)}] {name}")
 
     summary = evaluate_model(segment_scan, cases, chosen.output, progress, apart=apart)
-    if True in seen:
-        say(f"Note: the model was trained on {seen.count(True)} of these {len(cases)} cases; their Dice flatters it.")
-    if None in seen:
-        say(f"Note: nobody can tell whether the model was trained on {seen.count(None)} of these {len(cases)} cases.")
+    _say_seen(cases, seen)
     return summary
+
+
+def _say_seen(cases: Sequence[Case], seen: Mapping[str, bool | None]) -> None:
+    """On which cases the model was trained; who was seen in one scan is not unseen in another."""
+    trained = [case for case in cases if seen.get(case.name)]
+    patients = {case.patient for case in trained}
+    others = [case for case in cases if case.patient in patients and case not in trained]
+    unknown = sum(answer is None for answer in seen.values())
+    for count, what in ((len(trained), ""), (len(others), "another scan of the patient of ")):
+        if count:
+            say(f"Note: the model was trained on {what}{count} of these {len(cases)} cases; their Dice flatters it.")
+    if unknown:
+        say(f"Note: nobody can tell whether the model was trained on {unknown} of these {len(cases)} cases.")
 
 
 def _read_cases(folders: list[str]) -> list[Case]:
