@@ -60,7 +60,7 @@ def changed_copy(scan: Scan, draw: np.random.Generator, key: str = "") -> Scan:
     """The scan as it may come back: as it is, in other units and noisy, resampled, cropped, or all of it."""
 
     def resample(image: sitk.Image) -> sitk.Image:
-        return resampled(image, float(draw.uniform(1.5, 2.5)), float(draw.uniform(3.0, 4.5)))
+        return resampled(image, float(draw.uniform(1.4, 2.0)), float(draw.uniform(3.0, 4.0)))
 
     def crop(image: sitk.Image) -> sitk.Image:
         return cropped(image, int(draw.integers(1, 4)))
@@ -156,8 +156,7 @@ class Hospital:
         """The same person comes back from another hospital with another number, then has a new scan there."""
         twin = self.one_of(self.scans)
         key = f"OTHER-{self.first_person}-{len(self.scans)}"
-        self.accept(changed_copy(twin, self.draw, key), "changed copy, other key")
-        if self.draw.random() < 0.5:
+        if self.accept(changed_copy(twin, self.draw, key), "changed copy, other key") and self.draw.random() < 0.5:
             self.accept(first_scan(twin.person, key, self.next_visit()), "second scan, other key")
 
     def copy_under_a_wrong_key(self) -> None:
@@ -241,8 +240,8 @@ class Hospital:
                 self.record.new_case(case, scan.base, self.truth, self.registry)
         self.record.done["folder imported"] += 1
 
-    def accept(self, scan: Scan, what: str, keep_key: bool = True) -> None:
-        """As the panel does: scan, masks, version and the patient's key; no name."""
+    def accept(self, scan: Scan, what: str, keep_key: bool = True) -> bool:
+        """As the panel does: scan, masks, version and the patient's key; no name. Whether it was stored."""
         self.know(scan)
         try:
             stored = self.library.add(
@@ -255,13 +254,16 @@ class Hospital:
             )
         except DatasetError as error:
             self.record.refused.append(f"{what}: {error}")
-            return
+            return False
+        story = f"{what}, visit {scan.visit}, key '{scan.key}', case {stored.case.id}: {stored.case.split}"
+        self.record.history.setdefault(str(scan.person), []).append(story)
         kept = scan if keep_key else replace(scan, key="")
         self.case_scan[stored.case.id] = kept
         if stored.is_new:
             self.scans.append(kept)
             self.record.new_case(stored.case, scan.base, self.truth, self.registry)
         self.record.done[what] += 1
+        return True
 
     def know(self, scan: Scan) -> None:
         content = content_of(scan.image)

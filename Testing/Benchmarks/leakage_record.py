@@ -40,6 +40,7 @@ class Record:
         person_of: by content of the image; ``contents``, ``patients``: by case, deleted ones too.
         splits: every split that a case, patient, person or content ever had, by (kind, name).
         jobs: frozen lists of each retraining by its token; ``versions``: ledger, description and comparison by name.
+        history: how a person's scans came and where they went, to explain a leak.
         leaks: what was noticed at once: something that was seen, called unseen.
         asked: questions whether a scan was trained on; ``mistaken``: for one that it was not on, answered with yes.
     """
@@ -52,6 +53,7 @@ class Record:
     versions: dict[str, dict] = field(default_factory=dict)
     done: Counter = field(default_factory=Counter)
     refused: list[str] = field(default_factory=list)
+    history: dict[str, list[str]] = field(default_factory=dict)
     leaks: list[str] = field(default_factory=list)
     asked: int = 0
     mistaken: int = 0
@@ -118,7 +120,8 @@ class Record:
 
 def check(record: Record) -> list[str]:
     """One sentence for each way in which something held out got near a training; empty when none did."""
-    found = [f"{kind} {name} changed its split." for (kind, name), splits in record.splits.items() if len(splits) > 1]
+    changed = [key for key, splits in record.splits.items() if len(splits) > 1]
+    found = [f"{kind} {name} changed its split. {'; '.join(record.history.get(name, []))}" for kind, name in changed]
     held_out = {key for key, splits in record.splits.items() if HOLD_OUT in splits}
     for job in record.jobs.values():
         held_out |= record.everything_of([case["id"] for case in job["cases"] if case["split"] == HOLD_OUT])

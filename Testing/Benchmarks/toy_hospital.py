@@ -68,8 +68,8 @@ def make_tiny_model(folder: Path, seen: SeenScans = NOTHING_SEEN, seed: int = 0)
     from DDSPSegmentationLib.engine.preprocessing import PreprocessingSettings
 
     torch.manual_seed(seed)
-    network = DDSPConvNet(NetworkSettings(widths=(2, 4, 4), growth=2, input_size=(32, 64, 64)))
-    preprocessing = PreprocessingSettings(bias_field="off").to_dict()
+    network = DDSPConvNet(NetworkSettings(widths=(2, 4, 4), growth=2, input_size=(16, 32, 32)))
+    preprocessing = PreprocessingSettings(spacing_mm=(2.0, 2.0, 4.0), bias_field="off").to_dict()
     save_model(folder, network, preprocessing, seen=seen)
     return folder
 

@@ -251,12 +251,10 @@ def _middle_of(texture: np.ndarray) -> np.ndarray:
 
 def _read(window: np.ndarray, pairs: np.ndarray, reach: tuple[int, int, int]) -> np.ndarray:
     """Bits (shifts, BITS) for every shift of up to ``reach`` steps."""
-
-    def around(place: np.ndarray) -> np.ndarray:
-        middles = [size // 2 + step for size, step in zip(window.shape, place.tolist(), strict=True)]
-        return window[tuple(slice(middle - n, middle + n + 1) for middle, n in zip(middles, reach, strict=True))]
-
-    return np.stack([(around(one) > around(other)).ravel() for one, other in pairs], axis=1)
+    shifted = np.lib.stride_tricks.sliding_window_view(window, [2 * steps + 1 for steps in reach])
+    starts = pairs + np.array(window.shape) // 2 - np.array(reach)
+    one, other = (shifted[tuple(starts[:, which].T)] for which in (0, 1))
+    return (one > other).reshape(len(pairs), -1).T
 
 
 def _signs(bits: np.ndarray) -> np.ndarray:
