@@ -375,6 +375,23 @@ def test_the_comparison_is_told_how_often_its_hold_out_was_used_for_whichever_mo
     assert counts == [1, 2]
 
 
+def test_hold_out_cases_that_turn_out_to_be_of_one_patient_count_as_one_also_in_a_run_made_before(folders):
+    run_folder, library = make_job(*folders), CaseLibrary(folders[0])
+    first, second = (library.case(case_id) for case_id in ids(library, HOLD_OUT))
+    library.add(read_image(second.image_path), read_mask(second.mask_path), same_patient_as=first.id)
+    compared = quick_retrain(run_folder).comparison
+    assert len(compared["hold_out"]) == 2 and compared["hold_out_summary"]["patients"] == 1
+
+
+def test_a_held_out_patient_of_whom_a_version_saw_another_scan_is_in_no_plan_and_no_job(folders):
+    library, before, memory = CaseLibrary(folders[0]), plan_retraining(*folders), folders[0] / "patients.json"
+    held = library.case(ids(library, HOLD_OUT)[0])
+    memory.write_text(json.dumps(json.loads(memory.read_text()) | {"seen": [held.patient]}))
+    plan = plan_retraining(*folders)
+    assert plan.hold_out == before.hold_out - 1 and "1 hold-out case will not be compared" in " ".join(plan.notes)
+    assert held.id not in {case.id for case in RetrainingJob.read(make_job(*folders)).cases}
+
+
 def test_the_scan_that_comes_with_the_product_is_neither_counted_nor_in_a_job(folders, sample_scan):
     before, image = plan_retraining(*folders), read_image(sample_scan)
     mask = sitk.Image(image.GetSize(), sitk.sitkUInt8)
