@@ -19,6 +19,7 @@ from DDSPSegmentationLib.engine.images import read_image
 from DDSPSegmentationLib.engine.model import builtin_model_folder, load_network
 from DDSPSegmentationLib.library.case_library import CaseLibrary, StoredCase
 from DDSPSegmentationLib.library.model_registry import ModelRegistry
+from DDSPSegmentationLib.service.hold_out_uses import USES_FILE
 
 OF_THE_LIBRARY = ("patients.json", "salt", "dataset.json", "splits_final.json")
 
@@ -137,6 +138,7 @@ def unaccounted(library: CaseLibrary, registry: ModelRegistry) -> list[str]:
     for case_id in library.trashed():
         known |= _of_trashed(library.folder / "trash" / case_id, problems)
     known.add(registry.folder / "active.json")
+    known |= set(library.folder.glob(USES_FILE))  # once a retraining has compared on held-out patients
     for version in registry.versions():
         if not version.builtin:
             files = json.loads((version.folder / "manifest.json").read_text())["files"]
