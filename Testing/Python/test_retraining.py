@@ -32,6 +32,7 @@ from DDSPSegmentationLib.library.case_library import CaseLibrary
 from DDSPSegmentationLib.library.case_records import HOLD_OUT, TRAINING
 from DDSPSegmentationLib.library.folder_lock import FolderInUseError
 from DDSPSegmentationLib.library.model_registry import ModelRegistry
+from DDSPSegmentationLib.library.model_version import LEDGER_FILE
 from DDSPSegmentationLib.library.patients import read_patients
 from DDSPSegmentationLib.service import retraining_run
 from DDSPSegmentationLib.service.hold_out_uses import USES_FILE, count_use
@@ -492,6 +493,24 @@ def test_a_run_that_ended_around_the_publication_makes_one_version(folders, monk
     version = quick_retrain(run_folder)
     assert [found.name for found in tuned_versions(ModelRegistry(folders[1]))] == [version.name]
     assert version.comparison and not run_folder.exists()
+
+
+def test_a_version_that_was_published_before_it_was_compared_is_not_taken_for_the_end(folders, monkeypatch):
+    """As 0.1.0 did it."""
+    run_folder = make_job(*folders)
+    publish = ModelRegistry.publish
+
+    def publish_alone(registry, folder, name, files):
+        publish(registry, folder, name, {LEDGER_FILE: files[LEDGER_FILE]})
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ModelRegistry, "publish", publish_alone)
+        with pytest.raises(KeyboardInterrupt):
+            quick_retrain(run_folder)
+    with pytest.raises(ModelError, match="published before it was compared"):
+        quick_retrain(run_folder)
+    assert run_folder.exists()
 
 
 def test_two_runs_on_the_same_cases_are_two_versions(folders):

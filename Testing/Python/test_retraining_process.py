@@ -1,6 +1,7 @@
 """The retraining's own process: killed at any moment it goes on, without its Slicer it ends, and it makes way."""
 
 import errno
+import functools
 import json
 import os
 import random
@@ -10,6 +11,8 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
+from dataclasses import replace
 
 import pytest
 from learning_parts import PACKAGE_FOLDER
@@ -22,11 +25,13 @@ from retraining_parts import (
     make_registry,
     small_sample,
     tuned_versions,
+    write_json,
 )
 from worker_parts import is_running, wait_until
 
 from DDSPSegmentationLib.engine.errors import DatasetError, StorageError, WorkerError
 from DDSPSegmentationLib.engine.files import write_text
+from DDSPSegmentationLib.learning import comparison
 from DDSPSegmentationLib.learning.finetuning import FineTuningProgress
 from DDSPSegmentationLib.library.case_library import CaseLibrary
 from DDSPSegmentationLib.library.folder_lock import FolderInUseError, Holder, lock_holder
@@ -44,7 +49,7 @@ from DDSPSegmentationLib.service.retraining_process import (
     start_retraining_process,
     unfinished_runs,
 )
-from DDSPSegmentationLib.service.retraining_run import CANDIDATE_FILE
+from DDSPSegmentationLib.service.retraining_run import CANDIDATE_FILE, NothingGained
 from DDSPSegmentationLib.service.retraining_status import (
     DISCARDED,
     DONE,
@@ -363,6 +368,47 @@ def test_a_damaged_status_is_an_interrupted_run(place, text):
     (run_folder / "status.json").write_text(text)
     assert read_status(run_folder).state == INTERRUPTED
     assert [status.folder for status in unfinished_runs(place / "models")] == [run_folder]
+
+
+def test_a_run_of_an_older_version_has_its_date_and_can_only_be_discarded(place):
+    run_folder = job(place)
+    made = read_status(run_folder).made
+    write_json(run_folder / "job.json", schema_version=1, cases=[{"id": "a3f9-0001", "origin": "told by 0.1.0"}])
+    assert made.startswith("20") and read_status(run_folder).made == made
+    with pytest.raises(DatasetError, match="begun by an older version of the extension .* Discard this run") as caught:
+        retraining_process.start_retraining_process(run_folder)
+    assert "Update" not in str(caught.value)
+    discard_run(run_folder)
+    assert unfinished_runs(place / "models") == []
+
+
+def test_a_run_of_a_newer_version_says_to_update(place):
+    run_folder = job(place)
+    write_json(run_folder / "job.json", schema_version=99)
+    with pytest.raises(DatasetError, match="another version of the extension .* Update the extension"):
+        retraining_process.start_retraining_process(run_folder)
+
+
+@pytest.mark.parametrize("helps", [True, False])
+def test_the_outcome_is_known_before_anything_of_the_run_is_deleted(place, one_thread, monkeypatch, helps):
+    """As after a kill in this moment; what the run has left then is deleted by the next one."""
+    settings = QUICK if helps else replace(QUICK, learning_rate=1e-9)
+    monkeypatch.setattr(retraining_process, "retrain", functools.partial(retrain, settings=settings))
+    monkeypatch.setattr(comparison, "sample_scan", lambda: place / "sample.nrrd")
+    run_folder, found = job(place), []
+
+    def look(folder):
+        shutil.copytree(folder, folder.with_name("run-killed"), ignore=shutil.ignore_patterns("*.lock"))
+        found.append(read_status(folder.with_name("run-killed")))
+
+    monkeypatch.setattr(retraining_run, "_clear", look)
+    with suppress(NothingGained):
+        retraining_process.ReportedRun(run_folder).run()
+    (status,) = found
+    assert status.state == DONE and bool(status.version) == helps and bool(status.message) != helps
+    assert unfinished_runs(place / "models") == []
+    kept = job(place)
+    assert [path for path in kept.parent.iterdir() if path.is_dir()] == [kept]
 
 
 def test_a_run_that_was_never_started_can_be_started_or_discarded(place):

@@ -28,7 +28,8 @@ from ..library.folder_lock import FolderLock
 from ..library.model_registry import ModelRegistry
 from ..library.model_version import ModelVersion
 from .retraining_job import JOB_FILE, FrozenCase, RetrainingJob
-from .retraining_run import SECONDS_TO_COMPARE, RetrainingRun
+from .retraining_run import SECONDS_TO_COMPARE, NothingGained, RetrainingRun
+from .retraining_status import DONE, read_status
 from .runner import require_torch
 
 if TYPE_CHECKING:
@@ -189,7 +190,8 @@ def make_job(
 def _sweep(runs: Path) -> None:
     """Delete what runs that are over have left; called while none is at work."""
     for folder in runs.iterdir():
-        if folder.is_dir() and (folder.name.startswith(".") or not (folder / JOB_FILE).is_file()):
+        is_over = not (folder / JOB_FILE).is_file() or read_status(folder).state == DONE
+        if folder.is_dir() and (folder.name.startswith(".") or is_over):
             shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -201,12 +203,14 @@ def retrain(
     progress: Callable[[FineTuningProgress], None] | None = None,
     pause: Callable[[], None] | None = None,
     settings: FineTuningSettings | None = None,
+    ended: Callable[[ModelVersion | NothingGained], None] | None = None,
 ) -> ModelVersion:
     """Do a job, or go on with it: fine-tune, compare the candidate, publish it with its comparison.
 
     Args:
         run_folder: see ``make_job``; its prepared scans, checkpoints and job are deleted at the end.
         progress: called every few steps; ``pause``: called between steps, may wait and may raise Canceled.
+        ended: called with what came of it, before anything of the run is deleted.
 
     Returns:
         The candidate; it is not activated.
@@ -220,4 +224,4 @@ def retrain(
     job = RetrainingJob.read(run_folder)
     runs = ModelRegistry(job.models_folder).runs_folder
     with retraining_lock(runs):
-        return RetrainingRun(run_folder, job, progress, pause, settings).run()
+        return RetrainingRun(run_folder, job, progress, pause, settings, ended).run()

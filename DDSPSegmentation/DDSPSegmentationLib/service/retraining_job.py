@@ -125,9 +125,11 @@ class RetrainingJob:
             raise DatasetError("This retraining is not there any more.", "Start a new one.") from None
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise DatasetError(f"The retraining's {JOB_FILE} cannot be read.", START_AGAIN) from error
+        is_older = isinstance(schema, int) and schema < JOB_SCHEMA
         raise DatasetError(
-            f"The retraining's {JOB_FILE} has schema version {schema}; this version reads {JOB_SCHEMA}.",
-            "Update the extension, or discard this run and start again.",
+            f"This retraining was begun by {'an older' if is_older else 'another'} version of the extension "
+            f"({JOB_FILE} has schema version {schema}; this one reads {JOB_SCHEMA}).",
+            START_AGAIN if is_older else "Update the extension, or discard this run and start again.",
         )
 
 

@@ -225,12 +225,11 @@ class ReportedRun:
             threading.Thread(target=self._watch, daemon=True).start()
             try:
                 load_torch()
-                version = retrain(self._folder, self._tell, self._pause)
+                version = retrain(self._folder, self._tell, self._pause, ended=self._end)
             except (Canceled, KeyboardInterrupt):
                 self._status.end(INTERRUPTED)
                 raise
-            except NothingGained as outcome:
-                self._status.end(DONE, message=outcome.cause, next_step=outcome.next_step)
+            except NothingGained:
                 raise
             except BaseException as error:
                 explained = explain(error)
@@ -238,8 +237,13 @@ class ReportedRun:
                 raise
             finally:
                 self._ended.set()
-            self._status.end(DONE, version=version.name)
         return version
+
+    def _end(self, outcome: ModelVersion | NothingGained) -> None:
+        if isinstance(outcome, NothingGained):
+            self._status.end(DONE, message=outcome.cause, next_step=outcome.next_step)
+        else:
+            self._status.end(DONE, version=outcome.name)
 
     def stop(self, *_signal: object) -> None:
         """End between two steps, with a checkpoint."""

@@ -67,11 +67,13 @@ class RetrainingRun:
         progress: Callable[[FineTuningProgress], None] | None,
         pause: Callable[[], None] | None,
         settings: FineTuningSettings | None,
+        ended: Callable[[ModelVersion | NothingGained], None] | None = None,
     ):
         self.folder, self.job, self.settings = folder, job, settings
         self.library, self.registry = CaseLibrary(job.cases_folder), ModelRegistry(job.models_folder)
         self._progress = progress or (lambda told: None)
         self._pause = pause or (lambda: None)
+        self._ended = ended or (lambda outcome: None)
         training, hold_out = job.training, job.hold_out
         self._seconds_to_train = estimate_seconds(len(training), len({case.patient for case in training}))
         self._seconds_to_compare = (len(hold_out) + 1) * SECONDS_TO_COMPARE
@@ -82,11 +84,14 @@ class RetrainingRun:
         if candidate is None:
             tuned, replay = self._fine_tune()
             if tuned.folder is None:
+                outcome = _nothing_gained(tuned.cross_validation, self.job.parent)
+                self._ended(outcome)
                 _clear(self.folder)
-                raise _nothing_gained(tuned.cross_validation, self.job.parent)
+                raise outcome
             candidate = self._fix_candidate(tuned, tuned.folder, replay)
         version = self._published(candidate) or self._publish(candidate, self._compare(candidate))
         self._tell("Done", 1.0, 0.0)
+        self._ended(version)
         _clear(self.folder)
         return version
 
@@ -159,9 +164,16 @@ class RetrainingRun:
         }
 
     def _published(self, candidate: dict) -> ModelVersion | None:
-        """The version, when an earlier process of this run has got so far."""
+        """The version, when an earlier process of this run has got so far.
+
+        Raises:
+            ModelError: it is there without its comparison, as 0.1.0 published it.
+        """
         name, versions = candidate["version"], self.registry.versions()
-        return next((one for one in versions if one.name == name and one.ledger.get("run") == self.job.token), None)
+        found = next((one for one in versions if one.name == name and one.ledger.get("run") == self.job.token), None)
+        if found is not None and not found.comparison:
+            raise ModelError(f"Version '{name}' was published before it was compared.", START_AGAIN)
+        return found
 
     def _publish(self, candidate: dict, compared: Path) -> ModelVersion:
         """The candidate becomes a version together with its ledger and its comparison."""

@@ -13,11 +13,11 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from ..engine.errors import DDSPSegmentationError, StorageError
+from ..engine.errors import StorageError
 from ..engine.files import csv_text, read_json, write_json, write_text
 from ..learning.finetuning import FineTuningProgress
 from ..library.folder_lock import FolderLock, lock_holder
-from .retraining_job import JOB_FILE, RetrainingJob
+from .retraining_job import JOB_FILE
 from .retraining_run import CURVE_FILE, RUN_LOCK, STATUS_FILE
 
 RUNNING, PAUSED, INTERRUPTED = "running", "paused", "interrupted"
@@ -38,7 +38,7 @@ class RunStatus:
             the candidate; '' and a ``message`` where training did not help), or "discarded" (nothing is left of it).
         pid: of the process that is at work, not of a launcher; 0 when there is none.
         fraction: of the whole; ``seconds_left``: of a run that is at work.
-        made: when the run was begun.
+        made: when the run was begun; the folder's name, which holds the date, where the job cannot be read.
     """
 
     folder: Path
@@ -68,11 +68,8 @@ def run_lock(run_folder: Path) -> FolderLock:
 def read_status(run_folder: Path | str) -> RunStatus:
     """How a run stands; never raises, whatever its folder holds."""
     folder = Path(run_folder)
-    holder, values = lock_holder(folder, RUN_LOCK), _read_values(folder)
-    try:
-        made = RetrainingJob.read(folder).made
-    except DDSPSegmentationError:
-        made = ""
+    holder, values = lock_holder(folder, RUN_LOCK), _read_values(folder / STATUS_FILE)
+    made = str(_read_values(folder / JOB_FILE).get("made") or folder.name)  # of whatever version the job is
     state = values.get("state")
     if holder is not None:  # what it says about its end is true when it has ended
         state = PAUSED if state == PAUSED else RUNNING
@@ -93,9 +90,9 @@ def read_curve(run_folder: Path | str) -> list[tuple[int, float | None, float | 
     return rows
 
 
-def _read_values(folder: Path) -> dict:
-    """What ``status.json`` says, {} when it cannot be read."""
-    values = read_json(folder / STATUS_FILE)
+def _read_values(path: Path) -> dict:
+    """What a file of the run says, {} when it cannot be read."""
+    values = read_json(path)
     return values if isinstance(values, dict) else {}
 
 
