@@ -359,6 +359,15 @@ def test_a_look_at_too_few_patients_to_recommend_anything_counts_too(tmp_path):
     assert count_use(library, "run 4", PATIENTS) == 4
 
 
+def test_who_turned_out_to_be_one_patient_since_was_used_as_one(tmp_path):
+    library = CaseLibrary(tmp_path)
+    assert count_use(library, "run 1", ["p1"]) == count_use(library, "run 2", ["q1"]) == 1
+    memory = read_patients(tmp_path / "patients.json", tmp_path / "salt")
+    memory.aliases["p1"] = "q1"
+    memory.save(tmp_path / "patients.json")
+    assert count_use(library, "run 3", ["q1"]) == 3
+
+
 def test_a_comparison_on_nobody_is_none_and_makes_no_library(tmp_path):
     assert count_use(CaseLibrary(tmp_path / "none"), "run 1", []) == 1 and not (tmp_path / "none").exists()
 
