@@ -479,7 +479,7 @@ class CaseLibrary:
                 patients.merge(said, patient)
             elif sides[0] in (None, sides[1]):
                 patients.merge(patient, said)
-            elif said == joined or twin is not None:
+            elif recognized is not None and (said == joined or twin is not None):
                 known_as = f"case {recognized.case}" if recognized.case else "one that was rehearsed"
                 known_as = f"looks like a copy of {known_as}" if twin is not None else f"is known as {known_as}"
                 whose = f"case {scan.same_patient_as}" if said == joined else "the other scans of its patient ID"
