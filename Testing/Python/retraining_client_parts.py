@@ -28,7 +28,7 @@ from DDSPSegmentationLib.service.retraining_job import RetrainingJob
 from DDSPSegmentationLib.learning.finetuning import FineTuningProgress
 from DDSPSegmentationLib.service.retraining_run import NothingGained
 
-def retrain(folder, progress, pause):
+def retrain(folder, progress, pause, ended):
     job = RetrainingJob.read(folder)
     registry = ModelRegistry(job.models_folder)
     with retraining_process.retraining_lock(registry.runs_folder):
@@ -39,11 +39,14 @@ def retrain(folder, progress, pause):
             dice = share if step % 5 == 0 else None
             progress(FineTuningProgress("Cross-validation 1 of 1", share, 300 * (1 - share), step, 40, 1 / step, dice))
         if "HELPS_NOBODY" in os.environ:
+            outcome = NothingGained("Training does not help yet.", "The old version stays.")
+            ended(outcome)
             (folder / "job.json").unlink()
-            raise NothingGained("Training does not help yet.", "The old version stays.")
+            raise outcome
         comparison = {{"sentences": {SENTENCES!r}, "recommendation": "keep", "verdict": "too few cases to judge"}}
         files = {{"comparison.json": json.dumps(comparison).encode()}}
         version = registry.publish(registry.version(job.parent).folder, "tuned-" + job.token[:4], files)
+        ended(version)
         (folder / "job.json").unlink()
     return version
 
