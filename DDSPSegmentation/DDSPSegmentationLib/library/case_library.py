@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 
 import SimpleITK as sitk
@@ -333,7 +334,7 @@ class CaseLibrary:
         """Whether a case of version 1, which did not ask, is the bundled scan."""
         if case.is_bundled is not None:
             return case
-        return replace(case, is_bundled=is_bundled(ScanIdentity(read_image(case.image_path))))
+        return replace(case, is_bundled=_is_bundled_file(case.image_path))
 
     def _decide_bundled(self) -> None:
         """Write down once, under the lock, what ``_decided`` finds."""
@@ -416,8 +417,9 @@ class CaseLibrary:
         patient, bundled = patients.root(own), own == patients.bundled
         if not bundled and self._trained_on(scan):
             if patients.splits.get(patient) == HOLD_OUT:
-                patients.seen.append(patient)
-                self._save(patients)
+                if patient not in patients.seen:
+                    patients.seen.append(patient)
+                    self._save(patients)
                 raise DatasetError(
                     "A model version was trained on this case, but its patient is held out.",
                     "It is not stored, and other cases of its patient are not compared any more.",
@@ -517,3 +519,9 @@ class CaseLibrary:
         date = datetime.now().astimezone().isoformat(timespec="seconds")
         revision = replace(admitted.draft, number=number, date=date, mask_sha256=sha256)
         return case.with_revision(revision, admitted.prediction is not None)
+
+
+@cache
+def _is_bundled_file(path: Path) -> bool:
+    """Whether a stored scan, whose file never changes, is the bundled one; it takes a look at every voxel."""
+    return is_bundled(ScanIdentity(read_image(path)))

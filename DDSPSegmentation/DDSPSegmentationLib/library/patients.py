@@ -34,7 +34,7 @@ class KnownImage:
     Attributes:
         patient: pseudonym.
         case: id of the case it was last stored as; "" for a scan that was rehearsed and never a case.
-        fingerprint: see ``near_copies``.
+        fingerprint: see ``scan_identity.ScanTexture``.
     """
 
     patient: str
