@@ -107,15 +107,15 @@ def doubtful(scan: sitk.Image) -> sitk.Image:
 
 
 def fill_library(scan: sitk.Image) -> list:
-    """Cases that are the sample scan turned by different angles, three of them held out; returns these."""
+    """Cases that are the sample scan turned by different angles, five of them held out; returns these."""
     from DDSPSegmentationLib.engine.segmenter import Segmenter
     from DDSPSegmentationLib.library.case_library import HOLD_OUT, CaseLibrary
     from DDSPSegmentationLib.library.user_folder import default_cases_folder
 
     library, draw = CaseLibrary(default_cases_folder()), np.random.default_rng(1)
     found = Segmenter().segment(scan)
-    number = 0
-    while len(held_out := [case for case in library.cases() if case.split == HOLD_OUT]) < 3 or number < 10:
+    number, held_out = 0, []
+    while len(held_out) < 5 or number - len(held_out) < 8:
         number += 1
         turn = sitk.Euler3DTransform(scan.TransformContinuousIndexToPhysicalPoint([n / 2 for n in scan.GetSize()]))
         turn.SetRotation(*draw.uniform(-0.4, 0.4, 3))
@@ -124,6 +124,7 @@ def fill_library(scan: sitk.Image) -> list:
         radius = [int(draw.integers(1, 5)), int(draw.integers(1, 5)), 0]
         drawn = sitk.BinaryErode(drawn, radius)
         library.add(turned, mask, prediction=drawn, model_version=found.model_version, patient_key=f"patient {number}")
+        held_out = [case for case in library.cases() if case.split == HOLD_OUT]
     return held_out
 
 
@@ -136,14 +137,14 @@ def publish_candidate(held_out: list) -> None:
 
     network, parent = load_network()
     for parameter in network.parameters():
-        parameter.data *= 1.01
+        parameter.data *= 1.002
     cases = [Case(case.id, case.image_path, case.mask_path, patient=case.patient) for case in held_out]
     with tempfile.TemporaryDirectory() as place:
         made, compared = Path(place, "made"), Path(place, "compared")
         training = {"parent": parent.version, "cases": [f"a3f9-{number:04d}" for number in range(1, 10)]}
-        save_model(made, network, parent.preprocessing, training=training, date="2026-05-04")
+        save_model(made, network, parent.preprocessing, training=training, date="2026-05-04", seen=parent.seen)
         comparison = compare_versions(builtin_model_folder(), made, cases, compared)
-        ModelRegistry().publish(made, "tuned-2026-05-04-5b1c", {"comparison.json": compared / "comparison.json"})
+        ModelRegistry().publish(made, "tuned-2026-05-04-5b1c", {path.name: path for path in compared.iterdir()})
     print(comparison.verdict)
 
 
