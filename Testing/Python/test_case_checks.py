@@ -100,7 +100,7 @@ def test_parts_that_meet_at_a_corner_only_are_two_as_islands_in_the_segment_edit
     voxels[4:10, 30:40, 30:40] = voxels[10:16, 40:50, 40:50] = 1
     mask = sitk.GetImageFromArray(voxels)
     mask.SetSpacing((2.0, 2.0, 2.5))
-    with pytest.raises(DatasetError, match="2 separate parts"):
+    with pytest.raises(DatasetError, match="has 2 "):
         check_mask(mask)
     voxels[9, 39, 40] = voxels[9, 40, 40] = 1  # a bridge of voxels that share faces
     joined = sitk.GetImageFromArray(voxels)

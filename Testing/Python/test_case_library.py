@@ -153,7 +153,7 @@ def test_a_writer_whose_lock_file_was_deleted_changes_nothing(tmp_path, monkeypa
 
     with monkeypatch.context() as patched:
         patched.setattr(CaseFiles, "mend", then_delete_the_lock)
-        with pytest.raises(FolderInUseError, match="was deleted while it was in use"):
+        with pytest.raises(FolderInUseError, match=case_files.LOCK_NAME):
             actions[action]()
     assert {**state_of(library), "": (tmp_path / "patients.json").read_bytes()} == before
     assert_whole(tmp_path)
@@ -367,7 +367,7 @@ def test_a_real_scan_of_the_built_in_training_is_known_renamed_and_at_another_re
     for part, name in (("promise12", "Case13"), ("prostate3t", "Prostate3T-01-0002")):  # the twin of Case14
         image, mask = (read_image(real_scans / part / kind / f"{name}.nii.gz") for kind in ("images", "labels"))
         stored = library.add(image, mask, source_name="patient-1")
-        assert stored.case.split == TRAINING and any("version was trained" in warning for warning in stored.warnings)
+        assert stored.case.split == TRAINING and any("version" in warning for warning in stored.warnings)
 
 
 def test_a_version_that_cannot_tell_is_named_once_and_forces_nothing(tmp_path):
@@ -600,9 +600,9 @@ def test_loose_pairs_take_their_patients_from_an_index_at_the_top(tmp_path):
     report = CaseLibrary(tmp_path / "library").import_folder(tmp_path / "in")
     patient = {stored.case.source_name: stored.case.patient for stored in report.stored}
     assert patient["one/X"] == patient["two/X"] != patient["Y"] and report.without_patient == ("Y",)
-    for content, cause in (("case,patient\nX,A\n", "none of the folder's cases"), ("patient\nA\n", "no column 'case'")):
+    for content in ("case,patient\nX,A\n", "patient\nA\n"):
         index.write_text(content)
-        with pytest.raises(DatasetError, match=cause):
+        with pytest.raises(DatasetError, match="index.csv"):
             CaseLibrary(tmp_path / "other").import_folder(tmp_path / "in")
     index.rename(tmp_path / "in" / "one" / "index.csv")
     with pytest.raises(DatasetError, match="'one/index.csv' is not used"):
@@ -727,10 +727,10 @@ def test_a_near_copy_gets_the_split_of_its_twin_also_when_that_was_deleted(tmp_p
 
 def test_memory_that_was_lost_stops_writing_but_not_reading(tmp_path):
     library = filled_library(tmp_path, 1)
-    for name, words in (("salt", "no patient can be recognized"), ("patients.json", "which patients are held out")):
+    for name in ("salt", "patients.json"):
         kept = (tmp_path / name).read_bytes()
         (tmp_path / name).unlink()
-        with pytest.raises(DatasetError, match=words):
+        with pytest.raises(DatasetError, match=name):
             library.add(*toy_scan(1))
         assert len(CaseLibrary(tmp_path).cases()) == 1
         (tmp_path / name).write_bytes(kept)
@@ -818,7 +818,7 @@ def test_folders_of_known_layouts_are_imported_and_importing_twice_adds_nothing(
     assert seen == [(0, 3, "a"), (1, 3, "b"), (2, 3, "c")]
     assert [stored.case.source_name for stored in report.stored] == ["a", "c"]
     assert list(report.failed) == ["b"] and "volume" in report.failed["b"]
-    assert report.warnings[0].startswith("a: A model version was trained")
+    assert report.warnings[0].startswith("a: A model version")
     first = report.stored[0].case
     assert (first.scanner, first.split, first.current.state) == ("RUNMC", TRAINING, "imported")
     again = library.import_folder(source)
@@ -1058,7 +1058,7 @@ def test_who_holds_the_library_is_named_and_readers_do_not_care(tmp_path, monkey
     try:
         wait_for_line(process, "held")
         for change in (lambda: library.add(*toy_scan(1)), lambda: library.delete(library.cases()[0].id)):
-            with pytest.raises(FolderInUseError, match=f"case library '.*' is in use by process {process.pid} on host"):
+            with pytest.raises(FolderInUseError, match=f"process {process.pid} "):
                 change()
         assert len(library.cases()) == 1
     finally:

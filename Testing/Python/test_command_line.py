@@ -19,6 +19,7 @@ from DDSPSegmentationLib import __version__
 from DDSPSegmentationLib.engine.model import BUILTIN_MODEL as BUILTIN
 from DDSPSegmentationLib.engine.model import describe_model
 from DDSPSegmentationLib.learning.comparison_record import SCHEMA_VERSION
+from DDSPSegmentationLib.library.active_version import ROLL_BACK
 from DDSPSegmentationLib.library.model_registry import ModelRegistry
 from DDSPSegmentationLib.service.command_line import main
 from DDSPSegmentationLib.service.mask_files import write_mask
@@ -343,7 +344,7 @@ def test_missing_torch_is_exit_code_3_and_one_line(tmp_path, small_model, withou
     else:
         done = run_process("-m", "DDSPSegmentationLib.service.command_line", "segment", *words, env=without_torch)
     assert_one_clear_line(done.returncode, done.stderr)
-    assert done.returncode == 3 and "PyTorch is not installed" in done.stderr
+    assert done.returncode == 3 and "PyTorch" in done.stderr
 
 
 def test_info_works_without_torch(without_torch, small_model):
@@ -422,7 +423,7 @@ def test_full_disk_is_one_line_and_leaves_nothing_half_written(tmp_path, small_m
         "-m", "DDSPSegmentationLib.service.command_line", "segment", scan, "--output", tmp_path / "out",
         "--model", small_model, preexec_fn=limit,
     )  # fmt: skip
-    assert done.returncode == 1 and "disk is full" in done.stderr and "Traceback" not in done.stderr
+    assert done.returncode == 1 and "written: the disk is full" in done.stderr and "Traceback" not in done.stderr
     assert not [path for path in (tmp_path / "out").rglob("*") if path.suffix in (".png", ".nrrd")]
 
 
@@ -732,11 +733,11 @@ def test_a_damaged_active_version_stops_a_batch_before_its_first_scan(run, tmp_p
     for words in (("segment", scan, "--output", tmp_path / "out"), ("info",)):
         code, _, err = run(*words, model=None)
         assert_one_clear_line(code, err, tmp_path)
-        assert code == 2 and "active model 'second' cannot be used" in err and "Roll back" in err
+        assert code == 2 and "'second'" in err and ROLL_BACK in err
     assert not (tmp_path / "out").exists()
     code, out, _ = run("info", "--model", "ddsp-prostate-1")
-    assert code == 0 and "active version: none (The active model 'second'" in out
-    assert "No version is active: The active model 'second'" in run("models")[1]
+    assert code == 0 and "active version: none (" in out and "'second'" in out
+    assert "No version is active: " in run("models")[1]
     assert run("models", "roll-back")[:2] == (0, "'ddsp-prostate-1' is active again.\n")
 
 
@@ -750,7 +751,7 @@ def test_an_unknown_version_is_named_with_those_that_there_are(run, dataset, tmp
     }[program]
     code, _, err = run(program, *words, "third", model=None)
     assert_one_clear_line(code, err, tmp_path)
-    assert code == 2 and "no model version 'third'" in err and "'ddsp-prostate-1', 'second'" in err
+    assert code == 2 and "'third'" in err and "'ddsp-prostate-1', 'second'" in err
 
 
 def test_training_starts_from_and_evaluation_judges_a_version_by_its_name(run, dataset, tmp_path, second):

@@ -257,8 +257,8 @@ def test_that_a_version_differs_from_the_old_one_is_told_beside_another_doubt():
 
 def test_worse_on_the_hold_out_is_said_before_what_else_is_wrong():
     comparison = verdict_of(gains(*[-0.1] * 6, agreement=0.5), forgetting=gains(-0.2, prefix="r"))
-    assert comparison.verdict == "worse" and comparison.sentences[0].startswith("The new version is worse")
-    assert "has forgotten" in said(comparison) and "differs from the old version" in said(comparison)
+    assert comparison.verdict == "worse" and "worse" in comparison.sentences[0]
+    assert "forgotten" in said(comparison) and "differs" in said(comparison)
 
 
 # ---- what else a reader is told

@@ -572,8 +572,6 @@ def test_interrupted_cache_write_leaves_nothing(one_case, tmp_path, monkeypatch,
         raise error
 
     monkeypatch.setattr(np, "savez", half)
-    with pytest.raises(StorageError if isinstance(error, OSError) else KeyboardInterrupt) as caught:
+    with pytest.raises(StorageError if isinstance(error, OSError) else KeyboardInterrupt):
         prepare_one(one_case, tmp_path / "cache")
-    if isinstance(error, OSError):
-        assert "the disk is full" in str(caught.value)
     assert list((tmp_path / "cache").iterdir()) == []

@@ -164,7 +164,7 @@ def test_masks_on_different_grids_are_a_row_with_the_reason_and_do_not_stop_the_
 def test_when_every_case_fails_the_rows_are_still_written(tmp_path):
     summary = evaluate_predictions([FailedCase("Case00", "A", "Damaged file.")], tmp_path)
     assert rows_of(tmp_path / "cases.csv")[0]["error"] == "Damaged file."
-    assert "Case00: not compared. Damaged file." in summary.text()
+    assert "Case00" in summary.text() and "Damaged file." in summary.text()
 
 
 def test_no_case_at_all_is_an_error(tmp_path):

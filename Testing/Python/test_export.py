@@ -246,7 +246,7 @@ def test_folder_without_permission_keeps_the_old_file(tmp_path, name, monkeypatc
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr("DDSPSegmentationLib.engine.files.os.replace", refuse)
-    with pytest.raises(StorageError, match="no permission"):
+    with pytest.raises(StorageError, match=f"'{name}'"):
         WRITERS[name](node, volume, tmp_path / name)
     assert (tmp_path / name).read_text() == "old" and os.listdir(tmp_path) == [name]
 
@@ -423,7 +423,7 @@ def test_dicom_seg_that_the_plugin_refuses_leaves_nothing(tmp_path, plugin, dico
 def test_empty_dicom_seg_is_refused(tmp_path, plugin, dicom_case):
     node, volume, _ = dicom_case
     write_segment(np.zeros_like(gland()), node, "Prostate", volume)
-    with pytest.raises(InputError, match="is empty"):
+    with pytest.raises(InputError, match="rostate'"):
         export_dicom_seg(node, volume, tmp_path)
     assert plugin.asked == []
 

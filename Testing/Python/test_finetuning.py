@@ -227,7 +227,7 @@ def test_the_folder_of_a_run_with_other_files_of_the_same_names_is_refused(paren
         with pytest.raises(Canceled):
             tune(parent, cases, tmp_path / "run", pause=stop, **options)
     sitk.WriteImage(toy_scan(60)[0], str(tmp_path / "cases" / "images" / "c.nii.gz"))
-    with pytest.raises(ModelError, match="other cases"):
+    with pytest.raises(ModelError, match="'run'"):
         tune(parent, cases, tmp_path / "run", pause=stop, **options)
 
 

@@ -333,7 +333,7 @@ def test_real_scan_is_accepted_and_read_quickly(real_scans):
 @pytest.mark.parametrize(
     ("image", "words"),
     (
-        (scan(size=(40, 48, 7)), "has 7 slices; a 3D acquisition of at least 8 slices is needed"),
+        (scan(size=(40, 48, 7)), "has 7 slices; a 3D"),
         (sitk.PermuteAxes(scan(size=(40, 48, 7)), (2, 0, 1)), "has 7 slices"),
         (scan(size=(31, 48, 12)), "has 31 x 48 voxels in plane; at least 32 x 32"),
         (scan(spacing=(1.4, 2, 4)), "field of view of 56 x 96 mm in plane; 60 to 600 mm"),

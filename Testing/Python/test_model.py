@@ -144,8 +144,7 @@ def test_an_unknown_key_in_the_description_is_damage(folder):
 
 def test_a_model_of_a_newer_version_asks_for_an_update(folder):
     change_description(folder, schema_version=2)
-    message = refused(folder)
-    assert "schema version 2; this version reads 1" in message and "Update the extension" in message
+    assert "schema version 2; this version reads 1. Update the extension, or choose" in refused(folder)
 
 
 def test_missing_weights_are_named(folder):
@@ -257,7 +256,7 @@ def test_a_version_saved_again_is_replaced_and_keeps_its_card(folder):
 def test_a_rename_that_fails_leaves_the_old_version_and_nothing_else(folder, monkeypatch, call):
     before = contents(folder)
     interrupt(monkeypatch, call, PermissionError(13, "Permission denied"))
-    with pytest.raises(StorageError, match="'(model.json|small-1)' c.* be written.*ermission"):
+    with pytest.raises(StorageError, match="'(model.json|small-1)'.*ermission"):
         save_model(folder, small_network(seed=1), PREPROCESSING)
     assert contents(folder) == before
     assert [path.name for path in folder.parent.iterdir()] == ["small-1"]
@@ -266,7 +265,7 @@ def test_a_rename_that_fails_leaves_the_old_version_and_nothing_else(folder, mon
 @pytest.mark.parametrize("call", [1, 2])
 def test_a_rename_that_fails_leaves_no_first_version_behind(tmp_path, monkeypatch, call):
     interrupt(monkeypatch, call, OSError(28, "No space left on device"))
-    with pytest.raises(StorageError, match="'(model.json|small-1)' c.* be written"):
+    with pytest.raises(StorageError, match="'(model.json|small-1)'"):
         save_model(tmp_path / "small-1", small_network(), PREPROCESSING)
     assert list(tmp_path.iterdir()) == []
 

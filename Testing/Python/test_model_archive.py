@@ -362,7 +362,7 @@ def test_a_version_of_another_architecture_or_without_finite_weights_is_refused(
         ({"training": {"replay": 3}}, "damaged model.json"),
         ({"date": 7}, "damaged model.json"),
         ({"more": 7}, "damaged model.json"),
-        ({"network": {"block": "unet"}}, "unusable settings"),
+        ({"network": {"block": "unet"}}, "'unet'"),
     ],
     ids=str,
 )

@@ -366,7 +366,7 @@ def test_a_writer_whose_lock_file_was_deleted_changes_nothing(three, tmp_path, m
     }
     before = snapshot(three)
     monkeypatch.setattr(ModelRegistry, "_sweep", lambda registry: (registry.folder / LOCK_FILE).unlink())
-    with pytest.raises(FolderInUseError, match="was deleted while it was in use"):
+    with pytest.raises(FolderInUseError, match=LOCK_FILE):
         actions[action]()
     assert snapshot(three) == before
 
@@ -577,7 +577,7 @@ def test_processes_that_share_only_the_folder_lose_nothing(three, tmp_path, one_
 def test_a_lock_of_another_process_is_named_after_a_moment(three, monkeypatch):
     monkeypatch.setattr(model_registry, "_WAIT_SECONDS", 0.2)
     with FolderLock(three.folder, name="registry.lock"):
-        with pytest.raises(FolderInUseError, match="The models folder 'Models'"):
+        with pytest.raises(FolderInUseError, match="'Models'"):
             three.activate("v1")
         assert three.active().name == "v3"
     three.activate("v1")

@@ -2,6 +2,7 @@
 
 import ast
 import hashlib
+import re
 import sys
 import types
 import xml.etree.ElementTree as ElementTree
@@ -12,6 +13,7 @@ import slicer
 from scene_parts import new_volume
 
 from DDSPSegmentationLib.engine.errors import TorchMissingError
+from DDSPSegmentationLib.service.runner import INSTALL_TORCH
 
 MODULE = Path(__file__).resolve().parents[2] / "DDSPSegmentation"
 UI_FILE = MODULE / "Resources" / "UI" / "DDSPSegmentation.ui"
@@ -84,7 +86,7 @@ def test_installed_torch_is_found(module):
 def test_segmenting_without_torch_says_how_to_install_it_and_changes_nothing(module, no_torch):
     volume = new_volume()
     count = slicer.mrmlScene.GetNumberOfNodes()
-    with pytest.raises(TorchMissingError, match="extension 'PyTorch'"):
+    with pytest.raises(TorchMissingError, match=re.escape(INSTALL_TORCH)):
         module.DDSPSegmentationLogic().segmentProstate(volume)
     assert slicer.mrmlScene.GetNumberOfNodes() == count
 

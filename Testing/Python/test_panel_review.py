@@ -9,6 +9,7 @@ import vtk
 from panel_parts import MODULE_FILE, NO_PSA, OF_NETWORK, PRESS, READY, load_sample, load_scene, save_scene, wait_for
 from slicer_stand_in import enterModule, leaveModule
 
+from DDSPSegmentationLib.engine.html_page import RESEARCH_ONLY
 from DDSPSegmentationLib.scene.result_nodes import facts_of, network_mask, psa_of, table_of
 from DDSPSegmentationLib.scene.results import uncertainty_volume_of
 from DDSPSegmentationLib.scene.slice_views import least_certain_slices
@@ -99,7 +100,7 @@ def test_copied_text_has_the_figures_and_no_name(segmented):
     segmented.ui.copyButton.click()
     text = slicer.app.clipboard().text()
     for part in (segmented.ui.volumeLabel.text, segmented.ui.sizeLabel.text, "PSA: 4.2 ng/ml", "PSA density: ",
-                 "as the network made it", "ddsp-prostate-1", "Research use only"):  # fmt: skip
+                 "as the network made it", "ddsp-prostate-1", RESEARCH_ONLY):  # fmt: skip
         assert part in text
     assert "DOE" not in text and segmented.status == "The figures are in the clipboard."
 

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from DDSPSegmentationLib.engine.html_page import RESEARCH_ONLY
+
 ROOT = Path(__file__).resolve().parents[2]
 MODULE = ROOT / "DDSPSegmentation"
 LIBRARY = "DDSPSegmentationLib"
@@ -315,7 +317,7 @@ def test_pictures_of_the_catalog_exist_in_the_repository(setting):
 
 def test_the_readme_says_first_that_it_is_for_research_only():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert "Research use only. Not a medical device." in readme[:400]
+    assert RESEARCH_ONLY in readme[:400]
 
 
 PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")] + sorted(

@@ -19,12 +19,14 @@ from retraining_parts import (
 )
 
 from DDSPSegmentationLib.learning import comparison, finetuning
+from DDSPSegmentationLib.learning.case_index import INDEX, about_unknown_patients
 from DDSPSegmentationLib.learning.dataset import read_dataset
 from DDSPSegmentationLib.library.case_library import CaseLibrary
 from DDSPSegmentationLib.library.model_registry import ModelRegistry
 from DDSPSegmentationLib.service import retraining_commands
 from DDSPSegmentationLib.service.command_line import main
 from DDSPSegmentationLib.service.retraining import make_job
+from DDSPSegmentationLib.service.retraining_job import START_AGAIN
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +93,7 @@ def test_a_damaged_job_is_named_when_it_is_resumed(place, capsys):
     run_folder = make_job(place / "Cases", place / "Models")
     (run_folder / "job.json").write_text("{")
     assert main(["finetune", "--resume"]) == 2
-    assert "Discard this run" in capsys.readouterr().err
+    assert f"job.json cannot be read. {START_AGAIN}" in capsys.readouterr().err
 
 
 def test_cases_are_listed_with_their_split(place, capsys):
@@ -124,10 +126,10 @@ def test_an_import_says_what_it_means_that_nobody_names_the_patients_and_joins_t
         for part, image in zip(("images", "labels"), numbered_scan(number), strict=True):
             sitk.WriteImage(image, str(folder / part / f"{folder.name}.nrrd"))
     assert main(["cases", "import", str(new[0])]) == 0
-    assert "Nobody says whose 1 of these 1 scans are: each counts as a patient of its own" in capsys.readouterr().out
+    assert about_unknown_patients(1, 1) in capsys.readouterr().out
     first = next(case for case in CaseLibrary(place / "Cases").cases() if case.source_name == "one")
     assert main(["cases", "import", str(new[1]), "--patient-of-case", str(first.number)]) == 0
-    assert "Nobody says" not in capsys.readouterr().out
+    assert INDEX not in capsys.readouterr().out
     second = next(case for case in CaseLibrary(place / "Cases").cases() if case.source_name == "two")
     assert (second.patient, second.split) == (first.patient, first.split)
     assert main(["cases", "import", str(new[1]), "--patient-of-case", "99"]) == 2

@@ -39,6 +39,7 @@ from DDSPSegmentationLib.library.model_registry import ModelRegistry
 from DDSPSegmentationLib.service import retraining_process, retraining_run, retraining_status
 from DDSPSegmentationLib.service.processes import kill_process
 from DDSPSegmentationLib.service.retraining import make_job, retrain
+from DDSPSegmentationLib.service.retraining_job import START_AGAIN
 from DDSPSegmentationLib.service.retraining_process import (
     EXIT_NOT_NEEDED,
     EXIT_STOPPED,
@@ -375,9 +376,9 @@ def test_a_run_of_an_older_version_has_its_date_and_can_only_be_discarded(place)
     made = read_status(run_folder).made
     write_json(run_folder / "job.json", schema_version=1, cases=[{"id": "a3f9-0001", "origin": "told by 0.1.0"}])
     assert made.startswith("20") and read_status(run_folder).made == made
-    with pytest.raises(DatasetError, match="begun by an older version of the extension .* Discard this run") as caught:
+    with pytest.raises(DatasetError, match="begun by an older version of the extension") as caught:
         retraining_process.start_retraining_process(run_folder)
-    assert "Update" not in str(caught.value)
+    assert caught.value.next_step == START_AGAIN
     discard_run(run_folder)
     assert unfinished_runs(place / "models") == []
 
@@ -385,7 +386,7 @@ def test_a_run_of_an_older_version_has_its_date_and_can_only_be_discarded(place)
 def test_a_run_of_a_newer_version_says_to_update(place):
     run_folder = job(place)
     write_json(run_folder / "job.json", schema_version=99)
-    with pytest.raises(DatasetError, match="another version of the extension .* Update the extension"):
+    with pytest.raises(DatasetError, match="another version of the extension .* Update the extension, or discard"):
         retraining_process.start_retraining_process(run_folder)
 
 
@@ -452,22 +453,22 @@ def test_the_last_word_is_said_on_a_full_disk(tmp_path, monkeypatch):
     writer.tell(FineTuningProgress("A stage with a long name " * 20, 0.5, 1.0))
 
     def full(*_):
-        raise StorageError("The disk is full.")
+        raise StorageError("No room.")
 
     monkeypatch.setattr(retraining_status, "write_json", full)
-    writer.end(FAILED, message="The disk is full.")
-    assert (read_status(tmp_path).state, read_status(tmp_path).message) == (FAILED, "The disk is full.")
+    writer.end(FAILED, message="No room.")
+    assert (read_status(tmp_path).state, read_status(tmp_path).message) == (FAILED, "No room.")
 
 
 @pytest.mark.parametrize(
     ("error", "words"),
     [
-        (OSError(errno.ENOSPC, "No space left on device"), "disk is full"),
-        (RuntimeError("[enforce fail at inline_container.cc] . PytorchStreamWriter: No space left"), "disk is full"),
-        (MemoryError(), "computer ran out of memory"),
-        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), "ran out of memory"),
-        (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), "GPU ran out of memory"),
-        (KeyError("Mr Smith.nrrd"), "ended unexpectedly"),
+        (OSError(errno.ENOSPC, "No space left on device"), "The disk is full."),
+        (RuntimeError("[enforce fail] . PytorchStreamWriter: No space left"), "The disk is full."),
+        (MemoryError(), "The computer ran out of memory."),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), "The computer ran out of memory."),
+        (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), "The GPU ran out of memory."),
+        (KeyError("Mr Smith.nrrd"), "(KeyError)"),
     ],
 )
 def test_every_error_has_a_cause_and_a_next_step_that_name_no_patient(error, words):
@@ -483,7 +484,7 @@ def test_a_failed_run_says_why_and_can_be_resumed(place, started):
     status = read_status(run_folder)
     assert status.state == FAILED and PARENT in status.message and status.next_step
     assert unfinished_runs(place / "models")[0].state == FAILED
-    assert "no model version" in (run_folder / "retraining.log").read_text()
+    assert status.message in (run_folder / "retraining.log").read_text()
     away.rename(place / "models" / "versions" / PARENT)
     started(run_folder)
     wait_for(run_folder, is_training)
@@ -509,7 +510,7 @@ def test_discarding_a_run_takes_the_candidate_that_was_not_compared_with_it(plac
     run_folder = job(place)
 
     def broken(*_, **__):
-        raise StorageError("The disk is full.")
+        raise StorageError("No room.")
 
     monkeypatch.setattr(retraining_run, "compare_versions", broken)
     with pytest.raises(StorageError):

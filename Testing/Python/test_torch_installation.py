@@ -15,6 +15,7 @@ from DDSPSegmentationLib.scene.torch_installation import find_missing
 from DDSPSegmentationLib.service.runner import require_torch
 
 pytestmark = pytest.mark.usefixtures("scene", "computer")
+INSTALL = "Install PyTorch"
 CHECK_NETWORK = (
     "Check the connection to the internet and try again. Behind a proxy, set the environment variable HTTPS_PROXY and "
     "start Slicer from there. The details are in View > Error Log."
@@ -173,7 +174,7 @@ def test_the_question_says_size_minutes_and_what_is_sent(extension):
         f"{missing_torch()[0]} Install PyTorch now? About 200 MB are downloaded, which takes 1 to 15 minutes; "
         "Slicer's window does not answer meanwhile. Nothing is sent but the request for the download."
     )
-    assert missing.accept == "Install PyTorch"
+    assert missing.accept == INSTALL
     assert missing.refused == "Without PyTorch nothing can be segmented. Press Segment Prostate to be asked again."
 
 
@@ -195,7 +196,7 @@ def test_asking_loads_neither_torch_nor_the_extension(extension):
 
 def test_an_extension_that_slicer_has_loaded_already_is_found(monkeypatch):
     monkeypatch.setitem(sys.modules, "PyTorchUtils", ModuleType("PyTorchUtils"))
-    assert find_missing().accept == "Install PyTorch"
+    assert find_missing().accept == INSTALL
 
 
 def test_the_extension_is_asked_for_first_when_it_is_missing(manager):
@@ -238,7 +239,7 @@ def test_an_intel_mac_is_told_that_there_is_no_torch_for_it(extension, monkeypat
     monkeypatch.setattr("platform.machine", lambda: "x86_64")
     assert "There is no PyTorch 2.4 for Intel Macs" in refusal()[1]
     monkeypatch.setattr("platform.machine", lambda: "arm64")
-    assert find_missing().accept == "Install PyTorch"
+    assert find_missing().accept == INSTALL
 
 
 # ---- installing PyTorch

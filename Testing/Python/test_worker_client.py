@@ -35,6 +35,7 @@ slicer_stand_in.install()
 
 import qt  # noqa: E402
 
+from DDSPSegmentationLib.scene.panel.segment_section import PHASE_STARTS  # noqa: E402
 from DDSPSegmentationLib.scene.worker_client import WorkerClient  # noqa: E402
 from DDSPSegmentationLib.scene.worker_process import (  # noqa: E402
     LOG_BYTES,
@@ -43,6 +44,7 @@ from DDSPSegmentationLib.scene.worker_process import (  # noqa: E402
     worker_command,
 )
 
+STARTING, *_ = PHASE_STARTS
 SILENT = pretended_worker("listen(); time.sleep(600)")
 # What its errors say: cause and next step.
 UNREADABLE = garbled().cause
@@ -143,7 +145,7 @@ def test_the_answer_is_the_one_of_the_runner_in_this_process(make_client, model,
     assert np.allclose(sitk.GetArrayViewFromImage(answer.probability), sitk.GetArrayViewFromImage(expected.probability))
     assert answer.measurements == expected.measurements and answer.slice_doubts == expected.slice_doubts
     order = list(dict.fromkeys(answers.phases))
-    assert order[0] == "Starting engine" and order[-3:] == ["Preprocessing", "Segmenting", "Measuring"]
+    assert order[0] == STARTING and order[-3:] == ["Preprocessing", "Segmenting", "Measuring"]
     assert states == ["starting", "busy", "ready"]
     assert client.hello["pid"] == client.processId != os.getpid()
     assert files_of(client) == [answers.id]
@@ -166,7 +168,7 @@ def test_scripts_wait_for_the_answer_and_get_its_errors_raised(make_client, mode
     result = client.segment(
         phantom()[0], RunSettings(model=model, device="cpu"), progress=lambda *one: told.append(one)
     )
-    assert result.measurements == expected.measurements and told[0] == ("Starting engine", 0.0)
+    assert result.measurements == expected.measurements and told[0] == (STARTING, 0.0)
     with pytest.raises(InputError, match="Mode 'best' is unknown"):
         client.segment(phantom()[0], RunSettings(mode="best"))
 
@@ -335,7 +337,7 @@ def test_a_program_that_is_not_there_is_told(make_client, tmp_path):
     client = make_client([str(tmp_path / "PythonSlicer")])
     client.start()
     assert wait_for(lambda: client.state == "off")
-    assert "could not be started" in client.logPath.read_text()
+    assert str(tmp_path / "PythonSlicer") in client.logPath.read_text()
     error = Answers(client).wait()
     assert isinstance(error, WorkerError) and str(tmp_path / "PythonSlicer") in error.cause and error.next_step
 
