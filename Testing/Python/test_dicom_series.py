@@ -465,7 +465,7 @@ def test_slice_without_position_is_named(tmp_path):
 def test_single_slice_is_left_to_the_check_of_the_volume(tmp_path):
     write_series(tmp_path, count=1)
     image = load_series(only_series(tmp_path))
-    with pytest.raises(InputError, match="'T2' has 1 slice"):
+    with pytest.raises(InputError, match="'T2' has 1 "):
         check_image(image, "T2")
 
 

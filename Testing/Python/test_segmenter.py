@@ -217,10 +217,9 @@ def test_the_uncertainty_is_highest_along_the_border(segmenter):
 
 def test_a_scan_that_is_no_scan_is_refused_by_name(segmenter):
     scan, _ = phantom()
-    with pytest.raises(InputError, match="'T2 axial' has 1 slice"):
-        segmenter.segment(scan[:, :, :1], name="T2 axial")
-    with pytest.raises(InputError, match="'T2 axial'"):
-        segmenter.segment(sitk.Image(64, 64, 18, sitk.sitkFloat32), name="T2 axial")
+    for image in (scan[:, :, :1], sitk.Image(64, 64, 18, sitk.sitkFloat32)):
+        with pytest.raises(InputError, match="'T2 axial'"):
+            segmenter.segment(image, name="T2 axial")
 
 
 def test_a_model_folder_that_is_none_is_refused(tmp_path):
