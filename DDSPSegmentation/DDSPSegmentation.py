@@ -132,7 +132,7 @@ class DDSPSegmentationLogic(ScriptedLoadableModuleLogic):
         self,
         volumeNode,
         outputSegmentationNode=None,
-        mode="fast",
+        mode="standard",
         device="auto",
         model=None,
         runner=None,
@@ -150,7 +150,7 @@ class DDSPSegmentationLogic(ScriptedLoadableModuleLogic):
         Args:
             volumeNode: vtkMRMLScalarVolumeNode, an axial T2-weighted scan.
             outputSegmentationNode: where the segment Prostate goes; None: the volume's earlier result, else a new one.
-            mode: "fast", "accurate" or "paper".
+            mode: "standard", "fast" or "paper".
             device: "auto", "cpu", "cuda" or "mps".
             model: name or folder of a model version; None: the active one.
             runner: object with InProcessRunner's segment(); None: a worker process where Slicer has a window, else

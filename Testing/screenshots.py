@@ -130,19 +130,19 @@ def fill_library(scan: sitk.Image) -> list:
 
 def publish_candidate(held_out: list) -> None:
     """A version whose weights are a little off, compared with the old one."""
-    from DDSPSegmentationLib.engine.model import builtin_model_folder, load_network, save_model
+    from DDSPSegmentationLib.engine.model import builtin_model_folder, load_networks, save_model
     from DDSPSegmentationLib.learning.comparison import compare_versions
     from DDSPSegmentationLib.learning.dataset import Case
     from DDSPSegmentationLib.library.model_registry import ModelRegistry
 
-    network, parent = load_network()
-    for parameter in network.parameters():
+    networks, parent = load_networks()
+    for parameter in networks[0].parameters():
         parameter.data *= 1.002
     cases = [Case(case.id, case.image_path, case.mask_path, patient=case.patient) for case in held_out]
     with tempfile.TemporaryDirectory() as place:
         made, compared = Path(place, "made"), Path(place, "compared")
         training = {"parent": parent.version, "cases": [f"a3f9-{number:04d}" for number in range(1, 10)]}
-        save_model(made, network, parent.preprocessing, training=training, date="2026-05-04", seen=parent.seen)
+        save_model(made, networks, parent.preprocessing, training=training, date="2026-05-04", seen=parent.seen)
         comparison = compare_versions(builtin_model_folder(), made, cases, compared)
         ModelRegistry().publish(made, "tuned-2026-05-04-5b1c", {path.name: path for path in compared.iterdir()})
     print(comparison.verdict)

@@ -16,7 +16,7 @@ from toy_hospital import content_of
 
 from DDSPSegmentationLib.engine.files import file_sha256
 from DDSPSegmentationLib.engine.images import read_image
-from DDSPSegmentationLib.engine.model import builtin_model_folder, load_network
+from DDSPSegmentationLib.engine.model import builtin_model_folder, load_networks
 from DDSPSegmentationLib.library.case_library import CaseLibrary, StoredCase
 from DDSPSegmentationLib.library.model_registry import ModelRegistry
 from DDSPSegmentationLib.service.hold_out_uses import USES_FILE
@@ -79,7 +79,7 @@ class Look:
             if not (version.folder / "weights.pt").is_file():
                 self.problems.append(f"Version {version.name} has no weights.")
             versions[version.name] = version.description.sha256 if version.description else ""
-        load_network(self._registry.checked_folder())
+        load_networks(self._registry.checked_folder())
         return {"versions": versions, "active": self._registry.active().name, "previous": self._registry.previous()}
 
     def _exported(self) -> dict:

@@ -70,7 +70,7 @@ def make_tiny_model(folder: Path, seen: SeenScans = NOTHING_SEEN, seed: int = 0)
     torch.manual_seed(seed)
     network = DDSPConvNet(NetworkSettings(widths=(2, 4, 4), growth=2, input_size=(16, 32, 32)))
     preprocessing = PreprocessingSettings(spacing_mm=(2.0, 2.0, 4.0), bias_field="off").to_dict()
-    save_model(folder, network, preprocessing, seen=seen)
+    save_model(folder, [network], preprocessing, seen=seen)
     return folder
 
 

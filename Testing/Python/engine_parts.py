@@ -102,5 +102,5 @@ def bright_network(bright=BRIGHT):
 
 def bright_model(folder, bright=BRIGHT, bias_field="off", **facts):
     """The bright network as a model version on disk."""
-    save_model(folder, bright_network(bright), PreprocessingSettings(bias_field=bias_field).to_dict(), **facts)
+    save_model(folder, [bright_network(bright)], PreprocessingSettings(bias_field=bias_field).to_dict(), **facts)
     return folder

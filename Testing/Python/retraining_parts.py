@@ -104,7 +104,7 @@ def make_registry(folder: Path, **facts) -> ModelRegistry:
     seen = NOTHING_SEEN.with_training([("old-1", ScanIdentity(numbered_scan(901)[0]))])
     facts = {"training": {"cases": ["old-1"], "replay": ["rehearsed-1"]}, "seen": seen, **facts}
     preprocessing = PreprocessingSettings(spacing_mm=(2.0, 2.0, 4.0), bias_field="off")
-    save_model(made, taught_network(folder.parent / f"taught-{folder.name}"), preprocessing.to_dict(), **facts)
+    save_model(made, [taught_network(folder.parent / f"taught-{folder.name}")], preprocessing.to_dict(), **facts)
     registry = ModelRegistry(folder)
     registry.publish(made, PARENT, {})
     registry.activate(PARENT)

@@ -139,7 +139,7 @@ def test_only_a_changed_input_is_redone(tmp_path):
 @pytest.mark.parametrize(
     "changed",
     [
-        replace(SETTINGS, run=RunSettings(mode="accurate")),
+        replace(SETTINGS, run=RunSettings(mode="paper")),
         replace(SETTINGS, run=RunSettings(threshold=0.4)),
         replace(SETTINGS, run=RunSettings(bias_field="off")),
         replace(SETTINGS, model_sha256="1" * 64),

@@ -76,7 +76,7 @@ def small_model(tmp_path_factory):
         network.head1.weight[0] = 0
         network.head1.weight[0, 0], network.head1.bias[0] = 8, -8 * 1.2
     folder = tmp_path_factory.mktemp("models") / "small"
-    save_model(folder, network, PreprocessingSettings().to_dict(), license="for tests")
+    save_model(folder, [network], PreprocessingSettings().to_dict(), license="for tests")
     return folder
 
 

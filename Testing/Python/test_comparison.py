@@ -120,7 +120,7 @@ def trained(folder, poison=lambda mask: mask, steps=40):
     trainer = toy_trainer(folder / "run", toy_plan(steps=steps, learning_rate=1e-2), prepared)
     for _ in range(steps):
         trainer.train_step()
-    save_model(folder / "model", trainer.network, preprocessing.to_dict())
+    save_model(folder / "model", [trainer.network], preprocessing.to_dict())
     return folder / "model"
 
 

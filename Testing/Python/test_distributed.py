@@ -18,7 +18,7 @@ from learning_parts import (
     warm_weights,
 )
 
-from DDSPSegmentationLib.engine.model import load_network
+from DDSPSegmentationLib.engine.model import load_networks
 from DDSPSegmentationLib.learning.processes import Processes
 from DDSPSegmentationLib.learning.training import CHECKPOINT_FILE, Trainer
 from DDSPSegmentationLib.learning.training_log import LOG_FILE
@@ -112,7 +112,7 @@ def test_only_the_first_process_writes_files_and_they_are_whole(two):
     assert {CHECKPOINT_FILE, LOG_FILE, "model"} <= names and not [name for name in names if name.startswith(".")]
     state = torch.load(folder / "rank0" / CHECKPOINT_FILE, weights_only=True)
     assert (state["step"], state["processes"]) == (4, 2) and not any("module." in key for key in state["network"])
-    network, description = load_network(folder / "rank0" / "model")
+    (network,), description = load_networks(folder / "rank0" / "model")
     assert description.training["steps"] == 4
     assert all(torch.isfinite(value).all() for value in network.state_dict().values())
 

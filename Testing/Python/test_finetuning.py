@@ -9,7 +9,7 @@ import torch
 from learning_parts import taught_network, toy_plan, toy_scan, write_images_and_labels
 
 from DDSPSegmentationLib.engine.errors import Canceled, DatasetError, ModelError
-from DDSPSegmentationLib.engine.model import describe_model, load_network, save_model
+from DDSPSegmentationLib.engine.model import describe_model, load_networks, save_model
 from DDSPSegmentationLib.engine.network import DDSPConvNet
 from DDSPSegmentationLib.engine.preprocessing import PreprocessingSettings
 from DDSPSegmentationLib.engine.scan_identity import NOTHING_SEEN, ScanIdentity
@@ -30,7 +30,7 @@ def parent(tmp_path_factory):
     preprocessing = PreprocessingSettings(spacing_mm=(2.0, 2.0, 4.0), bias_field="off")
     seen = NOTHING_SEEN.with_training([("old-1", ScanIdentity(toy_scan(50)[0]))])
     facts = {"training": {"cases": ["old-1"]}, "license": "research", "seen": seen}
-    save_model(folder, network, preprocessing.to_dict(), **facts)
+    save_model(folder, [network], preprocessing.to_dict(), **facts)
     return folder
 
 
@@ -53,7 +53,7 @@ def tuned(parent, cases, tmp_path_factory):
 
 
 def weights_of(folder):
-    return load_network(folder)[0].state_dict()
+    return load_networks(folder)[0][0].state_dict()
 
 
 def same(one, other):

@@ -87,7 +87,7 @@ def test_a_gland_off_center_is_found_and_the_crop_centered_on_it(offset):
     last = network.crops[-1].numpy()
     middle = np.argwhere(last > 0.5).mean(axis=0)
     assert np.abs(middle - (np.array(SIZE) - 1) / 2).max() <= 3
-    assert prediction.tiles == len(network.crops) <= 4
+    assert prediction.looks == len(network.crops) <= 4
 
 
 def test_a_gland_of_which_the_first_crop_saw_a_rim_is_centered_in_a_second_move():
@@ -99,13 +99,13 @@ def test_a_gland_of_which_the_first_crop_saw_a_rim_is_centered_in_a_second_move(
     assert np.array_equal(prediction.probability > 0.5, volume > 0.5)
     middle = np.argwhere(network.crops[-1].numpy() > 0.5).mean(axis=0)
     assert np.abs(middle - (np.array(SIZE) - 1) / 2).max() <= 3
-    assert prediction.tiles == len(network.crops) == 3  # found, moved, moved again: no tile beside it is needed
+    assert prediction.looks == len(network.crops) == 3  # found, moved, moved again: no tile beside it is needed
 
 
 def test_a_centered_gland_takes_one_crop():
     network = BrightVoxels()
     volume = ball((40, 80, 80), (20, 40, 40))
-    assert GlandPredictor(network).predict(volume).tiles == 1
+    assert GlandPredictor(network).predict(volume).looks == 1
 
 
 @pytest.mark.parametrize("corner", [(7, 7, 7), (32, 142, 7), (7, 142, 142)])
@@ -145,13 +145,13 @@ def test_a_given_point_is_where_the_search_begins_and_ends():
     network = BrightVoxels()
     prediction = GlandPredictor(network).predict(volume, center=np.array([14.0, 20.0, 100.0]))
     assert np.array_equal(prediction.probability > 0.5, ball(volume.shape, (14, 20, 100)) > 0)
-    assert prediction.tiles == 1
+    assert prediction.looks == 1
 
 
 def test_a_given_point_beside_any_gland_starts_no_search():
     volume = ball((40, 120, 120), (20, 60, 60))
     prediction = GlandPredictor(BrightVoxels()).predict(volume, center=np.array([12.0, 10.0, 110.0]))
-    assert prediction.tiles == 1 and prediction.probability.max() < 0.5
+    assert prediction.looks == 1 and prediction.probability.max() < 0.5
 
 
 @pytest.mark.parametrize("radius", [12, 15, 19, 24])
@@ -162,7 +162,7 @@ def test_a_gland_larger_than_the_crop_is_covered_without_seams(radius):
     assert dice(found, gland) > 0.96
     assert np.abs(centroid(found) - centroid(gland)).max() < 0.5
     assert prediction.probability[ball(volume.shape, (36, 52, 57), radius - 2) > 0].min() > 0.7
-    assert 4 < prediction.tiles <= 3 * MAXIMAL_TILES
+    assert 4 < prediction.looks <= 3 * MAXIMAL_TILES
 
 
 def test_a_gland_too_large_for_the_crop_is_shown_whole_from_further_away():
@@ -204,7 +204,7 @@ def test_a_gland_cut_by_the_edge_of_the_scan_needs_no_crop_beyond_it():
     network = BrightVoxels()
     prediction = GlandPredictor(network).predict(volume)
     assert np.array_equal(prediction.probability > 0.5, volume > 0.5)
-    assert prediction.tiles == 1
+    assert prediction.looks == 1
 
 
 @pytest.mark.parametrize("shape", [(9, 21, 25), (10, 60, 20), (24, 32, 32), (23, 31, 80), (25, 33, 33)])
@@ -212,7 +212,7 @@ def test_a_scan_smaller_than_the_crop_comes_back_whole(shape):
     volume = ball(shape, (np.array(shape) - 1) / 2, radius=4)
     prediction = GlandPredictor(BrightVoxels()).predict(volume)
     assert prediction.probability.shape == shape
-    assert prediction.tiles == 1
+    assert prediction.looks == 1
     first = [max(0, (n - m) // 2) for n, m in zip(shape, SIZE, strict=True)]
     seen = tuple(slice(start, start + m) for start, m in zip(first, SIZE, strict=True))
     np.testing.assert_allclose(prediction.probability[seen], pointwise(volume)[seen], atol=1e-5)
@@ -228,26 +228,29 @@ def test_padding_repeats_the_border_on_both_sides():
     assert (crop[:7] == volume[0]).all() and (crop[17:] == volume[-1]).all()
 
 
-def test_flip_averages_with_the_mirrored_crop_turned_back():
-    volume = ball(SIZE, (12, 13, 12)) + 0.9 * ball(SIZE, (10, 23, 20), radius=3)
-    network = BrightVoxels()
-    prediction = GlandPredictor(network, flip=True).predict(volume)
-    assert torch.equal(network.crops[1], network.crops[0].flip(-1))
-    np.testing.assert_allclose(prediction.probability, pointwise(volume), atol=1e-5)
+def test_the_first_network_finds_the_crops_and_all_of_them_answer():
+    volume = ball((40, 80, 80), (12, 24, 60))
+    first, *others = networks = [BrightVoxels(), BrightVoxels(), BrightVoxels()]
+    alone = GlandPredictor(BrightVoxels()).predict(volume)
+    prediction = GlandPredictor(*networks).predict(volume)
+    assert len(first.crops) == alone.looks > 1
+    assert all(len(other.crops) == 1 and torch.equal(other.crops[0], first.crops[-1]) for other in others)
+    assert prediction.looks == alone.looks + len(others)
+    np.testing.assert_allclose(prediction.probability, alone.probability, atol=1e-6)
+    assert prediction.members.shape == (3, *volume.shape)
 
 
-def test_flip_evens_out_a_network_that_prefers_a_side():
-    class LeftSide(BrightVoxels):
+def test_the_networks_are_averaged_and_their_spread_is_told():
+    class Dimmed(BrightVoxels):
         def answer(self, batch):
-            answer = super().answer(batch)
-            answer[..., 16:] *= 0.2
-            return answer
+            return 0.5 * super().answer(batch)
 
     volume = np.ones(SIZE, np.float32)
-    once = GlandPredictor(LeftSide()).predict(volume).probability
-    both = GlandPredictor(LeftSide(), flip=True).predict(volume).probability
-    assert once[..., 0].mean() > 4 * once[..., -1].mean()
-    np.testing.assert_allclose(both, 0.6, atol=1e-3)
+    full = GlandPredictor(BrightVoxels()).predict(volume).probability.max()
+    prediction = GlandPredictor(BrightVoxels(), Dimmed()).predict(volume)
+    np.testing.assert_allclose(prediction.probability, 0.75 * full, atol=1e-4)
+    np.testing.assert_allclose(prediction.members.mean(axis=(1, 2, 3)), [full, full / 2], atol=1e-4)
+    np.testing.assert_allclose(prediction.disagreement, full / 4, atol=1e-4)
 
 
 def test_central_mode_takes_one_crop_in_the_middle_and_the_main_output():
@@ -255,7 +258,7 @@ def test_central_mode_takes_one_crop_in_the_middle_and_the_main_output():
     network = ThreeMinds()
     prediction = GlandPredictor(network, central=True).predict(volume)
     inside = tuple(slice((n - m) // 2, (n - m) // 2 + m) for n, m in zip(volume.shape, SIZE, strict=True))
-    assert prediction.tiles == 1 and starts_of(network, volume) == [tuple(part.start for part in inside)]
+    assert prediction.looks == 1 and starts_of(network, volume) == [tuple(part.start for part in inside)]
     np.testing.assert_allclose(prediction.probability[inside], pointwise(volume)[inside], atol=1e-5)
     outside = np.ones(volume.shape, bool)
     outside[inside] = False
@@ -294,5 +297,5 @@ def test_a_progress_that_cancels_ends_the_work_before_the_next_crop():
 def test_the_scan_is_not_changed():
     volume = ball((20, 40, 40), (10, 20, 20))
     before = volume.copy()
-    GlandPredictor(BrightVoxels(), flip=True).predict(volume)
+    GlandPredictor(BrightVoxels(), BrightVoxels()).predict(volume)
     assert np.array_equal(volume, before)

@@ -114,14 +114,12 @@ def test_segment_says_that_an_algorithm_made_it(logic):
 
 def test_node_says_how_it_was_made(logic):
     volume = new_volume()
-    node = logic.segmentProstate(
-        volume, mode="accurate", threshold=0.25, runner=ThresholdRunner()
-    ).outputSegmentationNode
+    node = logic.segmentProstate(volume, mode="paper", threshold=0.25, runner=ThresholdRunner()).outputSegmentationNode
     inside = gland_voxels() > 50
     expected = {
         "ModelVersion": "threshold-1",
         "ModelSHA256": "0" * 64,
-        "Mode": "accurate",
+        "Mode": "paper",
         "Threshold": "0.25",
         "MaskSHA256": hashlib.sha256(b"(12, 20, 24)" + np.packbits(inside).tobytes()).hexdigest(),
     }
@@ -365,14 +363,14 @@ def test_segmenting_again_updates_a_result_that_nobody_edited(logic):
     volume = new_volume()
     first = logic.segmentProstate(volume, runner=ThresholdRunner())
     before = node_names()
-    second = logic.segmentProstate(volume, mode="accurate", runner=ThresholdRunner(above=1000))
+    second = logic.segmentProstate(volume, mode="paper", runner=ThresholdRunner(above=1000))
     assert second.outputSegmentationNode is first.outputSegmentationNode
     assert second.tableNode is first.tableNode
     assert node_names() == before
     assert first.outputSegmentationNode.GetSegmentation().GetNumberOfSegments() == 1
     assert not mask_of(second.outputSegmentationNode, volume).any()
     assert slicer.util.arrayFromTableColumn(second.tableNode, "volume_ml")[0] == 0
-    assert second.outputSegmentationNode.GetAttribute("DDSPSegmentation.Mode") == "accurate"
+    assert second.outputSegmentationNode.GetAttribute("DDSPSegmentation.Mode") == "paper"
 
 
 def test_edited_contour_is_kept_and_the_caller_is_told(logic):

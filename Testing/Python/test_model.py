@@ -5,23 +5,28 @@ import json
 import os
 import pickle
 import warnings
+from dataclasses import replace
 
 import pytest
+import SimpleITK as sitk
 import torch
 from engine_parts import bright_network
+from learning_parts import toy_scan
 from registry_parts import Intruder
 
 from DDSPSegmentationLib.engine.errors import ModelError, StorageError
 from DDSPSegmentationLib.engine.model import (
     DESCRIPTION_FILE,
     WEIGHTS_FILE,
+    ModelDescription,
     builtin_model_folder,
     describe_model,
-    load_network,
+    load_networks,
     save_model,
 )
 from DDSPSegmentationLib.engine.network import DDSPConvNet, NetworkSettings
 from DDSPSegmentationLib.engine.preprocessing import PreprocessingSettings
+from DDSPSegmentationLib.engine.scan_identity import NOTHING_SEEN, ScanIdentity, SeenScans
 
 PREPROCESSING = PreprocessingSettings().to_dict()
 SMALL = NetworkSettings(widths=(2, 3, 4), growth=2, input_size=(8, 8, 8))
@@ -40,7 +45,7 @@ def small_network(seed=0, settings=SMALL):
 def folder(tmp_path):
     """A sound model version with its card."""
     folder = tmp_path / "models" / "small-1"
-    save_model(folder, small_network(), PREPROCESSING, license="research use")
+    save_model(folder, [small_network()], PREPROCESSING, license="research use")
     (folder / "README.md").write_text("# Model card\n", encoding="utf-8")
     return folder
 
@@ -65,7 +70,7 @@ def put_state(folder, state):
 def refused(folder):
     """The error that both cause and next step come with."""
     with pytest.raises(ModelError) as caught:
-        load_network(folder)
+        load_networks(folder)
     assert "small-1" in caught.value.cause and caught.value.next_step
     assert str(folder.parent) not in str(caught.value)
     return str(caught.value)
@@ -81,8 +86,8 @@ def test_a_saved_model_comes_back_with_everything_it_says(tmp_path):
         "license": "research use",
         "date": "2024-05-01",
     }
-    saved = save_model(tmp_path / "folder", network, PREPROCESSING, **facts)
-    loaded, description = load_network(tmp_path / "folder")
+    saved = save_model(tmp_path / "folder", [network], PREPROCESSING, **facts)
+    (loaded,), description = load_networks(tmp_path / "folder")
     assert description == saved == describe_model(tmp_path / "folder")
     assert all(getattr(description, key) == value for key, value in facts.items())
     assert loaded.settings == network.settings
@@ -93,10 +98,61 @@ def test_a_saved_model_comes_back_with_everything_it_says(tmp_path):
         torch.testing.assert_close(loaded.state_dict()[name], value, rtol=1e-3, atol=1e-6)
 
 
+def test_a_version_of_several_networks_comes_back_in_their_order(tmp_path):
+    networks = [small_network(seed) for seed in (3, 1, 2)]
+    members = [{"left_out": folds} for folds in ([0, 1], [1, 2], [2, 0])]
+    saved = save_model(tmp_path / "three", networks, PREPROCESSING, members=members)
+    loaded, description = load_networks(tmp_path / "three")
+    assert description == saved and description.members == members
+    for network, one in zip(networks, loaded, strict=True):
+        torch.testing.assert_close(one.head1.weight, network.head1.weight, rtol=1e-3, atol=1e-6)
+
+
+def test_a_version_of_schema_1_is_one_network_that_left_nobody_out(folder):
+    expected = load_networks(folder)[0][0].state_dict()
+    put_state(folder, small_network().state_dict())
+    change_description(folder, schema_version=1)
+    description = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+    del description["members"]
+    (folder / "model.json").write_text(json.dumps(description), encoding="utf-8")
+    (network,), described = load_networks(folder)
+    assert described.members == [{"left_out": []}]
+    for name, value in expected.items():
+        torch.testing.assert_close(network.state_dict()[name], value, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("members", [[], [{"left_out": []}] * 8, [{"left_out": 0}], [{}], [[0]], {"left_out": []}])
+def test_members_that_nobody_can_follow_are_refused(folder, members):
+    change_description(folder, members=members)
+    assert "damaged model.json" in refused(folder)
+
+
+def test_more_members_than_networks_are_refused(folder):
+    change_description(folder, members=[{"left_out": [0]}, {"left_out": [1]}])
+    assert UNFIT in refused(folder)
+
+
+def test_only_members_that_left_out_a_patient_never_saw_a_copy_of_its_scan():
+    scans = {name: ScanIdentity(toy_scan(number)[0]) for number, name in enumerate("abcd")}
+    seen = NOTHING_SEEN.with_training([("d", scans["d"])])  # of a parent that every member comes from
+    seen = seen.with_training([(name, scans[name]) for name in "abc"], {"a": 0, "b": 1, "c": 2})
+    members = [{"left_out": folds} for folds in ([0, 1], [1, 2], [2, 0])]
+    facts = {"version": "v", "sha256": "", "network": {}, "preprocessing": {}, "members": members}
+    description = ModelDescription(**facts, seen=seen)
+    never_saw = {name: description.members_that_never_saw(scan) for name, scan in scans.items()}
+    assert never_saw == {"a": [0, 2], "b": [0, 1], "c": [1, 2], "d": []}
+    copy = ScanIdentity(sitk.Cast(toy_scan(0)[0], sitk.sitkFloat64) * 3)
+    assert description.members_that_never_saw(copy) == [0, 2]
+    assert description.members_that_never_saw(ScanIdentity(toy_scan(9)[0])) == [0, 1, 2]
+    unknown = ModelDescription(**facts, seen=replace(seen, known=False))
+    assert unknown.members_that_never_saw(scans["a"]) == []
+    assert SeenScans.from_dict(json.loads(json.dumps(seen.to_dict()))) == seen
+
+
 def test_half_precision_weights_hardly_change_the_answer(folder):
     scan = torch.randn(1, 1, 8, 8, 8, generator=torch.Generator().manual_seed(3))
     with torch.no_grad():
-        for one, other in zip(small_network()(scan), load_network(folder)[0](scan), strict=True):
+        for one, other in zip(small_network()(scan), load_networks(folder)[0][0](scan), strict=True):
             torch.testing.assert_close(one, other, rtol=0, atol=5e-3)
 
 
@@ -106,13 +162,13 @@ def test_a_version_is_called_like_its_folder_unless_said_otherwise(folder):
 
 
 def test_the_network_of_the_paper_takes_less_than_10_megabytes(tmp_path):
-    save_model(tmp_path / "full", DDSPConvNet(), PREPROCESSING)
+    save_model(tmp_path / "full", [DDSPConvNet()], PREPROCESSING)
     assert sum(path.stat().st_size for path in (tmp_path / "full").iterdir()) < 3e6
 
 
 def test_the_built_in_model_is_whole_small_and_described():
     folder = builtin_model_folder()
-    network, description = load_network()
+    (network,), description = load_networks()
     assert sum(path.stat().st_size for path in folder.rglob("*")) <= 10e6
     assert description.version == folder.name and description.license
     assert network.settings.input_size == (48, 96, 96)
@@ -143,8 +199,8 @@ def test_an_unknown_key_in_the_description_is_damage(folder):
 
 
 def test_a_model_of_a_newer_version_asks_for_an_update(folder):
-    change_description(folder, schema_version=2)
-    assert "schema version 2; this version reads 1. Update the extension, or choose" in refused(folder)
+    change_description(folder, schema_version=3)
+    assert "schema version 3; this version reads up to 2. Update the extension, or choose" in refused(folder)
 
 
 def test_missing_weights_are_named(folder):
@@ -246,8 +302,8 @@ def interrupt(monkeypatch, call, error):
 
 def test_a_version_saved_again_is_replaced_and_keeps_its_card(folder):
     before = describe_model(folder).sha256
-    saved = save_model(folder, small_network(seed=1), PREPROCESSING)
-    assert load_network(folder)[1].sha256 == saved.sha256 != before
+    saved = save_model(folder, [small_network(seed=1)], PREPROCESSING)
+    assert load_networks(folder)[1].sha256 == saved.sha256 != before
     assert (folder / "README.md").read_text(encoding="utf-8") == "# Model card\n"
     assert [path.name for path in folder.parent.iterdir()] == ["small-1"]
 
@@ -257,7 +313,7 @@ def test_a_rename_that_fails_leaves_the_old_version_and_nothing_else(folder, mon
     before = contents(folder)
     interrupt(monkeypatch, call, PermissionError(13, "Permission denied"))
     with pytest.raises(StorageError, match="'(model.json|small-1)'.*ermission"):
-        save_model(folder, small_network(seed=1), PREPROCESSING)
+        save_model(folder, [small_network(seed=1)], PREPROCESSING)
     assert contents(folder) == before
     assert [path.name for path in folder.parent.iterdir()] == ["small-1"]
 
@@ -266,7 +322,7 @@ def test_a_rename_that_fails_leaves_the_old_version_and_nothing_else(folder, mon
 def test_a_rename_that_fails_leaves_no_first_version_behind(tmp_path, monkeypatch, call):
     interrupt(monkeypatch, call, OSError(28, "No space left on device"))
     with pytest.raises(StorageError, match="'(model.json|small-1)'"):
-        save_model(tmp_path / "small-1", small_network(), PREPROCESSING)
+        save_model(tmp_path / "small-1", [small_network()], PREPROCESSING)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -277,13 +333,13 @@ def test_after_a_kill_at_any_rename_the_old_or_the_new_version_is_there(folder, 
     monkeypatch.setattr("shutil.rmtree", lambda *paths, **options: None)
     interrupt(monkeypatch, call, KeyboardInterrupt())
     try:
-        new = save_model(folder, small_network(seed=1), PREPROCESSING).sha256
+        new = save_model(folder, [small_network(seed=1)], PREPROCESSING).sha256
     except KeyboardInterrupt:
         new = None
     monkeypatch.undo()
-    assert load_network(folder)[1].sha256 == (new or old)
-    again = save_model(folder, small_network(seed=2), PREPROCESSING)
-    assert load_network(folder)[1] == again
+    assert load_networks(folder)[1].sha256 == (new or old)
+    again = save_model(folder, [small_network(seed=2)], PREPROCESSING)
+    assert load_networks(folder)[1] == again
     assert (folder / "README.md").exists()
     assert not (folder.parent / ".small-1.replaced").exists()
 
@@ -291,7 +347,7 @@ def test_after_a_kill_at_any_rename_the_old_or_the_new_version_is_there(folder, 
 def test_a_folder_that_cannot_be_made_is_a_clear_error(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(StorageError, match="Model 'v1' cannot be written .* Free space or choose another folder"):
-        save_model(tmp_path / "file" / "v1", small_network(), PREPROCESSING)
+        save_model(tmp_path / "file" / "v1", [small_network()], PREPROCESSING)
 
 
 def test_the_bright_network_of_the_tests_answers_as_the_tests_believe():

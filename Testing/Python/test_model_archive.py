@@ -14,7 +14,7 @@ from learning_parts import toy_scan
 from registry_parts import BUILTIN, assert_whole, publish, snapshot, vouch
 
 from DDSPSegmentationLib.engine.errors import ModelError, StorageError
-from DDSPSegmentationLib.engine.model import DESCRIPTION_FILE, WEIGHTS_FILE, load_network
+from DDSPSegmentationLib.engine.model import DESCRIPTION_FILE, WEIGHTS_FILE, load_networks
 from DDSPSegmentationLib.engine.scan_identity import NOTHING_SEEN, ScanIdentity
 from DDSPSegmentationLib.library import model_archive, model_registry
 from DDSPSegmentationLib.library.model_archive import EXPORT_AGAIN
@@ -111,7 +111,7 @@ def test_a_version_comes_back_as_it_left_as_a_candidate(here, elsewhere, exporte
     assert (version.name, version.description) == ("v1", original.description)
     assert (version.ledger, version.comparison) == (original.ledger, original.comparison)
     assert elsewhere.active().name == "own"
-    assert load_network(elsewhere.checked_folder("v1"))[1] == original.description
+    assert load_networks(elsewhere.checked_folder("v1"))[1] == original.description
     elsewhere.activate("v1")
     assert_whole(elsewhere)
 

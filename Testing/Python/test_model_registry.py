@@ -15,7 +15,7 @@ from learning_parts import toy_scan
 from registry_parts import BUILTIN, assert_whole, edit_json, publish, snapshot, vouch
 
 from DDSPSegmentationLib.engine.errors import ModelError, StorageError
-from DDSPSegmentationLib.engine.model import DESCRIPTION_FILE, WEIGHTS_FILE, builtin_model_folder, load_network
+from DDSPSegmentationLib.engine.model import DESCRIPTION_FILE, WEIGHTS_FILE, builtin_model_folder, load_networks
 from DDSPSegmentationLib.engine.scan_identity import NOTHING_SEEN, ScanIdentity
 from DDSPSegmentationLib.library import model_registry
 from DDSPSegmentationLib.library.folder_lock import FolderInUseError, FolderLock, lock_holder
@@ -75,7 +75,7 @@ def test_a_published_version_is_a_candidate_that_the_engine_can_load(registry, t
     assert version.name == "v1" and not version.builtin and not version.problem
     assert version.ledger == {"epochs": 3} and version.comparison == {}
     assert names(registry) == [BUILTIN, "v1"] and registry.active().builtin
-    network, description = load_network(registry.checked_folder("v1"))
+    (network,), description = load_networks(registry.checked_folder("v1"))
     assert description == version.description and description.version == "v1"
     assert sorted(os.listdir(version.folder)) == ["ledger.json", MANIFEST_FILE, DESCRIPTION_FILE, WEIGHTS_FILE]
     assert os.listdir(registry.folder / "versions") == ["v1"] and not lock_holder(registry.folder, "registry.lock")

@@ -12,7 +12,7 @@ from DDSPSegmentationLib.engine.run_settings import RunSettings
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        ({"mode": "quick"}, "Mode 'quick' is unknown. Choose one of fast, accurate, paper."),
+        ({"mode": "quick"}, "Mode 'quick' is unknown. Choose one of standard, fast, paper."),
         ({"threshold": 0}, "Threshold 0 is not between 0 and 1."),
         ({"threshold": 1.0}, "Threshold 1 is not between 0 and 1."),
         ({"threshold": float("nan")}, "Threshold nan is not between 0 and 1."),

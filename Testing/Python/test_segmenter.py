@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
-from engine_parts import bright_model, centroid, dice, middle_of, phantom, rotation, scan_of
+from engine_parts import BRIGHT, bright_model, bright_network, centroid, dice, middle_of, phantom, rotation, scan_of
 
 from DDSPSegmentationLib.engine.errors import Canceled, DeviceError, InputError, ModelError
 from DDSPSegmentationLib.engine.images import read_image, read_mask
+from DDSPSegmentationLib.engine.model import save_model
+from DDSPSegmentationLib.engine.preprocessing import PreprocessingSettings
 from DDSPSegmentationLib.engine.quality import find_warnings, soft_dice
 from DDSPSegmentationLib.engine.run_settings import RunSettings
 from DDSPSegmentationLib.engine.segmenter import NOT_AXIAL, Segmenter, largest_component, soft_dice_near, touched_sides
@@ -86,11 +88,11 @@ def test_every_image_of_the_answer_lies_on_the_grid_of_the_scan(segmenter):
 
 def test_the_answer_says_who_gave_it_and_how(segmenter, bright_folder):
     scan, _ = phantom()
-    result = segmenter.segment(scan, RunSettings(mode="accurate", threshold=0.4, bias_field="fast"))
+    result = segmenter.segment(scan, RunSettings(mode="fast", threshold=0.4, bias_field="fast"))
     assert (result.model_version, result.model_sha256) == ("bright-1", segmenter.model.sha256)
-    assert (result.mode, result.threshold, result.bias_field) == ("accurate", 0.4, "fast")
+    assert (result.mode, result.threshold, result.bias_field) == ("fast", 0.4, "fast")
     assert (result.device, result.precision) == ("cpu", "float32")
-    assert result.as_row()["mode"] == "accurate"
+    assert result.as_row()["mode"] == "fast"
     assert segmenter.segment(scan).bias_field == "off"  # the model's own again
 
 
@@ -116,7 +118,7 @@ def test_the_scan_is_never_modified(segmenter):
     scan = sitk.DICOMOrient(scan, "SAR")
     scan.SetMetaData("0010|0040", "M")
     before = scan_of(voxels(scan), scan.GetSpacing(), scan.GetDirection(), scan.GetOrigin())
-    segmenter.segment(scan, RunSettings(bias_field="fast", mode="accurate"))
+    segmenter.segment(scan, RunSettings(bias_field="fast", mode="fast"))
     assert np.array_equal(voxels(scan), voxels(before)) and same_grid(scan, before)
     assert scan.GetPixelID() == before.GetPixelID() and scan.GetMetaDataKeys() == ("0010|0040",)
 
@@ -259,22 +261,48 @@ def test_a_gpu_out_of_memory_falls_back_to_the_processor_with_a_notice(segmenter
     scan, _ = phantom()
     expected = voxels(segmenter.segment(scan).mask)
     segmenter.device = torch.device(device)  # as if the network lay there
-    fail_once(segmenter.network, error)
+    fail_once(segmenter.networks[0], error)
     result = segmenter.segment(scan)
     assert result.notices == ["The GPU ran out of memory; the processor is used instead."]
     assert result.device == "cpu" and dice(voxels(result.mask) > 0, expected > 0) > 0.99
 
 
+def test_when_memory_runs_out_one_network_of_several_answers_with_a_notice(tmp_path):
+    networks = [bright_network(BRIGHT) for _ in range(3)]
+    save_model(tmp_path / "three", networks, PreprocessingSettings(bias_field="off").to_dict())
+    three, (scan, _) = Segmenter(tmp_path / "three", device="cpu"), phantom()
+    expected = three.segment(scan)
+    assert expected.notices == []
+    fail_once(three.networks[2], RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"))
+    alone = three.segment(scan)
+    assert alone.notices == ["Memory ran out: one network answered instead of 3."]
+    assert np.array_equal(voxels(alone.mask), voxels(expected.mask))
+    assert three.segment(scan).notices == []
+
+
+def test_modes_and_callers_say_which_networks_answer(tmp_path):
+    networks = [bright_network(bright) for bright in (BRIGHT, 99.0, BRIGHT)]  # the second one sees nothing
+    save_model(tmp_path / "three", networks, PreprocessingSettings(bias_field="off").to_dict())
+    three, (scan, _) = Segmenter(tmp_path / "three", device="cpu"), phantom()
+
+    def highest(mode="standard", members=None):
+        return voxels(three.segment(scan, RunSettings(mode=mode), members=members).probability).max()
+
+    assert highest() == pytest.approx(2 / 3, abs=0.01)
+    assert highest("fast") == highest("paper") == highest(members=[0, 2]) == pytest.approx(1, abs=0.01)
+    assert highest(members=[1]) == pytest.approx(0, abs=0.01)
+
+
 def test_a_processor_out_of_memory_is_a_clear_error(segmenter):
     scan, _ = phantom()
-    fail_once(segmenter.network, RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"))
+    fail_once(segmenter.networks[0], RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"))
     with pytest.raises(DeviceError, match="not enough memory to segment this scan. Close other programs"):
         segmenter.segment(scan)
 
 
 def test_any_other_fault_is_not_taken_for_a_lack_of_memory(segmenter):
     scan, _ = phantom()
-    fail_once(segmenter.network, RuntimeError("shapes differ"))
+    fail_once(segmenter.networks[0], RuntimeError("shapes differ"))
     with pytest.raises(RuntimeError, match="shapes differ"):
         segmenter.segment(scan)
 

@@ -29,7 +29,7 @@ from learning_parts import (
 from DDSPSegmentationLib.engine.bundled_scan import bundled_scan_file
 from DDSPSegmentationLib.engine.errors import DatasetError, ModelError, StorageError
 from DDSPSegmentationLib.engine.images import read_image
-from DDSPSegmentationLib.engine.model import load_network
+from DDSPSegmentationLib.engine.model import load_networks
 from DDSPSegmentationLib.engine.scan_identity import NOTHING_SEEN, ScanIdentity
 from DDSPSegmentationLib.learning import training
 from DDSPSegmentationLib.learning.augmentation import PAPER_AUGMENTATION
@@ -377,7 +377,7 @@ def test_a_run_resumes_with_its_parent_alone_and_keeps_what_the_parent_had_seen(
     resumed = toy_trainer(tmp_path / "run", **start)
     resumed.load_checkpoint()
     resumed.run(until=2)
-    description = load_network(tmp_path / "run" / "model")[1]
+    description = load_networks(tmp_path / "run" / "model")[1]
     assert description.seen.known and description.was_trained_on(old.identity)
 
 
@@ -388,7 +388,7 @@ def test_a_checkpoint_that_does_not_say_what_was_seen_goes_on_and_cannot_tell(ru
     trainer = toy_trainer(run_folder)
     trainer.load_checkpoint()
     trainer.run(until=4)
-    description = load_network(run_folder / "model")[1]
+    description = load_networks(run_folder / "model")[1]
     assert description.was_trained_on(toy_cases(1)[0].identity)
     assert description.was_trained_on(toy_cases(1, first=70)[0].identity) is None
 
@@ -450,7 +450,7 @@ def test_a_run_leaves_log_curve_checkpoint_and_a_model_with_the_averaged_weights
     assert [row["validation_dice"] != "" for row in rows] == [True, False, True]
     assert all(0 < float(row["loss"]) < 1 and float(row["seconds"]) > 0 for row in rows)
     assert float(rows[2]["learning_rate"]) == pytest.approx(trainer.plan.learning_rate_at(11))
-    network, description = load_network(tmp_path / "run" / "model")
+    (network,), description = load_networks(tmp_path / "run" / "model")
     assert_same_state(network.state_dict(), {k: v.half().float() if v.is_floating_point() else v
                                              for k, v in trainer.average.items()}, 1e-7)  # fmt: skip
     assert description.training["cases"] == ["toy0", "toy1", "toy2"] and description.training["steps"] == 12
@@ -615,7 +615,7 @@ def test_a_kill_at_any_instant_leaves_a_checkpoint_that_loads(tmp_path):
         assert trainer.step >= max(1, step) and all(torch.isfinite(value).all() for value in trainer.average.values())
         step = trainer.step
     trainer.run(until=step + 1)
-    assert trainer.step == step + 1 and load_network(folder / "model")[1].training["steps"] == step + 1
+    assert trainer.step == step + 1 and load_networks(folder / "model")[1].training["steps"] == step + 1
 
 
 @pytest.mark.parametrize("file", [CHECKPOINT_FILE, LOG_FILE, CURVE_FILE])

@@ -1,20 +1,21 @@
-"""From a prepared scan to the fused probability: find the gland, center the crop on it, add tiles where it is cut.
+"""From a prepared scan to a version's answer: find the gland, center the crop on it, add tiles where it is cut.
 
 The paper crops the middle of the scan; of the 50 PROMISE12 cases that loses tissue in some. Here the first crop only
 locates the gland, the next ones are centered on it, and overlapping tiles are added wherever it reaches a crop's edge.
 A gland that does not fit into a crop is looked at once more from further away, at a coarser scale where it does: the
 network knows such glands in that size, while a tile shows it a part of a gland without its surroundings.
+
+One network, the first, finds the crops; all of them look at the last ones, and their answers are averaged.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from .network import DDSPConvNet
 from .preprocessing import resample
@@ -29,39 +30,43 @@ COARSEST = 1.6
 Notify = Callable[[float], None]
 
 
+Tiles = dict[tuple[int, ...], np.ndarray]  # first index (z, y, x) of a crop: outputs (output, z, y, x)
+
+
 @dataclass(frozen=True)
 class Prediction:
     """Probability maps (z, y, x) float32 on the network's grid; 0 outside the tiles.
 
     Attributes:
-        probability: the fused answer.
-        disagreement: standard deviation of the fused branches.
-        tiles: how many crops the network saw.
+        probability: the answer, the mean of all outputs of all networks.
+        disagreement: standard deviation of these outputs.
+        members: the answer of each network (network, z, y, x).
+        looks: how often a network looked at a crop.
     """
 
     probability: np.ndarray
     disagreement: np.ndarray
-    tiles: int
+    members: np.ndarray
+    looks: int
 
 
 class GlandPredictor:
-    """Runs a network over a prepared scan.
+    """Runs the networks of a version over a prepared scan.
 
     Args:
-        network: in eval mode, on its device and in its precision.
-        flip: average with the left-right mirrored crop (mode ``accurate``).
+        networks: of one architecture, in eval mode, on their device and in their precision; the first one locates.
         central: only the plain central crop and the main output, as published (mode ``paper``).
     """
 
-    def __init__(self, network: DDSPConvNet, flip: bool = False, central: bool = False):
-        self.network = network
-        self.flip = flip
+    def __init__(self, *networks: DDSPConvNet, central: bool = False):
+        self.networks = networks
         self.central = central
-        self.size = np.array(network.settings.input_size)
-        self.branches = [0] if central else [i for i, used in enumerate(network.settings.fused) if used]
-        parameter = next(network.parameters())
+        settings = networks[0].settings
+        self.size = np.array(settings.input_size)
+        self.branches = [0] if central else [i for i, used in enumerate(settings.fused) if used]
+        parameter = next(networks[0].parameters())
         self.device, self.dtype = parameter.device, parameter.dtype
-        self.taper = _taper(network.settings.input_size)
+        self.taper = _taper(settings.input_size)
 
     def predict(self, volume: np.ndarray, center: np.ndarray | None = None, notify: Notify | None = None) -> Prediction:
         """Predict a whole scan.
@@ -69,42 +74,54 @@ class GlandPredictor:
         Args:
             volume: normalized scan (z, y, x) on the network's grid.
             center: index (z, y, x) of a point in the gland when the user gave one.
-            notify: called with a growing fraction before every crop; may raise to cancel.
+            notify: called with a growing fraction before every look; may raise to cancel.
         """
-        self.crops = 0
+        self.looks = 0
         self.notify = notify or (lambda fraction: None)
         middle = (np.array(volume.shape) - 1) / 2
-        near = self._at_scale(volume, middle if center is None else center, scan_when_empty=center is None)
-        filled = float((_gland_extent(near.probability) / self.size).max())
-        return near if self.central or filled <= LARGE else self._from_further_away(volume, near, filled / FITTING)
+        tiles = self._locate(volume, middle if center is None else center, scan_when_empty=center is None)
+        near = self._blend(tiles).mean(axis=0)
+        filled = float((_gland_extent(near) / self.size).max())
+        gland = _gland_center(near)
+        if self.central or filled <= LARGE or gland is None:  # without a center: a few voxels far apart
+            return self._answer(volume, tiles)
+        return self._from_further_away(volume, gland, filled / FITTING) or self._answer(volume, tiles)
 
-    def _at_scale(self, volume: np.ndarray, center: np.ndarray, scan_when_empty: bool) -> Prediction:
-        """Predict at the volume's own scale."""
+    def _locate(self, volume: np.ndarray, center: np.ndarray, scan_when_empty: bool) -> Tiles:
+        """The crops that hold the gland at the volume's own scale, and what the first network says of them."""
         self.volume = volume
         start = self._start(center)
-        tiles = {tuple(start): self._crop(start)}
-        if not self.central:
-            tiles = self._extended(self._centered(tiles, scan_when_empty))
-        return self._blend(tiles)
+        tiles: Tiles = {tuple(start): self._crop(start)}
+        return tiles if self.central else self._extended(self._centered(tiles, scan_when_empty))
 
-    def _from_further_away(self, volume: np.ndarray, near: Prediction, factor: float) -> Prediction:
-        """Predict on a grid coarser by ``factor``, in which a large gland fits; the answer is on the scan's grid."""
-        center = _gland_center(near.probability)
-        if center is None:  # a few voxels far apart
-            return near
+    def _answer(self, volume: np.ndarray, tiles: Tiles) -> Prediction:
+        """What all networks say of the crops that the first one found."""
+        self.volume = volume
+        others = self.networks[1:]
+        if others:
+            tiles = {start: np.concatenate((crop, self._crop(start, others))) for start, crop in tiles.items()}
+        outputs = self._blend(tiles)
+        members = outputs.reshape(len(self.networks), -1, *volume.shape).mean(axis=1)
+        return Prediction(members.mean(axis=0), outputs.std(axis=0), members, self.looks)
+
+    def _from_further_away(self, volume: np.ndarray, gland: np.ndarray, factor: float) -> Prediction | None:
+        """Predict on a grid coarser by ``factor``, in which a large gland fits; the answer is on the scan's grid.
+
+        ``None`` where the gland is not recognized in that size: the tiles are the better answer.
+        """
         factor = min(COARSEST, factor)
         size = tuple(max(1, round(n / factor)) for n in volume.shape)
         step = tuple(n / m for n, m in zip(volume.shape, size, strict=True))
         unit = (1.0, 1.0, 1.0)
-        coarse_center = (center + 0.5) / step - 0.5
-        far = self._at_scale(resample(volume, unit, size, step), coarse_center, scan_when_empty=False)
-        if _gland_center(far.probability) is None:  # not recognized in that size: the tiles are the better answer
-            return replace(near, tiles=self.crops)
-        return Prediction(
-            resample(far.probability, step, volume.shape, unit),
-            resample(far.disagreement, step, volume.shape, unit),
-            self.crops,
+        coarse = resample(volume, unit, size, step)
+        tiles = self._locate(coarse, (gland + 0.5) / step - 0.5, scan_when_empty=False)
+        if _gland_center(self._blend(tiles).mean(axis=0)) is None:
+            return None
+        far = self._answer(coarse, tiles)
+        probability, disagreement, *members = (
+            resample(part, step, volume.shape, unit) for part in (far.probability, far.disagreement, *far.members)
         )
+        return Prediction(probability, disagreement, np.stack(members), self.looks)
 
     def _start(self, center: np.ndarray) -> np.ndarray:
         """First index (z, y, x) of the crop about a center, kept inside the scan where the scan is larger."""
@@ -113,25 +130,22 @@ class GlandPredictor:
         # A scan smaller than the crop is padded on both sides alike.
         return np.where(room > 0, np.clip(start, 0, np.maximum(room, 0)), -((-room) // 2))
 
-    def _crop(self, start: np.ndarray) -> np.ndarray:
-        """Probabilities (branch, z, y, x) of one crop."""
-        self.notify(min(0.9, 0.1 * self.crops))
-        self.crops += 1
+    def _crop(self, start: Sequence[int] | np.ndarray, networks: Sequence[DDSPConvNet] = ()) -> np.ndarray:
+        """Outputs (network and branch, z, y, x) of one crop, of the first network unless others are named."""
         inside = [slice(max(0, s), min(n, s + m)) for s, m, n in zip(start, self.size, self.volume.shape, strict=True)]
         padding = [(max(0, -s), max(0, s + m - n)) for s, m, n in zip(start, self.size, self.volume.shape, strict=True)]
         crop = torch.from_numpy(np.pad(self.volume[tuple(inside)], padding, mode="edge"))
-        result = self._run(crop)
-        if self.flip:
-            result = (result + self._run(crop.flip(-1)).flip(-1)) / 2
-        return result.numpy()
-
-    def _run(self, crop: Tensor) -> Tensor:
         batch = crop[None, None].to(self.device, self.dtype).contiguous(memory_format=torch.channels_last_3d)
-        with torch.inference_mode():
-            outputs = self.network(batch)
-        return torch.cat([outputs[branch][0] for branch in self.branches]).float().cpu()
+        found = []
+        for network in networks or self.networks[:1]:
+            self.notify(min(0.9, 0.1 * self.looks))
+            self.looks += 1
+            with torch.inference_mode():
+                outputs = network(batch)
+            found += [outputs[branch][0].float().cpu() for branch in self.branches]
+        return torch.cat(found).numpy()
 
-    def _centered(self, tiles: dict, scan_when_empty: bool) -> dict:
+    def _centered(self, tiles: Tiles, scan_when_empty: bool) -> Tiles:
         """Move the crop onto the gland, at most three times; scan the whole volume when nothing is found."""
         for _ in range(3):
             (start, crop) = next(iter(tiles.items()))
@@ -144,13 +158,13 @@ class GlandPredictor:
             tiles = {tuple(moved): self._crop(moved)}
         return tiles
 
-    def _scan(self) -> dict:
+    def _scan(self) -> Tiles:
         """Look everywhere with half-overlapping crops; keep the one that holds most of a gland, then center it."""
         starts = [
             sorted({*range(0, max(room, 0) + 1, half), max(room, 0)}) if room > 0 else [-((-room) // 2)]
             for room, half in zip(np.array(self.volume.shape) - self.size, self.size // 2, strict=True)
         ]
-        best: dict = {}
+        best: Tiles = {}
         most = 0.0
         for start in itertools.product(*starts):
             crop = self._crop(np.array(start))
@@ -164,7 +178,7 @@ class GlandPredictor:
         moved = self._start(center + np.array(start))
         return {tuple(moved): self._crop(moved)}
 
-    def _extended(self, tiles: dict) -> dict:
+    def _extended(self, tiles: Tiles) -> Tiles:
         """Add crops, shifted by a third, beyond every face that the gland reaches while the scan goes on there."""
         waiting = list(tiles)
         while waiting and len(tiles) < MAXIMAL_TILES:
@@ -183,9 +197,10 @@ class GlandPredictor:
                     waiting.append(beyond)
         return tiles
 
-    def _blend(self, tiles: dict) -> Prediction:
-        """Average overlapping crops, each weighted down towards its faces."""
-        total = np.zeros((len(self.branches), *self.volume.shape), np.float32)
+    def _blend(self, tiles: Tiles) -> np.ndarray:
+        """Outputs (output, z, y, x) over the whole volume: overlapping crops are weighted down towards their faces."""
+        count = len(next(iter(tiles.values())))
+        total = np.zeros((count, *self.volume.shape), np.float32)
         weights = np.zeros(self.volume.shape, np.float32)
         for start, crop in tiles.items():
             extents = list(zip(start, self.size, self.volume.shape, strict=True))
@@ -193,8 +208,7 @@ class GlandPredictor:
             source = tuple(slice(max(0, -s), min(n, s + m) - s) for s, m, n in extents)
             total[(slice(None),) + target] += crop[(slice(None),) + source] * self.taper[source]
             weights[target] += self.taper[source]
-        branches = total / np.maximum(weights, 1e-6)
-        return Prediction(branches.mean(axis=0), branches.std(axis=0), self.crops)
+        return total / np.maximum(weights, 1e-6)
 
 
 def _gland_center(probability: np.ndarray) -> np.ndarray | None:

@@ -1,4 +1,6 @@
-"""Model versions on disk: model.json (what it is), weights.pt (a state_dict), and how they are checked and loaded.
+"""Model versions on disk: model.json (what it is), weights.pt (its networks), and how they are checked and loaded.
+
+A version is one to seven networks of one architecture, its members, each trained without some of the training patients.
 
 ``model.json`` names the SHA-256 of ``weights.pt``; weights are read with ``weights_only=True`` and only into the
 architecture that model.json describes, so that nothing in a model folder is ever executed.
@@ -11,6 +13,7 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
@@ -20,9 +23,12 @@ from .files import file_sha256, os_errors_as, write_json
 from .scan_identity import ScanIdentity, SeenScans
 
 if TYPE_CHECKING:
-    from .network import DDSPConvNet
+    from torch import Tensor
 
-SCHEMA_VERSION = 1
+    from .network import DDSPConvNet, NetworkSettings
+
+SCHEMA_VERSION = 2  # version 1, one network whose weights.pt is its state_dict, is read for ever
+MOST_MEMBERS = 7
 DESCRIPTION_FILE = "model.json"
 WEIGHTS_FILE = "weights.pt"
 BUILTIN_MODEL = "ddsp-prostate-1"
@@ -36,6 +42,8 @@ class ModelDescription:
     Attributes:
         version: the version's name; ``sha256``: of the weights file.
         network, preprocessing: settings as dictionaries (see ``NetworkSettings``, ``PreprocessingSettings``).
+        members: for each network of weights.pt the folds of patients that it left out, ``{"left_out": [0, 1]}``;
+            which scans are in a fold, ``seen`` tells.
         calibration: knots of the monotone map from soft Dice to expected Dice, ``{"soft_dice": [...], "dice": [...]}``.
         training: plan, steps, training cases by id, parent version; ``metrics``: measured figures; ``license``: terms.
         seen: the scans that it or a version it came from was trained on, see :meth:`was_trained_on`.
@@ -45,6 +53,7 @@ class ModelDescription:
     sha256: str
     network: dict
     preprocessing: dict
+    members: list = field(default_factory=lambda: [{"left_out": []}])
     calibration: dict = field(default_factory=dict)
     training: dict = field(default_factory=dict)
     metrics: dict = field(default_factory=dict)
@@ -64,6 +73,13 @@ class ModelDescription:
         if self.seen.find(scan):
             return True
         return False if self.seen.known else None
+
+    def members_that_never_saw(self, scan: ScanIdentity) -> list[int]:
+        """Numbers of the members that left out the patients of every scan which this one is, or is a copy of."""
+        if not self.seen.known:
+            return []
+        folds = {match.fold for match in self.seen.matches(scan)}
+        return [number for number, member in enumerate(self.members) if folds <= set(member["left_out"])]
 
 
 def builtin_model_folder() -> Path:
@@ -88,9 +104,9 @@ def describe_model(folder: Path | str | None = None) -> ModelDescription:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         schema = values.pop("schema_version")
-        if schema != SCHEMA_VERSION:
+        if schema not in range(1, SCHEMA_VERSION + 1):
             raise ModelError(
-                f"Model '{folder.name}' has schema version {schema}; this version reads {SCHEMA_VERSION}.",
+                f"Model '{folder.name}' has schema version {schema}; this version reads up to {SCHEMA_VERSION}.",
                 "Update the extension, or choose another model.",
             )
         values["seen"] = SeenScans.from_dict(values["seen"]) if "seen" in values else SeenScans()
@@ -108,20 +124,23 @@ def _of_known_types(description: ModelDescription) -> ModelDescription:
     kinds = [(getattr(description, name), kind) for name, kind in get_type_hints(ModelDescription).items()]
     for names in (description.training.get(key, []) for key in ("cases", "replay")):
         kinds += [(names, list), *((name, str) for name in names)]
+    kinds += [(member["left_out"], list) for member in description.members]
+    if not 1 <= len(description.members) <= MOST_MEMBERS:
+        raise ValueError(f"{len(description.members)} members; 1 to {MOST_MEMBERS} are possible")
     if not all(isinstance(value, kind) for value, kind in kinds):
         raise TypeError("unusable settings: a field of another type")
     return description
 
 
-def load_network(folder: Path | str | None = None) -> tuple[DDSPConvNet, ModelDescription]:
-    """Load a model version: float32 on the CPU, in eval mode.
+def load_networks(folder: Path | str | None = None) -> tuple[list[DDSPConvNet], ModelDescription]:
+    """Load a model version's networks: float32 on the CPU, in eval mode.
 
     Raises:
         ModelError: the description or the weights are missing, damaged, changed or of another architecture.
     """
     import torch
 
-    from .network import DDSPConvNet, NetworkSettings
+    from .network import NetworkSettings
     from .preprocessing import PreprocessingSettings
     from .quality import expected_dice
 
@@ -144,25 +163,35 @@ def load_network(folder: Path | str | None = None) -> tuple[DDSPConvNet, ModelDe
     except (ValueError, TypeError, AttributeError, KeyError) as error:
         raise ModelError(f"Model '{description.version}' has unusable settings ({error}).", REINSTALL) from error
     try:
-        state = torch.load(weights, map_location="cpu", weights_only=True)
-        network = DDSPConvNet(settings)
-        network.load_state_dict(
-            {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
-        )
+        states = torch.load(weights, map_location="cpu", weights_only=True)
+        states = [states] if isinstance(states, dict) else states  # as schema version 1 keeps them
+        networks = [_network_of(settings, state) for _, state in zip(description.members, states, strict=True)]
     except Exception as error:  # torch raises many types for damaged or foreign files; its advice is not for users
         cause = f"The weights of model '{description.version}' do not fit its description."
         raise ModelError(cause, REINSTALL) from error
-    if not all(torch.isfinite(value).all() for value in network.state_dict().values()):
+    if not all(torch.isfinite(value).all() for network in networks for value in network.state_dict().values()):
         raise ModelError(f"The weights of model '{description.version}' hold values that are not finite.", REINSTALL)
-    return network.eval(), description
+    return networks, description
 
 
-def save_model(folder: Path | str, network: DDSPConvNet, preprocessing: dict, **facts: Any) -> ModelDescription:
+def _network_of(settings: NetworkSettings, state: dict[str, Tensor]) -> DDSPConvNet:
+    from .network import DDSPConvNet
+
+    network = DDSPConvNet(settings)
+    network.load_state_dict(
+        {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
+    )
+    return network.eval()
+
+
+def save_model(
+    folder: Path | str, networks: Sequence[DDSPConvNet], preprocessing: dict, **facts: Any
+) -> ModelDescription:
     """Publish a model version: written aside, then one rename; half-precision weights.
 
     Args:
         folder: the new version's folder, named like the version; an existing one is replaced.
-        network: weights and settings; ``preprocessing``: settings as a dictionary.
+        networks: weights and settings of the members; ``preprocessing``: settings as a dictionary.
         facts: ``version`` and further fields of ``ModelDescription``.
     """
     import torch
@@ -176,18 +205,21 @@ def save_model(folder: Path | str, network: DDSPConvNet, preprocessing: dict, **
         try:
             if folder.is_dir():  # the model card and the terms stay
                 shutil.copytree(folder, aside, dirs_exist_ok=True)
-            state = {
-                key: value.detach().cpu().half() if value.is_floating_point() else value.cpu()
-                for key, value in network.state_dict().items()
-            }
+            states = [
+                {
+                    key: value.detach().cpu().half() if value.is_floating_point() else value.cpu()
+                    for key, value in network.state_dict().items()
+                }
+                for network in networks
+            ]
             weights = io.BytesIO()  # torch itself reports a full disk as a RuntimeError without a reason
-            torch.save(state, weights)
+            torch.save(states, weights)
             (aside / WEIGHTS_FILE).write_bytes(weights.getbuffer())
             description = ModelDescription(
                 sha256=file_sha256(aside / WEIGHTS_FILE),
-                network=network.settings.to_dict(),
+                network=networks[0].settings.to_dict(),
                 preprocessing=preprocessing,
-                **{"version": folder.name, **facts},
+                **{"version": folder.name, "members": [{"left_out": []} for _ in networks], **facts},
             )
             write_description(aside, description)
             os.chmod(aside, 0o755)

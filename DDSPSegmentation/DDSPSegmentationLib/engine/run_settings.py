@@ -9,7 +9,7 @@ from pathlib import Path
 # Nothing here may import torch or ITK: what they print while they load would end up among the worker's events.
 from .errors import InputError
 
-MODES = ("fast", "accurate", "paper")
+MODES = ("standard", "fast", "paper")
 BIAS_FIELD_MODES = ("full", "fast", "off")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
@@ -19,8 +19,8 @@ class RunSettings:
     """How one scan is to be segmented.
 
     Attributes:
-        mode: ``fast``; ``accurate`` averages with the mirrored scan; ``paper`` takes the plain central crop and the
-            main output, as published.
+        mode: ``standard``, all networks of the version; ``fast``, one of them; ``paper``, one network that sees the
+            plain central crop alone, its main output, as published.
         threshold: of the probability, between 0 and 1.
         bias_field: ``full``, ``fast`` or ``off``; ``None`` takes the model's own.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``; whether this machine has it, ``devices.choose_device`` says.
@@ -31,7 +31,7 @@ class RunSettings:
         InputError: a value that no run can have, named with what it may be.
     """
 
-    mode: str = "fast"
+    mode: str = "standard"
     threshold: float = 0.5
     bias_field: str | None = None
     device: str = "auto"

@@ -44,7 +44,7 @@ class ScanIdentity:
 
     def __init__(self, image: sitk.Image):
         self._image = image
-        self._found: dict[SeenGroup, str] = {}
+        self._found: dict[SeenGroup, SeenScan | None] = {}
 
     @classmethod
     def of_parts(cls, digest: str, texture: ScanTexture) -> ScanIdentity:
@@ -67,25 +67,31 @@ class ScanIdentity:
     def texture(self) -> ScanTexture:
         return ScanTexture(self._image)
 
-    def found_in(self, group: SeenGroup) -> str:
-        """Name of the nearest scan of a group that this one looks like a copy of, or ""; asked once of each group.
+    def found_in(self, group: SeenGroup) -> SeenScan | None:
+        """The nearest scan of a group that this one looks like a copy of, if any; asked once of each group.
 
         A version keeps the groups of those it came from, so that several versions ask for the same ones.
         """
         if group not in self._found:
             prints = {str(number): seen.fingerprint for number, seen in enumerate(group.scans)}
             nearest, distance = self.texture.nearest(prints, bytes.fromhex(group.salt))
-            self._found[group] = group.scans[int(nearest)].name if nearest and distance <= LIMIT else ""
+            self._found[group] = group.scans[int(nearest)] if nearest and distance <= LIMIT else None
         return self._found[group]
 
 
 @dataclass(frozen=True)
 class SeenScan:
-    """A scan that a version saw: its name there, its digest, and its fingerprint under its group's salt."""
+    """A scan that a version saw.
+
+    Attributes:
+        name: what it was called there; ``digest``: its own; ``fingerprint``: under its group's salt.
+        fold: the fold that its patient is in, which some members of the version left out; ``None``: all saw it.
+    """
 
     name: str
     digest: str
     fingerprint: str
+    fold: int | None = None
 
 
 @dataclass(frozen=True)
@@ -122,14 +128,28 @@ class SeenScans:
         """Name of the scan that this one is, or is a copy of; "" when it is none of them."""
         if scan.digest in self.digests:
             return next(seen.name for group in self.groups for seen in group.scans if seen.digest == scan.digest)
-        return next(filter(None, (scan.found_in(group) for group in self.groups)), "")
+        return next((seen.name for seen in self.matches(scan)), "")
 
-    def with_training(self, scans: Sequence[tuple[str, ScanIdentity]]) -> SeenScans:
-        """This and the scans (name, identity) of one training more, under a salt of its own."""
+    def matches(self, scan: ScanIdentity) -> list[SeenScan]:
+        """Of each training the scans that this one is, or else the nearest that it looks like a copy of."""
+        found: list[SeenScan] = []
+        for group in self.groups:
+            same = [seen for seen in group.scans if seen.digest == scan.digest]
+            similar = None if same else scan.found_in(group)
+            found += same if similar is None else [similar]
+        return found
+
+    def with_training(
+        self, scans: Sequence[tuple[str, ScanIdentity]], folds: Mapping[str, int] | None = None
+    ) -> SeenScans:
+        """This and the scans (name, identity) of one training more, under a salt of its own; ``folds`` by name."""
         if not scans:
             return self
         salt = secrets.token_bytes(SALT_BYTES)
-        seen = tuple(SeenScan(name, scan.digest, scan.texture.fingerprint(salt)) for name, scan in scans)
+        fold_of = folds or {}
+        seen = tuple(
+            SeenScan(name, scan.digest, scan.texture.fingerprint(salt), fold_of.get(name)) for name, scan in scans
+        )
         return SeenScans((*self.groups, SeenGroup(salt.hex(), seen)), self.known)
 
     def to_dict(self) -> dict:
@@ -142,13 +162,22 @@ class SeenScans:
         """Raises ValueError, KeyError, TypeError or AttributeError for what is damaged."""
         groups = []
         for group in values["groups"]:
-            scans = tuple(SeenScan(str(scan["name"]), scan["digest"], scan["fingerprint"]) for scan in group["scans"])
+            scans = tuple(
+                SeenScan(str(scan["name"]), scan["digest"], scan["fingerprint"], _fold(scan.get("fold")))
+                for scan in group["scans"]
+            )
             if len(bytes.fromhex(group["salt"])) != SALT_BYTES:
                 raise ValueError("a salt of another length")
             if any(len(bytes.fromhex(s.digest)) != 32 or len(bytes.fromhex(s.fingerprint)) != BITS // 8 for s in scans):
                 raise ValueError("a digest or fingerprint of another length")
             groups.append(SeenGroup(group["salt"], scans))
         return cls(tuple(groups), values["known"] is True)
+
+
+def _fold(value: object) -> int | None:
+    if not (value is None or isinstance(value, int)):
+        raise TypeError(f"fold {value!r} is not a number")
+    return value
 
 
 NOTHING_SEEN = SeenScans(known=True)

@@ -16,7 +16,7 @@ from .devices import choose_device, choose_precision, peak_memory_mb, set_thread
 from .errors import InputError, is_out_of_memory, not_enough_memory
 from .images import check_image
 from .inference import GlandPredictor, Prediction
-from .model import load_network
+from .model import load_networks
 from .preprocessing import Grid, PreprocessingSettings, prepare
 from .quality import UNCALIBRATED, expected_dice, find_warnings, slice_doubts, soft_dice, uncertainty_map
 from .run_settings import DEFAULTS, RunSettings
@@ -25,6 +25,7 @@ from .segmentation import Segmentation, acquired_axis, bounding_box, connected_p
 Progress = Callable[[str, float], None]
 NEIGHBORHOOD_MM = 10.0  # around the gland, in which the network's doubt counts
 NOT_AXIAL = "The slices are not axial; the network was trained on axial scans alone."
+ONE_ALONE = "Memory ran out: one network answered instead of {asked}."
 FELL_BACK = "The GPU ran out of memory; the processor is used instead."
 NOT_CALIBRATED = "The expected Dice is not calibrated for this fine-tuned version of the model."
 
@@ -43,9 +44,9 @@ class Segmenter:
 
     def __init__(self, model_folder: Path | str | None = None, device: str = "auto", precision: str = "auto"):
         set_threads()
-        self.network, self.model = load_network(model_folder)
-        # Folded in float32, cast afterwards: the other way round would round twice.
-        self.network.fold_batch_norm()
+        self.networks, self.model = load_networks(model_folder)
+        for network in self.networks:
+            network.fold_batch_norm()  # in float32, cast afterwards: the other way round would round twice
         self.preprocessing = PreprocessingSettings.from_dict(self.model.preprocessing)
         self._fell_back = False
         self._move_to(choose_device(device), precision)
@@ -53,7 +54,8 @@ class Segmenter:
     def _move_to(self, device: torch.device, precision: str) -> None:
         self.device, self.precision = device, choose_precision(precision, device)
         dtype = torch.bfloat16 if self.precision == "bfloat16" else torch.float32
-        self.network.place(device, dtype)
+        for network in self.networks:
+            network.place(device, dtype)
 
     def segment(
         self,
@@ -61,6 +63,7 @@ class Segmenter:
         settings: RunSettings = DEFAULTS,
         *,
         name: str = "volume",
+        members: Sequence[int] | None = None,
         progress: Progress | None = None,
     ) -> Segmentation:
         """Segment the prostate on a T2-weighted scan.
@@ -69,6 +72,7 @@ class Segmenter:
             image: 3D scalar scan, any orientation, LPS mm.
             settings: how; model and device are this segmenter's own, whatever they say.
             name: what error messages call the scan.
+            members: numbers of the networks that answer, the first of them locates; ``None``: those of the mode.
             progress: called with phase and fraction; raising ``Canceled`` in it ends the work.
 
         Raises:
@@ -83,7 +87,8 @@ class Segmenter:
             volume, grid = prepare(image, preprocessing)
             center = None if settings.location is None else _index_inside(grid, settings.location, image, name)
         with clock.phase("Segmenting"):
-            prediction = self._predict(volume, center, settings.mode, clock)
+            asked = members or range(len(self.networks) if settings.mode == "standard" else 1)
+            prediction = self._predict(volume, center, settings.mode, asked, clock)
         with clock.phase("Measuring"):
             probability = grid.to_native(prediction.probability)
             mask, shares = largest_component(probability > settings.threshold)
@@ -108,7 +113,7 @@ class Segmenter:
                     acquired_axis(image.GetSpacing()),
                 ),
                 warnings=warnings,
-                notices=self._notices(),
+                notices=self._notices(len(asked), len(prediction.members)),
                 seconds=clock.seconds,
                 peak_memory_mb=clock.peak_memory_mb,
                 model_version=self.model.version,
@@ -122,28 +127,30 @@ class Segmenter:
         clock.notify("Measuring", 1.0)
         return result
 
-    def _notices(self) -> list[str]:
+    def _notices(self, asked: int, answered: int) -> list[str]:
         uncalibrated = self.model.metrics.get("expected_dice") == UNCALIBRATED
-        return [NOT_CALIBRATED] * uncalibrated + [FELL_BACK] * self._fell_back
+        notices = [NOT_CALIBRATED] * uncalibrated + [FELL_BACK] * self._fell_back
+        return notices + [ONE_ALONE.format(asked=asked)] * (answered < asked)
 
-    def _predict(self, volume: np.ndarray, center: np.ndarray | None, mode: str, clock: _Clock) -> Prediction:
-        def run() -> Prediction:
-            predictor = GlandPredictor(self.network, flip=mode == "accurate", central=mode == "paper")
-            return predictor.predict(volume, center, lambda fraction: clock.notify("Segmenting", fraction))
-
+    def _predict(
+        self, volume: np.ndarray, center: np.ndarray | None, mode: str, members: Sequence[int], clock: _Clock
+    ) -> Prediction:
+        predictor = GlandPredictor(*(self.networks[number] for number in members), central=mode == "paper")
         try:
-            return run()
-        except RuntimeError as error:
+            return predictor.predict(volume, center, lambda fraction: clock.notify("Segmenting", fraction))
+        except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            if self.device.type == "cpu":
+            if self.device.type == "cpu" and len(members) == 1:
                 raise not_enough_memory() from error
-        # Outside the handler: its traceback would keep the GPU's tensors alive.
+        # Outside the handler: its traceback would keep the tensors alive.
+        if self.device.type == "cpu":
+            return self._predict(volume, center, mode, members[:1], clock)
         self._move_to(torch.device("cpu"), "auto")
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         self._fell_back = True
-        return run()
+        return self._predict(volume, center, mode, members, clock)
 
 
 def _index_inside(grid: Grid, location: tuple[float, float, float], image: sitk.Image, name: str) -> np.ndarray:

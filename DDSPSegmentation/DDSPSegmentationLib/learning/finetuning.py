@@ -111,10 +111,10 @@ class FineTuner:
 
     def run(self) -> FineTuned:
         """Prepare the cases, choose the length, train on all cases, write the model; unless not to train is best."""
-        from ..engine.model import load_network
+        from ..engine.model import load_networks
         from ..engine.preprocessing import PreprocessingSettings
 
-        network, self._parent = load_network(self.model)
+        (network,), self._parent = load_networks(self.model)
         self._claim_folder()
         self._start = {key: value.clone() for key, value in network.state_dict().items()}
         self._network_settings = network.settings

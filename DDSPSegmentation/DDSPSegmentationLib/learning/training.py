@@ -400,7 +400,7 @@ class Trainer:
         }
         facts = {"version": self.folder.name, "date": time.strftime("%Y-%m-%d"), "seen": self.seen, **self.facts}
         facts["training"] = {**training, **facts.get("training", {})}
-        save_model(folder, network, self.plan.preprocessing.to_dict(), **facts)
+        save_model(folder, [network], self.plan.preprocessing.to_dict(), **facts)
 
 
 def _optimizer(plan: TrainingPlan, network: nn.Module) -> torch.optim.Optimizer:

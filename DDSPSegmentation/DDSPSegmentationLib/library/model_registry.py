@@ -374,15 +374,15 @@ def _try_weights(folder: Path) -> None:
     """Read the weights into the network that the description names; without torch nothing can be tried.
 
     Raises:
-        ModelError: see ``engine.model.load_network``.
+        ModelError: see ``engine.model.load_networks``.
     """
     try:
         import torch  # noqa: F401
     except (ImportError, OSError):
         return
-    from ..engine.model import load_network
+    from ..engine.model import load_networks
 
-    load_network(folder)
+    load_networks(folder)
 
 
 def resolve_model(text: str | None, registry: ModelRegistry | None = None) -> Path:

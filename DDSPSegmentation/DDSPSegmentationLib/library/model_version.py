@@ -143,7 +143,7 @@ def read_manifest(folder: Path) -> dict[str, str]:
 def check_files(folder: Path) -> dict[str, str]:
     """Refuse a version's folder unless every file is the one that was published; gives their checksums.
 
-    Whether the weights fit the description is up to ``engine.model.load_network``.
+    Whether the weights fit the description is up to ``engine.model.load_networks``.
 
     Raises:
         ModelError: the first thing that is missing, changed, added, foreign or of a newer schema.

@@ -56,7 +56,7 @@ def add_segment_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output", required=True, type=_folder, metavar="FOLDER", help="where masks, pictures and the report go"
     )
-    parser.add_argument("--mode", choices=MODES, default="fast", help="default: fast")
+    parser.add_argument("--mode", choices=MODES, default=MODES[0], help=f"default: {MODES[0]}")
     _add_device(parser)
     _add_model(parser)
     parser.add_argument("--format", choices=tuple(MASK_SUFFIXES), default="seg.nrrd", help="of the masks")
@@ -89,7 +89,7 @@ def _add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dataset", action="append", metavar="FOLDER", help=help_text)
     parser.add_argument("--fold", type=_folds, default=(), help="only the cases of these folds, such as 0 or 0,1")
     _add_model(parser)
-    parser.add_argument("--mode", choices=MODES, default="fast", help="default: fast")
+    parser.add_argument("--mode", choices=MODES, default=MODES[0], help=f"default: {MODES[0]}")
     _add_bias_field(parser)
     _add_device(parser)
     parser.add_argument("--apart", nargs="+", default=[], metavar="CASE", help="cases listed but kept out of the means")

@@ -141,7 +141,7 @@ def _check_paths(output: Path, inputs: Sequence[str]) -> None:
 def train(chosen: argparse.Namespace) -> int:
     """``train``: prepare the cases of a folder, train, publish the model; 1 when stopped before its end."""
     require_torch()
-    from ..engine.model import load_network
+    from ..engine.model import load_networks
     from ..engine.preprocessing import PreprocessingSettings
     from ..learning.calibration import calibrate_model
     from ..learning.dataset import prepare_dataset, select_folds, split_folds
@@ -157,7 +157,7 @@ def train(chosen: argparse.Namespace) -> int:
     changes: dict[str, object] = {"steps": chosen.steps} if chosen.steps else {}
     start_from, facts, parent_name, seen_before = None, {"license": chosen.license}, "", NOTHING_SEEN
     if chosen.start_from:  # its architecture and preprocessing belong to the weights; what it measured stays on record
-        network, parent = load_network(resolve_model(chosen.start_from))
+        (network, *_), parent = load_networks(resolve_model(chosen.start_from))
         start_from = network.state_dict()
         changes |= {"network": network.settings, "preprocessing": PreprocessingSettings.from_dict(parent.preprocessing)}
         parent_name, seen_before = parent.version, parent.seen

@@ -47,10 +47,10 @@ class AdvancedSection:
     def __init__(self, ui, modulePath: str, say: Callable[[str], None]):
         self.ui, self._modulePath, self._say = ui, Path(modulePath), say
         self._process = self._logWindow = None
-        labels = {"fast": _("Fast"), "accurate": _("Accurate"), "paper": _("Paper")}
+        labels = {"standard": _("Standard"), "fast": _("Fast"), "paper": _("Paper")}
         for mode in MODES:
             ui.modeComboBox.addItem(labels[mode], mode)
-        self._select(ui.modeComboBox, read_setting("mode", "fast"))
+        self._select(ui.modeComboBox, read_setting("mode", MODES[0]))
         self.showDevices(None)
         ui.modelComboBox.addItem(_("{version} (built in)").format(version=describe_model().version))
         ui.biasFieldCheckBox.checked = read_setting("biasField", "on") == "on"
