@@ -611,14 +611,14 @@ def test_a_model_is_never_judged_silently_on_its_own_training_cases(run, dataset
     assert run(*train, "--output", tmp_path / "run", "--fold", "all")[0] == 0
     model = tmp_path / "run" / "model"
     _, out, _ = run("evaluate", "--dataset", dataset, "--model", model, "--output", tmp_path / "out")
-    assert "trained on 2 of these 2 cases" in out
+    assert "trained on the patients of 2 of these 2 cases" in out
     more = tmp_path / "more"
     shutil.copytree(dataset, more)
     for part, image in zip(("images", "labels"), toy_scan(7), strict=True):
         sitk.WriteImage(image, str(more / part / "case1.nii.gz"))
     (more / "index.csv").write_text("case,patient\ncase0,P-1\ncase1,P-1\n")
     _, out, _ = run("evaluate", "--dataset", more, "--model", model, "--output", tmp_path / "patients")
-    assert "trained on 1 of these 2 cases" in out and "another scan of the patient of 1 of these 2 cases" in out
+    assert "trained on the patients of 2 of these 2 cases" in out, "one of them by its other scan"
     code, _, err = run(*train, "--output", tmp_path / "next", "--fold", "0", "--start-from", model)
     assert code == 2 and "was trained on 1 of the validation cases" in err
 

@@ -270,7 +270,7 @@ class AReference:
         return gland(self.shift)
 
 
-def an_answer(image, expected_dice=0.91234):
+def an_answer(image, case=None, expected_dice=0.91234):
     mask = gland()
     mask.CopyInformation(image)
     empty = sitk.Cast(mask, sitk.sitkFloat32) * 0
@@ -309,12 +309,12 @@ def test_a_model_is_evaluated_on_whole_cases_against_their_references(tmp_path):
 
 
 def test_a_case_that_cannot_be_read_or_segmented_does_not_stop_the_evaluation(tmp_path):
-    def segment(image):
+    def segment(image, case):
         if len(asked) == 1:
             asked.append(image)
             raise InputError("Volume 'x' is constant.", "Load it again.")
         asked.append(image)
-        return an_answer(image)
+        return an_answer(image, case)
 
     asked = []
     cases = [AReference("Case00"), AReference("Case01"), AReference("Case02", damaged=True), AReference("Case03")]
@@ -334,7 +334,7 @@ def test_canceling_stops_the_evaluation(tmp_path):
     with pytest.raises(Canceled):
         evaluate_model(an_answer, [AReference("Case00")], tmp_path, cancel)
     with pytest.raises(Canceled):
-        evaluate_model(lambda image: cancel("", 0), [AReference("Case00")], tmp_path)
+        evaluate_model(lambda image, case: cancel("", 0), [AReference("Case00")], tmp_path)
 
 
 @pytest.fixture

@@ -181,7 +181,7 @@ def evaluate_predictions(
 
 
 def evaluate_model(
-    segment: Callable[[sitk.Image], Segmentation],
+    segment: Callable[[sitk.Image, Case], Segmentation],
     cases: Iterable[Case],
     output_folder: str | Path,
     progress: Callable[[str, float], None] | None = None,
@@ -201,7 +201,7 @@ def evaluate_model(
                 progress(case.name, position / len(cases))
             try:
                 image, reference = case.load_image(), case.load_mask()
-                segmentation = segment(image)
+                segmentation = segment(image, case)
             except Canceled:
                 raise
             except DDSPSegmentationError as error:

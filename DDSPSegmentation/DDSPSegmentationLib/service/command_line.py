@@ -22,8 +22,8 @@ from ..engine.errors import (
     TorchMissingError,
 )
 from ..engine.model import describe_model
-from ..engine.run_settings import RunSettings
-from ..engine.scan_identity import NOTHING_SEEN, ScanIdentity, SeenScans
+from ..engine.run_settings import MODES, RunSettings
+from ..engine.scan_identity import NOTHING_SEEN, SeenScans
 from ..library.model_registry import ModelRegistry, resolve_model
 from .arguments import command_parser
 from .batch import EXIT_SOME_FAILED, EXIT_TORCH_MISSING, EXIT_USAGE, BatchSettings, SegmentCase, run_batch
@@ -33,6 +33,9 @@ from .mask_files import MASK_SUFFIXES, write_mask
 from .runner import InProcessRunner, require_torch
 
 if TYPE_CHECKING:
+    import SimpleITK as sitk
+
+    from ..engine.segmentation import Segmentation
     from ..learning.dataset import Case, PreparedCase
 
 _KEPT_APART = "named with --apart"
@@ -226,6 +229,7 @@ def evaluate(chosen: argparse.Namespace) -> int:
 def _evaluate_model(chosen: argparse.Namespace, apart: dict[str, str]):
     require_torch()
     from ..learning.dataset import select_folds, split_folds
+    from ..learning.ensemble import unseen_members
     from ..learning.evaluation import evaluate_model
 
     model = resolve_model(chosen.model)
@@ -233,35 +237,35 @@ def _evaluate_model(chosen: argparse.Namespace, apart: dict[str, str]):
     if chosen.fold:
         cases = select_folds(cases, split_folds(cases, chosen.dataset), chosen.fold)[1]
     description = describe_model(model)
-    begun: list[str] = []
-    seen: dict[str, bool | None] = {}
+    unseen = unseen_members(description, cases)
+    _say_seen(unseen, len(description.members))
     runner = InProcessRunner()
     settings = RunSettings(mode=chosen.mode, bias_field=chosen.bias_field, device=chosen.device, model=model)
 
-    def segment_scan(image):
-        seen[begun[-1]] = description.was_trained_on(ScanIdentity(image))
-        return runner.segment(image, settings, name="scan")
+    def segment_scan(image: sitk.Image, case: Case) -> Segmentation:
+        members = unseen[case.name] or None
+        if members and chosen.mode != MODES[0]:
+            members = members[:1]
+        return runner.segment(image, settings, name="scan", members=members)
 
     def progress(name: str, fraction: float) -> None:
-        begun.append(name)
         say(f"[{round(fraction * len(cases))}/{len(cases)}] {name}")
 
-    summary = evaluate_model(segment_scan, cases, chosen.output, progress, apart=apart)
-    _say_seen(cases, seen)
-    return summary
+    return evaluate_model(segment_scan, cases, chosen.output, progress, apart=apart)
 
 
-def _say_seen(cases: Sequence[Case], seen: Mapping[str, bool | None]) -> None:
-    """On which cases the model was trained; who was seen in one scan is not unseen in another."""
-    trained = [case for case in cases if seen.get(case.name)]
-    patients = {case.patient for case in trained}
-    others = [case for case in cases if case.patient in patients and case not in trained]
-    unknown = sum(answer is None for answer in seen.values())
-    for count, what in ((len(trained), ""), (len(others), "another scan of the patient of ")):
-        if count:
-            say(f"Note: the model was trained on {what}{count} of these {len(cases)} cases; their Dice flatters it.")
+def _say_seen(unseen: Mapping[str, list[int] | None], count: int) -> None:
+    """Who answers: of a patient whom some networks of a version were trained on, the others alone."""
+    some = sum(members is not None and 0 < len(members) < count for members in unseen.values())
+    none = sum(members == [] for members in unseen.values())
+    unknown = sum(members is None for members in unseen.values())
+    of_these = f"of these {len(unseen)} cases"
+    if some:
+        say(f"Note: {some} {of_these} are answered only by the networks that were not trained on their patient.")
+    if none:
+        say(f"Note: the model was trained on the patients of {none} {of_these}; their Dice flatters it.")
     if unknown:
-        say(f"Note: nobody can tell whether the model was trained on {unknown} of these {len(cases)} cases.")
+        say(f"Note: nobody can tell whether the model was trained on {unknown} {of_these}.")
 
 
 def _read_cases(folders: list[str]) -> list[Case]:

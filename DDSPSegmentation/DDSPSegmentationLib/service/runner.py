@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -69,6 +69,7 @@ class InProcessRunner:
         settings: RunSettings = DEFAULTS,
         *,
         name: str = "volume",
+        members: Sequence[int] | None = None,
         progress: Callable[[str, float], None] | None = None,
     ) -> Segmentation:
         """See ``Segmenter.segment``."""
@@ -76,7 +77,7 @@ class InProcessRunner:
         if progress is not None and self._segmenter is None:
             progress("Loading model", 0.0)
         segmenter = self._segmenter_for(settings.model, settings.device)
-        return segmenter.segment(image, settings, name=name, progress=progress)
+        return segmenter.segment(image, settings, name=name, members=members, progress=progress)
 
     def load(self, model: Path | str | None = None, device: str = "auto") -> None:
         """Load a model now, so that the first scan need not wait for it. Raises what ``segment`` would."""

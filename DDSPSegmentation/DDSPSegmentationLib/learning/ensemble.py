@@ -1,0 +1,84 @@
+"""One version from several networks, each trained without some folds of the patients, and who may judge whom.
+
+With five folds and the five pairs of neighbors every patient is left out by exactly two members, so that every figure
+of a training patient can come from members that saw neither that patient nor a copy of its scan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from ..engine.errors import DatasetError, InputError, ModelError
+from ..engine.model import ModelDescription, load_networks, save_model
+from ..engine.scan_identity import NOTHING_SEEN, ScanIdentity
+from .dataset import Case, PreparedCase
+
+LEFT_OUT = ((0, 1), (1, 2), (2, 3), (3, 4), (4, 0))
+
+
+def join_members(
+    folder: Path | str,
+    models: Sequence[Path | str],
+    left_out: Sequence[Sequence[int]],
+    cases: Sequence[PreparedCase],
+    folds: Sequence[Sequence[str]],
+    **facts: Any,
+) -> ModelDescription:
+    """Write one version whose members are the networks of several model folders.
+
+    Args:
+        folder: the new version's.
+        models: folders with one network each, of one architecture and preprocessing.
+        left_out: for each of them the folds that it was not trained on.
+        cases: those of all folds; ``folds``: their names.
+        facts: further fields of the version's description.
+
+    Raises:
+        ModelError: a folder has another architecture or several networks, or was trained on what it should have left
+            out.
+    """
+    loaded = [load_networks(model) for model in models]
+    first = loaded[0][1]
+    for (networks, description), numbers in zip(loaded, left_out, strict=True):
+        if len(networks) != 1 or (description.network, description.preprocessing) != (
+            first.network,
+            first.preprocessing,
+        ):
+            cause = f"Model '{description.version}' is not one network of the architecture of '{first.version}'."
+            raise ModelError(cause, "Join networks of one training plan.")
+        names = {name for number in numbers for name in folds[number]}
+        leaked = [case.name for case in cases if case.name in names and description.was_trained_on(case.identity)]
+        if leaked:
+            cause = f"Model '{description.version}' was trained on '{leaked[0]}', which it should have left out."
+            raise ModelError(cause, "Name the folds that were left out.")
+    fold_of = {name: number for number, names in enumerate(folds) for name in names}
+    return save_model(
+        folder,
+        [network for networks, _ in loaded for network in networks],
+        first.preprocessing,
+        members=[{"left_out": list(numbers)} for numbers in left_out],
+        seen=NOTHING_SEEN.with_training([(case.name, case.identity) for case in cases], fold_of),
+        **facts,
+    )
+
+
+def unseen_members(
+    description: ModelDescription, cases: Sequence[Case], progress: Callable[[str, float], None] | None = None
+) -> dict[str, list[int] | None]:
+    """For each case the members that saw no scan of its patient; ``None`` where nobody can tell.
+
+    Args:
+        description: of the version; ``cases``: all that are to be judged, since scans of one patient tell of each
+            other. One that cannot be read tells nothing.
+        progress: called with (case, fraction); may raise Canceled.
+    """
+    of_patient: dict[str, set[int]] = {case.patient: set(range(len(description.members))) for case in cases}
+    for position, case in enumerate(cases):
+        if progress:
+            progress(case.name, position / len(cases))
+        with suppress(DatasetError, InputError):
+            of_patient[case.patient] &= set(description.members_that_never_saw(ScanIdentity(case.load_image())))
+    return {case.name: sorted(of_patient[case.patient]) if description.seen.known else None for case in cases}

@@ -1,0 +1,98 @@
+"""Versions of several networks: who left whom out is kept, and nobody judges a patient that he has seen."""
+
+from dataclasses import dataclass
+
+import pytest
+import SimpleITK as sitk
+import torch
+from learning_parts import SPACING_MM, toy_case, toy_cases
+
+from DDSPSegmentationLib.engine.errors import DatasetError, ModelError
+from DDSPSegmentationLib.engine.model import describe_model, load_networks, save_model
+from DDSPSegmentationLib.engine.network import DDSPConvNet, NetworkSettings
+from DDSPSegmentationLib.engine.preprocessing import PreprocessingSettings
+from DDSPSegmentationLib.engine.scan_identity import NOTHING_SEEN
+from DDSPSegmentationLib.learning.ensemble import LEFT_OUT, join_members, unseen_members
+
+SMALL = NetworkSettings(widths=(2, 3, 4), growth=2, input_size=(8, 8, 8))
+FOLDS = [["toy0"], ["toy1"], ["toy2"], ["toy3"], ["toy4"]]
+
+
+@dataclass(frozen=True)
+class ACase:
+    """A case as the evaluation sees it, of whom the scan with the given number is there."""
+
+    name: str
+    patient: str
+    scan: int | None
+
+    def load_image(self) -> sitk.Image:
+        if self.scan is None:
+            raise DatasetError("It cannot be read.")
+        image = sitk.GetImageFromArray(toy_case("", self.scan).corrected.astype("float32"))
+        image.SetSpacing(SPACING_MM[::-1])
+        return image
+
+
+@pytest.fixture(scope="module")
+def cases():
+    return toy_cases(5)
+
+
+@pytest.fixture(scope="module")
+def models(cases, tmp_path_factory):
+    """One small network for each pair of folds, trained (as it says) on the cases of the other three."""
+    folder = tmp_path_factory.mktemp("models")
+    for number, left_out in enumerate(LEFT_OUT):
+        torch.manual_seed(number)
+        trained_on = [case for fold, case in enumerate(cases) if fold not in left_out]
+        seen = NOTHING_SEEN.with_training([(case.name, case.identity) for case in trained_on])
+        save_model(folder / str(number), [DDSPConvNet(SMALL)], PreprocessingSettings().to_dict(), seen=seen)
+    return [folder / str(number) for number in range(len(LEFT_OUT))]
+
+
+def test_every_fold_is_left_out_by_two_members():
+    assert [sum(fold in folds for folds in LEFT_OUT) for fold in range(5)] == [2] * 5
+
+
+def test_members_are_joined_in_their_order_and_say_whom_they_left_out(models, cases, tmp_path):
+    description = join_members(tmp_path / "five", models, LEFT_OUT, cases, FOLDS, license="research")
+    assert describe_model(tmp_path / "five") == description and description.license == "research"
+    assert [member["left_out"] for member in description.members] == [list(folds) for folds in LEFT_OUT]
+    for network, model in zip(load_networks(tmp_path / "five")[0], models, strict=True):
+        assert torch.equal(network.head1.weight, load_networks(model)[0][0].head1.weight)
+    for fold, case in enumerate(cases):
+        assert description.was_trained_on(case.identity)
+        never_saw = [number for number, folds in enumerate(LEFT_OUT) if fold in folds]
+        assert description.members_that_never_saw(case.identity) == never_saw
+
+
+def test_a_network_that_saw_what_it_should_have_left_out_is_refused(models, cases, tmp_path):
+    with pytest.raises(ModelError, match="trained on 'toy2', which it should have left out"):
+        join_members(tmp_path / "five", models, [(0, 2), *LEFT_OUT[1:]], cases, FOLDS)
+    assert not (tmp_path / "five").exists()
+
+
+def test_networks_of_two_architectures_are_refused(models, cases, tmp_path):
+    other = NetworkSettings(widths=(2, 3, 5), growth=2, input_size=(8, 8, 8))
+    save_model(tmp_path / "other", [DDSPConvNet(other)], PreprocessingSettings().to_dict())
+    with pytest.raises(ModelError, match="'other' is not one network of the architecture of '0'"):
+        join_members(tmp_path / "five", [*models[:4], tmp_path / "other"], LEFT_OUT, cases, FOLDS)
+
+
+def test_only_members_that_saw_no_scan_of_a_patient_judge_it(models, cases, tmp_path):
+    description = join_members(tmp_path / "five", models, LEFT_OUT, cases, FOLDS)
+    judged = [
+        ACase("first", "A", 0),
+        ACase("another scan of A", "A", 77),
+        ACase("new", "B", 78),
+        ACase("of two folds", "C", 1),
+        ACase("its other scan", "C", 3),
+        ACase("damaged", "D", None),
+    ]
+    found = unseen_members(description, judged)
+    assert found["first"] == found["another scan of A"] == [0, 4]
+    assert found["new"] == found["damaged"] == [0, 1, 2, 3, 4]
+    assert found["of two folds"] == found["its other scan"] == []
+    stripped = save_model(tmp_path / "stripped", load_networks(models[0])[0], PreprocessingSettings().to_dict())
+    assert unseen_members(stripped, judged[:1]) == {"first": None}
