@@ -49,8 +49,8 @@ class Intruder:
 
 
 def with_intruder(folder: Path, trace: Path) -> None:
-    state = torch.load(folder / WEIGHTS_FILE, weights_only=True)
-    torch.save({**state, "head1.weight": Intruder(trace)}, folder / WEIGHTS_FILE)
+    (state,) = torch.load(folder / WEIGHTS_FILE, weights_only=True)
+    torch.save([{**state, "head1.weight": Intruder(trace)}], folder / WEIGHTS_FILE)
 
 
 def of_another_architecture(folder: Path) -> None:
@@ -59,9 +59,9 @@ def of_another_architecture(folder: Path) -> None:
 
 
 def with_nan(folder: Path) -> None:
-    state = torch.load(folder / WEIGHTS_FILE, weights_only=True)
+    (state,) = torch.load(folder / WEIGHTS_FILE, weights_only=True)
     state["head1.bias"][0] = float("nan")
-    torch.save(state, folder / WEIGHTS_FILE)
+    torch.save([state], folder / WEIGHTS_FILE)
 
 
 def snapshot(registry: ModelRegistry) -> dict:

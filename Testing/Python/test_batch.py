@@ -109,7 +109,7 @@ def test_every_case_gets_mask_picture_row_and_entry(tmp_path):
     assert float(rows[1]["volume_ml"]) == pytest.approx(mask.sum() * 9 / 1000, abs=0.01)
     entry = record(tmp_path)["cases"]["case1"]
     assert entry["seconds"] == {"segment": 0.01} and entry["peak_memory_mb"] == {"segment": 100.0}
-    assert record(tmp_path)["model_sha256"] == "0" * 64 and record(tmp_path)["settings"]["mode"] == "fast"
+    assert record(tmp_path)["model_sha256"] == "0" * 64 and record(tmp_path)["settings"]["mode"] == "standard"
 
 
 def test_second_run_does_nothing(tmp_path):

@@ -355,7 +355,7 @@ def test_a_version_of_another_architecture_or_without_finite_weights_is_refused(
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"schema_version": 2}, NEWER),
+        ({"schema_version": 3}, "schema version 3"),
         ({"version": "v7"}, "calls itself 'v7'"),
         ({"sha256": "0" * 64}, "weights of model 'v1'"),
         ({"training": {"cases": [3]}}, "damaged model.json"),
