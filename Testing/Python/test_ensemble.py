@@ -1,6 +1,6 @@
 """Versions of several networks: who left whom out is kept, and nobody judges a patient that he has seen."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import SimpleITK as sitk
@@ -12,7 +12,7 @@ from DDSPSegmentationLib.engine.model import describe_model, load_networks, save
 from DDSPSegmentationLib.engine.network import DDSPConvNet, NetworkSettings
 from DDSPSegmentationLib.engine.preprocessing import PreprocessingSettings
 from DDSPSegmentationLib.engine.scan_identity import NOTHING_SEEN
-from DDSPSegmentationLib.learning.ensemble import LEFT_OUT, join_members, unseen_members
+from DDSPSegmentationLib.learning.ensemble import LEFT_OUT, draw_folds, join_members, unseen_members
 
 SMALL = NetworkSettings(widths=(2, 3, 4), growth=2, input_size=(8, 8, 8))
 FOLDS = [["toy0"], ["toy1"], ["toy2"], ["toy3"], ["toy4"]]
@@ -96,3 +96,28 @@ def test_only_members_that_saw_no_scan_of_a_patient_judge_it(models, cases, tmp_
     assert found["of two folds"] == found["its other scan"] == []
     stripped = save_model(tmp_path / "stripped", load_networks(models[0])[0], PreprocessingSettings().to_dict())
     assert unseen_members(stripped, judged[:1]) == {"first": None}
+
+
+def test_patients_stay_in_the_fold_that_a_version_knows_them_in(models, cases, tmp_path):
+    description = join_members(tmp_path / "five", models, LEFT_OUT, cases, FOLDS)
+    scans = {f"known {number}": (f"K{number}", case.identity) for number, case in enumerate(cases[:3])}
+    scans["another scan of K1"] = ("K1", toy_case("", 60).identity)
+    scans |= {f"new {number}": (f"N{number}", toy_case("", 61 + number).identity) for number in range(7)}
+    folds = draw_folds(description, scans, seed=0)
+    assert [folds[f"known {number}"] for number in range(3)] == [0, 1, 2] and folds["another scan of K1"] == 1
+    sizes = [len({scans[name][0] for name, fold in folds.items() if fold == number}) for number in range(5)]
+    assert sizes == [2, 2, 2, 2, 2]
+    assert draw_folds(description, dict(reversed(scans.items())), seed=0) == folds
+
+
+def test_a_patient_whom_two_folds_know_is_in_none(models, cases, tmp_path):
+    description = join_members(tmp_path / "five", models, LEFT_OUT, cases, FOLDS)
+    scans = {
+        "one": ("P", cases[0].identity),
+        "other": ("P", cases[2].identity),
+        "new": ("Q", toy_case("", 60).identity),
+    }
+    assert draw_folds(description, scans, seed=0) == {"one": None, "other": None, "new": 0}
+    scans = {"before": ("P", cases[0].identity)}
+    parent = replace(description, seen=description.seen.with_training([("before the folds", cases[0].identity)]))
+    assert draw_folds(parent, scans, seed=0) == {"before": None}

@@ -15,6 +15,7 @@ from DDSPSegmentationLib.engine.preprocessing import PreprocessingSettings
 from DDSPSegmentationLib.engine.scan_identity import NOTHING_SEEN, ScanIdentity
 from DDSPSegmentationLib.engine.segmenter import NOT_CALIBRATED, Segmenter
 from DDSPSegmentationLib.learning.dataset import Case, read_dataset
+from DDSPSegmentationLib.learning.ensemble import LEFT_OUT
 from DDSPSegmentationLib.learning.finetuning import STATE_FILE, FineTuner, FineTuningProgress
 from DDSPSegmentationLib.learning.finetuning_settings import FineTuningSettings, estimate_seconds
 from DDSPSegmentationLib.learning.training import Trainer
@@ -80,7 +81,7 @@ def test_its_expected_dice_is_marked_as_not_calibrated(parent, tuned):
 
 def test_cases_of_a_patient_are_left_out_together(tuned):
     result, folder = tuned
-    left_out = [set(json.loads(path.read_text())) for path in sorted(folder.glob("left-out-?.json"))]
+    left_out = [set(json.loads(path.read_text())["dice"]) for path in sorted(folder.glob("left-out-?.json"))]
     assert sorted(map(sorted, left_out)) == [["a1", "a2"], ["b1"], ["c1"]]
     for number, names in enumerate(left_out, 1):
         state = torch.load(folder / f"left-out-{number}" / "checkpoint.pt", weights_only=True)
@@ -305,3 +306,94 @@ def test_the_estimate_grows_with_the_cases_and_stays_within_ten_minutes_for_five
     five = estimate_seconds(5, 5, seconds_per_step=1.2)
     assert estimate_seconds(3, 3, seconds_per_step=1.2) < five < 600
     assert estimate_seconds(5, 5, replay=20, seconds_per_step=1.2) > five
+
+
+# ---- versions of several networks
+
+
+@pytest.fixture(scope="module")
+def five(tmp_path_factory):
+    """A version of five tiny networks, each of which left out two of five folds; 'old-1' is in the third."""
+    folder = tmp_path_factory.mktemp("models") / "five"
+    networks = [taught_network(folder.parent / "taught")] * 5
+    seen = NOTHING_SEEN.with_training([("old-1", ScanIdentity(toy_scan(50)[0]))], {"old-1": 2})
+    preprocessing = PreprocessingSettings(spacing_mm=(2.0, 2.0, 4.0), bias_field="off").to_dict()
+    save_model(folder, networks, preprocessing, members=[{"left_out": list(folds)} for folds in LEFT_OUT], seen=seen)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def patients(tmp_path_factory):
+    """Six cases of five patients."""
+    folder = write_images_and_labels(tmp_path_factory.mktemp("patients"), ["a1", "a2", "b1", "c1", "d1", "e1"])
+    return [Case(c.name, c.image_path, c.label_path, patient=c.name[0]) for c in read_dataset(folder)]
+
+
+@pytest.fixture(scope="module")
+def tuned_five(five, patients, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "five"
+    return tune(five, patients, folder), folder
+
+
+def members_trained_on(folder):
+    """For each member the names of what it trained on or rehearsed."""
+    states = (torch.load(folder / f"left-out-{number}" / "checkpoint.pt", weights_only=True) for number in range(1, 6))
+    return [set(state["cases"]) for state in states]
+
+
+def test_every_member_goes_on_without_the_patients_of_its_own_folds(five, patients, tuned_five):
+    result, folder = tuned_five
+    described, trained_on = describe_model(result.folder), members_trained_on(folder)
+    assert [member["left_out"] for member in described.members] == [list(folds) for folds in LEFT_OUT]
+    for case in patients:
+        judges = [number for number, names in enumerate(trained_on) if case.name not in names]
+        assert len(judges) == 2
+        assert described.members_that_never_saw(ScanIdentity(case.load_image())) == judges
+    assert described.members_that_never_saw(ScanIdentity(toy_scan(50)[0])) == [1, 2]
+    assert described.training["cases"] == [case.name for case in patients]
+    assert not (folder / "final").exists(), "cross-validation and candidate are one"
+    assert result.cross_validation["patients"] == 5
+    assert set(result.cross_validation["per_case"]) == {case.name for case in patients}
+
+
+def test_the_members_are_those_of_the_chosen_length(tuned_five):
+    result, folder = tuned_five
+    length = result.cross_validation["steps"]
+    assert length == describe_model(result.folder).training["steps"] > 0
+    for number, network in enumerate(load_networks(result.folder)[0], 1):
+        assert same(network.state_dict(), weights_of(folder / f"left-out-{number}" / f"after-{length}"))
+
+
+def test_members_that_were_canceled_go_on_to_the_very_same_weights(five, patients, tuned_five, tmp_path):
+    calls = 0
+
+    def pause():
+        nonlocal calls
+        calls += 1
+        if calls in (12, 20):
+            raise Canceled()
+
+    for _ in range(2):
+        with pytest.raises(Canceled):
+            tune(five, patients, tmp_path, pause=pause)
+    again = tune(five, patients, tmp_path)
+    assert again.ledger == tuned_five[0].ledger
+    for one, other in zip(load_networks(again.folder)[0], load_networks(tuned_five[0].folder)[0], strict=True):
+        assert same(one.state_dict(), other.state_dict())
+
+
+def test_where_no_member_gains_there_is_no_new_version(five, patients, tmp_path):
+    result = tune(five, patients, tmp_path, replace(QUICK, learning_rate=1e-9))
+    assert result.folder is None and result.cross_validation["steps"] == 0
+
+
+def test_no_member_rehearses_what_it_left_out(five, patients, tmp_path):
+    images = write_images_and_labels(tmp_path / "old", ["renamed"])
+    for part, image in zip(("images", "labels"), toy_scan(50), strict=True):
+        sitk.WriteImage(image, str(images / part / "renamed.nii.gz"))
+    tune(five, patients, tmp_path / "run", replay=read_dataset(images))
+    assert ["renamed" in names for names in members_trained_on(tmp_path / "run")] == [True, False, False, True, True]
+
+
+def test_five_members_take_no_longer_than_one_network_and_its_cross_validation():
+    assert estimate_seconds(5, 5, members=5) < estimate_seconds(5, 5)

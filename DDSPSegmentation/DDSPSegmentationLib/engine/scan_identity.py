@@ -140,7 +140,7 @@ class SeenScans:
         return found
 
     def with_training(
-        self, scans: Sequence[tuple[str, ScanIdentity]], folds: Mapping[str, int] | None = None
+        self, scans: Sequence[tuple[str, ScanIdentity]], folds: Mapping[str, int | None] | None = None
     ) -> SeenScans:
         """This and the scans (name, identity) of one training more, under a salt of its own; ``folds`` by name."""
         if not scans:

@@ -6,7 +6,9 @@ of a training patient can come from members that saw neither that patient nor a 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import random
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -82,3 +84,25 @@ def unseen_members(
         with suppress(DatasetError, InputError):
             of_patient[case.patient] &= set(description.members_that_never_saw(ScanIdentity(case.load_image())))
     return {case.name: sorted(of_patient[case.patient]) if description.seen.known else None for case in cases}
+
+
+def draw_folds(
+    description: ModelDescription, scans: Mapping[str, tuple[str, ScanIdentity]], seed: int
+) -> dict[str, int | None]:
+    """The fold of each scan (name: patient and identity) among those of a version's members.
+
+    A patient whom the version knows stays in the fold it is in; every other one comes into the smallest, patients of
+    these scans counted. ``None``: some scan of the patient was seen by all members, or in two folds, so that nobody can
+    judge it any more.
+    """
+    known: dict[str, set[int | None]] = {}
+    for patient, scan in scans.values():
+        known.setdefault(patient, set()).update(match.fold for match in description.seen.matches(scan))
+    count = 1 + max(max(member["left_out"], default=0) for member in description.members)
+    fold_of = {patient: next(iter(folds)) if len(folds) == 1 else None for patient, folds in known.items() if folds}
+    new = sorted(set(known) - set(fold_of))
+    random.Random(seed).shuffle(new)
+    for patient in new:
+        sizes = Counter(fold_of.values())
+        fold_of[patient] = min(range(count), key=lambda fold: (sizes[fold], fold))
+    return {name: fold_of[patient] for name, (patient, _) in scans.items()}

@@ -4,6 +4,10 @@ The old ability is kept in four ways: few steps, batch norm with the statistics 
 towards the old weights (or rehearsal of old cases where there are any), and new weights half way between the old and
 the trained ones. How many steps are taken is found by cross-validation over the patients of the training cases, and by
 nothing else.
+
+The members of a version each go on without the patients of the folds that they left out, new ones included, so that
+cross-validation and candidate are one. A single network that saw everybody takes more: one run for each group of
+patients that is left out, then one on all.
 """
 
 from __future__ import annotations
@@ -11,20 +15,25 @@ from __future__ import annotations
 import json
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ..engine.errors import Canceled, DatasetError, ModelError, StorageError
 from ..engine.files import make_folder, os_errors_as, read_json, write_text
 from ..engine.quality import UNCALIBRATED
 from .dataset import Case, PreparedCase, files_digest, prepare_dataset
+from .ensemble import draw_folds
 from .finetuning_settings import FineTuningSettings, expected_step_seconds
 from .statistics import patient_means
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from .training import Trainer
 
 STATE_FILE = "state.json"
@@ -106,6 +115,7 @@ class FineTuner:
         self.settings = settings or FineTuningSettings()
         self._progress = progress or (lambda told: None)
         self._pause = pause or (lambda: None)
+        self._starts: list[dict[str, Tensor]] = []
         self._done = 0
         self._seconds_per_step = expected_step_seconds()
 
@@ -114,24 +124,55 @@ class FineTuner:
         from ..engine.model import load_networks
         from ..engine.preprocessing import PreprocessingSettings
 
-        (network,), self._parent = load_networks(self.model)
+        networks, self._parent = load_networks(self.model)
         self._claim_folder()
-        self._start = {key: value.clone() for key, value in network.state_dict().items()}
-        self._network_settings = network.settings
+        self._starts = [{key: value.clone() for key, value in network.state_dict().items()} for network in networks]
+        self._network_settings = networks[0].settings
         self._preprocessing = PreprocessingSettings.from_dict(self._parent.preprocessing)
-        groups = self._groups()
-        self._steps = (len(groups) + 1) * self._longest
+        self._steps = self.settings.all_steps(
+            len(self.cases), len({case.patient for case in self.cases}), len(networks)
+        )
         self._tell(_PREPARING)
         self._prepared = {case.name: case for case in self._prepare(self.cases)}
         self._replay = self._prepare(self.replay_cases)
+        if self._has_members:
+            return self._train_members()
         scores: dict[str, list[float]] = {}
+        groups = self._groups()
         for number, names in enumerate(groups):
-            scores |= self._score_left_out(number, len(groups), names)
+            scores |= self._score_left_out(number, len(groups), set(names))
         length, cross_validation = self._choose_length(scores)
         model = self._train_on_all(length) if length else None
         return FineTuned(model, self._ledger(length, scores, cross_validation), cross_validation)
 
+    def _train_members(self) -> FineTuned:
+        """Every member goes on without its own folds; where most of the patients so left out gain, all are taken."""
+        patient_of = {case.name: case.patient for case in (*self.cases, *self.replay_cases)}
+        prepared = [*self._prepared.values(), *self._replay]
+        fold_of = draw_folds(
+            self._parent, {case.name: (patient_of[case.name], case.identity) for case in prepared}, self.settings.seed
+        )
+        members = self._parent.members
+        found = [
+            self._score_left_out(
+                number, len(members), {name for name, fold in fold_of.items() if fold in member["left_out"]}
+            )
+            for number, member in enumerate(members)
+        ]
+        scores = {
+            name: np.mean([one[name] for one in found if name in one], axis=0).tolist()
+            for name in self._prepared
+            if any(name in one for one in found)
+        }
+        length, cross_validation = self._choose_length(scores)
+        model = self._join(length, fold_of) if length else None
+        return FineTuned(model, self._ledger(length, scores, cross_validation), cross_validation)
+
     # ---- cases
+
+    @property
+    def _has_members(self) -> bool:
+        return len(self._starts) > 1
 
     @property
     def _longest(self) -> int:
@@ -163,6 +204,7 @@ class FineTuner:
     def _claim_folder(self) -> None:
         """The folder is new, or was used by this very run; files may change behind their names."""
         ours = {
+            "format": 2,  # of the files that say how far a run has got
             "model": self._parent.sha256,
             "cases": {case.name: files_digest(case) for case in self.cases},
             "replay": {case.name: files_digest(case) for case in self.replay_cases},
@@ -179,17 +221,27 @@ class FineTuner:
 
     # ---- training
 
-    def _trainer(self, cases: list[PreparedCase], name: str, resume: bool = True, **facts: Any) -> Trainer:
+    def _trainer(
+        self,
+        name: str,
+        left_out: Container[str] = (),
+        start: int = 0,
+        resume: bool = True,
+        **facts: Any,
+    ) -> Trainer:
         """A trainer that goes on from its last checkpoint.
 
         Args:
             name: of its folder.
+            left_out: names of the cases that it neither trains on nor rehearses.
+            start: number of the network that it starts from.
             facts: what model.json says about the weights.
         """
         from .plans import TrainingPlan
         from .training import CHECKPOINT_FILE, Trainer
 
         settings = self.settings
+        replay = [case for case in self._replay if case.name not in left_out]
         plan = TrainingPlan(
             "fine-tuning",
             steps=self._longest,
@@ -199,7 +251,7 @@ class FineTuner:
             ema_decay=settings.ema_decay,
             frozen_batch_norm=True,
             new_share=settings.new_share,
-            anchor=0.0 if self._replay else settings.anchor,
+            anchor=0.0 if replay else settings.anchor,
             replay_share=settings.replay_share,
             seed=settings.seed,
             network=self._network_settings,
@@ -207,12 +259,12 @@ class FineTuner:
         )
         trainer = Trainer(
             plan,
-            cases,
+            [case for case in self._prepared.values() if case.name not in left_out],
             [],
             self.folder / name,
             device=self.device,
-            start_from=self._start,
-            replay=self._replay,
+            start_from=self._starts[start],
+            replay=replay,
             seen_before=self._parent.seen,
             facts=facts,
             progress=lambda text: None,
@@ -242,27 +294,33 @@ class FineTuner:
                 trainer.save_checkpoint()
                 saved = time.monotonic()
 
-    def _score_left_out(self, number: int, count: int, names: list[str]) -> dict[str, list[float]]:
-        """Dice of each left-out case before training and at each stop of a run on the others."""
-        path = self.folder / f"left-out-{number + 1}.json"
-        before = number * self._longest
+    def _score_left_out(self, number: int, count: int, left_out: set[str]) -> dict[str, list[float]]:
+        """Dice of each left-out case before training and at each stop of a run on the others.
+
+        The weights of every stop are kept where they may become a member of the new version.
+        """
+        name = f"left-out-{number + 1}"
+        path = self.folder / f"{name}.json"
         stage = f"Cross-validation {number + 1} of {count}"
-        scores = read_json(path) or {name: [] for name in names}
+        cases = [case for case in self._prepared.values() if case.name in left_out]
+        state = read_json(path) or {"stops": 0, "dice": {case.name: [] for case in cases}}
+        member = number if self._has_members else 0
         stops = [0, *self._lengths]
-        if min(map(len, scores.values())) < len(stops):
-            left_out = [self._prepared[name] for name in names]
-            others = [case for name, case in self._prepared.items() if name not in names]
+        if state["stops"] < len(stops):
             # Without the scores of the start nothing can go on from a checkpoint: the weights are other ones by then.
-            trainer = self._trainer(others, path.stem, resume=all(scores.values()))
-            for until in stops[len(scores[names[0]]) :]:
-                self._train(trainer, until, stage, before)
-                for case in left_out:
-                    scores[case.name].append(trainer.validate_case(case))
+            trainer = self._trainer(name, left_out, member, resume=state["stops"] > 0)
+            for until in stops[state["stops"] :]:
+                self._train(trainer, until, stage, number * self._longest)
+                for case in cases:
+                    state["dice"][case.name].append(trainer.validate_case(case))
                 trainer.save_checkpoint()
-                write_text(json.dumps(scores), path)
-                self._tell(stage, dice=sum(values[-1] for values in scores.values()) / len(names))
-        self._done = before + self._longest
-        return scores
+                if self._has_members:
+                    trainer.publish(trainer.folder / f"after-{until}")
+                state["stops"] += 1
+                write_text(json.dumps(state), path)
+                self._tell(stage, dice=fmean(values[-1] for values in state["dice"].values()) if cases else None)
+        self._done = (number + 1) * self._longest
+        return state["dice"]
 
     def _choose_length(self, scores: dict[str, list[float]]) -> tuple[int, dict]:
         """The shortest length that is about the best for left-out patients; 0 where that is not to train at all."""
@@ -270,15 +328,16 @@ class FineTuner:
         if not scores:
             return lengths[(len(lengths) + 1) // 2], {}
         means = [
-            fmean(patient_means((case.patient, scores[case.name][stop]) for case in self.cases))
+            fmean(patient_means((case.patient, scores[case.name][stop]) for case in self.cases if case.name in scores))
             for stop in range(len(lengths))
         ]
         best = max(means)
         chosen = next(number for number, mean in enumerate(means) if mean >= best - self.settings.patience)
-        patients = len({case.patient for case in self.cases})
+        patients = len({case.patient for case in self.cases if case.name in scores})
+        one_by_one = not self._has_members and len(self._groups()) == patients
         return lengths[chosen], {
             "patients": patients,
-            "left_out": "one patient" if len(self._groups()) == patients else "groups of patients",
+            "left_out": "one patient" if one_by_one else "groups of patients",
             "dice_before": means[0],
             "dice_after": means[chosen],
             "dice_at_stops": dict(zip(map(str, lengths[1:]), means[1:], strict=True)),
@@ -286,22 +345,49 @@ class FineTuner:
             "steps": lengths[chosen],
         }
 
+    @property
+    def _facts(self) -> dict[str, Any]:
+        """Where the version comes from; its expected Dice is the parent's, not checked yet."""
+        return {
+            "training": {"parent": self._parent.version, "replay": [case.name for case in self.replay_cases]},
+            "calibration": self._parent.calibration,
+            "metrics": {"expected_dice": UNCALIBRATED},
+            "license": self._parent.license,
+        }
+
     def _train_on_all(self, length: int) -> Path:
-        """Where the version comes from stands in its model.json; its expected Dice is the parent's, not checked yet."""
-        trainer = self._trainer(
-            list(self._prepared.values()),
-            "final",
-            training={"parent": self._parent.version, "replay": [case.name for case in self.replay_cases]},
-            calibration=self._parent.calibration,
-            metrics={"expected_dice": UNCALIBRATED},
-            license=self._parent.license,
-        )
+        trainer = self._trainer("final", **self._facts)
         # The learning rate falls as it did in the cross-validation, whose run went on beyond this length.
         self._train(trainer, length, _FINAL, self._steps - self._longest)
         trainer.save_checkpoint()
         self._done = self._steps
         self._tell(_FINAL)
         return trainer.folder / MODEL_FOLDER
+
+    def _join(self, length: int, fold_of: Mapping[str, int | None]) -> Path:
+        """The members after so many steps, as one version."""
+        from ..engine.model import load_networks, save_model
+
+        members = [
+            load_networks(self.folder / f"left-out-{number + 1}" / f"after-{length}")
+            for number in range(len(self._starts))
+        ]
+        facts = self._facts
+        names = [case.name for case in self.cases]
+        facts["training"] = {**members[0][1].training, "cases": names, **facts["training"]}
+        seen = [(case.name, case.identity) for case in (*self._prepared.values(), *self._replay)]
+        save_model(
+            self.folder / MODEL_FOLDER,
+            [network for networks, _ in members for network in networks],
+            self._parent.preprocessing,
+            members=self._parent.members,
+            seen=self._parent.seen.with_training(seen, fold_of),
+            date=members[0][1].date,
+            **facts,
+        )
+        self._done = self._steps
+        self._tell(_FINAL)
+        return self.folder / MODEL_FOLDER
 
     # ---- what is told
 

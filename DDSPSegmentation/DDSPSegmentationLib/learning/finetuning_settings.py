@@ -43,8 +43,10 @@ class FineTuningSettings:
     def longest_run(self, cases: int) -> int:
         return min(self.most_steps, max(self.least_steps, self.steps_per_case * cases))
 
-    def all_steps(self, cases: int, patients: int) -> int:
-        """Steps of the cross-validation and the final run together, at most."""
+    def all_steps(self, cases: int, patients: int, members: int = 1) -> int:
+        """Steps of the cross-validation and the final run together, at most; several members need no final run."""
+        if members > 1:
+            return members * self.longest_run(cases)
         folds = min(self.folds, patients) if patients > 1 else 0
         return (folds + 1) * self.longest_run(cases)
 
@@ -55,9 +57,10 @@ def estimate_seconds(
     replay: int = 0,
     seconds_per_step: float | None = None,
     settings: FineTuningSettings | None = None,
+    members: int = 1,
 ) -> float:
     """How long a run will take, before it starts; from the number of processor cores when no speed was measured."""
-    steps = (settings or FineTuningSettings()).all_steps(cases, patients)
+    steps = (settings or FineTuningSettings()).all_steps(cases, patients, members)
     seconds = expected_step_seconds() if seconds_per_step is None else seconds_per_step
     return _SECONDS_TO_START + (cases + replay) * _SECONDS_TO_PREPARE + steps * seconds
 

@@ -85,7 +85,9 @@ def plan_retraining(
             return otherwise
 
     tried(require_torch, "")
-    parent = tried(lambda: ModelRegistry(models_folder).active().name, "")
+    active = tried(lambda: ModelRegistry(models_folder).active(), None)
+    parent = active.name if active else ""
+    members = len(active.description.members) if active and active.description else 1
     library = CaseLibrary(cases_folder)
     cases = tried(library.cases_that_count, [])
     training = [case for case in cases if case.split == TRAINING]
@@ -100,7 +102,7 @@ def plan_retraining(
         len(hold_out),
         len(held_out),
         replay,
-        seconds=_estimate(len(training), len(patients), len(hold_out), replay, device),
+        seconds=_estimate(len(training), len(patients), len(hold_out), replay, device, members),
         refusals=tuple(refusals),
         notes=tuple(_notes(len(held_out), bool(replay_folder), len(tried(library.not_compared, [])))),
     )
@@ -135,11 +137,11 @@ def _notes(hold_out_patients: int, replay: bool, not_compared: int) -> list[str]
     return list(filter(None, notes))
 
 
-def _estimate(cases: int, patients: int, hold_out: int, replay: int, device: str) -> float:
+def _estimate(cases: int, patients: int, hold_out: int, replay: int, device: str, members: int) -> float:
     rehearsing = round(replay * 2 / 3)
     seconds_per_step = _SECONDS_PER_STEP_ON_GPU if device in ("cuda", "mps") else None
     compared = hold_out + (replay - rehearsing) + 1
-    training = estimate_seconds(cases, patients, rehearsing, seconds_per_step) if cases else 0.0
+    training = estimate_seconds(cases, patients, rehearsing, seconds_per_step, members=members) if cases else 0.0
     return training + compared * SECONDS_TO_COMPARE
 
 
