@@ -27,7 +27,7 @@ import SimpleITK as sitk  # noqa: E402
 
 from DDSPSegmentationLib.engine.devices import set_threads  # noqa: E402
 from DDSPSegmentationLib.engine.files import write_text  # noqa: E402
-from DDSPSegmentationLib.engine.metrics import compare_masks  # noqa: E402
+from DDSPSegmentationLib.engine.metrics import compare_masks, promise12_style_score  # noqa: E402
 from DDSPSegmentationLib.engine.segmenter import Segmenter  # noqa: E402
 from DDSPSegmentationLib.learning.augmentation import AugmentationSettings  # noqa: E402
 from DDSPSegmentationLib.learning.dataset import (  # noqa: E402
@@ -171,6 +171,7 @@ def figures(found: sitk.Image, reference: sitk.Image) -> dict[str, float]:
         "apex": regions["apex"].dsc,
         "volume_percent": difference,
         "absolute_volume_percent": abs(difference),
+        "score": promise12_style_score(regions),
     }
 
 

@@ -9,6 +9,7 @@ from engine_parts import centroid, dice, ellipsoid, middle_of, phantom, rotation
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from DDSPSegmentationLib.engine import preprocessing
 from DDSPSegmentationLib.engine.errors import InputError
 from DDSPSegmentationLib.engine.preprocessing import (
     Grid,
@@ -226,6 +227,32 @@ def test_bias_field_correction_evens_out_a_homogeneous_tissue(mode):
 def test_the_bias_field_keeps_at_least_four_slices(slices, left):
     array = np.random.default_rng(0).normal(300, 10, (slices, 60, 60)).astype(np.float32)
     assert estimate_log_bias_field(array, (1.0, 2.0, 2.0), "fast").shape == (left, 20, 20)
+
+
+@pytest.mark.parametrize("padding", [((0, 0), (30, 30), (30, 30)), ((4, 4), (40, 30), (30, 60))])
+def test_an_even_border_around_a_scan_has_no_say_in_its_bias_field(padding, monkeypatch):
+    image, _, _ = coil_scan()
+    values = sitk.GetArrayFromImage(image)
+    padded = np.pad(values, padding)
+    looked_at = []
+
+    def estimate(array, *settings):
+        looked_at.append(array.shape)
+        return estimate_log_bias_field(array, *settings)
+
+    monkeypatch.setattr(preprocessing, "estimate_log_bias_field", estimate)
+    corrected = []
+    for array in (values, padded):
+        on_same_voxels = PreprocessingSettings(spacing_mm=image.GetSpacing())
+        grid = Grid.of(scan_of(array, image.GetSpacing()), on_same_voxels)
+        corrected.append(bias_corrected(array, grid, "fast"))
+    inner = tuple(slice(before, before + n) for (before, _), n in zip(padding, values.shape, strict=True))
+    even = all(before == after for before, after in padding)
+    assert looked_at[0] == values.shape and (looked_at[1] == values.shape) == even
+    found = corrected[1][inner]
+    scale = found.mean() / corrected[0].mean()
+    assert np.corrcoef(found.ravel(), corrected[0].ravel())[0, 1] > (0.99999 if even else 0.98)
+    assert scale == pytest.approx(1, abs=0.1)
 
 
 def test_grain_is_neither_tissue_in_the_air_nor_air_in_the_tissue():

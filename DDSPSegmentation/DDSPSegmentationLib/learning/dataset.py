@@ -23,7 +23,7 @@ from ..engine.preprocessing import PreprocessingSettings, prepare
 from ..engine.scan_identity import ScanIdentity, ScanTexture
 from .case_index import IndexRow, index_in, read_index
 
-CACHE_FORMAT = 2
+CACHE_FORMAT = 3
 
 
 @dataclass(frozen=True)
