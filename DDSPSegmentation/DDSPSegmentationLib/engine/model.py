@@ -44,7 +44,7 @@ class ModelDescription:
         network, preprocessing: settings as dictionaries (see ``NetworkSettings``, ``PreprocessingSettings``).
         members: for each network of weights.pt the folds of patients that it left out, ``{"left_out": [0, 1]}``;
             which scans are in a fold, ``seen`` tells.
-        calibration: knots of the monotone map from soft Dice to expected Dice, ``{"soft_dice": [...], "dice": [...]}``.
+        calibration: what its expected Dice rests on, see ``confidence.Calibration``; empty where nobody measured it.
         training: plan, steps, training cases by id, parent version; ``metrics``: measured figures; ``license``: terms.
         seen: the scans that it or a version it came from was trained on, see :meth:`was_trained_on`.
     """
@@ -140,9 +140,9 @@ def load_networks(folder: Path | str | None = None) -> tuple[list[DDSPConvNet], 
     """
     import torch
 
+    from .confidence import Calibration
     from .network import NetworkSettings
     from .preprocessing import PreprocessingSettings
-    from .quality import expected_dice
 
     folder = _present(builtin_model_folder() if folder is None else Path(folder))
     description = describe_model(folder)
@@ -159,7 +159,7 @@ def load_networks(folder: Path | str | None = None) -> tuple[list[DDSPConvNet], 
     try:
         settings = NetworkSettings.from_dict(description.network)
         PreprocessingSettings.from_dict(description.preprocessing)
-        expected_dice(0.5, description.calibration)
+        Calibration.from_dict(description.calibration)
     except (ValueError, TypeError, AttributeError, KeyError) as error:
         raise ModelError(f"Model '{description.version}' has unusable settings ({error}).", REINSTALL) from error
     try:

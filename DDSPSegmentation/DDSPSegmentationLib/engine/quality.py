@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -11,7 +11,6 @@ DOUBTFUL_DICE = 0.85
 GOOD_DICE = 0.87
 LARGE_COMPONENT = 0.05  # of the gland's volume
 LARGE_SLICE = 0.1  # of the gland's largest cross-section
-UNCALIBRATED = "uncalibrated"  # what a version's metrics say of its expected Dice when its parent's map is used
 
 
 def uncertainty_map(probability: np.ndarray, disagreement: np.ndarray) -> np.ndarray:
@@ -25,12 +24,6 @@ def uncertainty_map(probability: np.ndarray, disagreement: np.ndarray) -> np.nda
     entropy = -(p * np.log2(p) + (1 - p) * np.log2(1 - p))
     spread = np.clip(2 * disagreement, 0, 1)
     return (entropy + spread - entropy * spread).astype(np.float32)
-
-
-def soft_dice(mask: np.ndarray, probability: np.ndarray) -> float:
-    """Dice of a binary mask against the probability that made it: what the network itself expects; 0 when empty."""
-    total = float(mask.sum()) + float(probability.sum())
-    return 2 * float(probability[mask].sum()) / total if total > 0 else 0.0
 
 
 def slice_doubts(mask: np.ndarray, probability: np.ndarray, axis: int) -> list[float | None]:
@@ -54,48 +47,16 @@ def slice_doubts(mask: np.ndarray, probability: np.ndarray, axis: int) -> list[f
     ]
 
 
-def expected_dice(soft: float, calibration: Mapping[str, Sequence[float]]) -> float:
-    """The Dice an expert's mask would give, from the soft Dice by the model's monotone calibration.
+def verdict(dice: float | None, warnings: Sequence[str]) -> str:
+    """One word for an expected Dice and its warnings: ``good``, ``check`` or ``doubtful``.
 
-    Args:
-        calibration: ``{"soft_dice": [...], "dice": [...]}``, knots in ascending order; without knots the soft Dice
-            itself is the best there is.
+    Without an expected Dice nothing is called good: the word is "" unless there are warnings.
     """
-    if not calibration.get("soft_dice"):
-        return soft
-    return float(np.interp(soft, calibration["soft_dice"], calibration["dice"]))
-
-
-def verdict(dice: float, warnings: Sequence[str]) -> str:
-    """One word for an expected Dice and its warnings: ``good``, ``check`` or ``doubtful``."""
+    if dice is None:
+        return "check" if warnings else ""
     if dice < DOUBTFUL_DICE:
         return "doubtful"
     return "check" if warnings or dice < GOOD_DICE else "good"
-
-
-def monotone_fit(soft: Sequence[float], dice: Sequence[float], knots: int = 6) -> dict[str, list[float]]:
-    """Fit the calibration: medians of equal shares of the cases, made non-decreasing, straight lines between.
-
-    Args:
-        soft, dice: soft Dice and true Dice of out-of-fold predictions.
-    """
-    order = np.argsort(soft)
-    groups = [group for group in np.array_split(order, knots) if len(group)]
-    x = np.array([np.median(np.asarray(soft)[group]) for group in groups])
-    y = _non_decreasing(np.array([np.median(np.asarray(dice)[group]) for group in groups]), [len(g) for g in groups])
-    # Below the worst case seen the estimate falls to 0 with the soft Dice.
-    return {"soft_dice": [0.0, *x.round(4).tolist()], "dice": [0.0, *y.round(4).tolist()]}
-
-
-def _non_decreasing(values: np.ndarray, weights: Sequence[int]) -> np.ndarray:
-    """Isotonic regression of a few values by its min-max formula."""
-    count = len(values)
-
-    def mean(first: int, last: int) -> float:
-        return float(np.average(values[first : last + 1], weights=weights[first : last + 1]))
-
-    lowest = [[min(mean(first, last) for last in range(at, count)) for first in range(at + 1)] for at in range(count)]
-    return np.array([max(means) for means in lowest])
 
 
 def unusual_volume(volume_ml: float) -> list[str]:
@@ -106,14 +67,14 @@ def unusual_volume(volume_ml: float) -> list[str]:
 
 
 def find_warnings(
-    volume_ml: float, touches: Sequence[str], component_shares: Sequence[float], dice: float
+    volume_ml: float, touches: Sequence[str], component_shares: Sequence[float], dice: float | None
 ) -> list[str]:
     """Sentences to read before trusting the mask.
 
     Args:
         touches: sides of the field of view that the gland touches (``superior``, ``anterior``, ...).
         component_shares: volumes of what was found, relative to the largest component, without it.
-        dice: expected Dice.
+        dice: expected Dice, where there is one.
     """
     if volume_ml == 0:
         return ["No prostate was found. Check that this is an axial T2-weighted scan that shows the prostate."]
@@ -127,6 +88,6 @@ def find_warnings(
     large = sum(share > LARGE_COMPONENT for share in component_shares)
     if large:
         warnings.append(f"{large + 1} separate parts were found; only the largest is kept.")
-    if dice < DOUBTFUL_DICE:
+    if dice is not None and dice < DOUBTFUL_DICE:
         warnings.append("The network rates its contour as unreliable; check every slice.")
     return warnings

@@ -5,10 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import SimpleITK as sitk
 from scipy import ndimage
+
+
+class ExpectedDice(NamedTuple):
+    """The Dice that an expert's mask would give, and the interval that held four of five unseen patients."""
+
+    value: float
+    low: float
+    high: float
 
 
 @dataclass(frozen=True)
@@ -78,6 +87,14 @@ def acquired_axis(spacing: Sequence[float]) -> int:
     return int(np.argmax(np.round(spacing[::-1], 3)))
 
 
+def _expected(said: Segmentation) -> dict[str, float | str]:
+    """The expected Dice and the ends of its interval, empty where none is known."""
+    names = ("expected_dice", "expected_dice_low", "expected_dice_high")
+    if said.expected_dice is None:
+        return dict.fromkeys(names, "")
+    return {name: round(number, 3) for name, number in zip(names, said.expected_dice, strict=True)}
+
+
 def network_row(said: Segmentation, seconds: float) -> dict[str, float | str]:
     """What the network said, as columns of tables and CSV files.
 
@@ -85,7 +102,7 @@ def network_row(said: Segmentation, seconds: float) -> dict[str, float | str]:
         said: a Segmentation, or whatever kept these attributes of one.
     """
     return {
-        "expected_dice": round(said.expected_dice, 3),
+        **_expected(said),
         "warnings": " ".join(said.warnings),
         "notices": " ".join(said.notices),
         "model_version": said.model_version,
@@ -105,8 +122,9 @@ class Segmentation:
         probability: float32 in [0, 1], the fused probability.
         uncertainty: float32 in [0, 1], entropy of the fused probability and disagreement of the branches.
         measurements: volume and diameters of ``mask``.
-        soft_dice: Dice of mask and probability, the raw measure of the network's own doubt, in [0, 1].
-        expected_dice: calibrated estimate of the Dice that an expert's mask would give, in [0, 1].
+        expected_dice: what to expect of the Dice with an expert's mask; ``None`` where the version, its mode or the
+            threshold was not calibrated.
+        features: what it rests on, see ``confidence.pair_features``; ``None`` for a single network.
         slice_doubts: for each acquired slice (see ``acquired_axis``) how unsure the network is about it, in [0, 1];
             ``None`` where there is no gland.
         warnings: sentences a radiologist should read before trusting the mask.
@@ -120,8 +138,8 @@ class Segmentation:
     probability: sitk.Image
     uncertainty: sitk.Image
     measurements: GlandMeasurements
-    soft_dice: float
-    expected_dice: float
+    expected_dice: ExpectedDice | None
+    features: list[float] | None
     slice_doubts: list[float | None]
     warnings: list[str]
     notices: list[str]

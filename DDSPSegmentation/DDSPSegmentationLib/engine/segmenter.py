@@ -12,22 +12,22 @@ import numpy as np
 import SimpleITK as sitk
 import torch
 
+from .confidence import Calibration, pair_features
 from .devices import choose_device, choose_precision, peak_memory_mb, set_threads
 from .errors import InputError, is_out_of_memory, not_enough_memory
 from .images import check_image
 from .inference import GlandPredictor, Prediction
 from .model import load_networks
 from .preprocessing import Grid, PreprocessingSettings, prepare
-from .quality import UNCALIBRATED, expected_dice, find_warnings, slice_doubts, soft_dice, uncertainty_map
+from .quality import find_warnings, slice_doubts, uncertainty_map
 from .run_settings import DEFAULTS, RunSettings
 from .segmentation import Segmentation, acquired_axis, bounding_box, connected_parts, measure_gland
 
 Progress = Callable[[str, float], None]
-NEIGHBORHOOD_MM = 10.0  # around the gland, in which the network's doubt counts
 NOT_AXIAL = "The slices are not axial; the network was trained on axial scans alone."
 ONE_ALONE = "Memory ran out: one network answered instead of {asked}."
 FELL_BACK = "The GPU ran out of memory; the processor is used instead."
-NOT_CALIBRATED = "The expected Dice is not calibrated for this fine-tuned version of the model."
+NOT_CALIBRATED = "There is no expected Dice: {what} was not calibrated."
 
 
 class Segmenter:
@@ -48,6 +48,7 @@ class Segmenter:
         for network in self.networks:
             network.fold_batch_norm()  # in float32, cast afterwards: the other way round would round twice
         self.preprocessing = PreprocessingSettings.from_dict(self.model.preprocessing)
+        self.calibration = Calibration.from_dict(self.model.calibration)
         self._fell_back = False
         self._move_to(choose_device(device), precision)
 
@@ -93,27 +94,29 @@ class Segmenter:
             probability = grid.to_native(prediction.probability)
             mask, shares = largest_component(probability > settings.threshold)
             uncertainty = grid.to_native(uncertainty_map(prediction.probability, prediction.disagreement))
-            soft = soft_dice_near(mask, probability, grid.native_spacing_mm)
-            expected = expected_dice(soft, self.model.calibration) if mask.any() else 0.0
+            uncalibrated = self._uncalibrated(settings, len(prediction.members))
+            features = pair_features(prediction.members, grid.spacing_mm)
+            calibration = None if uncalibrated else self.calibration
+            expected = calibration.expect(features) if calibration and features else None
             mask_image = grid.restore_image(mask.astype(np.uint8), image)
             probability_image = grid.restore_image(probability, image)
             measurements = measure_gland(mask_image)
             warnings = [] if grid.is_axial else [NOT_AXIAL]
-            warnings += find_warnings(measurements.volume_ml, touched_sides(mask), shares, expected)
+            warnings += find_warnings(measurements.volume_ml, touched_sides(mask), shares, expected and expected.value)
             result = Segmentation(
                 mask=mask_image,
                 probability=probability_image,
                 uncertainty=grid.restore_image(uncertainty, image),
                 measurements=measurements,
-                soft_dice=soft,
                 expected_dice=expected,
+                features=features,
                 slice_doubts=slice_doubts(
                     sitk.GetArrayViewFromImage(mask_image) != 0,
                     sitk.GetArrayViewFromImage(probability_image),
                     acquired_axis(image.GetSpacing()),
                 ),
                 warnings=warnings,
-                notices=self._notices(len(asked), len(prediction.members)),
+                notices=self._notices(uncalibrated, len(asked), len(prediction.members)),
                 seconds=clock.seconds,
                 peak_memory_mb=clock.peak_memory_mb,
                 model_version=self.model.version,
@@ -127,9 +130,18 @@ class Segmenter:
         clock.notify("Measuring", 1.0)
         return result
 
-    def _notices(self, asked: int, answered: int) -> list[str]:
-        uncalibrated = self.model.metrics.get("expected_dice") == UNCALIBRATED
-        notices = [NOT_CALIBRATED] * uncalibrated + [FELL_BACK] * self._fell_back
+    def _uncalibrated(self, settings: RunSettings, members: int) -> str:
+        """What nobody has compared with experts' masks: this version, its mode, or the threshold; "" when all was."""
+        calibration = self.calibration
+        if calibration is None:
+            return f"version '{self.model.version}'"
+        if settings.mode != calibration.mode or members < 2:
+            return f"mode {settings.mode}" if settings.mode != calibration.mode else "one network alone"
+        return "" if settings.threshold == calibration.threshold else f"the threshold {settings.threshold:g}"
+
+    def _notices(self, uncalibrated: str, asked: int, answered: int) -> list[str]:
+        notices = [NOT_CALIBRATED.format(what=uncalibrated)] if uncalibrated else []
+        notices += [FELL_BACK] * self._fell_back
         return notices + [ONE_ALONE.format(asked=asked)] * (answered < asked)
 
     def _predict(
@@ -179,18 +191,6 @@ def largest_component(inside: np.ndarray) -> tuple[np.ndarray, list[float]]:
 def _box_around(inside: np.ndarray, margin: Sequence[int]) -> tuple[slice, ...]:
     box = bounding_box(inside) or ()
     return tuple(slice(max(0, s.start - wider), s.stop + wider) for s, wider in zip(box, margin, strict=True))
-
-
-def soft_dice_near(mask: np.ndarray, probability: np.ndarray, spacing_mm: Sequence[float]) -> float:
-    """Soft Dice over the gland's neighborhood: a faint spot far away says nothing about this contour.
-
-    Args:
-        mask: bool (z, y, x); ``probability``: what made it; ``spacing_mm``: of the same axes.
-    """
-    if not mask.any():
-        return 0.0
-    box = _box_around(mask, [round(NEIGHBORHOOD_MM / step) for step in spacing_mm])
-    return soft_dice(mask[box], probability[box])
 
 
 def touched_sides(mask: np.ndarray) -> list[str]:

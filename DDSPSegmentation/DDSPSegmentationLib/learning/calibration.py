@@ -1,65 +1,55 @@
-"""How well the network knows its own quality: the map from soft Dice to expected Dice, and how good that map is.
+"""What the disagreement of a version's members says about the Dice: the fit, and what it is worth on unseen patients.
 
-It is fitted on scans the network never saw in training, as they are and in degraded copies, since good scans alone
-would show hardly any poor segmentation to learn from.
+It is fitted on answers of members that never saw the patient, to scans as they are and to degraded copies, since good
+scans alone would show hardly any poor contour to learn from. The interval is that of scans as they are (split conformal
+prediction, Lei et al. 2018, doi 10.1080/01621459.2017.1307116, with patients left out one at a time).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import astuple, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
 
+from ..engine.confidence import FEATURES, Calibration, on_line
+from ..engine.errors import DatasetError
 from ..engine.files import csv_text, write_text
 from ..engine.metrics import dice_of
 from ..engine.model import describe_model, write_description
-from ..engine.quality import DOUBTFUL_DICE, expected_dice, monotone_fit
+from ..engine.quality import DOUBTFUL_DICE
+from ..engine.run_settings import DEFAULTS
+from ..engine.segmentation import ExpectedDice
 from ..engine.segmenter import Segmenter
 from .dataset import Case
+from .ensemble import unseen_members
+
+ORIGINAL = "original"
+LEAST_PATIENTS_TO_CALIBRATE = 15
+OUTSIDE = 0.2  # of the patients may lie outside the interval
+RIDGE = 0.3  # pull of the weights to zero, in units of the features' spread
 
 
 @dataclass(frozen=True)
 class CalibrationSample:
-    """One segmentation of an unseen scan, as it is (``kind`` 'original') or degraded."""
+    """One answer of unseen members to a scan as it is (``kind`` ORIGINAL) or degraded: its features and its Dice."""
 
     case: str
     patient: str
     kind: str
-    soft_dice: float
+    features: tuple[float, ...]
     dice: float
 
 
 @dataclass(frozen=True)
-class CalibrationReport:
-    """The fitted calibration and what it is worth on patients left out of its fit.
+class Judged:
+    """A sample beside what a calibration expected of it that never saw its patient."""
 
-    Attributes:
-        calibration: knots for ``quality.expected_dice``.
-        mean_absolute_error: of the expected Dice, over all samples; ``original_error``: over undegraded scans.
-        poor: samples with a true Dice below 0.85; ``caught``: those of them whose expected Dice is below it too;
-            ``false_alarms``: samples at or above it that were called poor.
-    """
-
-    calibration: dict[str, list[float]]
-    samples: tuple[CalibrationSample, ...]
-    mean_absolute_error: float
-    original_error: float
-    poor: int
-    caught: int
-    false_alarms: int
-
-    def figures(self) -> dict[str, float | int]:
-        return {
-            "samples": len(self.samples),
-            "mean_absolute_error": round(self.mean_absolute_error, 4),
-            "mean_absolute_error_undegraded": round(self.original_error, 4),
-            "below_0.85": self.poor,
-            "below_0.85_caught": self.caught,
-            "false_alarms": self.false_alarms,
-        }
+    sample: CalibrationSample
+    expected: ExpectedDice
 
 
 def degraded_copies(image: sitk.Image, seed: int) -> Iterator[tuple[str, sitk.Image]]:
@@ -68,7 +58,7 @@ def degraded_copies(image: sitk.Image, seed: int) -> Iterator[tuple[str, sitk.Im
     Args:
         image: a scan; ``seed``: of the noise.
     """
-    yield "original", image
+    yield ORIGINAL, image
     generator = np.random.default_rng(seed)
     array = sitk.GetArrayFromImage(image).astype(np.float32)
     low, high = np.percentile(array, (0.5, 99.5))
@@ -96,59 +86,131 @@ def degraded_copies(image: sitk.Image, seed: int) -> Iterator[tuple[str, sitk.Im
 def collect_samples(
     segmenter: Segmenter, cases: Sequence[Case], progress: Callable[[str], None] = print
 ) -> list[CalibrationSample]:
-    """Segment unseen cases and their degraded copies on the native grid, and compare with the expert.
+    """Have the unseen members of a version segment each case and its degraded copies, and compare with the expert.
 
-    Args:
-        segmenter: a model that was not trained on any of the cases.
+    A case that fewer than two members never saw gives no sample, nor does a copy on which a pair sees no gland.
     """
     samples = []
+    unseen = unseen_members(segmenter.model, cases)
     for number, case in enumerate(cases):
+        members = unseen[case.name]
+        if members is None or len(members) < 2:
+            continue
         reference = case.load_mask()
         for kind, image in degraded_copies(case.load_image(), seed=number):
-            result = segmenter.segment(image, name=case.name)
-            samples.append(
-                CalibrationSample(case.name, case.patient, kind, result.soft_dice, dice_of(result.mask, reference))
-            )
+            result = segmenter.segment(image, name=case.name, members=members)
+            if result.features is not None:
+                dice = dice_of(result.mask, reference)
+                samples.append(CalibrationSample(case.name, case.patient, kind, tuple(result.features), dice))
         progress(f"calibration: {case.name} ({number + 1} of {len(cases)})")
     return samples
 
 
-def fit_calibration(samples: Sequence[CalibrationSample]) -> CalibrationReport:
-    """Fit on all samples; judge on each patient by a fit on the others."""
-    others = {one.patient: [other for other in samples if other.patient != one.patient] for one in samples}
-    fits = {patient: _fit(rest) if rest else {} for patient, rest in others.items()}
-    expected = np.array([expected_dice(sample.soft_dice, fits[sample.patient]) for sample in samples])
-    true = np.array([sample.dice for sample in samples])
-    errors, original = np.abs(expected - true), np.array([sample.kind == "original" for sample in samples])
-    poor, called_poor = true < DOUBTFUL_DICE, expected < DOUBTFUL_DICE
-    return CalibrationReport(
-        _fit(samples),
-        tuple(samples),
-        mean_absolute_error=float(errors.mean()),
-        original_error=float(errors[original].mean()),
-        poor=int(poor.sum()),
-        caught=int((poor & called_poor).sum()),
-        false_alarms=int((called_poor & ~poor).sum()),
+def fit_calibration(samples: Sequence[CalibrationSample]) -> Calibration:
+    """The line through all samples, and how far the originals of patients left out of it lie off."""
+    patients = sorted({sample.patient for sample in samples})
+    off = []
+    for patient in patients:
+        line = _line([sample for sample in samples if sample.patient != patient])
+        off += [
+            on_line(sample.dice) - line.on_line(sample.features)
+            for sample in samples
+            if sample.patient == patient and sample.kind == ORIGINAL
+        ]
+    off.sort()
+    beyond = max(1, math.floor((len(off) + 1) * OUTSIDE / 2))  # on either side
+    return replace(_line(samples), reach=(min(off[beyond - 1], 0.0), max(off[-beyond], 0.0)), patients=len(patients))
+
+
+def judge_calibration(samples: Sequence[CalibrationSample]) -> list[Judged]:
+    """Every sample beside what a fit on the other patients expects, interval and all."""
+    judged = []
+    for patient in dict.fromkeys(sample.patient for sample in samples):
+        calibration = fit_calibration([sample for sample in samples if sample.patient != patient])
+        judged += [Judged(s, calibration.expect(s.features)) for s in samples if s.patient == patient]
+    return judged
+
+
+def _line(samples: Sequence[CalibrationSample]) -> Calibration:
+    """Ridge regression in which every patient counts alike."""
+    features = np.array([sample.features for sample in samples])
+    target = np.array([on_line(sample.dice) for sample in samples])
+    of_patient = {p: sum(sample.patient == p for sample in samples) for p in {sample.patient for sample in samples}}
+    share = np.array([1 / of_patient[sample.patient] for sample in samples]) / len(of_patient)
+    centers = share @ features
+    scales = np.sqrt(share @ (features - centers) ** 2) + 1e-6
+    scaled, middle = (features - centers) / scales, float(share @ target)
+    matrix = scaled.T @ (share[:, None] * scaled) + RIDGE * np.eye(len(FEATURES))
+    weights = np.linalg.solve(matrix, scaled.T @ (share * (target - middle)))
+    return Calibration(
+        mode=DEFAULTS.mode,
+        threshold=DEFAULTS.threshold,
+        centers=tuple(centers.round(5).tolist()),
+        scales=tuple(scales.round(5).tolist()),
+        weights=tuple(weights.round(5).tolist()),
+        intercept=round(middle, 5),
+        reach=(0.0, 0.0),
+        patients=len(of_patient),
     )
 
 
-def _fit(samples: Sequence[CalibrationSample]) -> dict[str, list[float]]:
-    return monotone_fit([sample.soft_dice for sample in samples], [sample.dice for sample in samples])
+def figures(judged: Sequence[Judged]) -> dict[str, float | int]:
+    """What the expected Dice of originals is worth: its mean absolute error beside that of the others' median."""
+    originals = [one for one in judged if one.sample.kind == ORIGINAL]
+    true = np.array([one.sample.dice for one in originals])
+    expected = np.array([one.expected.value for one in originals])
+    constant = np.array([
+        np.median([other.sample.dice for other in originals if other.sample.patient != one.sample.patient])
+        for one in originals
+    ])  # fmt: skip
+    inside = sum(one.expected.low <= one.sample.dice <= one.expected.high for one in originals)
+    return {
+        "patients": len({one.sample.patient for one in originals}),
+        "scans": len(originals),
+        "mean_absolute_error": round(float(np.abs(expected - true).mean()), 4),
+        "mean_absolute_error_of_the_median": round(float(np.abs(constant - true).mean()), 4),
+        "inside_the_interval": round(inside / len(originals), 3),
+        "mean_width": round(float(np.mean([one.expected.high - one.expected.low for one in originals])), 4),
+        "below_0.85": int((true < DOUBTFUL_DICE).sum()),
+        "below_0.85_caught": int(((true < DOUBTFUL_DICE) & (expected < DOUBTFUL_DICE)).sum()),
+        "false_alarms": int(((true >= DOUBTFUL_DICE) & (expected < DOUBTFUL_DICE)).sum()),
+    }
 
 
 def calibrate_model(
     folder: Path | str, cases: Sequence[Case], device: str = "auto", progress: Callable[[str], None] = print
-) -> CalibrationReport:
-    """Calibrate a model version on cases it was not trained on; writes model.json, and ``calibration.csv`` beside it.
+) -> dict[str, float | int]:
+    """Calibrate a version on cases that some of its members never saw; ``calibration.csv`` is written beside it.
+
+    Nothing is written into model.json where the expected Dice is no better than the median of the other patients: a
+    figure that knows nothing is not shown.
 
     Args:
-        folder: the model version; ``cases``: unseen cases with expert masks.
+        folder: the version; ``cases``: with expert masks.
+
+    Returns:
+        See :func:`figures`.
+
+    Raises:
+        DatasetError: fewer than ``LEAST_PATIENTS_TO_CALIBRATE`` patients with two unseen members.
     """
     folder = Path(folder)
-    report = fit_calibration(collect_samples(Segmenter(folder, device), cases, progress))
+    samples = collect_samples(Segmenter(folder, device), cases, progress)
+    patients = len({sample.patient for sample in samples})
+    if patients < LEAST_PATIENTS_TO_CALIBRATE:
+        raise DatasetError(
+            f"Two networks of '{folder.name}' never saw {patients} of these patients; a calibration needs "
+            f"{LEAST_PATIENTS_TO_CALIBRATE}.",
+            "Add cases of other patients.",
+        )
+    found = figures(judge_calibration(samples))
     description = describe_model(folder)
-    metrics = {**description.metrics, "expected_dice": report.figures()}
-    write_description(folder, replace(description, calibration=report.calibration, metrics=metrics))
-    rows = [[column.name for column in fields(CalibrationSample)], *map(astuple, report.samples)]
+    informed = found["mean_absolute_error"] < found["mean_absolute_error_of_the_median"]
+    calibration = fit_calibration(samples).to_dict() if informed else {}
+    metrics = {**description.metrics, "expected_dice": found}
+    write_description(folder, replace(description, calibration=calibration, metrics=metrics))
+    names = [column.name for column in fields(CalibrationSample) if column.name != "features"]
+    rows: list[list[object]] = [[*names, *FEATURES]]
+    rows += [[*(asdict(sample)[name] for name in names), *sample.features] for sample in samples]
     write_text(csv_text(rows), folder.parent / "calibration.csv")
-    return report
+    return found

@@ -189,7 +189,7 @@ def _figures(segmentation: Segmentation, reference: sitk.Image) -> Figures:
         abd_mm=_finite(whole.abd_mm),
         hd95_mm=_finite(whole.hd95_mm),
         volume_error_percent=100 * (predicted / expected - 1),
-        expected_dice=_finite(segmentation.expected_dice),
+        expected_dice=segmentation.expected_dice and segmentation.expected_dice.value,
     )
 
 

@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from ..engine.quality import UNCALIBRATED
 from ..library.patients import ONE_IN
 from .comparison_record import (
     BETTER,
@@ -144,10 +143,8 @@ def _details(evidence: Evidence, summary: Summary) -> list[str]:
         many = counted(summary.undefined, "case")
         sentences.append(f"{many} without a mask have no distance and are in no mean distance.")
     if summary.expected_dice_error is not None:
-        uncalibrated = evidence.new.metrics.get("expected_dice") == UNCALIBRATED
         sentences.append(
-            f"The new version's expected Dice is off by {summary.expected_dice_error:.3f} on average on the hold-out"
-            + ("; it has not been calibrated for this version." if uncalibrated else ".")
+            f"The new version's expected Dice is off by {summary.expected_dice_error:.3f} on average on the hold-out."
         )
     return sentences
 

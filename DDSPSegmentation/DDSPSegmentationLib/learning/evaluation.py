@@ -68,7 +68,7 @@ class CaseResult:
     def measure(self, name: str) -> float:
         """One of MEASURES; NaN when this case has none."""
         if name == "expected_dice":
-            return float(self.extra.get("expected_dice", math.nan))
+            return float(self.extra.get("expected_dice") or math.nan)
         if self.regions is None:
             return math.nan
         if name == "score":
@@ -207,7 +207,7 @@ def evaluate_model(
             except DDSPSegmentationError as error:
                 yield FailedCase(case.name, case.center, str(error))
                 continue
-            extra = {"patient": case.patient, **segmentation.as_row(), "expected_dice": segmentation.expected_dice}
+            extra = {"patient": case.patient, **segmentation.as_row()}
             yield EvaluationCase(case.name, case.center, image, segmentation.mask, reference, extra)
 
     summary = evaluate_predictions(answers(), output_folder, apart=apart)

@@ -25,7 +25,6 @@ import numpy as np
 
 from ..engine.errors import Canceled, DatasetError, ModelError, StorageError
 from ..engine.files import make_folder, os_errors_as, read_json, write_text
-from ..engine.quality import UNCALIBRATED
 from .dataset import Case, PreparedCase, files_digest, prepare_dataset
 from .ensemble import draw_folds
 from .finetuning_settings import FineTuningSettings, expected_step_seconds
@@ -347,11 +346,9 @@ class FineTuner:
 
     @property
     def _facts(self) -> dict[str, Any]:
-        """Where the version comes from; its expected Dice is the parent's, not checked yet."""
+        """Where the version comes from; nobody has measured what its expected Dice would rest on."""
         return {
             "training": {"parent": self._parent.version, "replay": [case.name for case in self.replay_cases]},
-            "calibration": self._parent.calibration,
-            "metrics": {"expected_dice": UNCALIBRATED},
             "license": self._parent.license,
         }
 

@@ -146,7 +146,6 @@ def train(chosen: argparse.Namespace) -> int:
     require_torch()
     from ..engine.model import load_networks
     from ..engine.preprocessing import PreprocessingSettings
-    from ..learning.calibration import calibrate_model
     from ..learning.dataset import prepare_dataset, select_folds, split_folds
     from ..learning.plans import choose_plan
     from ..learning.training import CHECKPOINT_FILE, Trainer
@@ -188,10 +187,6 @@ def train(chosen: argparse.Namespace) -> int:
     model = Path(chosen.output) / "model"
     if trainer.processes.rank:
         return 0
-    if finished and validation:
-        say(f"Calibrating the expected Dice on the {len(validation)} validation cases")
-        for key, value in calibrate_model(model, validation, chosen.device, say).figures().items():
-            say(f"  {key}: {value}")
     say(f"The model is in {model}")
     return 0 if finished or chosen.minutes else EXIT_SOME_FAILED
 

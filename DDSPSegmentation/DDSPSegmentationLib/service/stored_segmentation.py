@@ -13,7 +13,7 @@ import SimpleITK as sitk
 from ..engine.errors import StorageError
 from ..engine.files import as_json
 from ..engine.images import erase_metadata, silent_itk, without_metadata
-from ..engine.segmentation import Segmentation
+from ..engine.segmentation import ExpectedDice, Segmentation
 from .protocol import garbled
 
 # What the client shows at once; the others are large and wait in their files until somebody asks.
@@ -99,6 +99,8 @@ class StoredSegmentation(Segmentation):
                     segmentation._waiting[field.name] = folder / Path(value).name
                 else:
                     setattr(segmentation, field.name, kind(**value) if is_record else value)
+            if segmentation.expected_dice is not None:
+                segmentation.expected_dice = ExpectedDice(*segmentation.expected_dice)
         except (KeyError, TypeError):
             raise garbled() from None
         for name in READ_AT_ONCE:
