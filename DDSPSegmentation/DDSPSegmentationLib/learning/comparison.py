@@ -21,9 +21,9 @@ from ..engine.metrics import compare_masks
 from ..engine.model import describe_model
 from ..engine.pictures import PROSTATE_COLOR, REFERENCE_COLOR, Color, contour_mosaic, write_png
 from ..engine.scan_identity import ScanIdentity
-from .comparison_record import TIE, ComparedCase, Comparison, Evidence, Figures
-from .comparison_report import REPORT_FILE, Picture, comparison_page
-from .comparison_verdict import judge
+from .comparison_record import TIE, ComparedCase, Evidence, Figures
+from .comparison_report import REPORT_FILE, comparison_page
+from .comparison_verdict import Comparison
 from .dataset import Case
 
 if TYPE_CHECKING:
@@ -134,9 +134,9 @@ def compare_versions(
         comparisons=comparisons,
         sample_agreement=_sample_agreement(versions, sample_scan() if sample is None else Path(sample)),
         old_masks=frozenset(old_masks),
-        cross_validation=cross_validation,
+        cross_validation=cross_validation or {},
     )
-    comparison = judge(evidence)
+    comparison = Comparison(evidence)
     _write(comparison, shown, output)
     notify("Compared", 1.0)
     return comparison
@@ -224,11 +224,11 @@ def _write(comparison: Comparison, shown: Sequence[_Masks], folder: Path) -> Non
         (folder / name).unlink(missing_ok=True)
     for earlier in folder.glob("worst-[0-9]-*.png"):
         earlier.unlink(missing_ok=True)
-    pictures = []
+    pictures = {}
     for rank, masks in enumerate(shown, start=1):
         path = folder / f"worst-{rank}-{re.sub(r'[^A-Za-z0-9.-]', '_', masks.case.name)[:40]}.png"
         _draw_side_by_side(masks, path)
-        pictures.append(Picture(path, masks.figures))
+        pictures[path] = masks.figures
     colors = {"old version": OLD_COLOR, "new version": PROSTATE_COLOR, "reference": REFERENCE_COLOR}
     write_text(comparison_page(comparison, pictures, colors), folder / REPORT_FILE)
     write_json(comparison.to_dict(), folder / COMPARISON_FILE)

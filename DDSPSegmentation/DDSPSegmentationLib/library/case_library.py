@@ -272,22 +272,20 @@ class CaseLibrary:
             DatasetError: the folder has no cases, its index.csv cannot be used, or there is no case
                 ``same_patient_as``.
         """
-        pairs = find_pairs(Path(folder))
+        cases, without_mask = find_pairs(Path(folder))
         if same_patient_as:
             self.case(same_patient_as)
-        stored, failed, warnings, unknown = [], {}, [], []
-        for number, pair in enumerate(pairs):
-            name = pair.case.name
+        failed = dict.fromkeys(without_mask, "It has no mask beside it.")
+        stored, warnings, unknown = [], [], []
+        for number, case in enumerate(cases):
+            name = case.name
             if progress is not None:
-                progress(number, len(pairs), name)
-            if pair.reason:
-                failed[name] = pair.reason
-                continue
+                progress(number, len(cases), name)
             try:
-                image, mask = pair.case.load_image(), pair.case.load_mask()
+                image, mask = case.load_image(), case.load_mask()
                 admitted = admit(image, mask, None, "imported")
-                patient = pair.case.patient if pair.case.patient_is_known else ""
-                scan = Scan(image, patient, "", pair.case.center, name, "" if patient else same_patient_as)
+                patient = case.patient if case.patient_is_known else ""
+                scan = Scan(image, patient, "", case.center, name, "" if patient else same_patient_as)
                 result = self._add(scan, admitted, again=False)
             except (StorageError, FolderInUseError):
                 raise

@@ -40,14 +40,13 @@ from ..service.retraining_status import (
     read_curve,
     read_status,
 )
+from .learning_curve import Point
 from .user_folders import case_library, has_window, model_registry
 from .worker_process import python_program
 
 OWNER_FILE = "slicer.txt"  # in the run folder: which Slicer it belongs to
 POLL_MS = 500
 AT_WORK = (RUNNING, PAUSED)
-
-Point = tuple[int, float | None, float | None]
 
 
 class RetrainingClient:

@@ -81,7 +81,6 @@ class WorkerClient:
         self._request: _Request | None = None
         self._deliveries: list[Callable[[], None]] = []
         self._timer = _single_shot(self._onTimeout)
-        self._deliveryTimer = _single_shot(self._deliverNext)
         self._toldState = "off"
 
     @property
@@ -347,15 +346,14 @@ class WorkerClient:
 
     def _later(self, tell: Callable[[], None]) -> None:
         """Call from the event loop: never from inside ``submit`` or a signal of the process."""
+        import qt
+
         self._deliveries.append(tell)
-        self._deliveryTimer.start(0)
+        qt.QTimer.singleShot(0, self._deliverNext)
 
     def _deliverNext(self) -> None:
         if self._deliveries:
-            tell = self._deliveries.pop(0)
-            if self._deliveries:
-                self._deliveryTimer.start(0)
-            tell()
+            self._deliveries.pop(0)()
 
 
 def _single_shot(method: Callable[[], None]):

@@ -80,7 +80,7 @@ class RetrainingRun:
         self._training_share = self._seconds_to_train / (self._seconds_to_train + self._seconds_to_compare)
 
     def run(self) -> ModelVersion:
-        candidate = self._candidate()
+        candidate = read_json(self.folder / CANDIDATE_FILE)
         if candidate is None:
             tuned, replay = self._fine_tune()
             if tuned.folder is None:
@@ -123,9 +123,6 @@ class RetrainingRun:
         return folder
 
     # ---- the candidate
-
-    def _candidate(self) -> dict | None:
-        return read_json(self.folder / CANDIDATE_FILE)
 
     def _fix_candidate(self, tuned: FineTuned, folder: Path, replay: ReplayCases) -> dict:
         """Name the candidate by its weights, which from now on do not change."""

@@ -220,11 +220,9 @@ class CasesSection:
         )
         self._ask(
             text,
-            [
-                (_("Keep"), _("Keep everything as it is."), lambda: self._tell(_("Nothing was deleted."))),
-                (_("Delete"), _("Into the trash of the library; Restore brings it back."),
-                 lambda: self._do(lambda: self._delete(chosen))),
-            ],
+            (_("Keep"), _("Keep everything as it is."), lambda: self._tell(_("Nothing was deleted."))),
+            (_("Delete"), _("Into the trash of the library; Restore brings it back."),
+             lambda: self._do(lambda: self._delete(chosen))),
         )  # fmt: skip
 
     def _delete(self, chosen: list[str]) -> str:
@@ -247,10 +245,8 @@ class CasesSection:
     def _onEmptyTrash(self, checked: bool = False) -> None:
         self._ask(
             _("Remove {count} deleted cases from the disk for good?").format(count=len(self._trashed)),
-            [
-                (_("Keep"), _("Keep everything as it is."), lambda: self._tell(_("Nothing was removed."))),
-                (_("Remove"), _("They cannot be brought back."), lambda: self._do(self._emptyTrash)),
-            ],
+            (_("Keep"), _("Keep everything as it is."), lambda: self._tell(_("Nothing was removed."))),
+            (_("Remove"), _("They cannot be brought back."), lambda: self._do(self._emptyTrash)),
         )
 
     def _emptyTrash(self) -> str:

@@ -188,18 +188,16 @@ class ModelsSection:
             return
         self._ask(
             _("Activate {name}? {reason}").format(name=version.name, reason=reason),
-            [
-                (
-                    _("Keep {name}").format(name=current),
-                    _("Nothing changes; the other version stays a candidate."),
-                    lambda: self._say(_("{name} stays active.").format(name=current)),
-                ),
-                (
-                    _("Activate Anyway"),
-                    _("{name} segments from now on; Roll Back undoes it.").format(name=version.name),
-                    lambda: self._activate(version),
-                ),
-            ],
+            (
+                _("Keep {name}").format(name=current),
+                _("Nothing changes; the other version stays a candidate."),
+                lambda: self._say(_("{name} stays active.").format(name=current)),
+            ),
+            (
+                _("Activate Anyway"),
+                _("{name} segments from now on; Roll Back undoes it.").format(name=version.name),
+                lambda: self._activate(version),
+            ),
         )
 
     def _activate(self, version: ModelVersion) -> None:
@@ -238,10 +236,8 @@ class ModelsSection:
     def _onDelete(self, version: ModelVersion) -> None:
         self._ask(
             _("Delete version {name} from the disk? This cannot be undone.").format(name=version.name),
-            [
-                (_("Keep"), _("Nothing changes."), lambda: self._say(_("{name} stays.").format(name=version.name))),
-                (_("Delete"), "", lambda: self._delete(version)),
-            ],
+            (_("Keep"), _("Nothing changes."), lambda: self._say(_("{name} stays.").format(name=version.name))),
+            (_("Delete"), "", lambda: self._delete(version)),
         )
 
     def _delete(self, version: ModelVersion) -> None:
@@ -261,10 +257,8 @@ class ModelsSection:
                 files=", ".join(path.name for path in pictures),
                 megabytes=sum(path.stat().st_size for path in pictures) / 1e6,
             ),
-            [
-                (_("Keep"), _("Nothing changes."), lambda: self._say(_("The pictures stay."))),
-                (_("Delete"), _("They cannot be brought back."), lambda: self._deletePictures(version)),
-            ],
+            (_("Keep"), _("Nothing changes."), lambda: self._say(_("The pictures stay."))),
+            (_("Delete"), _("They cannot be brought back."), lambda: self._deletePictures(version)),
         )
 
     def _deletePictures(self, version: ModelVersion) -> None:

@@ -140,11 +140,9 @@ class SegmentSection:
         instead = _("In place of the corrected contour; Undo brings it back.")
         self.question.ask(
             _("You corrected this contour. Keep it beside the new result, or replace it?"),
-            [
-                (_("New"), beside, lambda: self._start(None, asNew=True)),
-                (_("Replace"), instead, lambda: self._start(output, overwrite=True)),
-                (_("Cancel"), _("Keep everything as it is."), lambda: self._onChanged(True)),
-            ],
+            (_("New"), beside, lambda: self._start(None, asNew=True)),
+            (_("Replace"), instead, lambda: self._start(output, overwrite=True)),
+            (_("Cancel"), _("Keep everything as it is."), lambda: self._onChanged(True)),
         )
 
     def _askForTorch(self, missing) -> None:
@@ -162,7 +160,8 @@ class SegmentSection:
 
         self.question.ask(
             missing.question,
-            [(missing.accept, "", install), (_("Not Now"), "", lambda: self._say(missing.refused))],
+            (missing.accept, "", install),
+            (_("Not Now"), "", lambda: self._say(missing.refused)),
         )
         self._say(_("Answer the question above to continue."))
 
