@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ..engine.html_page import RESEARCH_ONLY, embedded, html_page
-from .comparison_record import ACTIVATE, TIE, ComparedCase, Figures, Summary
+from .comparison_record import ACTIVATE, TIE, ComparedCase, Summary
 from .comparison_verdict import Comparison
 from .comparison_words import left_out_sentence, signed
 
@@ -99,8 +99,7 @@ _TABLE_HEAD = (
 def _table(cases: Sequence[ComparedCase], summary: Summary) -> str:
     rows = "".join(_row(case) for case in sorted(cases, key=lambda case: (bool(case.error), case.name)))
     if summary.cases:
-        old, new = summary.old, summary.new
-        cells = _measures(old.get, new.get, summary.gain)
+        cells = _measures(summary.old, summary.new, summary.gain)
         off = _number(summary.expected_dice_error, 3)
         rows += f'<tr class="mean"><td>Mean of {summary.patients} patients</td>{cells}<td>off by {off}</td></tr>'
     return (
@@ -114,20 +113,16 @@ def _row(case: ComparedCase) -> str:
     name = f"<td>{escape(case.name)}</td>"
     if case.error:
         return f'<tr>{name}<td class="reason" colspan="10">not compared: {escape(case.error)}</td></tr>'
-    cells = _measures(_reader(case.old), _reader(case.new), case.gain)
+    cells = _measures(vars(case.old), vars(case.new), case.gain)
     return f"<tr>{name}{cells}<td>{_number(case.new.expected_dice, 3)}</td></tr>"
 
 
-def _reader(figures: Figures) -> Callable[[str], float | None]:
-    return lambda measure: getattr(figures, measure)
-
-
-def _measures(old: Callable, new: Callable, gain: float) -> str:
+def _measures(old: Mapping[str, float | None], new: Mapping[str, float | None], gain: float) -> str:
     kind = "win" if gain > TIE else "loss" if gain < -TIE else "tie"
-    cells = [f"<td>{_number(old('dice'), 3)}</td><td>{_number(new('dice'), 3)}</td>"]
+    cells = [f"<td>{_number(old['dice'], 3)}</td><td>{_number(new['dice'], 3)}</td>"]
     cells.append(f'<td class="{kind}">{signed(gain)}</td>')
     for measure, digits, sign in (("abd_mm", 2, ""), ("hd95_mm", 1, ""), ("volume_error_percent", 1, "+")):
-        cells += [f"<td>{_number(read(measure), digits, sign)}</td>" for read in (old, new)]
+        cells += [f"<td>{_number(version[measure], digits, sign)}</td>" for version in (old, new)]
     return "".join(cells)
 
 

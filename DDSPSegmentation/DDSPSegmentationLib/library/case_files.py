@@ -26,7 +26,7 @@ from ..engine.files import (
     write_json,
 )
 from ..engine.images import write_image
-from .case_records import CASE_FILE, HOLD_OUT, TRAINING, StoredCase, image_folder, label_folder, read_case
+from .case_records import CASE_FILE, FOLDER_ENDS, TRAINING, StoredCase, read_case
 from .folder_lock import FolderInUseError, FolderLock
 from .patients import Patients, read_memory
 
@@ -231,14 +231,14 @@ class CaseFiles:
             self.derive_label(case)
             return
         trashed = self.trashed_record(case_id)
-        for split in (TRAINING, HOLD_OUT):
-            image = self.folder / image_folder(split) / f"{case_id}_0000.mha"
+        for end in FOLDER_ENDS.values():
+            image = self.folder / f"images{end}" / f"{case_id}_0000.mha"
             if image.exists():
                 if trashed.exists():
                     self._move(image, trashed / "image.mha")
                 else:
                     delete_file(image)
-            delete_file(self.folder / label_folder(split) / f"{case_id}.mha")
+            delete_file(self.folder / f"labels{end}" / f"{case_id}.mha")
         if record.exists():
             shutil.rmtree(record)
 

@@ -72,16 +72,15 @@ class CasesSection:
     def refresh(self) -> None:
         """Read the library again and show it."""
         library = case_library()
-        self._cases, self._trashed, problems = {}, [], []
+        self._cases, self._trashed, self._problems = {}, [], []
 
         def read() -> None:
             self._cases = {case.id: case for case in library.cases()}
             self._trashed = library.trashed()
-            problems.extend(library.problems())
+            self._problems = library.problems()
 
         self._isRead = self._guard(read) is not WENT_WRONG
         self._said = "" if self._isRead else self.ui.statusLabel.text
-        self._problems = problems
         self._fill()
         self._showSummary()
         self.showNext()

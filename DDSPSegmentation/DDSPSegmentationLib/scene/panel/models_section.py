@@ -12,8 +12,9 @@ from ...engine.errors import DDSPSegmentationError
 from ...learning.comparison_words import dice_change, doubt_about_activation, hold_out_dice, left_out_dice
 from ...library.model_version import ModelVersion
 from ...service.model_process import ACTIVATE, IMPORT, ROLL_BACK
-from ..model_process import ModelProcess
+from ..model_process import change_models
 from ..user_folders import model_registry
+from ..worker_process import WorkerProcess
 from .enabling import enable
 from .guard import WENT_WRONG, Guard
 from .paths import ask_for_file, ask_for_new_file
@@ -35,7 +36,7 @@ class ModelsSection:
         self._onActivated = onActivated
         self._versions: list[ModelVersion] = []
         self._active = self._activeProblem = self._previous = ""
-        self._change: ModelProcess | None = None  # under way
+        self._change: WorkerProcess | None = None  # under way
         self._buttons = {
             ui.activateModelButton: self._onActivate,
             ui.showComparisonButton: self._onShowComparison,
@@ -67,7 +68,7 @@ class ModelsSection:
 
     def cleanup(self) -> None:
         if self._change is not None:
-            self._change.cancel()
+            self._change.kill()
         self.ui.modelsTable.disconnect("itemSelectionChanged()", self._refreshButtons)
 
     def show(self, version: ModelVersion) -> None:
@@ -215,7 +216,7 @@ class ModelsSection:
             show()
 
         def begin() -> None:
-            self._change = ModelProcess(
+            self._change = change_models(
                 model_registry().folder,
                 words,
                 lambda name: end(lambda: onDone(name)),

@@ -88,11 +88,8 @@ class SegmentSection:
         elif not self.isRunning and self._parameters().inputVolume is None:
             reason = _("Choose an axial T2 volume as input volume.")
         button.text = _("Cancel") if self.isRunning else _("Segment Prostate")
-        canceling, starting = (
-            _("End the run; nothing in the scene changes."),
-            _("Outline the prostate in the chosen volume."),
-        )
-        enable(button, reason, canceling if self.isRunning else starting)
+        starting = _("Outline the prostate in the chosen volume.")
+        enable(button, reason, _("End the run; nothing in the scene changes.") if self.isRunning else starting)
         if self.ui.locationSelector.currentNode() is not self._parameters().location:
             self.ui.locationSelector.setCurrentNode(self._parameters().location)
 
