@@ -11,8 +11,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import SimpleITK as sitk
-
 from ..engine.errors import DatasetError, StorageError
 from ..engine.files import (
     copy_file,
@@ -25,7 +23,6 @@ from ..engine.files import (
     retry_while_open,
     write_json,
 )
-from ..engine.images import write_image
 from .case_records import CASE_FILE, FOLDER_ENDS, TRAINING, StoredCase, read_case
 from .folder_lock import FolderInUseError, FolderLock
 from .patients import Patients, read_memory
@@ -174,11 +171,6 @@ class CaseFiles:
                     self._settle(case_id)
             self._describe()
             delete_file(self.unfinished)
-
-    def write_mask(self, mask: sitk.Image, path: Path) -> str:
-        """SHA-256 of the file written."""
-        write_image(mask, path)
-        return file_sha256(path)
 
     def commit(self, case: StoredCase) -> None:
         self.confirm_lock()

@@ -14,7 +14,7 @@ import SimpleITK as sitk
 
 from ..engine.bundled_scan import is_bundled
 from ..engine.errors import DatasetError, DDSPSegmentationError, InputError, StorageError
-from ..engine.files import make_folder
+from ..engine.files import file_sha256, make_folder
 from ..engine.images import read_image, without_metadata, write_image
 from ..engine.model import ModelDescription
 from ..engine.scan_identity import ScanIdentity
@@ -490,9 +490,10 @@ class CaseLibrary:
 
     def _write_revision(self, case: StoredCase, new: NewCase) -> StoredCase:
         number = case.next_revision
-        sha256 = self._files.write_mask(new.mask, case.mask_path_of(number))
+        write_image(new.mask, case.mask_path_of(number))
         if new.prediction is not None:
-            self._files.write_mask(new.prediction, case.prediction_path_of(number))
+            write_image(new.prediction, case.prediction_path_of(number))
+        sha256 = file_sha256(case.mask_path_of(number))
         date = datetime.now().astimezone().isoformat(timespec="seconds")
         return case.with_revision(new.revision(number, date, sha256), new.prediction is not None)
 

@@ -47,7 +47,7 @@ class ModelsSection:
         self._tips = {button: button.toolTip for button in self._buttons}
         for button, method in self._buttons.items():
             button.connect("clicked(bool)", partial(self._onVersionButton, method))
-        ui.rollBackButton.connect("clicked(bool)", self._onRollBack)
+        ui.rollBackButton.connect("clicked(bool)", lambda checked: self._begin([ROLL_BACK], self._changed))
         ui.importModelButton.connect("clicked(bool)", self._onImport)
         table = ui.modelsTable
         titles = [_("Version"), _("State"), _("Hold-out Dice"), _("Left-out Dice"), _("Cases"), _("Date"), _("Parent")]
@@ -203,9 +203,6 @@ class ModelsSection:
 
     def _activate(self, version: ModelVersion) -> None:
         self._begin([ACTIVATE, version.name], self._changed)
-
-    def _onRollBack(self, checked: bool = False) -> None:
-        self._begin([ROLL_BACK], self._changed)
 
     def _begin(self, words: list[str], onDone: Callable[[str], None]) -> None:
         """Let another process read weights, which takes seconds, and then change what is active or there."""
