@@ -27,6 +27,7 @@ def makeSegmentCase(settings):
 
     from DDSPSegmentation import DDSPSegmentationLogic
     from DDSPSegmentationLib.scene.conversion import add_volume_node
+    from DDSPSegmentationLib.scene.export import write_seg_nrrd
     from DDSPSegmentationLib.service.mask_files import MASK_SUFFIXES, write_mask
 
     logic = DDSPSegmentationLogic()
@@ -43,7 +44,7 @@ def makeSegmentCase(settings):
                 threshold=settings.threshold,
             )
             if maskPath.name.endswith(MASK_SUFFIXES["seg.nrrd"]):
-                saveSegmentation(result.outputSegmentationNode, maskPath)
+                write_seg_nrrd(result.outputSegmentationNode, maskPath)
             else:
                 write_mask(result.segmentation.mask, maskPath)
             return result.segmentation
@@ -51,25 +52,6 @@ def makeSegmentCase(settings):
             slicer.mrmlScene.Clear(0)
 
     return segmentCase
-
-
-def saveSegmentation(segmentationNode, path):
-    """Save a segmentation node through its storage node: written aside, then renamed."""
-    import slicer
-
-    from DDSPSegmentationLib.engine.files import write_aside
-    from DDSPSegmentationLib.engine.images import read_mask
-
-    storageNode = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationStorageNode")
-    storageNode.SetCropToMinimumExtent(False)
-
-    def write(aside):
-        storageNode.SetFileName(str(aside))
-        if not storageNode.WriteData(segmentationNode):
-            raise RuntimeError("the storage node could not write")
-        read_mask(aside)  # a disk that fills up is not always noticed while writing
-
-    write_aside(path, ".seg.nrrd", write)
 
 
 def argumentsAfter(argv):

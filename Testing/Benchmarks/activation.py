@@ -29,7 +29,7 @@ import numpy as np  # noqa: E402
 from DDSPSegmentationLib.engine.model import ModelDescription  # noqa: E402
 from DDSPSegmentationLib.engine.scan_identity import NOTHING_SEEN  # noqa: E402
 from DDSPSegmentationLib.learning.comparison_record import ACTIVATE, ComparedCase, Evidence, Figures  # noqa: E402
-from DDSPSegmentationLib.learning.comparison_verdict import judge  # noqa: E402
+from DDSPSegmentationLib.learning.comparison_verdict import Comparison  # noqa: E402
 
 SEED, DRAWS = 20_180_131, 20_000
 SPREAD, GAIN = 0.02, 0.03
@@ -62,7 +62,7 @@ def _is_recommended(changes: list[float]) -> bool:
         ComparedCase(f"c{number}", f"p{number}", "", old, Figures(OLD_DICE + change, 1.0, 5.0, 2.0, OLD_DICE), 0.95)
         for number, change in enumerate(changes)
     ]
-    return judge(Evidence(OLD, NEW, cases)).recommendation == ACTIVATE
+    return Comparison(Evidence(OLD, NEW, cases)).recommendation == ACTIVATE
 
 
 def is_as_promised(kind: str, patients: int, share: float) -> bool:

@@ -82,18 +82,18 @@ def compare(versions, old, new, cases, output, **options):
 
 def test_both_versions_are_measured_on_the_native_grid(versions, hold_out, tmp_path):
     comparison = compare(versions, "wide", "good", hold_out, tmp_path)
-    assert (comparison.old_version, comparison.new_version) == ("wide", "good")
-    assert [case.name for case in comparison.hold_out] == [case.name for case in hold_out]
-    assert [case.new.dice for case in comparison.hold_out] == [1.0] * 5
+    assert (comparison.evidence.old.version, comparison.evidence.new.version) == ("wide", "good")
+    assert [case.name for case in comparison.evidence.hold_out] == [case.name for case in hold_out]
+    assert [case.new.dice for case in comparison.evidence.hold_out] == [1.0] * 5
     wide = Segmenter(versions["wide"], "cpu").segment(hold_out[2].load_image())
     expected = compare_masks(wide.mask, hold_out[2].load_mask())["whole"]
-    found = comparison.hold_out[2].old
+    found = comparison.evidence.hold_out[2].old
     assert (found.dice, found.abd_mm, found.hd95_mm) == (expected.dsc, expected.abd_mm, expected.hd95_mm)
     assert found.volume_error_percent == pytest.approx(expected.arvd_percent) and found.volume_error_percent > 20
     assert found.expected_dice == wide.expected_dice
     assert comparison.verdict == "better" and comparison.hold_out_summary.wins == 5
     # The good version's masks are the references; the sample is the first case once more.
-    agreements = [case.old.dice for case in (comparison.hold_out[0], *comparison.hold_out)]
+    agreements = [case.old.dice for case in (comparison.evidence.hold_out[0], *comparison.evidence.hold_out)]
     assert comparison.agreement == pytest.approx(sum(agreements) / 6)
 
 
@@ -154,8 +154,8 @@ def test_a_version_that_draws_too_wide_is_worse_and_kept_out(versions, hold_out,
 def test_a_version_that_finds_nothing_is_never_good(versions, hold_out, tmp_path, old):
     comparison = compare(versions, old, "blind", hold_out, tmp_path)
     assert comparison.recommendation == "keep" and comparison.agreement == 0.0
-    assert [case.new.dice for case in comparison.hold_out] == [0.0] * 5
-    assert {case.new.abd_mm for case in comparison.hold_out} == {None}
+    assert [case.new.dice for case in comparison.evidence.hold_out] == [0.0] * 5
+    assert {case.new.abd_mm for case in comparison.evidence.hold_out} == {None}
     assert comparison.verdict == (WORSE if old == "good" else NO_DIFFERENCE)
     assert len(list(tmp_path.glob("worst-*.png"))) >= 2
 
@@ -165,8 +165,8 @@ def test_a_broken_case_and_an_empty_reference_are_named_and_do_not_stop_the_comp
     broken = Case("broken", tmp_path / "missing.mha", tmp_path / "missing-mask.mha", "", "p9")
     comparison = compare(versions, "wide", "good", [broken, *hold_out, empty], tmp_path)
     assert comparison.hold_out_summary.failed == ("broken", "empty")
-    assert "missing.mha" in comparison.hold_out[0].error
-    assert comparison.hold_out[-1].error.startswith("The reference mask is empty.")
+    assert "missing.mha" in comparison.evidence.hold_out[0].error
+    assert comparison.evidence.hold_out[-1].error.startswith("The reference mask is empty.")
     assert comparison.recommendation == "keep" and "not compared" in (tmp_path / "comparison.html").read_text()
 
 
@@ -177,11 +177,11 @@ def test_a_hold_out_scan_that_a_version_saw_under_another_name_is_named(versions
     folders = {**versions, "knows": tmp_path / "knows"}
     comparison = compare(folders, "wide", "knows", hold_out[3:4], tmp_path / "leak")
     assert "new version was trained on a3f9-0003 " in "\n".join(comparison.sentences)
-    assert comparison.recommendation == "keep" and len(comparison.hold_out) == 1
+    assert comparison.recommendation == "keep" and len(comparison.evidence.hold_out) == 1
     another = written(tmp_path, "another", *toy_scan(5), "p9")
     comparison = compare(folders, "knows", "wide", [another, hold_out[3]], tmp_path / "elsewhere")
-    assert [case.name for case in comparison.hold_out] == ["another"]
-    assert comparison.left_out == ("a3f9-0003",)
+    assert [case.name for case in comparison.evidence.hold_out] == ["another"]
+    assert comparison.evidence.left_out == ["a3f9-0003"]
     assert "Not compared, since the old version was trained on them: a3f9-0003." in comparison.sentences
 
 
@@ -195,8 +195,8 @@ def test_a_patient_whom_a_version_saw_in_one_scan_is_not_unseen_in_another(versi
     assert "trained on visit, a3f9-0003 " in "\n".join(comparison.sentences)
     visits.append(written(tmp_path, "another", *toy_scan(6), "p9"))
     comparison = compare(folders, "knows", "wide", visits, tmp_path / "elsewhere")
-    assert comparison.left_out == ("visit", "a3f9-0003")
-    assert [case.name for case in comparison.hold_out] == ["another"]
+    assert comparison.evidence.left_out == ["visit", "a3f9-0003"]
+    assert [case.name for case in comparison.evidence.hold_out] == ["another"]
 
 
 def test_a_scan_that_measures_forgetting_and_was_rehearsed_under_another_name_is_told(versions, hold_out, tmp_path):
@@ -228,7 +228,7 @@ def test_a_case_that_serves_twice_is_segmented_once(versions, hold_out, tmp_path
         forgetting_name="other scanners",
     )
     assert sorted(asked) == sorted([case.name for case in hold_out] * 2 + [hold_out[0].image_path.name] * 2)
-    assert comparison.forgetting == comparison.hold_out[1:2]
+    assert comparison.evidence.forgetting == comparison.evidence.hold_out[1:2]
 
 
 def test_progress_only_rises_and_canceling_leaves_no_result(versions, hold_out, tmp_path):
@@ -271,7 +271,7 @@ def written_comparison(versions, hold_out, tmp_path_factory):
 
 def test_record_page_and_pictures_are_written_and_nothing_else_stays(written_comparison):
     folder, comparison = written_comparison
-    by_dice = sorted(comparison.hold_out, key=lambda case: case.new.dice)
+    by_dice = sorted(comparison.evidence.hold_out, key=lambda case: case.new.dice)
     names = sorted(path.name for path in folder.iterdir())
     pictures = [name for name in names if name.startswith("worst-")]
     assert names == ["comparison.html", "comparison.json", *pictures]
@@ -311,7 +311,7 @@ def test_the_page_has_a_row_and_a_point_for_each_case(written_comparison):
     page = (folder / "comparison.html").read_text(encoding="utf-8")
     assert page.count("<svg") == 2 and page.count('<circle class="new"') == 4 * (5 + 1)
     plot = re.search(r"<svg.*?</svg>", page, re.DOTALL).group()
-    for case in comparison.hold_out:
+    for case in comparison.evidence.hold_out:
         assert f"<td>{case.name}</td><td>{case.old.dice:.3f}</td><td>{case.new.dice:.3f}</td>" in page
         assert f"<title>{case.name}: {case.old.dice:.3f} old, {case.new.dice:.3f} new</title>" in plot
     heights = {

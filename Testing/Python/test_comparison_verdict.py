@@ -19,7 +19,7 @@ from DDSPSegmentationLib.learning.comparison_record import (
     Figures,
     summarize,
 )
-from DDSPSegmentationLib.learning.comparison_verdict import LEAST_AGREEMENT, judge
+from DDSPSegmentationLib.learning.comparison_verdict import LEAST_AGREEMENT, Comparison
 from DDSPSegmentationLib.learning.statistics import mean_interval
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "Benchmarks"))
@@ -50,7 +50,7 @@ def gains(*values, **options):
 
 
 def verdict_of(hold_out, sample_agreement=0.99, old=OLD, new=NEW, **evidence):
-    return judge(Evidence(old, new, hold_out, sample_agreement=sample_agreement, **evidence))
+    return Comparison(Evidence(old, new, hold_out, sample_agreement=sample_agreement, **evidence))
 
 
 def said(comparison):
@@ -138,7 +138,7 @@ def test_who_compares_again_on_the_same_hold_out_must_be_surer():
     assert 0.025 / 3 > third.p_value == first.p_value and third.recommendation == "activate"
     assert "This is comparison 3 on patients of this hold-out" in said(third) and "p below 0.0083" in said(third)
     tenth = verdict_of(gains(*changes), comparisons=10)
-    assert (tenth.verdict, tenth.recommendation, tenth.comparisons) == (NO_DIFFERENCE, "keep", 10)
+    assert (tenth.verdict, tenth.recommendation, tenth.to_dict()["comparisons"]) == (NO_DIFFERENCE, "keep", 10)
     assert "may be chance" in tenth.sentences[-1]
 
 
@@ -283,7 +283,7 @@ def test_cross_validation_without_figures_says_nothing():
 
 def test_masks_that_were_corrected_from_the_old_version_are_counted():
     comparison = verdict_of(gains(0.1, 0.1, 0.1), old_masks=frozenset({"c0", "c2", "elsewhere"}))
-    assert comparison.old_masks == ("c0", "c2")
+    assert comparison.to_dict()["old_masks"] == ["c0", "c2"]
     told = "2 of the 3 cases of the hold-out have a mask that was corrected from the old version's own"
     assert told in said(comparison) and "favors the old version" in said(comparison)
     assert "favors" not in said(verdict_of(gains(0.1)))

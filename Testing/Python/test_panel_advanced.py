@@ -320,7 +320,7 @@ def test_after_an_installation_the_panel_hears_of_the_devices_that_the_new_engin
     person.ui.inputSelector.setCurrentNode(new_volume())
     person.start()
     client, told = requests[0]
-    monkeypatch.setattr(client, "_hello", {"auto": "cuda", "devices": ["cuda", "cpu"]})
+    monkeypatch.setattr(client, "hello", {"auto": "cuda", "devices": ["cuda", "cpu"]})
     client.onStateChanged()
     assert person.ui.deviceComboBox.itemText(0) == "Auto (cuda)"
     told["onError"](Canceled())

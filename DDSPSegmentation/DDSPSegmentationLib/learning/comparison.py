@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import SimpleITK as sitk
@@ -21,9 +21,9 @@ from ..engine.metrics import compare_masks
 from ..engine.model import describe_model
 from ..engine.pictures import PROSTATE_COLOR, REFERENCE_COLOR, Color, contour_mosaic, write_png
 from ..engine.scan_identity import ScanIdentity
-from .comparison_record import TIE, ComparedCase, Comparison, Evidence, Figures
-from .comparison_report import REPORT_FILE, Picture, comparison_page
-from .comparison_verdict import judge
+from .comparison_record import TIE, ComparedCase, Evidence, Figures
+from .comparison_report import REPORT_FILE, comparison_page
+from .comparison_verdict import Comparison
 from .dataset import Case
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ SHOWN_WORST, SHOWN_LOSERS, SHOWN_SLICES = 2, 2, 6
 _GAP_PIXELS = 24
 
 Progress = Callable[[str, float], None]
+Segment = Callable[[sitk.Image, str, str], "list[Segmentation]"]
 
 
 @dataclass(frozen=True)
@@ -53,14 +54,11 @@ def compare_versions(
     hold_out: Sequence[Case],
     output: Path,
     *,
-    old_masks: frozenset[str] = frozenset(),
     forgetting: Sequence[Case] = (),
-    forgetting_name: str = "",
-    comparisons: int = 1,
     sample: Path | None = None,
-    cross_validation: Mapping | None = None,
     device: str = "auto",
     progress: Progress | None = None,
+    **known: Any,
 ) -> Comparison:
     """Compare two model versions on cases neither was trained on; see ``comparison_verdict`` for what follows from it.
 
@@ -75,13 +73,11 @@ def compare_versions(
         old, new: model folders.
         hold_out: cases that steered nothing; those of one patient count as one.
         output: folder, made when missing; files of an earlier comparison in it are replaced.
-        old_masks: names of cases whose mask was corrected from the old version's.
         forgetting: cases of what the old version was good at; may share cases with the hold-out.
-        forgetting_name: what they are, such as "replay folder".
-        comparisons: how often hold-out patients of these were used to compare versions, this time included.
         sample: one more scan that both segment, to see how far they differ; None is the bundled one.
-        cross_validation: what the fine-tuning measured on its own training cases.
         progress: called with (phase, fraction); raising Canceled in it ends the work.
+        known: what is known beforehand, see ``Evidence``: ``forgetting_name``, ``comparisons``, ``old_masks``,
+            ``cross_validation``.
 
     Raises:
         ModelError, DeviceError: a version or the device cannot be used; StorageError; Canceled.
@@ -92,7 +88,7 @@ def compare_versions(
     cases = list(dict.fromkeys([*hold_out, *forgetting]))
     notify = progress or (lambda phase, fraction: None)
     notify("Loading both versions", 0.0)
-    versions = _BothVersions(old, new, device, notify, len(cases) + 1)
+    segment = _load_both(old, new, device, notify, len(cases) + 1)
     old_version, new_version = describe_model(old), describe_model(new)
     scans = _recognized(hold_out, notify)
     old_patients, new_patients = (
@@ -114,7 +110,7 @@ def compare_versions(
                 seen.append(case.name)
             if case in forgetting and new_version.seen.last_training.find(ScanIdentity(image)):
                 rehearsed.append(case.name)
-            before, after = versions.segment(image, case.name, phase)
+            before, after = segment(image, case.name, phase)
             figures = _figures(before, reference), _figures(after, reference)
             found[case] = ComparedCase(case.name, case.patient, case.center, *figures, _agreement(before, after))
         except (InputError, DatasetError) as error:
@@ -127,16 +123,13 @@ def compare_versions(
         new=new_version,
         hold_out=[found[case] for case in hold_out if case in found],
         forgetting=[found[case] for case in forgetting if case in found],
-        forgetting_name=forgetting_name,
         seen=seen,
         rehearsed=rehearsed,
         left_out=left_out,
-        comparisons=comparisons,
-        sample_agreement=_sample_agreement(versions, sample_scan() if sample is None else Path(sample)),
-        old_masks=frozenset(old_masks),
-        cross_validation=cross_validation,
+        sample_agreement=_sample_agreement(segment, sample_scan() if sample is None else Path(sample)),
+        **known,
     )
-    comparison = judge(evidence)
+    comparison = Comparison(evidence)
     _write(comparison, shown, output)
     notify("Compared", 1.0)
     return comparison
@@ -156,26 +149,26 @@ def _recognized(cases: Sequence[Case], notify: Progress) -> list[tuple[str, Scan
     return scans
 
 
-class _BothVersions:
-    """Both versions loaded; ``scans`` is how many they will segment, for the progress."""
+def _load_both(old: Path, new: Path, device: str, notify: Progress, scans: int) -> Segment:
+    """Load both versions; what comes back gives the answers of the old one and of the new one to a scan.
 
-    def __init__(self, old: Path, new: Path, device: str, notify: Progress, scans: int):
-        from ..engine.segmenter import Segmenter
+    Args:
+        scans: how many they will segment, for the progress.
+    """
+    from ..engine.segmenter import Segmenter
 
-        self._segmenters = Segmenter(old, device), Segmenter(new, device)
-        self._notify, self._steps, self._done = notify, 2 * scans, 0
+    segmenters, done = (Segmenter(old, device), Segmenter(new, device)), 0
 
-    def segment(self, image: sitk.Image, name: str, phase: str) -> list[Segmentation]:
-        """What the old version says, then what the new one says."""
-        answers = []
-        for segmenter in self._segmenters:
-            # The engine's own steps are passed on, so that a cancellation need not wait for the end of a scan.
-            answers.append(segmenter.segment(image, name=name, progress=lambda *_: self._tell(phase)))
-            self._done += 1
-        return answers
+    def segment(image: sitk.Image, name: str, phase: str) -> list[Segmentation]:
+        return [answer(segmenter, image, name, phase) for segmenter in segmenters]
 
-    def _tell(self, phase: str) -> None:
-        self._notify(phase, self._done / self._steps)
+    def answer(segmenter: Segmenter, image: sitk.Image, name: str, phase: str) -> Segmentation:
+        """The engine's own steps are passed on, so that a cancellation need not wait for the end of a scan."""
+        nonlocal done
+        share, done = done / (2 * scans), done + 1
+        return segmenter.segment(image, name=name, progress=lambda *_: notify(phase, share))
+
+    return segment
 
 
 def _figures(segmentation: Segmentation, reference: sitk.Image) -> Figures:
@@ -203,10 +196,10 @@ def _agreement(before: Segmentation, after: Segmentation) -> float:
     return 0.0 if is_empty else compare_masks(after.mask, before.mask)["whole"].dsc
 
 
-def _sample_agreement(versions: _BothVersions, sample: Path) -> float | None:
+def _sample_agreement(segment: Segment, sample: Path) -> float | None:
     try:
         image = read_image(sample)
-        return _agreement(*versions.segment(image, sample.name, "Comparing the versions on the sample scan"))
+        return _agreement(*segment(image, sample.name, "Comparing the versions on the sample scan"))
     except InputError:
         return None
 
@@ -224,11 +217,11 @@ def _write(comparison: Comparison, shown: Sequence[_Masks], folder: Path) -> Non
         (folder / name).unlink(missing_ok=True)
     for earlier in folder.glob("worst-[0-9]-*.png"):
         earlier.unlink(missing_ok=True)
-    pictures = []
+    pictures = {}
     for rank, masks in enumerate(shown, start=1):
         path = folder / f"worst-{rank}-{re.sub(r'[^A-Za-z0-9.-]', '_', masks.case.name)[:40]}.png"
         _draw_side_by_side(masks, path)
-        pictures.append(Picture(path, masks.figures))
+        pictures[path] = masks.figures
     colors = {"old version": OLD_COLOR, "new version": PROSTATE_COLOR, "reference": REFERENCE_COLOR}
     write_text(comparison_page(comparison, pictures, colors), folder / REPORT_FILE)
     write_json(comparison.to_dict(), folder / COMPARISON_FILE)

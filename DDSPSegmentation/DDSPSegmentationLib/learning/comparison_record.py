@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 
-from ..engine.files import as_json
 from ..engine.model import ModelDescription
 from .statistics import mean_interval, patient_means
 
@@ -170,7 +169,7 @@ class Evidence:
     comparisons: int = 1
     sample_agreement: float | None = None
     old_masks: frozenset[str] = frozenset()
-    cross_validation: Mapping | None = None
+    cross_validation: Mapping = field(default_factory=dict)
 
     @property
     def cases(self) -> list[ComparedCase]:
@@ -188,44 +187,6 @@ class Evidence:
         """A version that does not say what it was trained on, so that no case can be called unseen; "" without."""
         versions = (self.old, self.new) if self.hold_out else ()
         return next((version.version for version in versions if not version.seen.known), "")
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """What came out, as comparison.json keeps it.
-
-    Attributes:
-        verdict: ``better``, ``no clear difference``, ``worse``, ``too few cases to judge`` or ``forgotten``;
-            ``recommendation``: ``activate`` or ``keep``, the default a panel offers.
-        sentences: for a reader; the verdict first, the recommendation last.
-        p_value: one-sided, of the gain on the hold-out; None below five patients.
-        agreement: mean Dice of the new version's masks with the old one's on all scans that both have segmented.
-        old_masks: those of the hold-out. For the other fields see ``Evidence``.
-    """
-
-    old_version: str
-    new_version: str
-    old_sha256: str
-    new_sha256: str
-    date: str
-    verdict: str
-    recommendation: str
-    sentences: tuple[str, ...]
-    p_value: float | None
-    comparisons: int
-    hold_out: tuple[ComparedCase, ...]
-    hold_out_summary: Summary
-    forgetting: tuple[ComparedCase, ...] = ()
-    forgetting_summary: Summary | None = None
-    forgetting_name: str = ""
-    agreement: float | None = None
-    old_masks: tuple[str, ...] = ()
-    left_out: tuple[str, ...] = ()
-    cross_validation: dict = field(default_factory=dict)
-
-    def to_dict(self) -> dict:
-        """Values that JSON knows; what is not a number is None."""
-        return {"schema_version": SCHEMA_VERSION, **as_json(self)}
 
 
 def recommends_activation(record: Mapping) -> bool:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
 import numpy as np
 
 from ..engine.html_page import RESEARCH_ONLY, embedded, html_page
-from .comparison_record import ACTIVATE, TIE, ComparedCase, Comparison, Figures, Summary
+from .comparison_record import ACTIVATE, TIE, ComparedCase, Summary
+from .comparison_verdict import Comparison
 from .comparison_words import left_out_sentence, signed
 
 REPORT_FILE = "comparison.html"
@@ -48,20 +48,13 @@ _PANELS: tuple[tuple[str, str, str], ...] = (
 _PANEL_WIDTH, _PANEL_HEIGHT, _TOP, _BOTTOM, _LEFT = 265.0, 290.0, 48.0, 34.0, 46.0
 
 
-@dataclass(frozen=True)
-class Picture:
-    """A side-by-side picture and the case it shows."""
-
-    path: Path
-    case: ComparedCase
-
-
 def comparison_page(
-    comparison: Comparison, pictures: Sequence[Picture], colors: Mapping[str, tuple[int, int, int]]
+    comparison: Comparison, pictures: Mapping[Path, ComparedCase], colors: Mapping[str, tuple[int, int, int]]
 ) -> str:
     """The whole page; the pictures are put into it.
 
     Args:
+        pictures: side by side, and the case that each shows.
         colors: what each line in the pictures is, for the legend.
     """
     parts = [_head(comparison), _groups(comparison), _cross_validation(comparison), _pictures(pictures, colors)]
@@ -70,7 +63,8 @@ def comparison_page(
 
 def _head(comparison: Comparison) -> str:
     sentences = "".join(f"<p>{escape(sentence)}</p>" for sentence in comparison.sentences)
-    facts = f"Old version {comparison.old_version}, new version {comparison.new_version}, {comparison.date}"
+    old, new = comparison.evidence.old, comparison.evidence.new
+    facts = f"Old version {old.version}, new version {new.version}, {comparison.date}"
     return (
         f'<h1>Comparison of model versions</h1>\n<p class="soft">{escape(facts)}</p>\n'
         f'<p class="research">{RESEARCH_ONLY}</p>\n'
@@ -79,10 +73,11 @@ def _head(comparison: Comparison) -> str:
 
 
 def _groups(comparison: Comparison) -> str:
-    groups = [("Hold-out", comparison.hold_out, comparison.hold_out_summary)]
+    evidence = comparison.evidence
+    groups = [("Hold-out", evidence.hold_out, comparison.hold_out_summary)]
     if comparison.forgetting_summary is not None:
-        name = f"Forgetting: {comparison.forgetting_name or 'cases of the old training'}"
-        groups.append((name, comparison.forgetting, comparison.forgetting_summary))
+        name = f"Forgetting: {evidence.forgetting_name or 'cases of the old training'}"
+        groups.append((name, evidence.forgetting, comparison.forgetting_summary))
     parts = []
     for title, cases, summary in groups:
         parts.append(f"<h2>{escape(title)}</h2>")
@@ -104,8 +99,7 @@ _TABLE_HEAD = (
 def _table(cases: Sequence[ComparedCase], summary: Summary) -> str:
     rows = "".join(_row(case) for case in sorted(cases, key=lambda case: (bool(case.error), case.name)))
     if summary.cases:
-        old, new = summary.old, summary.new
-        cells = _measures(old.get, new.get, summary.gain)
+        cells = _measures(summary.old, summary.new, summary.gain)
         off = _number(summary.expected_dice_error, 3)
         rows += f'<tr class="mean"><td>Mean of {summary.patients} patients</td>{cells}<td>off by {off}</td></tr>'
     return (
@@ -119,20 +113,16 @@ def _row(case: ComparedCase) -> str:
     name = f"<td>{escape(case.name)}</td>"
     if case.error:
         return f'<tr>{name}<td class="reason" colspan="10">not compared: {escape(case.error)}</td></tr>'
-    cells = _measures(_reader(case.old), _reader(case.new), case.gain)
+    cells = _measures(vars(case.old), vars(case.new), case.gain)
     return f"<tr>{name}{cells}<td>{_number(case.new.expected_dice, 3)}</td></tr>"
 
 
-def _reader(figures: Figures) -> Callable[[str], float | None]:
-    return lambda measure: getattr(figures, measure)
-
-
-def _measures(old: Callable, new: Callable, gain: float) -> str:
+def _measures(old: Mapping[str, float | None], new: Mapping[str, float | None], gain: float) -> str:
     kind = "win" if gain > TIE else "loss" if gain < -TIE else "tie"
-    cells = [f"<td>{_number(old('dice'), 3)}</td><td>{_number(new('dice'), 3)}</td>"]
+    cells = [f"<td>{_number(old['dice'], 3)}</td><td>{_number(new['dice'], 3)}</td>"]
     cells.append(f'<td class="{kind}">{signed(gain)}</td>')
     for measure, digits, sign in (("abd_mm", 2, ""), ("hd95_mm", 1, ""), ("volume_error_percent", 1, "+")):
-        cells += [f"<td>{_number(read(measure), digits, sign)}</td>" for read in (old, new)]
+        cells += [f"<td>{_number(version[measure], digits, sign)}</td>" for version in (old, new)]
     return "".join(cells)
 
 
@@ -141,10 +131,11 @@ def _number(value: float | None, digits: int, sign: str = "") -> str:
 
 
 def _cross_validation(comparison: Comparison) -> str:
-    sentence = left_out_sentence(comparison.cross_validation)
+    found = comparison.evidence.cross_validation
+    sentence = left_out_sentence(found)
     if not sentence:
         return ""
-    per_case = comparison.cross_validation.get("per_case")
+    per_case = found.get("per_case")
     pairs = per_case.items() if isinstance(per_case, dict) else ()
     rows = "".join(
         f"<tr><td>{escape(str(name))}</td><td>{_number(before, 3)}</td><td>{_number(after, 3)}</td></tr>"
@@ -155,18 +146,18 @@ def _cross_validation(comparison: Comparison) -> str:
     return f"<h2>Cross-validation on the training cases</h2>\n<p>{escape(sentence)}</p>\n{table}"
 
 
-def _pictures(pictures: Sequence[Picture], colors: Mapping[str, tuple[int, int, int]]) -> str:
+def _pictures(pictures: Mapping[Path, ComparedCase], colors: Mapping[str, tuple[int, int, int]]) -> str:
     if not pictures:
         return ""
     legend = "".join(
         f'<span class="swatch" style="background: rgb{color}"></span>{escape(name)}' for name, color in colors.items()
     )
     figures = "".join(
-        f"<figure><figcaption><strong>{escape(picture.case.name)}</strong>: Dice {picture.case.old.dice:.3f} with the "
-        f"old version, {picture.case.new.dice:.3f} with the new one"
+        f"<figure><figcaption><strong>{escape(case.name)}</strong>: Dice {case.old.dice:.3f} with the old version, "
+        f"{case.new.dice:.3f} with the new one"
         f'<div class="sides"><span>Old version</span><span>New version</span></div></figcaption>'
-        f'<img alt="Contours of both versions, {escape(picture.case.name)}" src="{embedded(picture.path)}"></figure>'
-        for picture in pictures
+        f'<img alt="Contours of both versions, {escape(case.name)}" src="{embedded(path)}"></figure>'
+        for path, case in pictures.items()
     )
     return (
         "<h2>Lowest Dice of the new version, and its largest losses</h2>\n"

@@ -16,11 +16,11 @@ from .comparison_record import (
     FORGOTTEN,
     KEEP,
     NO_DIFFERENCE,
+    SCHEMA_VERSION,
     TIE,
     TOO_FEW,
     WORSE,
     ComparedCase,
-    Comparison,
     Evidence,
     Summary,
     summarize,
@@ -43,36 +43,8 @@ FORGOTTEN_GAIN = 0.01
 LEAST_AGREEMENT = 0.92
 
 
-class Judgment:
-    """What the rules say, before it is put into words.
-
-    Attributes:
-        found: what the hold-out alone says; ``verdict``: what stands first.
-        p_value: one-sided, of the gain; ``limit``: below it the gain counts, after so many comparisons.
-        agreement: mean over all scans; ``differs``: from the old version, by more than right masks usually make a new
-            one differ. That says nothing about which is better, and is told only beside another doubt.
-        reasons: why the old version is kept; empty where the new one is activated.
-    """
-
-    def __init__(self, evidence: Evidence):
-        self.hold_out = summarize(evidence.hold_out)
-        self.forgetting = summarize(evidence.forgetting) if evidence.forgetting else None
-        self.limit = SIGNIFICANT / evidence.comparisons
-        enough = self.hold_out.patients >= LEAST_PATIENTS
-        self.p_value = gain_p_value(self.hold_out.patient_gains, LEAST_SPREAD) if enough else None
-        self.found = _found(self.hold_out, evidence.hold_out, self.p_value, self.limit)
-        self.has_forgotten = self.forgetting is not None and _has_forgotten(self.forgetting, evidence.forgetting)
-        self.verdict = FORGOTTEN if self.has_forgotten and self.found != WORSE else self.found
-        agreements = evidence.agreements
-        self.agreement = sum(agreements) / len(agreements) if agreements else None
-        self.differs = self.agreement is not None and self.agreement < LEAST_AGREEMENT
-        self.reasons = _reasons_to_keep(evidence, self.hold_out, self.found, self.has_forgotten)
-        if self.reasons and self.differs:
-            self.reasons.append("it differs from the old version more than a retraining usually does")
-
-
-def judge(evidence: Evidence) -> Comparison:
-    """The comparison that follows from what was measured.
+class Comparison:
+    """What the rules make of the evidence; comparison.json keeps both.
 
     The verdict is ``worse`` before ``forgotten`` before what the hold-out says otherwise; the hold-out's own finding
     is always among the sentences.
@@ -80,29 +52,57 @@ def judge(evidence: Evidence) -> Comparison:
     Activation is recommended only where a one-sided paired t-test over five or more hold-out patients finds a gain of
     more than 0.005, at 0.025 divided by how often this hold-out was used; where no case lost more than 0.05 Dice,
     nothing was forgotten, every mask has a gland and every case was compared.
+
+    Attributes:
+        verdict: ``better``, ``no clear difference``, ``worse``, ``too few cases to judge`` or ``forgotten``;
+            ``found``: what the hold-out alone says.
+        p_value: one-sided, of the gain on the hold-out, None below five patients; ``limit``: below it the gain counts,
+            after so many comparisons.
+        agreement: mean Dice of the new version's masks with the old one's on all scans that both have segmented;
+            ``differs``: by more than right masks usually make a new one differ. That says nothing about which is
+            better, and is told only beside another doubt.
+        recommendation: ``activate`` or ``keep``, the default a panel offers; ``reasons``: why the old version is kept.
+        sentences: for a reader; the verdict first, the recommendation last.
     """
-    judgment = Judgment(evidence)
-    return Comparison(
-        old_version=evidence.old.version,
-        new_version=evidence.new.version,
-        old_sha256=evidence.old.sha256,
-        new_sha256=evidence.new.sha256,
-        date=date.today().isoformat(),
-        verdict=judgment.verdict,
-        recommendation=KEEP if judgment.reasons else ACTIVATE,
-        sentences=tell(evidence, judgment),
-        p_value=judgment.p_value,
-        comparisons=evidence.comparisons,
-        hold_out=tuple(evidence.hold_out),
-        hold_out_summary=judgment.hold_out,
-        forgetting=tuple(evidence.forgetting),
-        forgetting_summary=judgment.forgetting,
-        forgetting_name=evidence.forgetting_name,
-        agreement=judgment.agreement,
-        old_masks=tuple(case.name for case in evidence.hold_out if case.name in evidence.old_masks),
-        left_out=tuple(evidence.left_out),
-        cross_validation=as_json(dict(evidence.cross_validation or {})),
-    )
+
+    def __init__(self, evidence: Evidence):
+        self.evidence, self.date = evidence, date.today().isoformat()
+        self.hold_out_summary = summarize(evidence.hold_out)
+        self.forgetting_summary = summarize(evidence.forgetting) if evidence.forgetting else None
+        self.limit = SIGNIFICANT / evidence.comparisons
+        enough = self.hold_out_summary.patients >= LEAST_PATIENTS
+        self.p_value = gain_p_value(self.hold_out_summary.patient_gains, LEAST_SPREAD) if enough else None
+        self.found = _found(self.hold_out_summary, evidence.hold_out, self.p_value, self.limit)
+        forgetting = self.forgetting_summary
+        self.has_forgotten = forgetting is not None and _has_forgotten(forgetting, evidence.forgetting)
+        self.verdict = FORGOTTEN if self.has_forgotten and self.found != WORSE else self.found
+        agreements = evidence.agreements
+        self.agreement = sum(agreements) / len(agreements) if agreements else None
+        self.differs = self.agreement is not None and self.agreement < LEAST_AGREEMENT
+        self.reasons = _reasons_to_keep(evidence, self.hold_out_summary, self.found, self.has_forgotten)
+        if self.reasons and self.differs:
+            self.reasons.append("it differs from the old version more than a retraining usually does")
+        self.recommendation = KEEP if self.reasons else ACTIVATE
+        self.sentences = tell(evidence, self)
+
+    def to_dict(self) -> dict:
+        """Values that JSON knows; what is not a number is None."""
+        evidence = self.evidence
+        values = {
+            "schema_version": SCHEMA_VERSION,
+            "old_version": evidence.old.version,
+            "new_version": evidence.new.version,
+            "old_sha256": evidence.old.sha256,
+            "new_sha256": evidence.new.sha256,
+            "old_masks": [case.name for case in evidence.hold_out if case.name in evidence.old_masks],
+        }
+        values |= {name: getattr(self, name) for name in _KEPT}
+        return as_json(values | {name: getattr(evidence, name) for name in _KEPT_EVIDENCE})
+
+
+_KEPT_SUMMARIES = ("hold_out_summary", "forgetting_summary")
+_KEPT = ("date", "verdict", "recommendation", "sentences", "p_value", "agreement", *_KEPT_SUMMARIES)
+_KEPT_EVIDENCE = ("comparisons", "hold_out", "forgetting", "forgetting_name", "left_out", "cross_validation")
 
 
 def _found(summary: Summary, cases: Sequence[ComparedCase], p_value: float | None, limit: float) -> str:

@@ -20,7 +20,7 @@ from .comparison_record import (
 from .statistics import LEAST_PATIENTS
 
 if TYPE_CHECKING:
-    from .comparison_verdict import Judgment
+    from .comparison_verdict import Comparison
 
 _STARTS = {
     BETTER: "The new version is better: ",
@@ -29,15 +29,15 @@ _STARTS = {
 }
 
 
-def tell(evidence: Evidence, judgment: Judgment) -> tuple[str, ...]:
-    hold_out, forgetting = judgment.hold_out, judgment.forgetting
-    sentences = [_hold_out(evidence, judgment)]
+def tell(evidence: Evidence, comparison: Comparison) -> tuple[str, ...]:
+    hold_out, forgetting = comparison.hold_out_summary, comparison.forgetting_summary
+    sentences = [_hold_out(evidence, comparison)]
     if forgetting is not None and forgetting.cases:
-        sentences.insert(0 if judgment.verdict == FORGOTTEN else 1, _forgetting(evidence, judgment, forgetting))
+        sentences.insert(0 if comparison.verdict == FORGOTTEN else 1, _forgetting(evidence, comparison, forgetting))
     if hold_out.cases:
         sentences += _details(evidence, hold_out)
-    sentences += [_agreement(evidence, judgment), left_out_sentence(evidence.cross_validation or {})]
-    sentences += [*_cautions(evidence, judgment), _recommendation(judgment.reasons)]
+    sentences += [_agreement(evidence, comparison), left_out_sentence(evidence.cross_validation)]
+    sentences += [*_cautions(evidence, comparison), _recommendation(comparison.reasons)]
     return tuple(filter(None, sentences))
 
 
@@ -103,22 +103,22 @@ def _both(before: object, after: object) -> tuple[float, float] | None:
     return (float(before), float(after)) if math.isfinite(before) and math.isfinite(after) else None
 
 
-def _hold_out(evidence: Evidence, judgment: Judgment) -> str:
-    summary = judgment.hold_out
-    if judgment.p_value is None or summary.interval is None:
+def _hold_out(evidence: Evidence, comparison: Comparison) -> str:
+    summary = comparison.hold_out_summary
+    if comparison.p_value is None or summary.interval is None:
         start = f"Too few cases to judge. {too_few_patients(summary.patients)}"
         return start if not summary.cases else f"{start} There the mean Dice went {_from_to(summary)}."
     missed = [case.name for case in evidence.hold_out if case.is_missed]
-    start = _STARTS[judgment.found]
+    start = _STARTS[comparison.found]
     if missed:
         start += f"it found no prostate in {listed(missed)}, where the old version did; "
     where = f"on {_patients(summary.patients)} of the hold-out ({counted(summary.cases, 'case')})"
     direction = "rose" if summary.gain > 0 else "fell" if summary.gain < 0 else "stayed"
     low, high = summary.interval
-    p = "p < 0.001" if judgment.p_value < 0.001 else f"p = {judgment.p_value:.3f}"
+    p = "p < 0.001" if comparison.p_value < 0.001 else f"p = {comparison.p_value:.3f}"
     return (
         f"{start}{where} the mean Dice {direction} {_from_to(summary)}; 95 % interval {signed(low)} to {signed(high)}; "
-        f"one-sided paired t-test over patients, {p}, where a gain counts below {judgment.limit:.2g}."
+        f"one-sided paired t-test over patients, {p}, where a gain counts below {comparison.limit:.2g}."
     )
 
 
@@ -154,38 +154,38 @@ def _pair(old: dict, new: dict, measure: str, digits: int, sign: str = "") -> st
     return " to ".join("unknown" if value is None else f"{value:{sign}.{digits}f}" for value in values)
 
 
-def _forgetting(evidence: Evidence, judgment: Judgment, summary: Summary) -> str:
-    start = "The new version has forgotten" if judgment.has_forgotten else "The old ability is kept"
+def _forgetting(evidence: Evidence, comparison: Comparison, summary: Summary) -> str:
+    start = "The new version has forgotten" if comparison.has_forgotten else "The old ability is kept"
     worst = min((case for case in evidence.forgetting if not case.error), key=lambda case: case.gain)
     loss = f"; the largest loss of a case is {-worst.gain:.3f} ({worst.name})" if worst.gain < 0 else ""
     name = evidence.forgetting_name or "cases of the old training"
     return f"{start}: on the {name} ({counted(summary.cases, 'case')}) the mean Dice went {_from_to(summary)}{loss}."
 
 
-def _agreement(evidence: Evidence, judgment: Judgment) -> str:
+def _agreement(evidence: Evidence, comparison: Comparison) -> str:
     """How far the new version's masks are from the old one's, and what could not be measured."""
     start = ""
-    if judgment.forgetting is None or not judgment.forgetting.cases:
+    if comparison.forgetting_summary is None or not comparison.forgetting_summary.cases:
         start = (
             "What was forgotten could not be measured, for want of a replay folder and of hold-out cases of other "
             "scanners. "
         )
-    if judgment.agreement is None:
+    if comparison.agreement is None:
         return start.strip()
     scans = counted(len(evidence.agreements), "scan")
     agreement = f"{start}On {scans} the new version's masks agree with the old one's to a mean Dice of"
-    sentence = f"{agreement} {judgment.agreement:.3f}"
-    if judgment.differs and judgment.reasons:
+    sentence = f"{agreement} {comparison.agreement:.3f}"
+    if comparison.differs and comparison.reasons:
         return f"{sentence}: it differs from the old version by more than a retraining usually does."
     return f"{sentence}."
 
 
-def _cautions(evidence: Evidence, judgment: Judgment) -> list[str]:
+def _cautions(evidence: Evidence, comparison: Comparison) -> list[str]:
     sentences = []
     if evidence.comparisons > 1:
         sentences.append(
             f"This is comparison {evidence.comparisons} on patients of this hold-out; who looks often enough finds a "
-            f"gain by chance, so it must be surer each time (p below {judgment.limit:.2g})."
+            f"gain by chance, so it must be surer each time (p below {comparison.limit:.2g})."
         )
     ours = sum(case.name in evidence.old_masks for case in evidence.hold_out)
     if ours:
@@ -210,7 +210,7 @@ def _cautions(evidence: Evidence, judgment: Judgment) -> list[str]:
             f"{len(evidence.rehearsed)} of the {counted(len(evidence.forgetting), 'case')} of the "
             f"{evidence.forgetting_name} were rehearsed in the retraining; what was forgotten elsewhere may be more."
         )
-    for summary in (judgment.hold_out, judgment.forgetting):
+    for summary in (comparison.hold_out_summary, comparison.forgetting_summary):
         if summary is not None and summary.failed:
             sentences.append(f"Not compared: {listed(summary.failed)}.")
     return sentences

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -58,9 +57,5 @@ def make_version(models_folder: Path) -> None:
         registry.activate(VERSION)
 
 
-def main(words: Sequence[str]) -> None:
-    make_version(Path(words[0]))
-
-
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    make_version(Path(sys.argv[1]))

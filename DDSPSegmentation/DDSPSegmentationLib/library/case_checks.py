@@ -100,10 +100,9 @@ def _far_off(mask: sitk.Image, inside: np.ndarray) -> list[str]:
     code = sitk.DICOMOrientImageFilter.GetOrientationFromDirectionCosines(mask.GetDirection())
     named = {"R": "left-right", "L": "left-right", "A": "antero-posterior", "P": "antero-posterior"}
     warnings = []
-    for axis, (letter, step, size) in enumerate(zip(code, mask.GetSpacing(), mask.GetSize(), strict=True)):
-        others = tuple(other for other in range(3) if other != 2 - axis)
-        profile = inside.sum(axis=others, dtype=np.float64)
-        offset = abs(float((profile * np.arange(size)).sum() / profile.sum()) - (size - 1) / 2) * step
+    middle = np.argwhere(inside).mean(axis=0)[::-1]
+    for letter, step, size, place in zip(code, mask.GetSpacing(), mask.GetSize(), middle, strict=True):
+        offset = abs(float(place) - (size - 1) / 2) * step
         direction = named.get(letter, "cranio-caudal")
         if offset > USUAL_OFFSET_MM[direction]:
             warnings.append(

@@ -11,8 +11,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import SimpleITK as sitk
-
 from ..engine.errors import DatasetError, StorageError
 from ..engine.files import (
     copy_file,
@@ -25,8 +23,7 @@ from ..engine.files import (
     retry_while_open,
     write_json,
 )
-from ..engine.images import write_image
-from .case_records import CASE_FILE, HOLD_OUT, TRAINING, StoredCase, image_folder, label_folder, read_case
+from .case_records import CASE_FILE, FOLDER_ENDS, TRAINING, StoredCase, read_case
 from .folder_lock import FolderInUseError, FolderLock
 from .patients import Patients, read_memory
 
@@ -175,11 +172,6 @@ class CaseFiles:
             self._describe()
             delete_file(self.unfinished)
 
-    def write_mask(self, mask: sitk.Image, path: Path) -> str:
-        """SHA-256 of the file written."""
-        write_image(mask, path)
-        return file_sha256(path)
-
     def commit(self, case: StoredCase) -> None:
         self.confirm_lock()
         write_json(case.to_dict(), case.record_folder / CASE_FILE)
@@ -231,14 +223,14 @@ class CaseFiles:
             self.derive_label(case)
             return
         trashed = self.trashed_record(case_id)
-        for split in (TRAINING, HOLD_OUT):
-            image = self.folder / image_folder(split) / f"{case_id}_0000.mha"
+        for end in FOLDER_ENDS.values():
+            image = self.folder / f"images{end}" / f"{case_id}_0000.mha"
             if image.exists():
                 if trashed.exists():
                     self._move(image, trashed / "image.mha")
                 else:
                     delete_file(image)
-            delete_file(self.folder / label_folder(split) / f"{case_id}.mha")
+            delete_file(self.folder / f"labels{end}" / f"{case_id}.mha")
         if record.exists():
             shutil.rmtree(record)
 

@@ -8,17 +8,18 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import SimpleITK as sitk
 
 from ..engine.bundled_scan import is_bundled
 from ..engine.errors import DatasetError, DDSPSegmentationError, InputError, StorageError
-from ..engine.files import make_folder
+from ..engine.files import file_sha256, make_folder
 from ..engine.images import read_image, without_metadata, write_image
 from ..engine.model import ModelDescription
 from ..engine.scan_identity import ScanIdentity
 from .case_files import CaseFiles
-from .case_intake import STATES, Admitted, Scan, admit, placed_as, same_mask
+from .case_intake import NewCase
 from .case_records import HOLD_OUT, TRAINING, StoredCase
 from .case_transfer import ImportReport, export_cases, find_pairs
 from .folder_lock import FolderInUseError
@@ -131,40 +132,17 @@ class CaseLibrary:
 
     # ---- storing
 
-    def add(
-        self,
-        image: sitk.Image,
-        mask: sitk.Image,
-        *,
-        prediction: sitk.Image | None = None,
-        model_version: str = "",
-        model_sha256: str = "",
-        edited: bool = True,
-        note: str = "",
-        label: str = "",
-        patient_key: str = "",
-        scanner: str = "",
-        source_name: str = "",
-        same_patient_as: str = "",
-    ) -> Stored:
+    def add(self, image: sitk.Image, mask: sitk.Image, **said: Any) -> Stored:
         """Store a scan with its accepted mask; a scan that is stored already gets a new revision of its case.
 
         Args:
-            image, mask, prediction: see ``check_case``.
-            model_version, model_sha256: what made the prediction.
-            edited: whether a person changed the prediction.
-            note: the radiologist's own words; label: a person's own name for the case. Both stay in this folder.
-            patient_key: what tells patients apart, for instance the DICOM PatientID; only a salted hash of it is
-                kept. Without it the scan itself stands for the patient.
-            same_patient_as: id of a case whose patient this is, where a person knows it; the split is that patient's.
-            source_name: the case's name where it was imported from.
+            said: what else is known of the two, see ``NewCase``.
 
         Raises:
             DatasetError: refused at the door (see ``check_case``), a case that some model was trained on although
                 its patient is held out, or a known scan of another split than the case it is said to go with.
         """
-        admitted = admit(image, mask, prediction, STATES[bool(edited)], model_version, model_sha256, note)
-        return self._add(Scan(image, patient_key, label, scanner, source_name, same_patient_as), admitted)
+        return self._add(NewCase(image, mask, **said))
 
     def undo(self, stored: Stored) -> None:
         """Take back what was stored, the revision or the new case, into the trash.
@@ -272,23 +250,21 @@ class CaseLibrary:
             DatasetError: the folder has no cases, its index.csv cannot be used, or there is no case
                 ``same_patient_as``.
         """
-        pairs = find_pairs(Path(folder))
+        cases, without_mask = find_pairs(Path(folder))
         if same_patient_as:
             self.case(same_patient_as)
-        stored, failed, warnings, unknown = [], {}, [], []
-        for number, pair in enumerate(pairs):
-            name = pair.case.name
+        failed = dict.fromkeys(without_mask, "It has no mask beside it.")
+        stored, warnings, unknown = [], [], []
+        for number, case in enumerate(cases):
+            name = case.name
             if progress is not None:
-                progress(number, len(pairs), name)
-            if pair.reason:
-                failed[name] = pair.reason
-                continue
+                progress(number, len(cases), name)
             try:
-                image, mask = pair.case.load_image(), pair.case.load_mask()
-                admitted = admit(image, mask, None, "imported")
-                patient = pair.case.patient if pair.case.patient_is_known else ""
-                scan = Scan(image, patient, "", pair.case.center, name, "" if patient else same_patient_as)
-                result = self._add(scan, admitted, again=False)
+                image, mask = case.load_image(), case.load_mask()
+                patient = case.patient if case.patient_is_known else ""
+                new = NewCase(image, mask, edited=None, patient_key=patient, scanner=case.center, source_name=name)
+                new.same_patient_as = "" if patient else same_patient_as
+                result = self._add(new, again=False)
             except (StorageError, FolderInUseError):
                 raise
             except DDSPSegmentationError as error:
@@ -372,31 +348,32 @@ class CaseLibrary:
     def _stored_as(self, known: KnownImage | None) -> StoredCase | None:
         return None if known is None or known.case not in self._files.ids() else self._files.read(known.case)
 
-    def _add(self, scan: Scan, admitted: Admitted, again: bool = True) -> Stored:
+    def _add(self, new: NewCase, again: bool = True) -> Stored:
         """With ``again`` False a case that is stored with this very mask gets no further revision."""
         with self.locked():
             patients = self._patients()
             before = set(patients.aliases)
-            case = self._stored_as(patients.images.get(scan.content(patients)))
-            bundled = is_bundled(scan.identity) if case is None else case.is_bundled
+            case = self._stored_as(patients.images.get(new.content(patients)))
+            bundled = is_bundled(new.identity) if case is None else case.is_bundled
             own, was = (case.patient, patients.root(case.patient)) if case else (patients.bundled, "")
             warnings = [BUNDLED] if bundled and case is None else []
             if not bundled:
-                own, warnings = self._patient(patients, scan)
+                own, warnings = self._patient(patients, new)
             joined = tuple(patients.aliases.keys() - before)
             if case is None:
-                stored = self._add_new(patients, own, warnings, scan, admitted)
+                stored = self._add_new(patients, own, warnings, new)
                 return replace(stored, joined=joined)
-            is_known = not again and same_mask(case, admitted.mask)
-            if case.split == HOLD_OUT and not bundled and self._trained_on(scan):
+            is_known = not again and new.is_known_to(case)
+            if case.split == HOLD_OUT and not bundled and self._trained_on(new):
                 warnings.append(
                     "A model version was trained on this case, but it is held out: comparisons favor that version."
                 )
-            said, patient = (*admitted.warnings, *warnings), patients.root(case.patient)
+            said, patient = (*new.warnings, *warnings), patients.root(case.patient)
             with self._files.changing(case.id):
                 self._save(patients)  # a key may be new
                 if not is_known:
-                    case = self._write_revision(case, placed_as(case, admitted))
+                    new.place_as(case)
+                    case = self._write_revision(case, new)
                     self._files.commit(case)
             is_changed = not is_known or patient != was
             return Stored(replace(case, patient=patient), said, False, is_changed, joined)
@@ -410,12 +387,12 @@ class CaseLibrary:
             patients.splits.setdefault(patients.root(case.patient), case.split)
         self._save(patients)
 
-    def _trained_on(self, scan: Scan) -> list[str]:
-        return self._models.trained_on(scan.identity) if self._models else []
+    def _trained_on(self, new: NewCase) -> list[str]:
+        return self._models.trained_on(new.identity) if self._models else []
 
-    def _add_new(self, patients: Patients, own: str, warnings: list[str], scan: Scan, admitted: Admitted) -> Stored:
+    def _add_new(self, patients: Patients, own: str, warnings: list[str], new: NewCase) -> Stored:
         patient, bundled = patients.root(own), own == patients.bundled
-        if not bundled and self._trained_on(scan):
+        if not bundled and self._trained_on(new):
             if patients.splits.get(patient) == HOLD_OUT:
                 if patient not in patients.seen:
                     patients.seen.append(patient)
@@ -433,38 +410,38 @@ class CaseLibrary:
                 f"Nobody can tell whether a scan was trained on by {', '.join(untold)}, which came without a list of "
                 "its scans: a comparison with it proves little."
             )
-        case = replace(self._new_case(patients, own, scan), is_bundled=bundled)
+        case = replace(self._new_case(patients, own, new), is_bundled=bundled)
         with self._files.changing(case.id):
             self._save(patients)
             make_folder(case.record_folder)
-            case = self._write_revision(case, admitted)
+            case = self._write_revision(case, new)
             self._files.derive_label(case)
             make_folder(case.image_path.parent)
-            write_image(without_metadata(scan.image), case.image_path, compress=False)  # the user waits
+            write_image(without_metadata(new.image), case.image_path, compress=False)  # the user waits
             self._files.commit(case)
-        return Stored(replace(case, patient=patient), (*admitted.warnings, *warnings), True)
+        return Stored(replace(case, patient=patient), (*new.warnings, *warnings), True)
 
-    def _patient(self, patients: Patients, scan: Scan) -> tuple[str, list[str]]:
+    def _patient(self, patients: Patients, new: NewCase) -> tuple[str, list[str]]:
         """Whose scan it is: that of the same scan, of a near-copy, of the case or key it came with, else somebody new.
 
         Who turns out to be one patient is one from now on, with all cases, unless one of the two is held out.
         """
-        other = self._committed(scan.same_patient_as) if scan.same_patient_as else None
+        other = self._committed(new.same_patient_as) if new.same_patient_as else None
         if other is not None and other.is_bundled:
             raise DatasetError(
                 f"Case {other.id} is the scan that comes with the product, which is no patient of yours.",
                 "Store the scan as a patient of its own.",
             )
         joined = patients.root(other.patient) if other is not None else ""
-        keyed = patients.with_key(scan.patient_key)
+        keyed = patients.with_key(new.patient_key)
         if joined and keyed in patients.splits and keyed != joined:
             raise DatasetError(
-                f"The scan's own patient ID is not that of the patient of case {scan.same_patient_as}.",
+                f"The scan's own patient ID is not that of the patient of case {new.same_patient_as}.",
                 "Leave it to the ID whose scan it is.",
             )
-        content = scan.content(patients)
+        content = new.content(patients)
         known = patients.images.get(content)
-        twin = None if known is not None else patients.near_copy(scan.identity.texture)
+        twin = None if known is not None else patients.near_copy(new.identity.texture)
         recognized, warnings = known or twin, []
         if recognized is None:
             own = (not joined and keyed) or patients.pseudonym("scan", content)
@@ -484,7 +461,7 @@ class CaseLibrary:
             elif recognized is not None and (said == joined or twin is not None):
                 known_as = f"case {recognized.case}" if recognized.case else "one that was rehearsed"
                 known_as = f"looks like a copy of {known_as}" if twin is not None else f"is known as {known_as}"
-                whose = f"case {scan.same_patient_as}" if said == joined else "the other scans of its patient ID"
+                whose = f"case {new.same_patient_as}" if said == joined else "the other scans of its patient ID"
                 raise DatasetError(
                     f"The scan {known_as} ({sides[0]}) and cannot join {whose} "
                     f"({sides[1]}): a patient's split is kept for ever.",
@@ -498,27 +475,27 @@ class CaseLibrary:
                 )
         return own, warnings
 
-    def _new_case(self, patients: Patients, patient: str, scan: Scan) -> StoredCase:
+    def _new_case(self, patients: Patients, patient: str, new: NewCase) -> StoredCase:
         """Takes a number and draws the split; both are saved before the case becomes valid."""
         taken = {*self._files.ids(), *self._files.trashed()}
         while (case_id := f"{patients.library}-{patients.next_number:04d}") in taken:
             patients.next_number += 1  # patients.json came from an older backup
-        content = scan.content(patients)
+        content = new.content(patients)
         split = TRAINING if patient == patients.bundled else patients.split_of(patients.root(patient))
-        said = (scan.label, scan.scanner, scan.source_name)
+        said = (new.label, new.scanner, new.source_name)
         case = StoredCase(case_id, patients.next_number, patient, split, *said, (), self.folder, content)
         patients.next_number += 1
-        patients.images[content] = KnownImage(patient, case_id, scan.identity.texture.fingerprint(patients.salt))
+        patients.images[content] = KnownImage(patient, case_id, new.identity.texture.fingerprint(patients.salt))
         return case
 
-    def _write_revision(self, case: StoredCase, admitted: Admitted) -> StoredCase:
+    def _write_revision(self, case: StoredCase, new: NewCase) -> StoredCase:
         number = case.next_revision
-        sha256 = self._files.write_mask(admitted.mask, case.mask_path_of(number))
-        if admitted.prediction is not None:
-            self._files.write_mask(admitted.prediction, case.prediction_path_of(number))
+        write_image(new.mask, case.mask_path_of(number))
+        if new.prediction is not None:
+            write_image(new.prediction, case.prediction_path_of(number))
+        sha256 = file_sha256(case.mask_path_of(number))
         date = datetime.now().astimezone().isoformat(timespec="seconds")
-        revision = replace(admitted.draft, number=number, date=date, mask_sha256=sha256)
-        return case.with_revision(revision, admitted.prediction is not None)
+        return case.with_revision(new.revision(number, date, sha256), new.prediction is not None)
 
 
 @cache

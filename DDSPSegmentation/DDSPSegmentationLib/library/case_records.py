@@ -73,7 +73,7 @@ class StoredCase:
 
     @property
     def image_path(self) -> Path:
-        return self.folder / image_folder(self.split) / f"{self.id}_0000.mha"
+        return self.folder / f"images{FOLDER_ENDS[self.split]}" / f"{self.id}_0000.mha"
 
     @property
     def mask_path(self) -> Path:
@@ -89,7 +89,7 @@ class StoredCase:
     @property
     def label_path(self) -> Path:
         """The copy of the newest mask that other tools read."""
-        return self.folder / label_folder(self.split) / f"{self.id}.mha"
+        return self.folder / f"labels{FOLDER_ENDS[self.split]}" / f"{self.id}.mha"
 
     @property
     def record_folder(self) -> Path:
@@ -118,15 +118,8 @@ class StoredCase:
         return {"schema_version": SCHEMA_VERSION, **values}
 
 
+FOLDER_ENDS = {TRAINING: "Tr", HOLD_OUT: "Ts"}
 _PLAIN = ("id", "number", "patient", "split", "label", "scanner", "source_name", "content", "next_revision")
-
-
-def image_folder(split: str) -> str:
-    return "imagesTr" if split == TRAINING else "imagesTs"
-
-
-def label_folder(split: str) -> str:
-    return "labelsTr" if split == TRAINING else "labelsTs"
 
 
 def read_case(text: bytes, case_id: str, folder: Path) -> StoredCase:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from ..engine.errors import DatasetError, StorageError
@@ -20,16 +20,9 @@ MASK_ENDINGS = ("_segmentation", "_mask", "_label", "_seg", "-label")
 _STRUCTURED = ("imagesTr", "images")
 
 
-@dataclass(frozen=True)
-class Pair:
-    """A scan with its mask in a folder to import; ``reason`` says why it cannot be imported, "" when it can."""
-
-    case: Case
-    reason: str = ""
-
-
-def find_pairs(folder: Path) -> list[Pair]:
-    """The scans of a folder with their masks: the layouts of ``read_dataset``, else loose pairs at any depth.
+def find_pairs(folder: Path) -> tuple[list[Case], list[str]]:
+    """The scans of a folder with their masks, and the names of those without one: the layouts of ``read_dataset``,
+    else loose pairs at any depth.
 
     A loose pair is ``X.nrrd`` (or another image type) beside ``X_segmentation``, ``X_mask``, ``X_label``, ``X_seg``,
     ``X-label`` or ``X.seg.nrrd``, each of any image type. Whose scan is whose is told by an index.csv at the top, see
@@ -42,19 +35,21 @@ def find_pairs(folder: Path) -> list[Pair]:
         raise DatasetError(f"Folder '{folder.name}' does not exist.", "Name the folder that holds scans and masks.")
     known = any((folder / part).is_dir() for part in _STRUCTURED)
     if known or next(folder.rglob("*_segmentation.mhd"), None) is not None:
-        return [Pair(case) for case in read_dataset(folder)]
-    pairs = list(_loose_pairs(folder))
-    if not any(not pair.reason for pair in pairs):
+        return read_dataset(folder), []
+    scans, masks = _loose_files(folder)
+    names = {key: "/".join((*key[0].relative_to(folder).parts, key[1])) for key in scans}
+    cases = [Case(name, scans[key], masks[key]) for key, name in names.items() if key in masks]
+    if not cases:
         raise DatasetError(
             f"Folder '{folder.name}' has no scans with masks.",
             "Expected scans X.nrrd beside masks X_mask.nrrd or X.seg.nrrd, PROMISE12's files, images/ with labels/, "
             "or imagesTr/ with labelsTr/.",
         )
-    told = {case.name: case for case in indexed([pair.case for pair in pairs if not pair.reason], folder)}
-    return [replace(pair, case=told.get(pair.case.name, pair.case)) for pair in pairs]
+    return indexed(cases, folder), [name for key, name in names.items() if key not in masks]
 
 
-def _loose_pairs(folder: Path) -> Iterator[Pair]:
+def _loose_files(folder: Path) -> tuple[dict[tuple[Path, str], Path], dict[tuple[Path, str], Path]]:
+    """Scans and masks by their folder and the scan's name."""
     scans: dict[tuple[Path, str], Path] = {}
     masks: dict[tuple[Path, str], Path] = {}
     for path in sorted(folder.rglob("*")):
@@ -67,10 +62,7 @@ def _loose_pairs(folder: Path) -> Iterator[Pair]:
         stem = image_stem(path)
         pointed_to = _scan_of(stem)
         (scans if pointed_to is None else masks).setdefault((path.parent, pointed_to or stem), path)
-    for (parent, stem), scan in scans.items():
-        name = "/".join((*parent.relative_to(folder).parts, stem))
-        beside = masks.get((parent, stem))
-        yield Pair(Case(name, scan, beside or scan), reason="" if beside else "It has no mask beside it.")
+    return scans, masks
 
 
 def _scan_of(stem: str) -> str | None:

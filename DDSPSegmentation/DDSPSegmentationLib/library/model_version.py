@@ -184,7 +184,8 @@ def _check_against(folder: Path, checksums: dict[str, str]) -> None:
 def sound_version(folder: Path) -> ModelVersion:
     """A version of the registry that is whole. Raises ModelError."""
     checksums = check_files(folder)
-    comparison, ledger = (_read_json(folder, name, checksums) for name in (COMPARISON_FILE, LEDGER_FILE))
+    tables = (read_json(folder / name) if name in checksums else {} for name in (COMPARISON_FILE, LEDGER_FILE))
+    comparison, ledger = (table if isinstance(table, dict) else {} for table in tables)  # it works without them
     comparison = comparison if _can_be_shown(comparison) else {}
     return ModelVersion(folder.name, folder, False, describe_model(folder), "", comparison, ledger)
 
@@ -207,12 +208,6 @@ def builtin_version() -> ModelVersion:
         return ModelVersion(folder.name, folder, True, describe_model(folder))
     except ModelError as error:
         return ModelVersion(folder.name, folder, True, problem=str(error))
-
-
-def _read_json(folder: Path, name: str, checksums: dict[str, str]) -> dict:
-    """A table that other parts show; the version works without it."""
-    values = read_json(folder / name) if name in checksums else {}
-    return values if isinstance(values, dict) else {}
 
 
 def _can_be_shown(comparison: dict) -> bool:

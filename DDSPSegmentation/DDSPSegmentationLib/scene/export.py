@@ -39,6 +39,11 @@ def export_seg_nrrd(segmentation_node: slicer.vtkMRMLSegmentationNode, path: str
     """
     _check_any_voxels(segmentation_node)
     _mark(segmentation_node)
+    write_seg_nrrd(segmentation_node, Path(path))
+
+
+def write_seg_nrrd(segmentation_node: slicer.vtkMRMLSegmentationNode, path: Path) -> None:
+    """Write all segments through a storage node of its own, whole or not at all. Raises StorageError."""
 
     def write(aside: Path) -> None:
         storage = slicer.vtkMRMLSegmentationStorageNode()
@@ -48,7 +53,7 @@ def export_seg_nrrd(segmentation_node: slicer.vtkMRMLSegmentationNode, path: str
             raise RuntimeError("Slicer's writer failed.")
         _check_whole_nrrd(aside)
 
-    write_aside(Path(path), ".seg.nrrd", write)
+    write_aside(path, ".seg.nrrd", write)
 
 
 def export_nifti(

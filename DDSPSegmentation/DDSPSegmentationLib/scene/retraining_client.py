@@ -26,7 +26,7 @@ from ..service.retraining_process import (
     start_retraining_process,
     unfinished_runs,
 )
-from ..service.retraining_run import CURVE_FILE, LOG_FILE, NothingGained
+from ..service.retraining_run import LOG_FILE, NothingGained
 from ..service.retraining_status import (
     DISCARDED,
     DONE,
@@ -40,14 +40,13 @@ from ..service.retraining_status import (
     read_curve,
     read_status,
 )
+from .learning_curve import Point
 from .user_folders import case_library, has_window, model_registry
 from .worker_process import python_program
 
 OWNER_FILE = "slicer.txt"  # in the run folder: which Slicer it belongs to
 POLL_MS = 500
 AT_WORK = (RUNNING, PAUSED)
-
-Point = tuple[int, float | None, float | None]
 
 
 class RetrainingClient:
@@ -62,7 +61,6 @@ class RetrainingClient:
         self._isPaused = False
         self._canceledAt: float | None = None
         self._points: list[Point] = []
-        self._curveRead: tuple = ()
 
     @property
     def isRunning(self) -> bool:
@@ -153,11 +151,7 @@ class RetrainingClient:
     def points(self) -> list[Point]:
         """Step, loss and Dice of the run, or of the last one; see ``service.retraining_status.read_curve``."""
         if self._folder is not None:
-            with suppress(OSError):
-                found = (self._folder / CURVE_FILE).stat()
-                if (found.st_mtime_ns, found.st_size) != self._curveRead:
-                    self._curveRead = found.st_mtime_ns, found.st_size
-                    self._points = read_curve(self._folder)
+            self._points = read_curve(self._folder) or self._points
         return self._points
 
     def _endedSilently(self, code: int) -> RunStatus:
@@ -174,7 +168,7 @@ class RetrainingClient:
 
     def _follow(self, folder: Path, process) -> None:
         self._folder, self._process, self._canceledAt = folder, process, None
-        self._points, self._curveRead = [], ()
+        self._points = []
         with suppress(DDSPSegmentationError):
             pause_retraining(folder, self._isPaused)
 

@@ -19,10 +19,10 @@ class SelfTestChecks:
         segmentId = node.GetSegmentation().GetSegmentIdBySegmentName("Prostate")
         return slicer.util.arrayFromSegmentBinaryLabelmap(node, segmentId, self.volumeNode)
 
-    def eraseSlice(self, node, number=None):
-        """Edit as a person would: one slice, the middle one unless said otherwise, is empty afterwards."""
+    def eraseSlice(self, node):
+        """Edit as a person would: the middle slice is empty afterwards."""
         edited = self.maskOf(node).copy()
-        edited[edited.shape[0] // 2 if number is None else number] = 0
+        edited[edited.shape[0] // 2] = 0
         segmentId = node.GetSegmentation().GetSegmentIdBySegmentName("Prostate")
         slicer.util.updateSegmentBinaryLabelmapFromArray(edited, node, segmentId, self.volumeNode)
         return edited

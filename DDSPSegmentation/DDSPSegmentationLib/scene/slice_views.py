@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import slicer
@@ -79,14 +78,6 @@ def least_certain_slices(doubts: Sequence[float | None]) -> list[int]:
     return sorted(known, key=lambda index: -doubts[index])
 
 
-@dataclass(frozen=True)
-class SliceStop:
-    """One slice of a tour: its index along the acquired axis, and the words for its rank (1: the least certain)."""
-
-    index: int
-    label: str
-
-
 class SliceTour:
     """Steps through the slices from the least certain to the most certain one, and round again.
 
@@ -101,13 +92,17 @@ class SliceTour:
     def __len__(self) -> int:
         return len(self._order)
 
-    def step(self, by: int) -> SliceStop | None:
-        """The slice so many places further; the first step, in either direction, is the least certain one."""
+    def step(self, by: int) -> tuple[int, str] | None:
+        """The slice so many places further; the first step, in either direction, is the least certain one.
+
+        Returns:
+            Its index along the acquired axis, and the words for its rank (1: the least certain).
+        """
         if not self._order:
             return None
         self._place = 0 if self._place is None else (self._place + by) % len(self._order)
         label = _("{rank} of {total}").format(rank=self._place + 1, total=len(self._order))
-        return SliceStop(self._order[self._place], label)
+        return self._order[self._place], label
 
 
 class UncertaintyOverlay:

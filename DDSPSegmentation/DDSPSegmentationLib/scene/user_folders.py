@@ -16,7 +16,7 @@ def case_library() -> CaseLibrary:
 
 
 def model_registry() -> ModelRegistry:
-    """The versions of the network that the user has; a Slicer with a window changes them through ``ModelProcess``."""
+    """The versions of the network that the user has; a Slicer with a window changes them through ``change_models``."""
     return ModelRegistry(read_setting("modelsFolder", str(default_models_folder())))
 
 

@@ -59,6 +59,7 @@ class WorkerClient:
         helloSeconds: a worker that says nothing for so long is given up.
 
     Attributes:
+        hello: what the running worker said about itself (see ``service.protocol``), None before that.
         onStateChanged: called without arguments after each change of ``state``, when it is not None.
         logPath: what the worker printed, at most a megabyte, and as much again in ``worker.log.1``.
     """
@@ -77,11 +78,10 @@ class WorkerClient:
         self.logPath = self._folder / "worker.log"
         self._worker: WorkerProcess | None = None
         self._ending: dict[WorkerProcess, _Request | None] = {}
-        self._hello: dict | None = None
+        self.hello: dict | None = None
         self._request: _Request | None = None
         self._deliveries: list[Callable[[], None]] = []
         self._timer = _single_shot(self._onTimeout)
-        self._deliveryTimer = _single_shot(self._deliverNext)
         self._toldState = "off"
 
     @property
@@ -89,14 +89,9 @@ class WorkerClient:
         """``off``, ``starting`` (a request may be waiting), ``ready`` or ``busy``."""
         if self._worker is None:
             return "off"
-        if self._hello is None:
+        if self.hello is None:
             return "starting"
         return "ready" if self._request is None else "busy"
-
-    @property
-    def hello(self) -> dict | None:
-        """What the running worker said about itself (see ``service.protocol``), None before that."""
-        return self._hello
 
     @property
     def processId(self) -> int | None:
@@ -158,7 +153,7 @@ class WorkerClient:
             request.removeFiles()
             raise
         self._request = request
-        if self._hello is not None:
+        if self.hello is not None:
             self._send()
         else:
             self._later(lambda: self._tellStarting(request))
@@ -179,9 +174,7 @@ class WorkerClient:
         Args:
             wait: until the process is gone and everybody was told, a second at most; no callback comes afterwards.
         """
-        self._endWorker()
-        self._answerError(Canceled())
-        self._tellState()
+        self._onWorkerEnd(Canceled())
         if wait:
             for worker in list(self._ending):
                 worker.waitForEnd(_END_MS)
@@ -233,7 +226,7 @@ class WorkerClient:
 
     def _onMessage(self, message: dict) -> None:
         event = message.get("event")
-        if self._hello is None:
+        if self.hello is None:
             self._onFirstMessage(event, message)
         elif event == "log":
             append_to_log(self.logPath, f"{message.get('text')}\n".encode())
@@ -259,7 +252,7 @@ class WorkerClient:
         except DDSPSegmentationError as error:
             self._onWorkerEnd(error)
             return
-        self._hello = message
+        self.hello = message
         self._worker.workerPid = message["pid"]
         if self._request is not None:
             self._send()
@@ -290,7 +283,7 @@ class WorkerClient:
             self._rest()
 
     def _onWorkerEnd(self, error: DDSPSegmentationError) -> None:
-        """The worker ended, never started, or is not to be trusted any more."""
+        """The worker ended, never started, is not to be trusted any more, or is not needed."""
         self._endWorker()
         self._answerError(error)
         self._tellState()
@@ -301,7 +294,7 @@ class WorkerClient:
             request.removeFiles()  # again: it may have been writing to the last
 
     def _endWorker(self) -> None:
-        worker, self._worker, self._hello = self._worker, None, None
+        worker, self._worker, self.hello = self._worker, None, None
         self._waitAtMost(None)
         if worker is not None:
             self._ending[worker] = self._request
@@ -318,7 +311,7 @@ class WorkerClient:
         self._tellState()
 
     def _tellStarting(self, request: _Request) -> None:
-        if request is self._request and self._hello is None and request.onProgress is not None:
+        if request is self._request and self.hello is None and request.onProgress is not None:
             request.onProgress(_("Starting engine"), 0.0)
 
     def _tellState(self) -> None:
@@ -347,15 +340,14 @@ class WorkerClient:
 
     def _later(self, tell: Callable[[], None]) -> None:
         """Call from the event loop: never from inside ``submit`` or a signal of the process."""
+        import qt
+
         self._deliveries.append(tell)
-        self._deliveryTimer.start(0)
+        qt.QTimer.singleShot(0, self._deliverNext)
 
     def _deliverNext(self) -> None:
         if self._deliveries:
-            tell = self._deliveries.pop(0)
-            if self._deliveries:
-                self._deliveryTimer.start(0)
-            tell()
+            self._deliveries.pop(0)()
 
 
 def _single_shot(method: Callable[[], None]):

@@ -53,23 +53,16 @@ def add_segment_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "inputs", nargs="+", metavar="INPUT", help="NRRD, NIfTI, MHA or MHD file, DICOM folder, or a folder of these"
     )
-    parser.add_argument(
-        "--output", required=True, type=_folder, metavar="FOLDER", help="where masks, pictures and the report go"
-    )
-    parser.add_argument("--mode", choices=MODES, default=MODES[0], help=f"default: {MODES[0]}")
-    _add_device(parser)
-    _add_model(parser)
+    _add_output(parser, "where masks, pictures and the report go")
+    _add_run(parser)
     parser.add_argument("--format", choices=tuple(MASK_SUFFIXES), default="seg.nrrd", help="of the masks")
     parser.add_argument("--threshold", type=_probability, default=0.5, help="probability of the contour (default: 0.5)")
-    _add_bias_field(parser)
 
 
 def _add_train_arguments(parser: argparse.ArgumentParser) -> None:
     help_text = "PROMISE12, images/ labels/ or nnU-Net; may be given several times"
     parser.add_argument("--dataset", required=True, action="append", metavar="FOLDER", help=help_text)
-    parser.add_argument(
-        "--output", required=True, type=_folder, metavar="FOLDER", help="log, curve, checkpoint and model go here"
-    )
+    _add_output(parser, "log, curve, checkpoint and model go here")
     parser.add_argument("--plan", choices=PLANS, default="improved", help="default: improved")
     help_text = "folds left out for validation, such as 0 or 0,1; 'all': train on every case"
     parser.add_argument("--fold", type=_folds, required=True, help=help_text)
@@ -88,14 +81,9 @@ def _add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     help_text = "scans with expert masks, to judge a model; may be given several times"
     parser.add_argument("--dataset", action="append", metavar="FOLDER", help=help_text)
     parser.add_argument("--fold", type=_folds, default=(), help="only the cases of these folds, such as 0 or 0,1")
-    _add_model(parser)
-    parser.add_argument("--mode", choices=MODES, default=MODES[0], help=f"default: {MODES[0]}")
-    _add_bias_field(parser)
-    _add_device(parser)
+    _add_run(parser)
     parser.add_argument("--apart", nargs="+", default=[], metavar="CASE", help="cases listed but kept out of the means")
-    parser.add_argument(
-        "--output", required=True, type=_folder, metavar="FOLDER", help="tables, plots and pictures go here"
-    )
+    _add_output(parser, "tables, plots and pictures go here")
 
 
 def _add_models_arguments(parser: argparse.ArgumentParser) -> None:
@@ -159,9 +147,17 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", metavar="VERSION", help=help_text)
 
 
-def _add_bias_field(parser: argparse.ArgumentParser) -> None:
+def _add_output(parser: argparse.ArgumentParser, help_text: str) -> None:
+    parser.add_argument("--output", required=True, type=_folder, metavar="FOLDER", help=help_text)
+
+
+def _add_run(parser: argparse.ArgumentParser) -> None:
+    """How scans are segmented."""
+    _add_model(parser)
+    parser.add_argument("--mode", choices=MODES, default=MODES[0], help=f"default: {MODES[0]}")
     help_text = "bias-field correction (default: the model's own)"
     parser.add_argument("--bias-field", choices=BIAS_FIELD_MODES, help=help_text)
+    _add_device(parser)
 
 
 def _add_device(parser: argparse.ArgumentParser) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import importlib.metadata
 import platform
 import sys
@@ -44,7 +45,14 @@ _KEPT_APART = "named with --apart"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of the console script; returns the exit code."""
     chosen = command_parser().parse_args(arguments)
-    return guarded(lambda: _COMMANDS[chosen.command](chosen))
+    return guarded(lambda: _command(chosen.command)(chosen))
+
+
+def _command(name: str) -> Callable[[argparse.Namespace], int]:
+    """The function of a command; modules that say what they do with our ``say`` are imported when they are asked."""
+    if name in _COMMANDS:
+        return _COMMANDS[name]
+    return getattr(importlib.import_module(f".{_ELSEWHERE[name]}", __package__), name)
 
 
 def guarded(command: Callable[[], int]) -> int:
@@ -330,33 +338,8 @@ def _complain(line: str, exit_code: int) -> int:
     return exit_code
 
 
-def _models(chosen: argparse.Namespace) -> int:
-    from .model_commands import models
-
-    return models(chosen)
-
-
-def _finetune(chosen: argparse.Namespace) -> int:
-    from .retraining_commands import finetune
-
-    return finetune(chosen)
-
-
-def _cases(chosen: argparse.Namespace) -> int:
-    from .retraining_commands import cases
-
-    return cases(chosen)
-
-
-_COMMANDS = {
-    "segment": segment,
-    "train": train,
-    "evaluate": evaluate,
-    "info": info,
-    "models": _models,
-    "finetune": _finetune,
-    "cases": _cases,
-}
+_COMMANDS = {"segment": segment, "train": train, "evaluate": evaluate, "info": info}
+_ELSEWHERE = {"models": "model_commands", "finetune": "retraining_commands", "cases": "retraining_commands"}
 
 
 if __name__ == "__main__":

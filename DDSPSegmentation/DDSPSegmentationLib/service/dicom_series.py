@@ -18,6 +18,7 @@ import SimpleITK as sitk
 
 from ..engine.errors import InputError
 from ..engine.t2_recognition import NOT_AXIAL, recognize
+from ..learning.comparison_words import counted
 from .dicom_files import READ_HERE, DicomFile, read_dicom_file, read_pixels
 
 MOST_DEGREES_FROM_AXIAL = 35.0
@@ -78,13 +79,13 @@ def series_among(paths: Iterable[Path]) -> tuple[list[DicomSeries], list[Skipped
     skipped: list[Skipped] = []
     for number, (uid, files) in enumerate(groups.items(), start=1):
         if reason := _reason_to_skip(files):
-            skipped.append(Skipped(f"series {number} of {len(groups)} ({_count(len(files), 'image')})", reason))
+            skipped.append(Skipped(f"series {number} of {len(groups)} ({counted(len(files), 'image')})", reason))
         else:
             name = f"case-{hashlib.sha256(uid.encode('utf-8', 'surrogateescape')).hexdigest()[:10]}"
             found.append(DicomSeries(name, tuple(files)))
     if others:
         reason = "no image that can be read: a report, another object, or damaged"
-        skipped.append(Skipped(_count(others, "DICOM file"), reason))
+        skipped.append(Skipped(counted(others, "DICOM file"), reason))
     return found, skipped
 
 
@@ -160,7 +161,7 @@ def _reason_not_axial(files: Sequence[DicomFile]) -> str:
     if len(tilted) == len(angles):
         return f"not axial: slice normal {np.median(tilted):.0f} degrees from cranio-caudal"
     if 2 * len(tilted) >= len(angles):
-        return f"not axial: {len(tilted)} of {_count(len(angles), 'slice')} lie in other orientations"
+        return f"not axial: {len(tilted)} of {counted(len(angles), 'slice')} lie in other orientations"
     return ""
 
 
@@ -275,15 +276,11 @@ def _voxels(stack: Sequence[DicomFile], title: str) -> np.ndarray:
 def _refuse(odd: Sequence[DicomFile], files: Sequence[DicomFile], cause: str, next_step: str) -> None:
     """Raise the cause, with the count and the numbers of the odd slices where there are any."""
     if odd:
-        raise InputError(f"{cause.format(count=_count(len(odd), 'slice'))}: {_named(odd, files)}.", next_step)
+        raise InputError(f"{cause.format(count=counted(len(odd), 'slice'))}: {_named(odd, files)}.", next_step)
 
 
 def _most_common(values: Iterable):
     return Counter(values).most_common(1)[0][0]
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _named(chosen: Sequence[DicomFile], files: Sequence[DicomFile]) -> str:

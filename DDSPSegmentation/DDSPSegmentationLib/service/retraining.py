@@ -1,7 +1,6 @@
 """Retraining on the library's training cases: fine-tune, compare the candidate with the old version, publish it.
 
-A run lives in its own folder and goes on from there after any kill: the job is frozen first, the candidate's weights
-are fixed next, and only then are the hold-out cases read, once, by the comparison. With it the candidate is published.
+A run lives in its own folder and goes on from there after any kill; ``retraining_run`` tells in which order.
 """
 
 from __future__ import annotations
@@ -202,10 +201,10 @@ def _sweep(runs: Path) -> None:
 
 def retrain(
     run_folder: Path | str,
-    progress: Callable[[FineTuningProgress], None] | None = None,
-    pause: Callable[[], None] | None = None,
+    progress: Callable[[FineTuningProgress], None] = lambda told: None,
+    pause: Callable[[], None] = lambda: None,
     settings: FineTuningSettings | None = None,
-    ended: Callable[[ModelVersion | NothingGained], None] | None = None,
+    ended: Callable[[ModelVersion | NothingGained], None] = lambda outcome: None,
 ) -> ModelVersion:
     """Do a job, or go on with it: fine-tune, compare the candidate, publish it with its comparison.
 

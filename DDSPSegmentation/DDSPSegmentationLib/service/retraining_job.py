@@ -10,12 +10,13 @@ from pathlib import Path, PurePosixPath
 
 from ..engine.bundled_scan import is_bundled
 from ..engine.errors import DatasetError, DDSPSegmentationError
-from ..engine.files import file_sha256, read_json, write_json
+from ..engine.files import read_json, write_json
 from ..engine.scan_identity import LIMIT, ScanIdentity
 from ..learning.dataset import Case, files_digest, read_dataset
 from ..library.case_library import CaseLibrary
 from ..library.case_records import HOLD_OUT, TRAINING, StoredCase
 from ..library.patients import CASE, REHEARSED, Patients, read_patients
+from .batch_record import known_sha256
 
 JOB_FILE = "job.json"
 REPLAY_FILE = "replay.json"
@@ -150,11 +151,7 @@ def check_training_cases(job: RetrainingJob, library: CaseLibrary) -> None:
                 f"{START_AGAIN} The case library's {TRAINING} and {HOLD_OUT} cases were mixed up.",
             )
         stored = job.case(case)
-        try:
-            same = stored.image_path.is_file() and file_sha256(stored.label_path) == case.mask_sha256
-        except OSError:
-            same = False
-        if not same:
+        if not stored.image_path.is_file() or known_sha256(stored.label_path) != case.mask_sha256:
             raise DatasetError(
                 f"Training case '{case.id}' was deleted or changed since this retraining was started.", START_AGAIN
             )
@@ -217,16 +214,13 @@ def _decide(cases: Sequence[Case], library: CaseLibrary, pause: Callable[[], Non
     memory = _memory(library)
     scans, left_out = {}, {}
     patients = {case.name: case.patient for case in cases}
-    same_patient: dict[str, str] = {}
+    one_patient = Patients(memory.salt)  # who turns out to be another one of the folder
     prints: dict[str, str] = {}
+    digests: dict[str, str] = {}
 
     def patient_of(name: str) -> str:
-        patient = patients[name]
-        while patient in same_patient:
-            patient = same_patient[patient]
-        return patient
+        return one_patient.root(patients[name])
 
-    digests: dict[str, str] = {}
     for case in cases:
         pause()
         try:
@@ -240,8 +234,8 @@ def _decide(cases: Sequence[Case], library: CaseLibrary, pause: Callable[[], Non
             left_out[case.name] = "It is the scan that comes with the extension."
             continue
         twin, distance = scan.texture.nearest(prints, memory.salt)
-        if distance <= LIMIT and patient_of(twin) != patient_of(case.name):
-            same_patient[patient_of(case.name)] = patient_of(twin)
+        if distance <= LIMIT:
+            one_patient.merge(patient_of(case.name), patient_of(twin))
         prints[case.name] = scan.texture.fingerprint(memory.salt)
         scans[case.name] = scan, case.patient if case.patient_is_known else ""
     standings = {name: memory.standing(*scan) for name, scan in scans.items()}

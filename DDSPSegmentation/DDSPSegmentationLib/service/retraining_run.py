@@ -1,7 +1,7 @@
 """One retraining from its job to the compared candidate; each step is skipped when an earlier process has done it.
 
-The weights are fixed and named first. Only then are the hold-out cases opened, by the comparison; and only with it is
-the candidate published, in one step: until then it is a file of its run and goes with it.
+The job is frozen, then the weights are fixed and named. Only then are the hold-out cases read, once, by the comparison;
+and only with it is the candidate published, in one step: until then it is a file of its run and goes with it.
 """
 
 from __future__ import annotations
@@ -64,23 +64,21 @@ class RetrainingRun:
         self,
         folder: Path,
         job: RetrainingJob,
-        progress: Callable[[FineTuningProgress], None] | None,
-        pause: Callable[[], None] | None,
+        progress: Callable[[FineTuningProgress], None],
+        pause: Callable[[], None],
         settings: FineTuningSettings | None,
-        ended: Callable[[ModelVersion | NothingGained], None] | None = None,
+        ended: Callable[[ModelVersion | NothingGained], None],
     ):
         self.folder, self.job, self.settings = folder, job, settings
         self.library, self.registry = CaseLibrary(job.cases_folder), ModelRegistry(job.models_folder)
-        self._progress = progress or (lambda told: None)
-        self._pause = pause or (lambda: None)
-        self._ended = ended or (lambda outcome: None)
+        self._progress, self._pause, self._ended = progress, pause, ended
         training, hold_out = job.training, job.hold_out
         self._seconds_to_train = estimate_seconds(len(training), len({case.patient for case in training}))
         self._seconds_to_compare = (len(hold_out) + 1) * SECONDS_TO_COMPARE
         self._training_share = self._seconds_to_train / (self._seconds_to_train + self._seconds_to_compare)
 
     def run(self) -> ModelVersion:
-        candidate = self._candidate()
+        candidate = read_json(self.folder / CANDIDATE_FILE)
         if candidate is None:
             tuned, replay = self._fine_tune()
             if tuned.folder is None:
@@ -123,9 +121,6 @@ class RetrainingRun:
         return folder
 
     # ---- the candidate
-
-    def _candidate(self) -> dict | None:
-        return read_json(self.folder / CANDIDATE_FILE)
 
     def _fix_candidate(self, tuned: FineTuned, folder: Path, replay: ReplayCases) -> dict:
         """Name the candidate by its weights, which from now on do not change."""

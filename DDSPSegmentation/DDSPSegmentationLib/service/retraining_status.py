@@ -24,7 +24,6 @@ RUNNING, PAUSED, INTERRUPTED = "running", "paused", "interrupted"
 FAILED, DONE, DISCARDED = "failed", "done", "discarded"
 CURVE_COLUMNS = ("step", "loss", "dice")
 STARTING = "Starting"
-_RUN_LOCK_SECONDS = 2.0
 _WRITE_SECONDS = 1.0
 
 
@@ -62,7 +61,7 @@ _TOLD = ("stage", "fraction", "seconds_left", "step", "steps", "loss", "dice", "
 
 def run_lock(run_folder: Path) -> FolderLock:
     """The lock that whoever works on a run holds until the end."""
-    return FolderLock(run_folder, RUN_LOCK, _RUN_LOCK_SECONDS, "retraining")
+    return FolderLock(run_folder, RUN_LOCK, wait_seconds=2.0, what="retraining")
 
 
 def read_status(run_folder: Path | str) -> RunStatus:

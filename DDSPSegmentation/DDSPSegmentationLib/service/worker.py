@@ -59,13 +59,13 @@ class Worker:
         """Serve until standard input closes; returns an exit code only when the engine cannot be used at all."""
         threading.Thread(target=self._listen, daemon=True).start()
         try:
-            hello = _hello()
+            from .runner import InProcessRunner, load_torch
+
+            hello = hello_message(os.getpid(), load_torch(), *_devices())
         except Exception as error:
             _print_details(error)
             self._events.send(error_message(error, None))
             return EXIT_CANNOT_START
-        from .runner import InProcessRunner
-
         self._runner = InProcessRunner()
         self._events.send(hello)
         self._warm_up()
@@ -147,14 +147,6 @@ class Worker:
 
     def _log(self, request_id: str | None, text: str) -> None:
         self._events.send({"event": "log", "id": request_id, "text": text})
-
-
-def _hello() -> dict:
-    """The first event. Raises TorchMissingError."""
-    from .runner import load_torch
-
-    version = load_torch()
-    return hello_message(os.getpid(), version, *_devices())
 
 
 def _devices() -> tuple[list[str], str]:

@@ -40,7 +40,7 @@ class AcceptSection:
         self._said = ""
         self._troubles: set[str] = set()
         ui.noteLineEdit.connect("textChanged(QString)", self._onNote)
-        ui.acceptButton.connect("clicked(bool)", self._onAccept)
+        ui.acceptButton.connect("clicked(bool)", lambda checked: self._do(self._store))
         ui.undoAcceptButton.connect("clicked(bool)", self._onUndo)
         self.show(None, None)
 
@@ -107,9 +107,6 @@ class AcceptSection:
     def _onNote(self, text: str) -> None:
         if self._node is not None:
             set_case_note(self._node, text)
-
-    def _onAccept(self, checked: bool = False) -> None:
-        self._do(self._store)
 
     def _do(self, action: Callable[[], str]) -> None:
         """Do something to the library and say how it went, in the status line and beside the button."""

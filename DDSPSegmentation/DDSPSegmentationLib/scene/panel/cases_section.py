@@ -72,16 +72,15 @@ class CasesSection:
     def refresh(self) -> None:
         """Read the library again and show it."""
         library = case_library()
-        self._cases, self._trashed, problems = {}, [], []
+        self._cases, self._trashed, self._problems = {}, [], []
 
         def read() -> None:
             self._cases = {case.id: case for case in library.cases()}
             self._trashed = library.trashed()
-            problems.extend(library.problems())
+            self._problems = library.problems()
 
         self._isRead = self._guard(read) is not WENT_WRONG
         self._said = "" if self._isRead else self.ui.statusLabel.text
-        self._problems = problems
         self._fill()
         self._showSummary()
         self.showNext()
@@ -220,11 +219,9 @@ class CasesSection:
         )
         self._ask(
             text,
-            [
-                (_("Keep"), _("Keep everything as it is."), lambda: self._tell(_("Nothing was deleted."))),
-                (_("Delete"), _("Into the trash of the library; Restore brings it back."),
-                 lambda: self._do(lambda: self._delete(chosen))),
-            ],
+            (_("Keep"), _("Keep everything as it is."), lambda: self._tell(_("Nothing was deleted."))),
+            (_("Delete"), _("Into the trash of the library; Restore brings it back."),
+             lambda: self._do(lambda: self._delete(chosen))),
         )  # fmt: skip
 
     def _delete(self, chosen: list[str]) -> str:
@@ -247,10 +244,8 @@ class CasesSection:
     def _onEmptyTrash(self, checked: bool = False) -> None:
         self._ask(
             _("Remove {count} deleted cases from the disk for good?").format(count=len(self._trashed)),
-            [
-                (_("Keep"), _("Keep everything as it is."), lambda: self._tell(_("Nothing was removed."))),
-                (_("Remove"), _("They cannot be brought back."), lambda: self._do(self._emptyTrash)),
-            ],
+            (_("Keep"), _("Keep everything as it is."), lambda: self._tell(_("Nothing was removed."))),
+            (_("Remove"), _("They cannot be brought back."), lambda: self._do(self._emptyTrash)),
         )
 
     def _emptyTrash(self) -> str:

@@ -12,8 +12,9 @@ from ...engine.errors import DDSPSegmentationError
 from ...learning.comparison_words import dice_change, doubt_about_activation, hold_out_dice, left_out_dice
 from ...library.model_version import ModelVersion
 from ...service.model_process import ACTIVATE, IMPORT, ROLL_BACK
-from ..model_process import ModelProcess
+from ..model_process import change_models
 from ..user_folders import model_registry
+from ..worker_process import WorkerProcess
 from .enabling import enable
 from .guard import WENT_WRONG, Guard
 from .paths import ask_for_file, ask_for_new_file
@@ -35,7 +36,7 @@ class ModelsSection:
         self._onActivated = onActivated
         self._versions: list[ModelVersion] = []
         self._active = self._activeProblem = self._previous = ""
-        self._change: ModelProcess | None = None  # under way
+        self._change: WorkerProcess | None = None  # under way
         self._buttons = {
             ui.activateModelButton: self._onActivate,
             ui.showComparisonButton: self._onShowComparison,
@@ -46,7 +47,7 @@ class ModelsSection:
         self._tips = {button: button.toolTip for button in self._buttons}
         for button, method in self._buttons.items():
             button.connect("clicked(bool)", partial(self._onVersionButton, method))
-        ui.rollBackButton.connect("clicked(bool)", self._onRollBack)
+        ui.rollBackButton.connect("clicked(bool)", lambda checked: self._begin([ROLL_BACK], self._changed))
         ui.importModelButton.connect("clicked(bool)", self._onImport)
         table = ui.modelsTable
         titles = [_("Version"), _("State"), _("Hold-out Dice"), _("Left-out Dice"), _("Cases"), _("Date"), _("Parent")]
@@ -67,7 +68,7 @@ class ModelsSection:
 
     def cleanup(self) -> None:
         if self._change is not None:
-            self._change.cancel()
+            self._change.kill()
         self.ui.modelsTable.disconnect("itemSelectionChanged()", self._refreshButtons)
 
     def show(self, version: ModelVersion) -> None:
@@ -188,25 +189,20 @@ class ModelsSection:
             return
         self._ask(
             _("Activate {name}? {reason}").format(name=version.name, reason=reason),
-            [
-                (
-                    _("Keep {name}").format(name=current),
-                    _("Nothing changes; the other version stays a candidate."),
-                    lambda: self._say(_("{name} stays active.").format(name=current)),
-                ),
-                (
-                    _("Activate Anyway"),
-                    _("{name} segments from now on; Roll Back undoes it.").format(name=version.name),
-                    lambda: self._activate(version),
-                ),
-            ],
+            (
+                _("Keep {name}").format(name=current),
+                _("Nothing changes; the other version stays a candidate."),
+                lambda: self._say(_("{name} stays active.").format(name=current)),
+            ),
+            (
+                _("Activate Anyway"),
+                _("{name} segments from now on; Roll Back undoes it.").format(name=version.name),
+                lambda: self._activate(version),
+            ),
         )
 
     def _activate(self, version: ModelVersion) -> None:
         self._begin([ACTIVATE, version.name], self._changed)
-
-    def _onRollBack(self, checked: bool = False) -> None:
-        self._begin([ROLL_BACK], self._changed)
 
     def _begin(self, words: list[str], onDone: Callable[[str], None]) -> None:
         """Let another process read weights, which takes seconds, and then change what is active or there."""
@@ -217,7 +213,7 @@ class ModelsSection:
             show()
 
         def begin() -> None:
-            self._change = ModelProcess(
+            self._change = change_models(
                 model_registry().folder,
                 words,
                 lambda name: end(lambda: onDone(name)),
@@ -238,10 +234,8 @@ class ModelsSection:
     def _onDelete(self, version: ModelVersion) -> None:
         self._ask(
             _("Delete version {name} from the disk? This cannot be undone.").format(name=version.name),
-            [
-                (_("Keep"), _("Nothing changes."), lambda: self._say(_("{name} stays.").format(name=version.name))),
-                (_("Delete"), "", lambda: self._delete(version)),
-            ],
+            (_("Keep"), _("Nothing changes."), lambda: self._say(_("{name} stays.").format(name=version.name))),
+            (_("Delete"), "", lambda: self._delete(version)),
         )
 
     def _delete(self, version: ModelVersion) -> None:
@@ -261,10 +255,8 @@ class ModelsSection:
                 files=", ".join(path.name for path in pictures),
                 megabytes=sum(path.stat().st_size for path in pictures) / 1e6,
             ),
-            [
-                (_("Keep"), _("Nothing changes."), lambda: self._say(_("The pictures stay."))),
-                (_("Delete"), _("They cannot be brought back."), lambda: self._deletePictures(version)),
-            ],
+            (_("Keep"), _("Nothing changes."), lambda: self._say(_("The pictures stay."))),
+            (_("Delete"), _("They cannot be brought back."), lambda: self._deletePictures(version)),
         )
 
     def _deletePictures(self, version: ModelVersion) -> None:

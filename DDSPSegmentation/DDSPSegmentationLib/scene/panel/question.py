@@ -25,7 +25,7 @@ class Question:
     def isOpen(self) -> bool:
         return bool(self._actions)
 
-    def ask(self, text: str, answers: Sequence[tuple[str, str, Callable[[], None]]]) -> None:
+    def ask(self, text: str, *answers: tuple[str, str, Callable[[], None]]) -> None:
         """Show a question, and say in the status line that there is one.
 
         Args:

@@ -77,17 +77,14 @@ class ResultSection:
         self._filling = True
         ui.psaSpinBox.value = 0.0 if self._node is None else psa_of(self._node)
         self._filling = False
-        ui.volumeLabel.text = "" if found is None else _("{ml:.1f} ml").format(ml=found.volume_ml)
-        ui.sizeLabel.text = (
-            ""
-            if found is None
-            else _("{lr:.0f} x {ap:.0f} x {cc:.0f} mm (LR x AP x CC)").format(
+        volume = size = ellipsoid = ""
+        if found is not None:
+            volume = _("{ml:.1f} ml").format(ml=found.volume_ml)
+            size = _("{lr:.0f} x {ap:.0f} x {cc:.0f} mm (LR x AP x CC)").format(
                 lr=found.left_right_mm, ap=found.antero_posterior_mm, cc=found.cranio_caudal_mm
             )
-        )
-        ui.ellipsoidLabel.text = (
-            "" if found is None else _("{ml:.1f} ml (LR x AP x CC x pi/6)").format(ml=found.ellipsoid_volume_ml)
-        )
+            ellipsoid = _("{ml:.1f} ml (LR x AP x CC x pi/6)").format(ml=found.ellipsoid_volume_ml)
+        ui.volumeLabel.text, ui.sizeLabel.text, ui.ellipsoidLabel.text = volume, size, ellipsoid
         ui.psaDensityLabel.text = self._densityText()
         ui.diceLabel.text = "" if facts is None else self._diceText(facts)
         lines = [] if facts is None else [*facts.warnings, *facts.notices]

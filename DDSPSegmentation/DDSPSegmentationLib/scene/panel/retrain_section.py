@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 
 import slicer
 from slicer.i18n import tr as _
@@ -71,7 +72,9 @@ class RetrainSection:
     def refresh(self) -> None:
         """Say anew what a retraining would do; the library or the models may have changed."""
         self._find()
-        self._guard(self._makePlan)
+        plan = self._guard(lambda: plan_retraining(*self._work()))
+        if plan is not WENT_WRONG:
+            self._plan = plan
         self._show()
 
     def yieldTo(self, busy: bool) -> None:
@@ -80,9 +83,6 @@ class RetrainSection:
         self._showCurveButton()  # the scene may have been closed
 
     # ---- the run
-
-    def _makePlan(self) -> None:
-        self._plan = plan_retraining(case_library().folder, model_registry().folder, self._replayFolder(), _device())
 
     def _find(self) -> None:
         others = self._guard(lambda: self._client.find(model_registry().folder))
@@ -107,10 +107,11 @@ class RetrainSection:
             self._guard(self._client.cancel)
             self._look()
         else:
-            self._begin(self._start)
+            self._begin(lambda: self._client.start(*self._work()))
 
-    def _start(self) -> None:
-        self._client.start(case_library().folder, model_registry().folder, self._replayFolder(), _device())
+    def _work(self) -> tuple[Path, Path, str, str]:
+        """What is trained on, as the user has chosen it."""
+        return case_library().folder, model_registry().folder, self._replayFolder(), read_setting("device", "auto")
 
     def _onResume(self, checked: bool = False) -> None:
         interrupted = self._interrupted()
@@ -271,10 +272,6 @@ class RetrainSection:
         begun = _("The retraining has begun with what was chosen.") if isRunning else ""
         enable(ui.replayFolderButton, begun, _("Train without these scans.") if folder else self._replayTip)
         ui.replayFolderLabel.text = folder or _("none")
-
-
-def _device() -> str:
-    return read_setting("device", "auto")
 
 
 def _counted(count: int, one: str, many: str) -> str:

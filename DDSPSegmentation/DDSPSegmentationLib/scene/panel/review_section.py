@@ -137,8 +137,9 @@ class ReviewSection:
         if stop is None:
             return
         mask = read_segment(self._node, own_segment_id(self._node), self._volumeNode)
-        jump_to_slice(self._volumeNode, mask, stop.index)
-        self.ui.tourLabel.text = _("Slice {number} ({label})").format(number=stop.index + 1, label=stop.label)
+        index, label = stop
+        jump_to_slice(self._volumeNode, mask, index)
+        self.ui.tourLabel.text = _("Slice {number} ({label})").format(number=index + 1, label=label)
 
     # ---- before and after a correction
 

@@ -88,11 +88,8 @@ class SegmentSection:
         elif not self.isRunning and self._parameters().inputVolume is None:
             reason = _("Choose an axial T2 volume as input volume.")
         button.text = _("Cancel") if self.isRunning else _("Segment Prostate")
-        canceling, starting = (
-            _("End the run; nothing in the scene changes."),
-            _("Outline the prostate in the chosen volume."),
-        )
-        enable(button, reason, canceling if self.isRunning else starting)
+        starting = _("Outline the prostate in the chosen volume.")
+        enable(button, reason, _("End the run; nothing in the scene changes.") if self.isRunning else starting)
         if self.ui.locationSelector.currentNode() is not self._parameters().location:
             self.ui.locationSelector.setCurrentNode(self._parameters().location)
 
@@ -140,11 +137,9 @@ class SegmentSection:
         instead = _("In place of the corrected contour; Undo brings it back.")
         self.question.ask(
             _("You corrected this contour. Keep it beside the new result, or replace it?"),
-            [
-                (_("New"), beside, lambda: self._start(None, asNew=True)),
-                (_("Replace"), instead, lambda: self._start(output, overwrite=True)),
-                (_("Cancel"), _("Keep everything as it is."), lambda: self._onChanged(True)),
-            ],
+            (_("New"), beside, lambda: self._start(None, asNew=True)),
+            (_("Replace"), instead, lambda: self._start(output, overwrite=True)),
+            (_("Cancel"), _("Keep everything as it is."), lambda: self._onChanged(True)),
         )
 
     def _askForTorch(self, missing) -> None:
@@ -162,7 +157,8 @@ class SegmentSection:
 
         self.question.ask(
             missing.question,
-            [(missing.accept, "", install), (_("Not Now"), "", lambda: self._say(missing.refused))],
+            (missing.accept, "", install),
+            (_("Not Now"), "", lambda: self._say(missing.refused)),
         )
         self._say(_("Answer the question above to continue."))
 
