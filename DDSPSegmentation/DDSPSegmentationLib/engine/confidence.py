@@ -86,7 +86,7 @@ def on_line(dice: float) -> float:
 
 def from_line(value: float) -> float:
     """The Dice of a value on the line, in [0, ``BEST``]."""
-    return min(max(1 - math.exp(-value), 0.0), BEST)
+    return min(1 - math.exp(-max(value, 0.0)), BEST)  # far below 0, exp would overflow
 
 
 def pair_features(members: np.ndarray, spacing_mm: Sequence[float]) -> list[float] | None:

@@ -11,6 +11,9 @@ DOUBTFUL_DICE = 0.85
 GOOD_DICE = 0.87
 LARGE_COMPONENT = 0.05  # of the gland's volume
 LARGE_SLICE = 0.1  # of the gland's largest cross-section
+NO_EXPECTED_DICE = "There is no expected Dice"
+NOT_CALIBRATED = NO_EXPECTED_DICE + ": {what} was not calibrated."
+SOME_SEE_NONE = "Some of the networks see no gland here; check every slice."
 
 
 def uncertainty_map(probability: np.ndarray, disagreement: np.ndarray) -> np.ndarray:
@@ -57,6 +60,14 @@ def verdict(dice: float | None, warnings: Sequence[str]) -> str:
     if dice < DOUBTFUL_DICE:
         return "doubtful"
     return "check" if warnings or dice < GOOD_DICE else "good"
+
+
+def review_rank(dice: float | None, warnings: Sequence[str]) -> float:
+    """Where a result stands among others when the most doubtful come first: the lower, the earlier.
+
+    Without an expected Dice one with warnings comes before all others, one without after them.
+    """
+    return dice if dice is not None else 0.0 if warnings else 1.0
 
 
 def unusual_volume(volume_ml: float) -> list[str]:

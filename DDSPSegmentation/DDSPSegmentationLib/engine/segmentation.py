@@ -11,6 +11,8 @@ import numpy as np
 import SimpleITK as sitk
 from scipy import ndimage
 
+EXPECTED_COLUMNS = ("expected_dice", "expected_dice_low", "expected_dice_high")
+
 
 class ExpectedDice(NamedTuple):
     """The Dice that an expert's mask would give, and the interval that held four of five unseen patients."""
@@ -89,10 +91,9 @@ def acquired_axis(spacing: Sequence[float]) -> int:
 
 def _expected(said: Segmentation) -> dict[str, float | str]:
     """The expected Dice and the ends of its interval, empty where none is known."""
-    names = ("expected_dice", "expected_dice_low", "expected_dice_high")
     if said.expected_dice is None:
-        return dict.fromkeys(names, "")
-    return {name: round(number, 3) for name, number in zip(names, said.expected_dice, strict=True)}
+        return dict.fromkeys(EXPECTED_COLUMNS, "")
+    return {name: round(number, 3) for name, number in zip(EXPECTED_COLUMNS, said.expected_dice, strict=True)}
 
 
 def network_row(said: Segmentation, seconds: float) -> dict[str, float | str]:

@@ -19,7 +19,7 @@ from .images import check_image
 from .inference import GlandPredictor, Prediction
 from .model import load_networks
 from .preprocessing import Grid, PreprocessingSettings, prepare
-from .quality import find_warnings, slice_doubts, uncertainty_map
+from .quality import NOT_CALIBRATED, SOME_SEE_NONE, find_warnings, slice_doubts, uncertainty_map
 from .run_settings import DEFAULTS, RunSettings
 from .segmentation import Segmentation, acquired_axis, bounding_box, connected_parts, measure_gland
 
@@ -27,7 +27,6 @@ Progress = Callable[[str, float], None]
 NOT_AXIAL = "The slices are not axial; the network was trained on axial scans alone."
 ONE_ALONE = "Memory ran out: one network answered instead of {asked}."
 FELL_BACK = "The GPU ran out of memory; the processor is used instead."
-NOT_CALIBRATED = "There is no expected Dice: {what} was not calibrated."
 
 
 class Segmenter:
@@ -103,6 +102,8 @@ class Segmenter:
             measurements = measure_gland(mask_image)
             warnings = [] if grid.is_axial else [NOT_AXIAL]
             warnings += find_warnings(measurements.volume_ml, touched_sides(mask), shares, expected and expected.value)
+            if features is None and len(prediction.members) > 1 and mask.any():
+                warnings.append(SOME_SEE_NONE)
             result = Segmentation(
                 mask=mask_image,
                 probability=probability_image,

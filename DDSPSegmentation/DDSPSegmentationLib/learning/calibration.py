@@ -8,6 +8,7 @@ prediction, Lei et al. 2018, doi 10.1080/01621459.2017.1307116, with patients le
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -31,6 +32,7 @@ ORIGINAL = "original"
 LEAST_PATIENTS_TO_CALIBRATE = 15
 OUTSIDE = 0.2  # of the patients may lie outside the interval
 RIDGE = 0.3  # pull of the weights to zero, in units of the features' spread
+LEAST_SPREAD = 0.01  # of a feature, in -log(1 - Dice); one that hardly differs must not be blown up
 
 
 @dataclass(frozen=True)
@@ -135,10 +137,10 @@ def _line(samples: Sequence[CalibrationSample]) -> Calibration:
     """Ridge regression in which every patient counts alike."""
     features = np.array([sample.features for sample in samples])
     target = np.array([on_line(sample.dice) for sample in samples])
-    of_patient = {p: sum(sample.patient == p for sample in samples) for p in {sample.patient for sample in samples}}
+    of_patient = Counter(sample.patient for sample in samples)
     share = np.array([1 / of_patient[sample.patient] for sample in samples]) / len(of_patient)
     centers = share @ features
-    scales = np.sqrt(share @ (features - centers) ** 2) + 1e-6
+    scales = np.maximum(np.sqrt(share @ (features - centers) ** 2), LEAST_SPREAD)
     scaled, middle = (features - centers) / scales, float(share @ target)
     matrix = scaled.T @ (share[:, None] * scaled) + RIDGE * np.eye(len(FEATURES))
     weights = np.linalg.solve(matrix, scaled.T @ (share * (target - middle)))
@@ -196,7 +198,7 @@ def calibrate_model(
     """
     folder = Path(folder)
     samples = collect_samples(Segmenter(folder, device), cases, progress)
-    patients = len({sample.patient for sample in samples})
+    patients = len({sample.patient for sample in samples if sample.kind == ORIGINAL})
     if patients < LEAST_PATIENTS_TO_CALIBRATE:
         raise DatasetError(
             f"Two networks of '{folder.name}' never saw {patients} of these patients; a calibration needs "

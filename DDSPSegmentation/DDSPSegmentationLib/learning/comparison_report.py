@@ -100,8 +100,8 @@ def _table(cases: Sequence[ComparedCase], summary: Summary) -> str:
     rows = "".join(_row(case) for case in sorted(cases, key=lambda case: (bool(case.error), case.name)))
     if summary.cases:
         cells = _measures(summary.old, summary.new, summary.gain)
-        off = _number(summary.expected_dice_error, 3)
-        rows += f'<tr class="mean"><td>Mean of {summary.patients} patients</td>{cells}<td>off by {off}</td></tr>'
+        off = "-" if summary.expected_dice_error is None else f"off by {summary.expected_dice_error:.3f}"
+        rows += f'<tr class="mean"><td>Mean of {summary.patients} patients</td>{cells}<td>{off}</td></tr>'
     return (
         f'<div class="wide"><table>{_TABLE_HEAD}{rows}</table></div><p class="soft">Measured on the native grid. '
         "Volume: difference from the reference, with its sign. A case without a number in a distance has an empty "

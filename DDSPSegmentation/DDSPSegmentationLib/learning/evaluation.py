@@ -68,7 +68,7 @@ class CaseResult:
     def measure(self, name: str) -> float:
         """One of MEASURES; NaN when this case has none."""
         if name == "expected_dice":
-            return float(self.extra.get("expected_dice") or math.nan)
+            return math.nan if self.extra.get(name, "") == "" else float(self.extra[name])
         if self.regions is None:
             return math.nan
         if name == "score":
@@ -348,7 +348,12 @@ def _expected_dice_lines(compared: Sequence[CaseResult]) -> list[str]:
     low = [result for result in known if result.dice < DOUBTFUL_DICE]
     caught = sum(result.measure("expected_dice") < DOUBTFUL_DICE for result in low)
     false_alarms = sum(result.measure("expected_dice") < DOUBTFUL_DICE for result in known) - caught
-    return [
+    lines = [
         f"Expected Dice: mean absolute error {error:.3f}; below {DOUBTFUL_DICE:.2f} it caught {caught} of {len(low)} "
         f"cases, with {false_alarms} false alarms"
     ]
+    ranged = [result for result in known if "expected_dice_low" in result.extra]
+    if ranged:
+        inside = sum(r.extra["expected_dice_low"] <= r.dice <= r.extra["expected_dice_high"] for r in ranged)
+        lines.append(f"Inside its interval lay {inside} of {len(ranged)} cases; four of five are meant to")
+    return lines

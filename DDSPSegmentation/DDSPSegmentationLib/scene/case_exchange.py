@@ -15,6 +15,7 @@ from ..library.model_registry import ModelRegistry
 from .conversion import add_volume_node, image_from_volume_node, mask_image, read_segment
 from .dicom_tags import patient_key_of, scanner_of
 from .result_nodes import (
+    NetworkFacts,
     case_note_of,
     case_of,
     facts_of,
@@ -105,8 +106,8 @@ def results_that_are(case_id: str) -> list[slicer.vtkMRMLSegmentationNode]:
     return [node for node in nodes if case_of(node) == case_id]
 
 
-def cases_to_accept_next() -> list[tuple[slicer.vtkMRMLScalarVolumeNode, float]]:
-    """Volumes of the scene that are no case yet, with the Dice that the network expects of itself, the worst first.
+def cases_to_accept_next() -> list[tuple[slicer.vtkMRMLScalarVolumeNode, NetworkFacts]]:
+    """Volumes of the scene that are no case yet, with what the network said of them, the most doubtful first.
 
     What the network is least sure of teaches it most.
     """
@@ -115,8 +116,8 @@ def cases_to_accept_next() -> list[tuple[slicer.vtkMRMLScalarVolumeNode, float]]
         results = results_of(volume_node)
         facts = next((facts_of(node) for node in results if facts_of(node) is not None), None)
         if facts is not None and not any(case_of(node) for node in results):
-            ranked.append((volume_node, facts.expected_dice))
-    return sorted(ranked, key=lambda pair: pair[1])
+            ranked.append((volume_node, facts))
+    return sorted(ranked, key=lambda pair: pair[1].review_rank)
 
 
 def cases_until_retraining(library: CaseLibrary, registry: ModelRegistry) -> int:

@@ -18,7 +18,15 @@ import slicer
 import vtk
 
 from .. import __version__
-from ..engine.segmentation import GlandMeasurements, Segmentation, measure_gland, network_row
+from ..engine.quality import NO_EXPECTED_DICE, NOT_CALIBRATED, review_rank
+from ..engine.segmentation import (
+    EXPECTED_COLUMNS,
+    ExpectedDice,
+    GlandMeasurements,
+    Segmentation,
+    measure_gland,
+    network_row,
+)
 from .conversion import has_voxel_size_of, mask_image, read_segment
 
 ATTRIBUTE_PREFIX = "DDSPSegmentation."
@@ -32,11 +40,12 @@ class NetworkFacts:
     """What the network said about a result when it made it; an edit of the contour does not change it.
 
     Attributes:
-        expected_dice: in [0, 1]; ``slice_doubts``: one value an acquired slice, ``None`` where there is no gland.
+        expected_dice: ``None`` where there is none; ``slice_doubts``: one value an acquired slice, ``None`` where there
+            is no gland.
         seconds: from the scan to the mask.
     """
 
-    expected_dice: float
+    expected_dice: ExpectedDice | None
     slice_doubts: list[float | None]
     warnings: list[str]
     notices: list[str]
@@ -46,6 +55,16 @@ class NetworkFacts:
     device: str
     threshold: float
     seconds: float
+
+    @property
+    def review_rank(self) -> float:
+        """See ``quality.review_rank``."""
+        return review_rank(self.expected_dice and self.expected_dice.value, self.warnings)
+
+    @property
+    def why_no_expected_dice(self) -> str:
+        """The notice that says so; empty where the version, its mode and the threshold were calibrated."""
+        return next((notice for notice in self.notices if notice.startswith(NO_EXPECTED_DICE)), "")
 
 
 def write_facts(
@@ -96,8 +115,13 @@ def write_origin(
 def facts_of(node: slicer.vtkMRMLSegmentationNode) -> NetworkFacts | None:
     """What the network said about a result; ``None`` for a node that holds none, or one that cannot be read."""
     try:
-        return NetworkFacts(**json.loads(_attribute(node, "NetworkFacts")))
-    except (ValueError, TypeError):
+        said = json.loads(_attribute(node, "NetworkFacts"))
+        expected = said["expected_dice"]
+        if isinstance(expected, (int, float)):  # of an old scene; it knew nothing of single scans
+            said["notices"].append(NOT_CALIBRATED.format(what=f"version '{said['model_version']}'"))
+            expected = None
+        return NetworkFacts(**{**said, "expected_dice": expected and ExpectedDice(*expected)})
+    except (ValueError, TypeError, KeyError, AttributeError):
         return None
 
 
@@ -226,7 +250,10 @@ def psa_density(psa: float, volume_ml: float) -> float | None:
 def current_row(
     node: slicer.vtkMRMLSegmentationNode, measurements: GlandMeasurements, edited: bool
 ) -> dict[str, float | str]:
-    """The figures of a result as one flat row; what the network said keeps its own name once the contour was edited."""
+    """The figures of a result as one flat row; what the network said keeps its own name once the contour was edited.
+
+    A number that is not known is NaN, so that its column has the type of a number in every table.
+    """
     facts, psa = facts_of(node), psa_of(node)
     row = {
         **measurements.as_row(),
@@ -236,6 +263,7 @@ def current_row(
     }
     if facts is not None:
         row |= {**network_row(facts, facts.seconds), "threshold": facts.threshold}
+        row |= {name: math.nan for name in EXPECTED_COLUMNS if row[name] == ""}
     return row
 
 

@@ -176,8 +176,8 @@ class _Batch:
         self._result.done.append(case.name)
         self._seconds.append(time.monotonic() - started)
         row, time_left = entry["measurements"], self._time_left(total - number)
-        found = f"{row['volume_ml']} ml, expected Dice {row['expected_dice']}"
-        line = f"{label}: {found}, {self._seconds[-1]:.1f} s{time_left}"
+        expected = f", expected Dice {row['expected_dice']}" if row["expected_dice"] != "" else ""
+        line = f"{label}: {row['volume_ml']} ml{expected}, {self._seconds[-1]:.1f} s{time_left}"
         self._progress(f"{line}. {' '.join(entry['warnings'])}" if entry["warnings"] else line)
         self._write_tables()
 
@@ -196,6 +196,7 @@ class _Batch:
             "identity": identity,
             "mask": {"file": mask.name, "sha256": known_sha256(mask)},
             "measurements": answer.as_row(),
+            "largest_doubt": max((doubt for doubt in answer.slice_doubts if doubt is not None), default=0.0),
             "warnings": list(answer.warnings),
             "notices": list(answer.notices),
             "seconds": dict(answer.seconds),

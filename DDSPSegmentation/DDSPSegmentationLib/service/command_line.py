@@ -172,7 +172,7 @@ def train(chosen: argparse.Namespace) -> int:
         changes |= {"network": network.settings, "preprocessing": PreprocessingSettings.from_dict(parent.preprocessing)}
         parent_name, seen_before = parent.version, parent.seen
         metrics = {"measured_on": f"parent version {parent.version}", **parent.metrics}
-        facts |= {"calibration": parent.calibration, "metrics": metrics, "training": {"parent": parent.version}}
+        facts |= {"metrics": metrics, "training": {"parent": parent.version}}
     plan = choose_plan(chosen.plan, **changes)
     cache = chosen.cache or Path(chosen.output) / "cache"
     prepared_validation = prepare_dataset(validation, plan.preprocessing, cache, say)

@@ -8,7 +8,8 @@ from urllib.parse import quote
 
 from ..engine.files import write_text
 from ..engine.html_page import RESEARCH_ONLY, embedded, html_page
-from ..engine.quality import DOUBTFUL_DICE
+from ..engine.quality import DOUBTFUL_DICE, review_rank
+from ..engine.segmentation import EXPECTED_COLUMNS, ExpectedDice
 from .batch_record import BatchRecord
 
 REPORT_FILE = "report.html"
@@ -31,7 +32,10 @@ a { color: inherit; }
 
 
 def write_report(record: BatchRecord, folder: Path) -> None:
-    """Write report.html for all that the record lists, lowest expected Dice first.
+    """Write report.html for all that the record lists, the most doubtful first.
+
+    That is by expected Dice; without one, what has a warning comes before all others and the rest behind them, each by
+    the slice that the network is least sure of.
 
     Args:
         record: the state of the folder.
@@ -40,7 +44,7 @@ def write_report(record: BatchRecord, folder: Path) -> None:
     Raises:
         StorageError: the page cannot be written.
     """
-    done = sorted(record.done(), key=lambda item: _expected_dice(item[1]))
+    done = sorted(record.done(), key=lambda item: _review_order(item[1]))
     parts = [_head(record, len(done)), *(_case(name, entry, folder) for name, entry in done)]
     if not done:
         parts.append('<p class="soft">No case has been segmented.</p>')
@@ -53,7 +57,9 @@ def write_report(record: BatchRecord, folder: Path) -> None:
 def _head(record: BatchRecord, done: int) -> str:
     content = record.content
     settings = content.get("settings", {})
-    doubtful = sum(_is_doubtful(entry) for _, entry in record.done())
+    entries = [entry for _, entry in record.done()]
+    doubtful = sum(map(_is_doubtful, entries))
+    below = f"an expected Dice below {DOUBTFUL_DICE} or " if any(map(_expected_dice, entries)) else ""
     counts = f"{done} segmented, {len(record.failed())} failed, {len(content.get('skipped', []))} skipped"
     facts = (
         f"DDSPSegmentation {content.get('package', '')}, model {content.get('model_version', '')}, "
@@ -65,7 +71,7 @@ def _head(record: BatchRecord, done: int) -> str:
     return (
         f'<h1>Prostate segmentation report</h1>\n<p class="soft">{escape(facts)}</p>\n'
         f'<p class="research">{RESEARCH_ONLY}</p>\n{unfinished}'
-        f"<p>{escape(counts)}; {doubtful} with an expected Dice below {DOUBTFUL_DICE} or a warning. "
+        f"<p>{escape(counts)}; {doubtful} with {below}a warning. "
         "The most doubtful cases come first; the thin line is the contour found.</p>"
     )
 
@@ -73,8 +79,9 @@ def _head(record: BatchRecord, done: int) -> str:
 def _case(name: str, entry: dict, folder: Path) -> str:
     row = entry["measurements"]
     diameters = " x ".join(_number(row.get(f"{axis}_mm"), 0) for axis in _AXES)
-    facts = [
-        ("Expected Dice", _number(row.get("expected_dice"), 2), "dice"),
+    expected = _expected_dice(entry)
+    facts = [("Expected Dice", "{:.2f} ({:.2f} to {:.2f})".format(*expected), "dice")] if expected else []
+    facts += [
         ("Volume", f"{_number(row.get('volume_ml'), 1)} ml", ""),
         ("Left-right x antero-posterior x cranio-caudal", f"{diameters} mm", ""),
         ("Time", f"{_number(row.get('seconds'), 1)} s on {row.get('device', '')}", ""),
@@ -108,13 +115,20 @@ def _reasons(title: str, entries: list[tuple[str, str]]) -> str:
     return f"<h2>{title}</h2>\n<table><tr><th>Case</th><th>Reason</th></tr>{rows}</table>"
 
 
-def _expected_dice(entry: dict) -> float:
-    value = entry["measurements"].get("expected_dice")
-    return value if isinstance(value, (int, float)) else -1.0
+def _expected_dice(entry: dict) -> ExpectedDice | None:
+    """None also of a result that an older version recorded: its number had no interval and knew nothing."""
+    values = [entry["measurements"].get(column) for column in EXPECTED_COLUMNS]
+    return ExpectedDice(*values) if all(isinstance(value, (int, float)) for value in values) else None
 
 
 def _is_doubtful(entry: dict) -> bool:
-    return bool(entry["warnings"]) or _expected_dice(entry) < DOUBTFUL_DICE
+    expected = _expected_dice(entry)
+    return bool(entry["warnings"]) or (expected is not None and expected.value < DOUBTFUL_DICE)
+
+
+def _review_order(entry: dict) -> tuple[float, float]:
+    expected = _expected_dice(entry)
+    return review_rank(expected and expected.value, entry["warnings"]), -entry.get("largest_doubt", 0.0)
 
 
 def _number(value, digits: int) -> str:

@@ -147,12 +147,15 @@ class CasesSection:
     def showNext(self) -> None:
         """Name the open volumes whose correction would teach the network most."""
         ranked = cases_to_accept_next()[:NEXT_CASES_SHOWN]
-        lines = [
-            _("{name}: expected Dice {dice:.2f}").format(name=volumeNode.GetName(), dice=dice)
-            for volumeNode, dice in ranked
-        ]
+        lines = [f"{volumeNode.GetName()}: {self._reason(facts)}" for volumeNode, facts in ranked]
         self.ui.nextCasesLabel.text = "\n".join([_("Open volumes that would help most next:"), *lines])
         self.ui.nextCasesLabel.setVisible(bool(lines))
+
+    @staticmethod
+    def _reason(facts) -> str:
+        if facts.expected_dice is not None:
+            return _("expected Dice {dice:.2f}").format(dice=facts.expected_dice.value)
+        return _("with a warning") if facts.warnings else _("without a warning")
 
     def _chosen(self, deleted: bool = False) -> list[str]:
         """IDs of the cases whose rows are selected: those that are there, or those in the trash."""

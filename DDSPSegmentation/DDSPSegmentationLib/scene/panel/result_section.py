@@ -40,6 +40,7 @@ class ResultSection:
         self._measurements: GlandMeasurements | None = None
         self.edited = False
         self._filling = False
+        self._aboutDice = ui.diceLabel.toolTip
         ui.psaSpinBox.connect("valueChanged(double)", self._onPsaChanged)
         ui.copyButton.connect("clicked(bool)", self._onCopy)
         ui.tableButton.connect("clicked(bool)", self._onTable)
@@ -87,7 +88,9 @@ class ResultSection:
         ui.volumeLabel.text, ui.sizeLabel.text, ui.ellipsoidLabel.text = volume, size, ellipsoid
         ui.psaDensityLabel.text = self._densityText()
         ui.diceLabel.text = "" if facts is None else self._diceText(facts)
-        lines = [] if facts is None else [*facts.warnings, *facts.notices]
+        why = "" if facts is None else facts.why_no_expected_dice
+        ui.diceLabel.toolTip = why or self._aboutDice
+        lines = [] if facts is None else [*facts.warnings, *(line for line in facts.notices if line != why)]
         ui.warningsLabel.text = "\n".join([_("Before your correction:"), *lines] if self.edited and lines else lines)
         ui.warningsLabel.setVisible(bool(lines))
         ui.detailsLabel.text = "" if facts is None else self._detailsText(facts)
@@ -102,11 +105,16 @@ class ResultSection:
         return _("{text}, threshold {threshold:g}").format(text=text, threshold=facts.threshold)
 
     def _diceText(self, facts) -> str:
+        expected = facts.expected_dice
+        if expected is None:
+            figure, value = _("not calibrated") if facts.why_no_expected_dice else _("none"), None
+        else:
+            figure, value = _("{value:.2f} ({low:.2f} to {high:.2f})").format(**expected._asdict()), expected.value
         if self.edited:
-            return _("{dice:.2f}, of the network's contour").format(dice=facts.expected_dice)
-        words = {"good": _("good"), "check": _("check"), "doubtful": _("doubtful")}
-        word = words[verdict(facts.expected_dice, facts.warnings)]
-        return _("{dice:.2f} - {word}").format(dice=facts.expected_dice, word=word)
+            return figure if expected is None else _("{figure}, of the network's contour").format(figure=figure)
+        words = {"good": _("good"), "check": _("check"), "doubtful": _("doubtful"), "": ""}
+        word = words[verdict(value, facts.warnings)]
+        return f"{figure} - {word}" if word else figure
 
     def _densityText(self) -> str:
         if self._node is None or self._measurements is None:
