@@ -11,9 +11,9 @@ def describe(folder: Path) -> str:
     with open(folder / "measurements.csv", encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
             diameters = " x ".join(row[f"{axis}_mm"] for axis in ("left_right", "antero_posterior", "cranio_caudal"))
+            expected = f", expected Dice {row['expected_dice']}" if row["expected_dice"] else ""
             lines += [
-                f"{row['case']}: prostate volume {row['volume_ml']} ml, {diameters} mm, "
-                f"expected Dice {row['expected_dice']}",
+                f"{row['case']}: prostate volume {row['volume_ml']} ml, {diameters} mm{expected}",
                 *([f"  warning       {row['warnings']}"] if row["warnings"] else []),
                 f"  segmentation  {folder / (row['case'] + '.seg.nrrd')}",
                 f"  picture       {folder / (row['case'] + '.png')}",

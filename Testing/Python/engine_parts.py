@@ -7,6 +7,7 @@ import SimpleITK as sitk
 import torch
 from torch import nn
 
+from DDSPSegmentationLib.engine.confidence import FEATURES, Calibration
 from DDSPSegmentationLib.engine.model import save_model
 from DDSPSegmentationLib.engine.network import DDSPConvNet, NetworkSettings
 from DDSPSegmentationLib.engine.preprocessing import PreprocessingSettings
@@ -101,6 +102,23 @@ def bright_network(bright=BRIGHT):
 
 
 def bright_model(folder, bright=BRIGHT, bias_field="off", **facts):
-    """The bright network as a model version on disk."""
-    save_model(folder, [bright_network(bright)], PreprocessingSettings(bias_field=bias_field).to_dict(), **facts)
+    """A bright network as a model version on disk, or several, one for each brightness."""
+    networks = [bright_network(level) for level in np.atleast_1d(bright)]
+    save_model(folder, networks, PreprocessingSettings(bias_field=bias_field).to_dict(), **facts)
     return folder
+
+
+def a_calibration(**changes):
+    """The more two members agree, the better; all features but the agreement count for nothing."""
+    count = len(FEATURES)
+    values = {
+        "mode": "standard",
+        "threshold": 0.5,
+        "centers": (2.0,) * count,
+        "scales": (1.0,) * count,
+        "weights": (0.0, 0.5, *(0.0,) * (count - 2)),
+        "intercept": 2.0,
+        "reach": (-0.5, 0.4),
+        "patients": 20,
+    }
+    return Calibration(**{**values, **changes})

@@ -19,6 +19,7 @@ LOAD = "Load an axial T2-weighted scan: drag it into Slicer, or open Sample Data
 PRESS, CHECK, CORRECTED = "Press Segment Prostate.", "Check the contour", "Corrected."
 PREPARING, SEGMENTING = "Preparing the scan", "Segmenting"
 OF_NETWORK, NO_PSA = "of the network's contour", "enter the PSA"
+UNCALIBRATED = "not calibrated"
 
 
 def wait_for(condition, seconds=60.0):
@@ -210,19 +211,30 @@ class Person:
                 table.item(row, column).setSelected(int(table.item(row, 0).text()) in numbers)
 
 
-def add_result(seed=0, name="T2", expected_dice=0.9, radii=(4, 8, 8)):
-    """A small scan in the scene with what a network that is right makes of it, at once: (volume, segmentation)."""
+def add_result(seed=0, name="T2", expected_dice=0.9, radii=(4, 8, 8), warnings=None):
+    """A small scan in the scene with what a network that is right makes of it, at once: (volume, segmentation).
+
+    Without an expected Dice the network was not calibrated.
+    """
     from learning_parts import toy_scan
     from scene_parts import ThresholdRunner
 
+    from DDSPSegmentationLib.engine.quality import NOT_CALIBRATED
     from DDSPSegmentationLib.engine.run_settings import RunSettings
+    from DDSPSegmentationLib.engine.segmentation import ExpectedDice
     from DDSPSegmentationLib.scene.conversion import add_volume_node
     from DDSPSegmentationLib.scene.results import place_result
 
     image, mask = toy_scan(seed, radii=radii)
     volume = add_volume_node(image, name)
     segmentation = ThresholdRunner().segment(mask * 100, RunSettings(device="cpu"), name=name)
-    segmentation.expected_dice = expected_dice
+    if expected_dice is None:
+        segmentation.expected_dice = None
+        segmentation.notices = [NOT_CALIBRATED.format(what="version 'threshold-1'")]
+    else:
+        segmentation.expected_dice = ExpectedDice(expected_dice, expected_dice - 0.04, expected_dice + 0.03)
+    if warnings is not None:
+        segmentation.warnings = warnings
     return volume, place_result(segmentation, volume).outputSegmentationNode
 
 

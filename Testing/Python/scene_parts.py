@@ -5,7 +5,7 @@ import SimpleITK as sitk
 import slicer
 import vtk
 
-from DDSPSegmentationLib.engine.segmentation import Segmentation, measure_gland
+from DDSPSegmentationLib.engine.segmentation import ExpectedDice, Segmentation, measure_gland
 
 SHAPE = (12, 20, 24)
 
@@ -64,8 +64,8 @@ class ThresholdRunner:
             probability=probability,
             uncertainty=probability * 0.25,
             measurements=measure_gland(mask),
-            soft_dice=0.88,
-            expected_dice=0.9,
+            expected_dice=ExpectedDice(0.9, 0.86, 0.93),
+            features=None,
             slice_doubts=[None] * 3 + [0.3, 0.1, 0.05, 0.02, 0.1, 0.2] + [None] * 3,
             warnings=["Gland touches the edge."],
             notices=[],

@@ -18,12 +18,13 @@ import SimpleITK as sitk
 from DDSPSegmentationLib.engine import errors
 from DDSPSegmentationLib.engine.html_page import RESEARCH_ONLY
 from DDSPSegmentationLib.engine.run_settings import RunSettings
-from DDSPSegmentationLib.engine.segmentation import Segmentation, measure_gland
+from DDSPSegmentationLib.engine.segmentation import ExpectedDice, Segmentation, measure_gland
 from DDSPSegmentationLib.library.folder_lock import LOCK_NAME, FolderLock, lock_holder
 from DDSPSegmentationLib.service.batch import BatchSettings, run_batch
-from DDSPSegmentationLib.service.batch_record import without_folders
+from DDSPSegmentationLib.service.batch_record import BatchRecord, without_folders
 from DDSPSegmentationLib.service.inputs import Skipped
 from DDSPSegmentationLib.service.mask_files import write_mask
+from DDSPSegmentationLib.service.report import write_report
 
 SETTINGS = BatchSettings(RunSettings(), ".seg.nrrd", "1", "0" * 64)
 
@@ -54,9 +55,10 @@ class FakeCase:
 class FakeSegmenter:
     """Thresholds at 150 and writes the mask; keeps the names it was called with."""
 
-    def __init__(self, wait=0.0, expected_dice=None, warnings=()):
+    def __init__(self, wait=0.0, expected_dice=None, warnings=(), warned=None, doubts=None):
         self.calls, self.wait = [], wait
-        self.expected_dice, self.warnings = expected_dice or {}, list(warnings)
+        self.expected_dice, self.warnings, self.warned = expected_dice or {}, list(warnings), warned
+        self.doubts = doubts or {}
 
     def __call__(self, name, image, mask_path) -> Segmentation:
         self.calls.append(name)
@@ -65,8 +67,11 @@ class FakeSegmenter:
         write_mask(mask, mask_path)
         time.sleep(self.wait)
         gray = sitk.Cast(mask, sitk.sitkFloat32)
+        dice = self.expected_dice.get(name, 0.9)
+        expected = None if dice is None else ExpectedDice(dice, dice - 0.05, dice + 0.03)
+        warnings = list(self.warnings) if self.warned is None or name in self.warned else []
         return Segmentation(
-            mask, gray, gray, measure_gland(mask), 0.88, self.expected_dice.get(name, 0.9), [], list(self.warnings), [],
+            mask, gray, gray, measure_gland(mask), expected, None, self.doubts.get(name, []), warnings, [],
             {"segment": 0.01}, {"segment": 100.0}, "1", "0" * 64, "fast", 0.5, "full", "cpu", "float32",
         )  # fmt: skip
 
@@ -476,7 +481,7 @@ def test_report_shows_doubtful_cases_first_with_warnings_escaped(tmp_path):
     run(tmp_path, cases(), segment)
     html = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert re.findall(r"<h3>(.*?)</h3>", html) == ["case1", "case2", "case0"]
-    assert RESEARCH_ONLY in html
+    assert RESEARCH_ONLY in html and "3 with an expected Dice below 0.85 or a warning." in html
     assert "&lt;b&gt;&amp;odd&lt;/b&gt;" in html and "<b>" not in html
     assert html.count("data:image/png;base64,") == 3
     assert not re.search(r"https?://|<script|<link|@import", html)
@@ -491,10 +496,40 @@ def test_report_keeps_a_case_name_with_special_characters_apart_from_its_markup(
 
 
 def test_not_a_number_is_written_as_null_and_shown_as_unknown(tmp_path):
-    segment = FakeSegmenter(expected_dice={"case0": float("nan")})
-    result, _ = run(tmp_path, cases(1), segment)
-    assert result.exit_code == 0 and record(tmp_path)["cases"]["case0"]["measurements"]["expected_dice"] is None
-    assert '<dd class="dice">unknown</dd>' in (tmp_path / "report.html").read_text(encoding="utf-8")
+    def without_time(name, image, mask_path):
+        return replace(FakeSegmenter()(name, image, mask_path), seconds={"segment": float("nan")})
+
+    result, _ = run(tmp_path, cases(1), without_time)
+    assert result.exit_code == 0 and record(tmp_path)["cases"]["case0"]["measurements"]["seconds"] is None
+    assert ">unknown s on cpu</dd>" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_without_an_expected_dice_the_report_goes_by_warnings_then_by_the_least_certain_slice(tmp_path):
+    segment = FakeSegmenter(
+        expected_dice=dict.fromkeys(f"case{number}" for number in range(4)),
+        warnings=["Look."],
+        warned=["case2"],
+        doubts={"case0": [None, 0.1, 0.2], "case1": [0.4, None], "case2": [0.01], "case3": [None]},
+    )
+    result, _ = run(tmp_path, cases(4), segment)
+    html = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert result.exit_code == 0 and re.findall(r"<h3>(.*?)</h3>", html) == ["case2", "case1", "case0", "case3"]
+    assert "; 1 with a warning." in html and "xpected Dice" not in html
+    assert html.count('<article class="doubtful">') == 1
+    with open(tmp_path / "measurements.csv", newline="", encoding="utf-8") as file:
+        assert [row["expected_dice"] for row in csv.DictReader(file)] == [""] * 4
+
+
+def test_an_expected_dice_of_an_older_record_has_no_interval_and_is_not_shown(tmp_path):
+    run(tmp_path, cases(2))
+    assert "0.90 (0.85 to 0.93)" in (tmp_path / "report.html").read_text(encoding="utf-8")
+    content = record(tmp_path)
+    for entry in content["cases"].values():
+        del entry["measurements"]["expected_dice_low"], entry["largest_doubt"]
+    (tmp_path / "run.json").write_text(json.dumps(content), encoding="utf-8")
+    write_report(BatchRecord.read(tmp_path), tmp_path)
+    html = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "<h3>case0</h3>" in html and "xpected Dice" not in html and '<article class="doubtful">' not in html
 
 
 def test_cases_of_an_earlier_run_stay_listed_while_their_mask_is_there(tmp_path):
@@ -528,6 +563,12 @@ def test_progress_is_one_line_a_case_with_number_seconds_and_time_left(tmp_path)
     run(tmp_path, cases(2), progress=lines)
     assert re.fullmatch(r"\[1/2\] case0: [\d.]+ ml, expected Dice 0.9, [\d.]+ s, about \d+ s left", lines[0])
     assert re.fullmatch(r"\[2/2\] case1: [\d.]+ ml, expected Dice 0.9, [\d.]+ s", lines[1]) and len(lines) == 2
+
+
+def test_a_line_of_progress_names_no_expected_dice_where_there_is_none(tmp_path):
+    lines = Lines()
+    run(tmp_path, cases(1), FakeSegmenter(expected_dice={"case0": None}), progress=lines)
+    assert re.fullmatch(r"\[1/1\] case0: [\d.]+ ml, [\d.]+ s", lines[0])
 
 
 def test_a_mask_edited_after_a_killed_run_is_kept(tmp_path):

@@ -339,10 +339,19 @@ def test_volumes_that_are_no_case_yet_are_ranked_by_what_the_network_expects(lib
     nodes = {dice: add_result(seed, str(dice), dice) for seed, dice in enumerate((0.9, 0.6, 0.8))}
     add_volume_node(toy_scan(7)[0], "never segmented")
     ranked = case_exchange.cases_to_accept_next()
-    assert [(volume.GetName(), dice) for volume, dice in ranked] == [("0.6", 0.6), ("0.8", 0.8), ("0.9", 0.9)]
+    found = [(volume.GetName(), facts.expected_dice.value) for volume, facts in ranked]
+    assert found == [("0.6", 0.6), ("0.8", 0.8), ("0.9", 0.9)]
     volume, node = nodes[0.6]
     case_exchange.store_result(library, node, volume)
-    assert [dice for _volume, dice in case_exchange.cases_to_accept_next()] == [0.8, 0.9]
+    assert [facts.expected_dice.value for _volume, facts in case_exchange.cases_to_accept_next()] == [0.8, 0.9]
+
+
+def test_volumes_without_an_expected_dice_are_ranked_by_their_warnings_and_keep_their_order():
+    for seed, warnings in enumerate(([], ["Look."], [], ["Look."])):
+        add_result(seed, f"{seed} of unknown Dice", None, warnings=warnings)
+    add_result(4, "known", 0.9, warnings=[])
+    ranked = [volume.GetName()[0] for volume, _facts in case_exchange.cases_to_accept_next()]
+    assert ranked == ["1", "3", "k", "0", "2"]
 
 
 def test_only_training_cases_that_the_active_version_has_not_seen_make_retraining_pay(library, registry, monkeypatch):

@@ -13,7 +13,7 @@ from DDSPSegmentationLib.engine.errors import Canceled, DatasetError, InputError
 from DDSPSegmentationLib.engine.images import write_image
 from DDSPSegmentationLib.engine.metrics import METRICS, REGIONS, compare_masks, promise12_style_score
 from DDSPSegmentationLib.engine.pictures import PROSTATE_COLOR, REFERENCE_COLOR
-from DDSPSegmentationLib.engine.segmentation import Segmentation, measure_gland
+from DDSPSegmentationLib.engine.segmentation import EXPECTED_COLUMNS, ExpectedDice, Segmentation, measure_gland
 from DDSPSegmentationLib.learning.evaluation import (
     FailedCase,
     evaluate_folders,
@@ -248,6 +248,7 @@ def test_the_text_calls_the_score_promise12_style_and_fits_a_terminal(tmp_path):
     assert max(map(len, text.splitlines())) <= 120
 
 
+EXPECTED = ExpectedDice(0.91234, 0.85, 0.94)
 DAMAGED = InputError("The file is bad.", "Copy it again.")
 
 
@@ -270,7 +271,7 @@ class AReference:
         return gland(self.shift)
 
 
-def an_answer(image, case=None, expected_dice=0.91234):
+def an_answer(image, case=None, expected_dice=EXPECTED):
     mask = gland()
     mask.CopyInformation(image)
     empty = sitk.Cast(mask, sitk.sitkFloat32) * 0
@@ -279,8 +280,8 @@ def an_answer(image, case=None, expected_dice=0.91234):
         probability=empty,
         uncertainty=empty,
         measurements=measure_gland(mask),
-        soft_dice=expected_dice,
         expected_dice=expected_dice,
+        features=None,
         slice_doubts=[],
         warnings=["Look again."],
         notices=[],
@@ -303,9 +304,29 @@ def test_a_model_is_evaluated_on_whole_cases_against_their_references(tmp_path):
     rows = rows_of(tmp_path / "cases.csv")
     assert [float(row["whole_dsc"]) for row in rows] == pytest.approx([1, summary.results[1].dice], rel=1e-5)
     assert summary.results[1].regions == compare_masks(gland(), gland(2))
-    assert rows[0]["expected_dice"] == "0.91234" and rows[0]["warnings"] == "Look again." and rows[0]["patient"] == "P1"
+    assert rows[0]["warnings"] == "Look again." and rows[0]["patient"] == "P1"
+    assert [rows[0][name] for name in EXPECTED_COLUMNS] == ["0.912", "0.85", "0.94"]
+    assert f"Inside its interval lay {sum(0.85 <= r.dice <= 0.94 for r in summary.results)} of 2" in summary.text()
     assert steps == [("Case00", 0), ("Case01", 0.5), ("evaluated", 1)]
     assert (tmp_path / "worst-1-Case01.png").is_file()
+
+
+def test_a_version_without_an_expected_dice_is_evaluated_as_well(tmp_path):
+    summary = evaluate_model(lambda image, case: an_answer(image, case, None), [AReference("Case00")], tmp_path)
+    (row,) = rows_of(tmp_path / "cases.csv")
+    assert [row[name] for name in EXPECTED_COLUMNS] == ["", "", ""] and float(row["whole_dsc"]) == 1
+    assert "xpected Dice" not in summary.text() and "interval lay" not in summary.text()
+    assert not any(row["measure"] == "expected_dice" for row in rows_of(tmp_path / "summary.csv"))
+
+
+def test_an_expected_dice_of_0_is_a_number_and_intervals_are_counted_where_there_are_any(tmp_path):
+    cases = [list(case) for case in cases_of([0, 1, 6, 8])]
+    for case, expected in zip(cases, [(0.0, 0.0, 0.3), (0.9, 0.8, 1.0), (0.9, 0.89, 0.91), None], strict=True):
+        case[5] = dict(zip(EXPECTED_COLUMNS, expected or [""] * 3, strict=True))
+    summary = evaluate_predictions(cases, tmp_path)
+    assert summary.results[0].measure("expected_dice") == 0.0 and summary.results[1].dice > 0.8
+    assert summary.statistics["overall"]["expected_dice"].cases == 3
+    assert "Inside its interval lay 1 of 3 cases; four of five are meant to" in summary.text()
 
 
 def test_a_case_that_cannot_be_read_or_segmented_does_not_stop_the_evaluation(tmp_path):

@@ -6,14 +6,16 @@ from dataclasses import replace
 import pytest
 import SimpleITK as sitk
 import torch
+from engine_parts import a_calibration
 from learning_parts import taught_network, toy_plan, toy_scan, write_images_and_labels
 
 from DDSPSegmentationLib.engine.errors import Canceled, DatasetError, ModelError
 from DDSPSegmentationLib.engine.model import describe_model, load_networks, save_model
 from DDSPSegmentationLib.engine.network import DDSPConvNet
 from DDSPSegmentationLib.engine.preprocessing import PreprocessingSettings
+from DDSPSegmentationLib.engine.quality import NOT_CALIBRATED
 from DDSPSegmentationLib.engine.scan_identity import NOTHING_SEEN, ScanIdentity
-from DDSPSegmentationLib.engine.segmenter import NOT_CALIBRATED, Segmenter
+from DDSPSegmentationLib.engine.segmenter import Segmenter
 from DDSPSegmentationLib.learning.dataset import Case, read_dataset
 from DDSPSegmentationLib.learning.ensemble import LEFT_OUT
 from DDSPSegmentationLib.learning.finetuning import STATE_FILE, FineTuner, FineTuningProgress
@@ -31,6 +33,7 @@ def parent(tmp_path_factory):
     preprocessing = PreprocessingSettings(spacing_mm=(2.0, 2.0, 4.0), bias_field="off")
     seen = NOTHING_SEEN.with_training([("old-1", ScanIdentity(toy_scan(50)[0]))])
     facts = {"training": {"cases": ["old-1"]}, "license": "research", "seen": seen}
+    facts |= {"calibration": a_calibration().to_dict()}
     save_model(folder, [network], preprocessing.to_dict(), **facts)
     return folder
 
@@ -73,10 +76,11 @@ def test_the_new_version_says_where_it_comes_from(parent, cases, tuned):
     assert not same(weights_of(parent), weights_of(tuned[0].folder))
 
 
-def test_its_expected_dice_is_marked_as_not_calibrated(parent, tuned):
-    scan, _ = toy_scan()
-    assert NOT_CALIBRATED in Segmenter(tuned[0].folder, "cpu").segment(scan).notices
-    assert NOT_CALIBRATED not in Segmenter(parent, "cpu").segment(scan).notices
+def test_it_has_no_expected_dice_even_where_its_parent_has_one(parent, tuned):
+    assert describe_model(parent).calibration and not describe_model(tuned[0].folder).calibration
+    result = Segmenter(tuned[0].folder, "cpu").segment(toy_scan()[0])
+    assert result.expected_dice is None
+    assert result.notices == [NOT_CALIBRATED.format(what=f"version '{result.model_version}'")]
 
 
 def test_cases_of_a_patient_are_left_out_together(tuned):

@@ -1,6 +1,8 @@
 """DDSPSegmentationLogic on a real MRML scene: what it leaves there, and what it leaves alone."""
 
 import hashlib
+import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,8 +22,11 @@ from slicer_stand_in import add_hierarchy_items
 
 from DDSPSegmentationLib.engine.errors import Canceled, InputError
 from DDSPSegmentationLib.engine.images import read_image
+from DDSPSegmentationLib.engine.quality import NOT_CALIBRATED
 from DDSPSegmentationLib.engine.run_settings import RunSettings
+from DDSPSegmentationLib.engine.segmentation import EXPECTED_COLUMNS, ExpectedDice
 from DDSPSegmentationLib.scene.conversion import add_volume_node
+from DDSPSegmentationLib.scene.result_nodes import facts_of
 
 pytestmark = pytest.mark.usefixtures("scene")
 PROSTATE = slicer.vtkSegment.GetTerminologyEntryTagName()
@@ -137,10 +142,46 @@ def test_measurements_are_one_typed_row_bound_to_both_nodes(logic):
     assert slicer.util.arrayFromTableColumn(table, "cranio_caudal_mm")[0] == 18.0
     columns = {table.GetColumnName(number) for number in range(table.GetNumberOfColumns())}
     assert columns == {*result.segmentation.as_row(), "contour", "psa_ng_per_ml", "psa_density", "threshold"}
-    assert table.GetTable().GetColumnByName("expected_dice").GetDataTypeAsString() == "double"
+    for name, expected in zip(EXPECTED_COLUMNS, (0.9, 0.86, 0.93), strict=True):
+        assert table.GetTable().GetColumnByName(name).GetDataTypeAsString() == "double"
+        assert slicer.util.arrayFromTableColumn(table, name)[0] == expected
     assert table.GetTable().GetColumnByName("warnings").GetValue(0) == "Gland touches the edge."
     assert table.GetNodeReference("DDSPSegmentation.Segmentation") is result.outputSegmentationNode
     assert table.GetNodeReference("DDSPSegmentation.Volume") is volume
+
+
+class UncalibratedRunner(ThresholdRunner):
+    def segment(self, *asked, **told):
+        notice = NOT_CALIBRATED.format(what="version 'threshold-1'")
+        return replace(super().segment(*asked, **told), expected_dice=None, notices=[notice])
+
+
+def test_without_an_expected_dice_its_columns_are_still_numbers(logic):
+    table = logic.segmentProstate(new_volume(), runner=UncalibratedRunner()).tableNode
+    for name in EXPECTED_COLUMNS:
+        assert table.GetTable().GetColumnByName(name).GetDataTypeAsString() == "double"
+        assert np.isnan(slicer.util.arrayFromTableColumn(table, name)[0])
+
+
+def test_the_expected_dice_is_kept_with_its_interval_or_as_unknown(logic):
+    node = logic.segmentProstate(new_volume("A"), runner=ThresholdRunner()).outputSegmentationNode
+    assert facts_of(node).expected_dice == ExpectedDice(0.9, 0.86, 0.93)
+    assert facts_of(node).why_no_expected_dice == ""
+    node = logic.segmentProstate(new_volume("B"), runner=UncalibratedRunner()).outputSegmentationNode
+    assert facts_of(node).expected_dice is None
+    assert facts_of(node).why_no_expected_dice == facts_of(node).notices[0] != ""
+
+
+def test_an_old_scene_has_no_expected_dice_any_more_and_says_why(logic):
+    node = logic.segmentProstate(new_volume(), runner=ThresholdRunner()).outputSegmentationNode
+    said = json.loads(node.GetAttribute("DDSPSegmentation.NetworkFacts"))
+    node.SetAttribute("DDSPSegmentation.NetworkFacts", json.dumps({**said, "expected_dice": 0.88}))
+    facts = facts_of(node)
+    assert facts.expected_dice is None and facts.warnings == said["warnings"]
+    assert facts.why_no_expected_dice == NOT_CALIBRATED.format(what="version 'threshold-1'")
+    for damaged in ([0.8], "0.88", {"value": 0.8}, ["a", "b", "c"]):
+        node.SetAttribute("DDSPSegmentation.NetworkFacts", json.dumps({**said, "expected_dice": damaged}))
+        assert facts_of(node) is None, damaged
 
 
 @pytest.mark.parametrize("automatic_items", [False, True], ids=["slicer-core", "as in Slicer"])
@@ -720,7 +761,8 @@ def test_built_in_model_segments_the_sample_scan_wherever_it_lies(logic, sample_
     counted_ml = mask.sum() * np.prod(volume.GetSpacing()) / 1000
     assert 10 < counted_ml < 250
     assert slicer.util.arrayFromTableColumn(still.tableNode, "volume_ml")[0] == pytest.approx(counted_ml, abs=0.01)
-    assert 0.5 < still.segmentation.expected_dice <= 1
+    assert still.segmentation.expected_dice is None
+    assert np.isnan(slicer.util.arrayFromTableColumn(still.tableNode, "expected_dice")).all()
 
     move = rigid_matrix()
     put_under_transform(volume, move)

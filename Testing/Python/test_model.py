@@ -10,11 +10,12 @@ from dataclasses import replace
 import pytest
 import SimpleITK as sitk
 import torch
-from engine_parts import bright_network
+from engine_parts import a_calibration, bright_network
 from learning_parts import toy_scan
 from registry_parts import Intruder
 
 from DDSPSegmentationLib.engine.errors import ModelError, StorageError
+from DDSPSegmentationLib.engine.files import as_json
 from DDSPSegmentationLib.engine.model import (
     DESCRIPTION_FILE,
     WEIGHTS_FILE,
@@ -80,7 +81,7 @@ def test_a_saved_model_comes_back_with_everything_it_says(tmp_path):
     network = small_network()
     facts = {
         "version": "v7",
-        "calibration": {"soft_dice": [0, 1], "dice": [0, 0.9]},
+        "calibration": as_json(a_calibration().to_dict()),
         "training": {"cases": ["Case00"], "parent": "v6"},
         "metrics": {"dice": 0.9},
         "license": "research use",
@@ -172,7 +173,7 @@ def test_the_built_in_model_is_whole_small_and_described():
     assert sum(path.stat().st_size for path in folder.rglob("*")) <= 10e6
     assert description.version == folder.name and description.license
     assert network.settings.input_size == (48, 96, 96)
-    assert description.training["cases"] and description.calibration["soft_dice"]
+    assert description.training["cases"]
     assert list(folder.glob("*.md")), "the model card"
 
 
@@ -271,7 +272,9 @@ def test_code_hidden_in_the_weights_never_runs(folder, tmp_path, container):
         ({"preprocessing": {"bias_field": "n3"}}, "'n3'"),
         ({"preprocessing": {"spacing_mm": [0, 1, 1]}}, "is not three lengths"),
         ({"network": {"widths": [16, 32]}}, "are not numbers of channels"),
-        ({"calibration": {"soft_dice": [0.5], "dice": ["x"]}}, "unusable settings"),
+        ({"calibration": {"weights": [0.5]}}, "unusable settings"),
+        ({"calibration": {**a_calibration().to_dict(), "threshold": "x"}}, "unusable settings"),
+        ({"calibration": {**a_calibration().to_dict(), "reach": [0.1, 0.2]}}, "without scale or order"),
     ],
 )
 def test_settings_that_nothing_follows_are_refused(folder, changes, words):

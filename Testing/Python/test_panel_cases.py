@@ -546,6 +546,14 @@ def test_open_volumes_are_ranked_by_expected_dice(person):
     assert "scan 2" not in person.ui.nextCasesLabel.text
 
 
+def test_open_volumes_without_an_expected_dice_are_ranked_by_their_warnings(person):
+    person.open_learn()
+    for number, warnings in enumerate(([], ["Look."])):
+        volume, _node = add_result(number, f"scan {number}", None, RADII[number], warnings)
+        person.ui.inputSelector.setCurrentNode(volume)
+    assert person.ui.nextCasesLabel.text.splitlines()[1:] == ["scan 1: with a warning", "scan 0: without a warning"]
+
+
 # ---- the version that segments
 
 

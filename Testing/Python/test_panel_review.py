@@ -6,7 +6,19 @@ import numpy as np
 import pytest
 import slicer
 import vtk
-from panel_parts import MODULE_FILE, NO_PSA, OF_NETWORK, PRESS, READY, load_sample, load_scene, save_scene, wait_for
+from panel_parts import (
+    MODULE_FILE,
+    NO_PSA,
+    OF_NETWORK,
+    PRESS,
+    READY,
+    UNCALIBRATED,
+    add_result,
+    load_sample,
+    load_scene,
+    save_scene,
+    wait_for,
+)
 from slicer_stand_in import enterModule, leaveModule
 
 from DDSPSegmentationLib.engine.html_page import RESEARCH_ONLY
@@ -51,11 +63,41 @@ def test_figures_are_those_of_the_contour(segmented):
     ellipsoid = float(ui.ellipsoidLabel.text.split()[0])
     assert ellipsoid == pytest.approx(left_right * antero_posterior * cranio_caudal * np.pi / 6 / 1000, rel=0.1)
     facts = facts_of(segmented.result)
-    assert ui.diceLabel.text.startswith(f"{facts.expected_dice:.2f} - ")
-    for part in (facts.model_version, "mode fast", "CPU", f"{facts.seconds:.1f} s"):
+    for part in (facts.model_version, "mode standard", "CPU", f"{facts.seconds:.1f} s"):
         assert part in ui.detailsLabel.text
-    assert ui.warningsLabel.text == "\n".join([*facts.warnings, *facts.notices])
+    # The built-in version was not calibrated; the figure's place says so, and its tooltip why.
+    assert facts.expected_dice is None and ui.diceLabel.text.startswith(UNCALIBRATED)
+    why = "There is no expected Dice: version 'ddsp-prostate-1' was not calibrated."
+    assert why in facts.notices and why in ui.diceLabel.toolTip
+    said = [line for line in (*facts.warnings, *facts.notices) if line != why]
+    assert len(said) == len(facts.warnings) + len(facts.notices) - 1
+    assert ui.warningsLabel.text == "\n".join(said)
     assert ui.warningsLabel.isHidden() == (not ui.warningsLabel.text)
+
+
+@pytest.mark.parametrize(
+    ("expected_dice", "warnings", "text"),
+    [
+        (0.9, [], "0.90 (0.86 to 0.93) - good"),
+        (0.9, ["Look."], "0.90 (0.86 to 0.93) - check"),
+        (0.6, [], "0.60 (0.56 to 0.63) - doubtful"),
+        (None, [], "not calibrated"),
+        (None, ["Look."], "not calibrated - check"),
+    ],
+)
+def test_the_expected_dice_is_shown_with_its_interval_and_a_word_or_not_at_all(person, expected_dice, warnings, text):
+    ui, (volume, _node) = person.ui, add_result(expected_dice=expected_dice, warnings=warnings)
+    usual = ui.diceLabel.toolTip
+    ui.inputSelector.setCurrentNode(volume)
+    assert ui.diceLabel.text == text and ui.warningsLabel.text == "\n".join(warnings)
+    assert (ui.diceLabel.toolTip == usual) == (expected_dice is not None)
+    ui.tableButton.click()
+    shown = person.table()["expected_dice"]
+    assert np.isnan(shown) if expected_dice is None else shown == expected_dice
+    ui.copyButton.click()
+    assert f"Expected Dice: {text}" in slicer.app.clipboard().text()
+    ui.inputSelector.setCurrentNode(None)
+    assert ui.diceLabel.text == "" and ui.diceLabel.toolTip == usual
 
 
 def test_psa_density_and_table_follow_psa_and_contour(segmented):
@@ -87,8 +129,12 @@ def test_what_the_network_said_is_called_so_after_an_edit(segmented):
     assert ui.diceCaptionLabel.text == "Expected Dice:" and ui.uncertaintyCheckBox.text == "Uncertainty"
     segmented.paint()
     segmented.settle()
-    assert OF_NETWORK in ui.diceLabel.text
+    assert ui.diceLabel.text == UNCALIBRATED
     assert ui.uncertaintyCheckBox.text == "Network's uncertainty"
+    ui.inputSelector.setCurrentNode(add_result()[0])
+    segmented.write(eroded(segmented.mask()))
+    segmented.settle()
+    assert ui.diceLabel.text == f"0.90 (0.86 to 0.93), {OF_NETWORK}"
     ui.copyButton.click()
     assert "corrected by hand" in slicer.app.clipboard().text()
     assert OF_NETWORK in slicer.app.clipboard().text()
@@ -139,7 +185,7 @@ def test_figures_never_stand_beside_another_volume(segmented):
     assert segmented.result is first_result
     assert ui.psaSpinBox.value == 6.5 and ui.volumeLabel.text == f"{half:.1f} ml" and half < full
     assert segmented.table()["volume_ml"] == pytest.approx(half, abs=0.01)
-    assert OF_NETWORK in ui.diceLabel.text
+    assert segmented.table()["contour"] == "corrected" and ui.diceLabel.text == UNCALIBRATED
 
     # the other volume's segmentation chosen as output
     ui.outputSelector.setCurrentNode(second_result)

@@ -15,10 +15,10 @@ from panel_parts import (
     LOAD,
     MODULE_FILE,
     NO_PSA,
-    OF_NETWORK,
     PREPARING,
     PRESS,
     READY,
+    UNCALIBRATED,
     Person,
     a_session,
     add_point,
@@ -86,7 +86,7 @@ def test_another_session_goes_on_where_the_first_one_ended(scene, warm_worker, t
         person.settle()
         corrected = person.mask()
         shown, choices, user = figures(person), choices_of_scene(person), choices_of_user(person)
-        assert shown["psaDensityLabel"].startswith("0.1") and OF_NETWORK in shown["diceLabel"]
+        assert shown["psaDensityLabel"].startswith("0.1") and shown["diceLabel"] == UNCALIBRATED
         scene_file, settings = save_scene(tmp_path / "saved"), user_settings()
 
     with a_session(warm_worker, settings) as person:

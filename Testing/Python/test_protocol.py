@@ -15,6 +15,7 @@ import DDSPSegmentationLib
 from DDSPSegmentationLib.engine import errors
 from DDSPSegmentationLib.engine.errors import DeviceError, InputError, StorageError, WorkerError
 from DDSPSegmentationLib.engine.run_settings import RunSettings
+from DDSPSegmentationLib.engine.segmentation import ExpectedDice
 from DDSPSegmentationLib.service import protocol
 from DDSPSegmentationLib.service.runner import InProcessRunner
 from DDSPSegmentationLib.service.stored_segmentation import StoredSegmentation, save_segmentation, write_temporary
@@ -86,7 +87,8 @@ def test_a_worker_of_another_installation_is_named(key, value, words):
 def answer(model, tmp_path):
     """An answer as the client has it."""
     segmentation = InProcessRunner().segment(phantom()[0], RunSettings(device="cpu", model=model))
-    segmentation.soft_dice, segmentation.seconds = math.nan, {"Segmenting": np.float32(0.5)}
+    segmentation.threshold, segmentation.seconds = math.nan, {"Segmenting": np.float32(0.5)}
+    segmentation.expected_dice, segmentation.features = ExpectedDice(0.88, 0.84, 0.91), [2.5, 3.0]
     (tmp_path / "answer").mkdir()
     message = protocol.decode_line(protocol.encode_line(save_segmentation(segmentation, tmp_path / "answer")))
     return StoredSegmentation.load(message, tmp_path / "answer")
@@ -94,7 +96,9 @@ def answer(model, tmp_path):
 
 def test_large_images_wait_in_their_files_until_they_are_asked_for(answer, tmp_path):
     (tmp_path / "answer" / "mask.mha").unlink()
-    assert voxels(answer.mask).any() and answer.soft_dice is None and answer.seconds == {"Segmenting": 0.5}
+    assert voxels(answer.mask).any() and answer.threshold is None and answer.seconds == {"Segmenting": 0.5}
+    assert answer.expected_dice == ExpectedDice(0.88, 0.84, 0.91) and answer.expected_dice.low == 0.84
+    assert answer.features == [2.5, 3.0]
     assert voxels(answer.probability).max() > 0.5
     assert answer.probability is answer.probability
     (tmp_path / "answer" / "uncertainty.mha").unlink()

@@ -15,14 +15,22 @@ ROOT = Path(__file__).resolve().parents[2]
 def test_the_demo_says_what_was_measured_and_where_it_is(tmp_path):
     (tmp_path / "measurements.csv").write_text(
         "case,volume_ml,left_right_mm,antero_posterior_mm,cranio_caudal_mm,expected_dice,warnings\n"
-        "scan,41.5,50.0,33.5,42.0,0.91,Look at the apex.\n",
+        "scan,41.5,50.0,33.5,42.0,0.91,Look at the apex.\n"
+        "other,38.2,51.0,30.5,40.0,,\n",
         encoding="utf-8",
     )
     run = subprocess.run(
         [sys.executable, str(ROOT / "Testing/demo.py"), str(tmp_path)], capture_output=True, text=True, check=True
     )
-    for said in ("41.5 ml", "50.0 x 33.5 x 42.0 mm", "expected Dice 0.91", "Look at the apex."):
+    for said in (
+        "41.5 ml",
+        "50.0 x 33.5 x 42.0 mm",
+        "expected Dice 0.91",
+        "Look at the apex.",
+        "51.0 x 30.5 x 40.0 mm\n",
+    ):
         assert said in run.stdout
+    assert run.stdout.count("expected Dice") == 1
     for file in ("scan.seg.nrrd", "scan.png", "report.html"):
         assert str(tmp_path / file) in run.stdout
 

@@ -99,17 +99,18 @@ def pair_features(members: np.ndarray, spacing_mm: Sequence[float]) -> list[floa
     Returns:
         ``None`` for a single member, and where a pair sees no gland.
     """
-    box = bounding_box(members.max(axis=0) > 0.5)
-    if box is None or len(members) < 2:
+    pairs = [_features_of_pair(*pair, spacing_mm) for pair in itertools.combinations(members, 2)]
+    found = [features for features in pairs if features is not None]
+    return np.mean(found, axis=0).tolist() if found and len(found) == len(pairs) else None
+
+
+def _features_of_pair(one: np.ndarray, other: np.ndarray, spacing_mm: Sequence[float]) -> list[float] | None:
+    box = bounding_box(np.maximum(one, other) > 0.5)
+    if box is None:
         return None
     wider = [round(NEIGHBORHOOD_MM / step) for step in spacing_mm]
     near = tuple(slice(max(0, part.start - w), part.stop + w) for part, w in zip(box, wider, strict=True))
-    pairs = [_features_of_pair(one[near], other[near]) for one, other in itertools.combinations(members, 2)]
-    found = [features for features in pairs if features is not None]
-    return np.mean(found, axis=0).tolist() if len(found) == len(pairs) else None
-
-
-def _features_of_pair(one: np.ndarray, other: np.ndarray) -> list[float] | None:
+    one, other = one[near], other[near]
     probability = (one + other) / 2
     mask, masks = probability > 0.5, (one > 0.5, other > 0.5)
     slices = np.flatnonzero(mask.any(axis=(1, 2)))

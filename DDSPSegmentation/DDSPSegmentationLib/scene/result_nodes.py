@@ -120,7 +120,7 @@ def facts_of(node: slicer.vtkMRMLSegmentationNode) -> NetworkFacts | None:
         if isinstance(expected, (int, float)):  # of an old scene; it knew nothing of single scans
             said["notices"].append(NOT_CALIBRATED.format(what=f"version '{said['model_version']}'"))
             expected = None
-        return NetworkFacts(**{**said, "expected_dice": expected and ExpectedDice(*expected)})
+        return NetworkFacts(**{**said, "expected_dice": expected and ExpectedDice(*map(float, expected))})
     except (ValueError, TypeError, KeyError, AttributeError):
         return None
 
