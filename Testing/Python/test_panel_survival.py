@@ -90,7 +90,7 @@ def test_another_session_goes_on_where_the_first_one_ended(scene, warm_worker, t
         scene_file, settings = save_scene(tmp_path / "saved"), user_settings()
 
     with a_session(warm_worker, settings) as person:
-        assert choices_of_user(person) == user == ("Accurate", "CPU", False)
+        assert choices_of_user(person) == user == ("Fast", "CPU", False)
         assert person.status == LOAD
         load_scene(scene_file)
         assert person.volume.GetName() == "T2" and person.result.GetName() == "T2 prostate"
