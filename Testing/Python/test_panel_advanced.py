@@ -49,13 +49,13 @@ def test_at_first_a_run_is_fast_on_the_best_device_with_the_built_in_model(perso
 
 
 def test_choices_reach_the_engine(person, asked):
-    choose(person.ui.modeComboBox, "Accurate")
+    choose(person.ui.modeComboBox, "Paper")
     choose(person.ui.deviceComboBox, "CPU")
     person.ui.biasFieldCheckBox.checked = False
     person.ui.thresholdSlider.value = 0.7
     person.start()
     settings = asked[0]["settings"]
-    assert (settings.mode, settings.device, settings.bias_field) == ("accurate", "cpu", "off")
+    assert (settings.mode, settings.device, settings.bias_field) == ("paper", "cpu", "off")
     assert settings.threshold == pytest.approx(0.7)
 
 
@@ -76,7 +76,7 @@ def test_the_engine_works_as_it_was_told(person):
     assert wait_for(lambda: person.volume is volume)
     low = person.mask(person.segment()).sum()
     facts = facts_of(person.result)
-    assert (facts.mode, facts.bias_field, facts.device) == ("fast", "off", "cpu")
+    assert (facts.mode, facts.bias_field, facts.device) == ("standard", "off", "cpu")
     person.ui.thresholdSlider.value = 0.9
     assert person.mask(person.segment()).sum() < low
     assert person.result.GetAttribute("DDSPSegmentation.Threshold") == "0.9"

@@ -20,13 +20,13 @@ from DDSPSegmentationLib.service.runner import INSTALL_TORCH, InProcessRunner, r
 @pytest.fixture
 def loads(monkeypatch):
     """Every model that is loaded from disk."""
-    loaded, load = [], segmenter_module.load_network
+    loaded, load = [], segmenter_module.load_networks
 
     def counted(folder=None):
         loaded.append(folder)
         return load(folder)
 
-    monkeypatch.setattr(segmenter_module, "load_network", counted)
+    monkeypatch.setattr(segmenter_module, "load_networks", counted)
     return loaded
 
 
@@ -77,10 +77,10 @@ def test_the_runner_segments_and_passes_everything_on(model):
     told = []
     result = InProcessRunner().segment(
         scan,
-        RunSettings(mode="accurate", threshold=0.4, bias_field="fast", device="cpu", model=model),
+        RunSettings(mode="paper", threshold=0.4, bias_field="fast", device="cpu", model=model),
         progress=lambda phase, fraction: told.append(phase),
     )
-    assert (result.mode, result.threshold, result.bias_field, result.device) == ("accurate", 0.4, "fast", "cpu")
+    assert (result.mode, result.threshold, result.bias_field, result.device) == ("paper", 0.4, "fast", "cpu")
     assert dice(sitk.GetArrayFromImage(result.mask) > 0, gland) > 0.9
     assert list(dict.fromkeys(told)) == ["Loading model", "Preprocessing", "Segmenting", "Measuring"]
 

@@ -190,7 +190,7 @@ def test_the_first_event_says_who_answers(start):
 
 def test_the_answer_is_the_one_of_the_runner_in_this_process(lasting_worker, model):
     scan, _ = phantom(direction=rotation((10, 20, 5)), origin=(-31.123456789012, 7.1, -812.3))
-    settings = {"mode": "accurate", "threshold": 0.4, "bias_field": "off", "model": model}
+    settings = {"mode": "paper", "threshold": 0.4, "bias_field": "off", "model": model}
     here = InProcessRunner().segment(scan, RunSettings(device="cpu", **settings))
     there = lasting_worker.segment(scan, **settings)
     for name in ("mask", "probability", "uncertainty"):
@@ -199,7 +199,7 @@ def test_the_answer_is_the_one_of_the_runner_in_this_process(lasting_worker, mod
         assert geometry(one) == geometry(other) and not other.GetMetaDataKeys(), name
     assert there.measurements == here.measurements and there.as_row().keys() == here.as_row().keys()
     assert there.slice_doubts == pytest.approx(here.slice_doubts, abs=1e-4)
-    assert (there.mode, there.threshold, there.bias_field, there.device) == ("accurate", 0.4, "off", "cpu")
+    assert (there.mode, there.threshold, there.bias_field, there.device) == ("paper", 0.4, "off", "cpu")
     assert there.seconds.keys() == here.seconds.keys() and there.peak_memory_mb["Segmenting"] > 0
 
 
@@ -241,7 +241,7 @@ def test_a_worker_ends_when_its_input_closes_whatever_it_does(start, change):
 
 
 def test_a_worker_ends_when_its_input_closes_while_it_computes(worker, sample_scan):
-    worker.ask(sitk.ReadImage(str(sample_scan)), mode="accurate", bias_field="full")
+    worker.ask(sitk.ReadImage(str(sample_scan)), mode="paper", bias_field="full")
     assert worker.event()["phase"] == "Preprocessing"
     time.sleep(0.3)
     assert worker.end() == 0
