@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from engine_parts import a_calibration
 from learning_parts import toy_plan, toy_scan
 
 from DDSPSegmentationLib import __version__
@@ -76,7 +77,8 @@ def small_model(tmp_path_factory):
         network.head1.weight[0] = 0
         network.head1.weight[0, 0], network.head1.bias[0] = 8, -8 * 1.2
     folder = tmp_path_factory.mktemp("models") / "small"
-    save_model(folder, [network], PreprocessingSettings().to_dict(), license="for tests")
+    facts = {"license": "for tests", "calibration": a_calibration().to_dict()}
+    save_model(folder, [network], PreprocessingSettings().to_dict(), **facts)
     return folder
 
 
@@ -761,6 +763,7 @@ def test_training_starts_from_and_evaluation_judges_a_version_by_its_name(run, d
     assert run(*words, "--steps", "1", "--start-from", "second")[0] == 0
     description = json.loads((tmp_path / "run" / "model" / "model.json").read_text())
     assert description["training"]["parent"] == "second" and description["network"]["widths"] == [2, 4, 4]
+    assert description["calibration"] == {}, "nobody has measured what comes of it"
     code, _, err = run("evaluate", "--dataset", dataset, "--model", "second", "--output", tmp_path / "out")
     assert (code, err) == (0, "")
 
