@@ -1,14 +1,15 @@
-"""Does fine-tuning help at a hospital that the network never saw, and what does it forget? One command.
+"""Does retraining help at a hospital that the network never saw, and what does it forget? One command.
 
-    python Testing/Benchmarks/new_center.py PROMISE12 --output FOLDER [--center RUNMC] [--shift coil|resolution|none]
+    python Testing/Benchmarks/new_center.py --dataset PROMISE12 --dataset PROSTATE3T --output FOLDER
 
-PROMISE12 is a folder with images/, labels/, index.csv (centers) and folds.json. A base model is trained without the
-center, and without fold 0 of the other centers, which show what is forgotten. The center's cases are split once into
-halves. The base model is fine-tuned, exactly as the panel does it, on 3 and on 5 cases of one half, and tested on all
-cases of the other; then the halves are swapped, so that every case of the center is tested once for each number.
-With --shift the center's scans are changed first: a bright endorectal coil, or half the resolution.
+RUNMC is the hospital: 27 patients, one scan each. A base version of two networks is trained on the other 30 patients,
+each network without two of their five folds; those folds, by the network that left them out, show what is forgotten.
+Nine patients of the hospital are only ever tested on. From the other eighteen the base is fine-tuned, exactly as the
+panel does it, on 3, 5 and 9 cases in two draws that share nobody, and on all 18 once. With ``--knew ROWS`` (rows.json
+of five_networks.py) the nine are also told for two networks that knew the hospital, though not these patients.
 
-A run that was stopped goes on where it was. Figures: OUTPUT/results.json, and the table that is printed.
+The base takes 2 x 2500 steps, about an hour and a half on two idle cores. A run that was stopped (SIGTERM, Ctrl-C, a
+kill) goes on where it was. Figures: OUTPUT/results.json, the table that is printed, and OUTPUT/curve.png.
 """
 
 from __future__ import annotations
@@ -18,97 +19,114 @@ import json
 import random
 import sys
 import time
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPOSITORY / "DDSPSegmentation"))
 
 import numpy as np  # noqa: E402
-import SimpleITK as sitk  # noqa: E402
+from recipe import first_scans  # noqa: E402
 
 from DDSPSegmentationLib.engine.devices import set_threads  # noqa: E402
 from DDSPSegmentationLib.engine.files import write_text  # noqa: E402
-from DDSPSegmentationLib.engine.images import write_image  # noqa: E402
-from DDSPSegmentationLib.engine.metrics import dice_of as dice  # noqa: E402
+from DDSPSegmentationLib.engine.metrics import dice_of  # noqa: E402
 from DDSPSegmentationLib.engine.segmenter import Segmenter  # noqa: E402
-from DDSPSegmentationLib.learning.dataset import Case, prepare_dataset, read_dataset, split_folds  # noqa: E402
+from DDSPSegmentationLib.learning.dataset import (  # noqa: E402
+    Case,
+    prepare_dataset,
+    read_datasets,
+    select_folds,
+    split_folds,
+)
+from DDSPSegmentationLib.learning.ensemble import join_members, unseen_members  # noqa: E402
 from DDSPSegmentationLib.learning.finetuning import FineTuner  # noqa: E402
 from DDSPSegmentationLib.learning.plans import choose_plan  # noqa: E402
+from DDSPSegmentationLib.learning.statistics import mean_interval  # noqa: E402
 from DDSPSegmentationLib.learning.training import CHECKPOINT_FILE, Trainer  # noqa: E402
 
-COUNTS = (3, 5)
-BASE_STEPS = 2400
+HOSPITAL = "RUNMC"
+LEFT_OUT = ((0, 1), (3, 4))
+BASE_STEPS = 2500
+TESTED = 9
+COUNTS = (3, 5, 9)
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("dataset", type=Path)
+    parser.add_argument("--dataset", type=Path, action="append", required=True)
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--center", default="RUNMC")
-    parser.add_argument("--shift", choices=("none", "coil", "resolution"), default="none")
+    parser.add_argument("--knew", type=Path, help="rows.json of five_networks.py")
     chosen = parser.parse_args()
     set_threads()
-    cases = read_dataset(chosen.dataset)
-    fold = set(split_folds(cases, [chosen.dataset])[0])
-    center = [case for case in cases if case.center == chosen.center]
-    others = [case for case in cases if case.center != chosen.center]
-    forgetting = [case for case in others if case.name in fold]
-    base = train_base([case for case in others if case.name not in fold], chosen.output)
-    folder = chosen.output / f"{chosen.center}-{chosen.shift}"
-    if chosen.shift != "none":
-        center = [shifted(case, chosen.shift, folder / "scans") for case in center]
-    results = run(base, center, forgetting, folder)
-    print(report(results))
+    everybody = first_scans(read_datasets(chosen.dataset))
+    hospital = [case for case in everybody if case.center.startswith(HOSPITAL)]
+    others = [case for case in everybody if case not in hospital]
+    base = make_base(others, chosen.output)
+    if base is None:
+        return 1
+    results = run(base, hospital, others, chosen.output)
+    knew = json.loads(chosen.knew.read_text(encoding="utf-8")) if chosen.knew else []
+    those_who_knew = of_those_who_knew(knew, results["tested"])
+    print(report(results, those_who_knew))
+    draw_curve(results, those_who_knew, chosen.output / "curve.png")
+    return 0
 
 
-def train_base(cases: list[Case], output: Path) -> Path:
-    """The base model: at most about an hour on two processor cores."""
+def make_base(others: Sequence[Case], output: Path) -> Path | None:
+    """The base version; None where a network's training was stopped before its end."""
+    folds = split_folds(others)
     plan = choose_plan("improved", steps=BASE_STEPS)
-    trainer = Trainer(plan, prepare_dataset(cases, plan.preprocessing, output / "cache"), [], output / "base")
-    if (output / "base" / CHECKPOINT_FILE).is_file():
-        trainer.load_checkpoint()
-    trainer.run()
-    return output / "base" / "model"
+    prepared = prepare_dataset(others, plan.preprocessing, output / "cache")
+    models = []
+    for left_out in LEFT_OUT:
+        names = {case.name for case in select_folds(others, folds, left_out)[0]}
+        folder = output / f"base-without-{''.join(map(str, left_out))}"
+        trainer = Trainer(plan, [case for case in prepared if case.name in names], [], folder)
+        if (folder / CHECKPOINT_FILE).is_file():
+            trainer.load_checkpoint()
+        if not trainer.run():
+            return None
+        models.append(folder / "model")
+    join_members(output / "base", models, LEFT_OUT, prepared, folds)
+    return output / "base"
 
 
-def run(base: Path, center: list[Case], forgetting: list[Case], folder: Path) -> dict:
-    """Fine-tune on 3 and 5 cases of each half, and test every version on all cases that it has not seen."""
-    names = [case.name for case in center]
-    random.Random(0).shuffle(names)
-    half = (len(names) + 1) // 2
-    halves = {"A": names[:half], "B": names[half:]}
-    by_name = {case.name: case for case in (*center, *forgetting)}
-    results_file = folder / "results.json"
-    results = json.loads(results_file.read_text()) if results_file.is_file() else {"halves": halves, "runs": {}}
+def run(base: Path, hospital: Sequence[Case], others: Sequence[Case], output: Path) -> dict:
+    """Fine-tune on every draw; test each version on the nine and on what its networks left out of the others."""
+    patients = sorted(hospital, key=lambda case: case.name)
+    random.Random(0).shuffle(patients)
+    tested, rest = patients[:TESTED], patients[TESTED:]
+    half = len(rest) // 2
+    draws = {
+        f"{count}{letter}": part[:count]
+        for count in COUNTS
+        for letter, part in (("a", rest[:half]), ("b", rest[half:]))
+    }
+    draws["18"] = rest
+    path = output / "results.json"
+    results = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"runs": {}}
+    results["tested"] = [case.name for case in tested]
 
-    def keep() -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_text(json.dumps(results, indent=2), results_file)
+    def measure(model: Path) -> dict[str, dict[str, float]]:
+        return {"hospital": scores(model, tested), "others": scores(model, others)}
 
     if "before" not in results:
-        results["before"] = dice_of(base, list(by_name.values()))
-        keep()
-    for count in COUNTS:
-        for trained, tested in (("A", "B"), ("B", "A")):
-            key = f"{trained}{count}"
-            if key in results["runs"]:
-                continue
-            training = halves[trained][:count]
-            assert not set(training) & set(halves[tested])
-            print(f"fine-tuning on {count} cases of half {trained}", flush=True)
-            started = time.monotonic()
-            tuned = FineTuner(base, [by_name[name] for name in training], folder / key, progress=show_progress).run()
-            minutes = (time.monotonic() - started) / 60
-            # Where not to train was the best length, the base model stays.
-            after = dice_of(tuned.folder or base, [by_name[name] for name in halves[tested]] + forgetting)
-            results["runs"][key] = {
-                "training": training,
-                "minutes": minutes,
-                "after": after,
-                "cross_validation": tuned.cross_validation,
-            }
-            keep()
+        results["before"] = measure(base)
+        write_text(json.dumps(results, indent=2), path)
+    for key, training in draws.items():
+        if key in results["runs"]:
+            continue
+        print(f"fine-tuning on {key}: {', '.join(case.name for case in training)}", flush=True)
+        started = time.monotonic()
+        tuned = FineTuner(base, training, output / key, progress=show_progress).run()
+        results["runs"][key] = {
+            "training": [case.name for case in training],
+            "minutes": (time.monotonic() - started) / 60,
+            "cross_validation": tuned.cross_validation,
+            **measure(tuned.folder or base),  # where not to train was the best length, the base version stays
+        }
+        write_text(json.dumps(results, indent=2), path)
     return results
 
 
@@ -117,80 +135,72 @@ def show_progress(told) -> None:
         print(f"  {told.stage}: {told.step}/{told.steps}, {told.seconds_left:.0f} s left", flush=True)
 
 
-def dice_of(model: Path, cases: list[Case]) -> dict[str, float]:
-    """Dice of whole scans on their own grid."""
-    segmenter = Segmenter(model)
-    return {case.name: dice(segmenter.segment(case.load_image()).mask, case.load_mask()) for case in cases}
+def scores(model: Path, cases: Sequence[Case]) -> dict[str, float]:
+    """Dice of whole scans on their own grid by the members that never saw them; cases that all saw have none."""
+    segmenter, found = Segmenter(model), {}
+    unseen = unseen_members(segmenter.model, cases)
+    for case in cases:
+        members = unseen[case.name]
+        if members:
+            answer = segmenter.segment(case.load_image(), members=members)
+            found[case.name] = dice_of(answer.mask, case.load_mask())
+    return found
 
 
-def shifted(case: Case, kind: str, folder: Path) -> Case:
-    """The case as another scanner might show it; its mask stays."""
-    path = folder / f"{case.name}.mha"
-    if not path.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        image = sitk.Cast(case.load_image(), sitk.sitkFloat32)
-        write_image(with_coil(image) if kind == "coil" else with_half_resolution(image), path)
-    return replace(case, image_path=path)
+def of_those_who_knew(rows: Sequence[Mapping], names: Sequence[str]) -> dict[str, float]:
+    """Dice of the pair of unseen members of a version that was trained on the hospital's other patients."""
+    return {
+        row["case"]: row["dice"]
+        for row in rows
+        if row["case"] in names and row["kind"] == "as it is" and len(row["members"]) == 2
+    }
 
 
-def with_coil(image: sitk.Image) -> sitk.Image:
-    """An endorectal coil's brightness: tenfold at the rectum, falling off within some centimetres."""
-    values = sitk.GetArrayFromImage(image)
-    z, y, x = np.meshgrid(*(np.arange(n) for n in values.shape), indexing="ij")
-    sx, sy, sz = image.GetSpacing()
-    nz, ny, nx = values.shape
-    square = ((z - nz / 2) * sz / 40) ** 2 + ((y - ny / 2) * sy - 35) ** 2 / 25**2 + ((x - nx / 2) * sx / 25) ** 2
-    bright = sitk.GetImageFromArray((values * np.exp(np.log(10) * np.exp(-square / 2))).astype(np.float32))
-    bright.CopyInformation(image)
-    return bright
+def report(results: Mapping, knew: Mapping[str, float]) -> str:
+    """The table as Markdown, and every patient's change."""
+    before, runs = results["before"], results["runs"]
+    lines = [
+        "| fine-tuned on | tested on | n | before | after | difference (95 % interval) | minutes |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    details = []
+    for count in (*COUNTS, 18):
+        of_count = {key: found for key, found in runs.items() if key.rstrip("ab") == str(count)}
+        minutes = " and ".join(f"{found['minutes']:.0f}" for found in of_count.values())
+        for group, words in (("hospital", "its nine"), ("others", "the other hospitals")):
+            names = sorted(before[group])
+            after = {name: float(np.mean([found[group][name] for found in of_count.values()])) for name in names}
+            change = [after[name] - before[group][name] for name in names]
+            low, high = mean_interval(change) or (float("nan"),) * 2
+            means = (float(np.mean([values[name] for name in names])) for values in (before[group], after))
+            told = f"{np.mean(change):+.3f} ({low:+.3f} to {high:+.3f})"
+            cells = [f"{count} cases", words, str(len(names)), *(f"{mean:.3f}" for mean in means), told, minutes]
+            lines.append(f"| {' | '.join(cells)} |")
+            listed = ", ".join(f"{name} {difference:+.3f}" for name, difference in zip(names, change, strict=True))
+            details.append(f"{count} cases, {words}: {listed}")
+    if knew:
+        lines.append(f"| knew the hospital | its nine | {len(knew)} | | {np.mean(list(knew.values())):.3f} | | |")
+    return "\n".join([*lines, "", *details])
 
 
-def with_half_resolution(image: sitk.Image) -> sitk.Image:
-    """Half the in-plane resolution and noise, shown on the same grid."""
-    x, y, z = image.GetSpacing()
-    blurred = image
-    for axis, step in ((0, x), (1, y)):
-        blurred = sitk.RecursiveGaussian(blurred, 2 * step, False, sitk.RecursiveGaussianImageFilter.ZeroOrder, axis)
-    values = sitk.GetArrayFromImage(blurred)
-    noise = np.random.default_rng(0).normal(0, 0.1 * values.std(), values.shape)
-    noisy = sitk.GetImageFromArray((values + noise).astype(np.float32))
-    noisy.CopyInformation(image)
-    return noisy
+def draw_curve(results: Mapping, knew: Mapping[str, float], path: Path) -> None:
+    """Mean Dice of the nine against the number of cases, every draw a dot."""
+    from matplotlib.figure import Figure
 
-
-def interval(differences: list[float]) -> tuple[float, float]:
-    """95 % bootstrap interval of the mean."""
-    values = np.array(differences)
-    drawn = np.random.default_rng(0).integers(values.size, size=(10_000, values.size))
-    low, high = np.percentile(values[drawn].mean(axis=1), (2.5, 97.5))
-    return float(low), float(high)
-
-
-def report(results: dict) -> str:
-    lines = []
-    before = results["before"]
-    tested = sorted(results["halves"]["A"] + results["halves"]["B"])
-    forgotten = sorted(set(before) - set(tested))
-    for count in COUNTS:
-        runs = [results["runs"][f"{half}{count}"] for half in "AB"]
-        after = {name: value for run in runs for name, value in run["after"].items() if name in tested}
-        minutes = " and ".join(f"{run['minutes']:.1f}" for run in runs)
-        lines += [f"{count} cases ({minutes} min), tested on n={len(after)}"]
-        for title, names, values in (
-            ("new center", sorted(after), after),
-            ("other centers, first version", forgotten, runs[0]["after"]),
-            ("other centers, second version", forgotten, runs[1]["after"]),
-        ):
-            differences = [values[name] - before[name] for name in names]
-            low, high = interval(differences)
-            means = [100 * float(np.mean([scores[name] for name in names])) for scores in (before, values)]
-            lines.append(
-                f"  {title}: Dice {means[0]:.2f} -> {means[1]:.2f}, difference {100 * np.mean(differences):+.2f} "
-                f"[{100 * low:+.2f}, {100 * high:+.2f}]"
-            )
-            lines.append("    " + ", ".join(f"{n} {100 * d:+.1f}" for n, d in zip(names, differences, strict=True)))
-    return "\n".join(lines)
+    axes = Figure(figsize=(6, 4), layout="constrained").subplots()
+    for group, color, words in (("hospital", "tab:blue", "the hospital's nine"), ("others", "tab:gray", "the others")):
+        points = [(0, results["before"][group])]
+        points += [(int(key.rstrip("ab")), found[group]) for key, found in results["runs"].items()]
+        means = [(count, float(np.mean(list(values.values())))) for count, values in points]
+        axes.scatter(*zip(*means, strict=True), color=color, s=12)
+        counts = sorted({count for count, _ in means})
+        axes.plot(counts, [np.mean([m for c, m in means if c == count]) for count in counts], color=color, label=words)
+    if knew:
+        axes.axhline(np.mean(list(knew.values())), color="tab:green", linestyle="--", label="networks that knew it")
+    axes.set(xlabel="cases that the version was fine-tuned on", ylabel="mean Dice")
+    axes.legend(frameon=False)
+    axes.figure.savefig(path, dpi=120)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -110,6 +110,14 @@ def test_patients_stay_in_the_fold_that_a_version_knows_them_in(models, cases, t
     assert draw_folds(description, dict(reversed(scans.items())), seed=0) == folds
 
 
+@pytest.mark.parametrize("patients", [2, 3, 4, 5])
+def test_two_new_patients_or_more_give_every_member_one_to_learn_from(models, cases, tmp_path, patients):
+    description = join_members(tmp_path / "five", models, LEFT_OUT, cases, FOLDS)
+    scans = {f"new {n}": (f"N{n}", toy_case("", 60 + n).identity) for n in range(patients)}
+    folds = set(draw_folds(description, scans, seed=0).values())
+    assert len(folds) == patients and all(folds - set(left_out) for left_out in LEFT_OUT)
+
+
 def test_a_patient_whom_two_folds_know_is_in_none(models, cases, tmp_path):
     description = join_members(tmp_path / "five", models, LEFT_OUT, cases, FOLDS)
     scans = {

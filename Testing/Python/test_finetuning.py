@@ -1,6 +1,7 @@
 """Fine-tuning on a few cases: what steers it, what it keeps, and that it survives being stopped."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -10,7 +11,7 @@ from engine_parts import a_calibration
 from learning_parts import taught_network, toy_plan, toy_scan, write_images_and_labels
 
 from DDSPSegmentationLib.engine.errors import Canceled, DatasetError, ModelError
-from DDSPSegmentationLib.engine.model import describe_model, load_networks, save_model
+from DDSPSegmentationLib.engine.model import describe_model, load_networks, save_model, write_description
 from DDSPSegmentationLib.engine.network import DDSPConvNet
 from DDSPSegmentationLib.engine.preprocessing import PreprocessingSettings
 from DDSPSegmentationLib.engine.quality import NOT_CALIBRATED
@@ -389,6 +390,16 @@ def test_members_that_were_canceled_go_on_to_the_very_same_weights(five, patient
 def test_where_no_member_gains_there_is_no_new_version(five, patients, tmp_path):
     result = tune(five, patients, tmp_path, replace(QUICK, learning_rate=1e-9))
     assert result.folder is None and result.cross_validation["steps"] == 0
+
+
+def test_a_member_without_a_case_to_learn_from_stays_as_it_is(five, patients, tmp_path):
+    scans = [ScanIdentity(case.load_image()) for case in patients]
+    seen = describe_model(five).seen.with_training([("b", scans[2]), ("c", scans[3])], {"b": 0, "c": 1})
+    write_description(shutil.copytree(five, tmp_path / "model"), replace(describe_model(five), seen=seen))
+    result = tune(tmp_path / "model", patients[2:4], tmp_path / "run")
+    before, after = (load_networks(folder)[0] for folder in (five, result.folder))
+    unchanged = [same(one.state_dict(), other.state_dict()) for one, other in zip(before, after, strict=True)]
+    assert unchanged == [True, False, False, False, False] and not (tmp_path / "run" / "left-out-1").exists()
 
 
 def test_no_member_rehearses_what_it_left_out(five, patients, tmp_path):

@@ -92,8 +92,8 @@ def draw_folds(
     """The fold of each scan (name: patient and identity) among those of a version's members.
 
     A patient whom the version knows stays in the fold it is in; every other one comes into the smallest, patients of
-    these scans counted. ``None``: some scan of the patient was seen by all members, or in two folds, so that nobody can
-    judge it any more.
+    these scans counted, and of two alike into that which is no neighbor of the last: a member leaves out neighbors.
+    ``None``: some scan of the patient was seen by all members, or in two folds, so that nobody can judge it any more.
     """
     known: dict[str, set[int | None]] = {}
     for patient, scan in scans.values():
@@ -104,5 +104,5 @@ def draw_folds(
     random.Random(seed).shuffle(new)
     for patient in new:
         sizes = Counter(fold_of.values())
-        fold_of[patient] = min(range(count), key=lambda fold: (sizes[fold], fold))
+        fold_of[patient] = min(range(count), key=lambda fold: (sizes[fold], fold % 2, fold))
     return {name: fold_of[patient] for name, (patient, _) in scans.items()}

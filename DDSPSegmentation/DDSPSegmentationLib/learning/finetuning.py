@@ -39,6 +39,7 @@ STATE_FILE = "state.json"
 MODEL_FOLDER = "model"
 SAVE_SECONDS = 30.0
 REPORT_STEPS = 5
+_PLAN = "fine-tuning"
 _PREPARING, _FINAL = "Preparing the cases", "Training on all cases"
 
 
@@ -152,12 +153,11 @@ class FineTuner:
             self._parent, {case.name: (patient_of[case.name], case.identity) for case in prepared}, self.settings.seed
         )
         members = self._parent.members
-        found = [
-            self._score_left_out(
-                number, len(members), {name for name, fold in fold_of.items() if fold in member["left_out"]}
-            )
-            for number, member in enumerate(members)
-        ]
+        found = []
+        for number, member in enumerate(members):
+            left_out = {name for name, fold in fold_of.items() if fold in member["left_out"]}
+            if not set(self._prepared) <= left_out:  # else there is nothing to learn from, and it stays as it is
+                found.append(self._score_left_out(number, len(members), left_out))
         scores = {
             name: np.mean([one[name] for one in found if name in one], axis=0).tolist()
             for name in self._prepared
@@ -242,7 +242,7 @@ class FineTuner:
         settings = self.settings
         replay = [case for case in self._replay if case.name not in left_out]
         plan = TrainingPlan(
-            "fine-tuning",
+            _PLAN,
             steps=self._longest,
             learning_rate=settings.learning_rate,
             weight_decay=0.0,
@@ -365,21 +365,22 @@ class FineTuner:
         """The members after so many steps, as one version."""
         from ..engine.model import load_networks, save_model
 
-        members = [
-            load_networks(self.folder / f"left-out-{number + 1}" / f"after-{length}")
-            for number in range(len(self._starts))
-        ]
+        networks, _ = load_networks(self.model)
+        trained = {"plan": _PLAN, "steps": length, "seed": self.settings.seed, "cases": [c.name for c in self.cases]}
+        for number in range(len(networks)):
+            folder = self.folder / f"left-out-{number + 1}" / f"after-{length}"
+            if folder.is_dir():
+                (networks[number],), _ = load_networks(folder)
         facts = self._facts
-        names = [case.name for case in self.cases]
-        facts["training"] = {**members[0][1].training, "cases": names, **facts["training"]}
+        facts["training"] = {**trained, **facts["training"]}
         seen = [(case.name, case.identity) for case in (*self._prepared.values(), *self._replay)]
         save_model(
             self.folder / MODEL_FOLDER,
-            [network for networks, _ in members for network in networks],
+            networks,
             self._parent.preprocessing,
             members=self._parent.members,
             seen=self._parent.seen.with_training(seen, fold_of),
-            date=members[0][1].date,
+            date=time.strftime("%Y-%m-%d"),
             **facts,
         )
         self._done = self._steps
