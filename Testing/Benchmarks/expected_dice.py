@@ -110,7 +110,7 @@ def report(judged: Sequence[Judged]) -> str:
         f"- Spearman {stats.spearmanr(native.expected, native.true)[0]:.2f} ({rank[0]:.2f} to {rank[1]:.2f})",
         f"- inside the interval {inside.mean():.2f} ({coverage.low:.2f} to {coverage.high:.2f}); mean width "
         f"{widths[0]:.3f}, the constant's {widths[1]:.3f}",
-        f"- flagged (below {DOUBTFUL_DICE}) {flagged.mean():.2f}; caught {(poor & flagged).sum()} of {poor.sum()} below it",
+        f"- flagged (below {DOUBTFUL_DICE}) {flagged.mean():.2f}; {(poor & flagged).sum()} of {poor.sum()} caught",
         "",
         "| copies | n | true Dice | expected | mean absolute error | below 0.85: caught | false alarms |",
         "|---|---|---|---|---|---|---|",
