@@ -135,7 +135,7 @@ def draw(judged: Sequence[Judged], path: Path) -> None:
     reach = np.abs(np.array([native.low, native.high]) - native.expected)
     left.errorbar(native.expected, native.true, xerr=reach, fmt="o", markersize=3, linewidth=0.6, color="tab:blue")
     groups = np.array_split(np.argsort(native.expected), 5)
-    right.plot(*((values[group].mean() for group in groups) for values in (native.expected, native.true)), "o-")
+    right.plot(*([values[group].mean() for group in groups] for values in (native.expected, native.true)), "o-")
     for axes, words in ((left, "native scans, 80 % interval"), (right, "five groups by expected Dice")):
         ends = min(native.true.min(), native.low.min()), 1.0
         axes.plot(ends, ends, color="gray", linewidth=0.8)

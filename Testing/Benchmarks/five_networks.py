@@ -4,14 +4,12 @@
     python Testing/Benchmarks/five_networks.py join --dataset PROMISE12 --dataset PROSTATE3T --output FOLDER
     python Testing/Benchmarks/five_networks.py measure --dataset PROMISE12 --dataset PROSTATE3T --output FOLDER
     python Testing/Benchmarks/five_networks.py table --output FOLDER
-    python Testing/Benchmarks/five_networks.py calibrate --dataset PROMISE12 --dataset PROSTATE3T --output FOLDER
 
 ``train`` takes about a second a step on two cores; stopped (SIGTERM, Ctrl-C, a kill), it goes on where it was. Each
 member leaves out two of five folds of patients, see ``learning.ensemble``. ``join`` writes the version. ``measure``
 segments every scan on its stored grid, as it is and with its through-plane resolution halved, by each of its two unseen
 members alone and by the mean of both; scans that are done are not done again. ``table`` averages the scans of a patient
 first, and prints Markdown: all patients, those of folds 2 to 4 alone (no choice was made on them), and each center.
-``calibrate`` gives the version its expected Dice, if that knows anything, and prints what it is worth.
 """
 
 from __future__ import annotations
@@ -32,7 +30,6 @@ from recipe import figures, in_pairs  # noqa: E402
 from DDSPSegmentationLib.engine.devices import set_threads  # noqa: E402
 from DDSPSegmentationLib.engine.files import write_text  # noqa: E402
 from DDSPSegmentationLib.engine.segmenter import Segmenter  # noqa: E402
-from DDSPSegmentationLib.learning.calibration import calibrate_model  # noqa: E402
 from DDSPSegmentationLib.learning.dataset import (  # noqa: E402
     Case,
     prepare_dataset,
@@ -54,7 +51,7 @@ FEWEST_SLICES = 8  # of a scan with thick slices
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("action", choices=("train", "join", "measure", "table", "calibrate"))
+    parser.add_argument("action", choices=("train", "join", "measure", "table"))
     parser.add_argument("--dataset", type=Path, action="append", default=[])
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=4000)
@@ -74,9 +71,6 @@ def main() -> int:
         models = [chosen.output / name_of(folds_out) / "model" for folds_out in LEFT_OUT]
         facts = {"training": {"plan": plan.name, "steps": plan.steps, "cases": [case.name for case in cases]}}
         join_members(chosen.output / VERSION, models, LEFT_OUT, prepared, folds, **facts)
-        return 0
-    if chosen.action == "calibrate":
-        print(json.dumps(calibrate_model(chosen.output / VERSION, cases, chosen.device), indent=1))
         return 0
     measure(cases, folds, chosen.output, chosen.device)
     return 0
