@@ -7,6 +7,7 @@ prediction, Lei et al. 2018, doi 10.1080/01621459.2017.1307116, with patients le
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -27,9 +28,9 @@ from ..engine.segmentation import ExpectedDice
 from ..engine.segmenter import Segmenter
 from .dataset import Case
 from .ensemble import unseen_members
+from .statistics import LEAST_PATIENTS_TO_CALIBRATE
 
 ORIGINAL = "original"
-LEAST_PATIENTS_TO_CALIBRATE = 15
 OUTSIDE = 0.2  # of the patients may lie outside the interval
 RIDGE = 0.3  # pull of the weights to zero, in units of the features' spread
 LEAST_SLICES = 8  # of a copy with thick slices: fewer would not be taken for a scan
@@ -103,9 +104,9 @@ def in_pairs(image: sitk.Image) -> sitk.Image:
 
 
 def collect_samples(
-    segmenter: Segmenter, cases: Sequence[Case], progress: Callable[[str], None] = print
+    segmenter: Segmenter, cases: Sequence[Case], progress: Callable[[str], None] = print, degraded: bool = True
 ) -> list[CalibrationSample]:
-    """Have the unseen members of a version segment each case and its degraded copies, and compare with the expert.
+    """Have the unseen members of a version segment each case (and degraded copies of it), and compare with the expert.
 
     A case that fewer than two members never saw gives no sample, nor does a copy on which a pair sees no gland.
     """
@@ -115,7 +116,8 @@ def collect_samples(
         members = unseen[case.name]
         if members is None or len(members) < 2:
             continue
-        for kind, image, reference in degraded_copies(case.load_image(), case.load_mask(), seed=number):
+        copies = degraded_copies(case.load_image(), case.load_mask(), seed=number)
+        for kind, image, reference in copies if degraded else itertools.islice(copies, 1):
             result = segmenter.segment(image, name=case.name, members=members)
             if result.features is not None:
                 dice = dice_of(result.mask, reference)
@@ -196,7 +198,11 @@ def figures(judged: Sequence[Judged]) -> dict[str, float | int]:
 
 
 def calibrate_model(
-    folder: Path | str, cases: Sequence[Case], device: str = "auto", progress: Callable[[str], None] = print
+    folder: Path | str,
+    cases: Sequence[Case],
+    device: str = "auto",
+    progress: Callable[[str], None] = print,
+    degraded: bool = True,
 ) -> dict[str, float | int]:
     """Calibrate a version on cases that some of its members never saw; ``calibration.csv`` is written beside it.
 
@@ -205,6 +211,7 @@ def calibrate_model(
 
     Args:
         folder: the version; ``cases``: with expert masks.
+        degraded: also fit on degraded copies, which takes twelve times as long.
 
     Returns:
         See :func:`figures`.
@@ -213,7 +220,7 @@ def calibrate_model(
         DatasetError: fewer than ``LEAST_PATIENTS_TO_CALIBRATE`` patients with two unseen members.
     """
     folder = Path(folder)
-    samples = collect_samples(Segmenter(folder, device), cases, progress)
+    samples = collect_samples(Segmenter(folder, device), cases, progress, degraded)
     patients = len({sample.patient for sample in samples if sample.kind == ORIGINAL})
     if patients < LEAST_PATIENTS_TO_CALIBRATE:
         raise DatasetError(
