@@ -25,11 +25,12 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPOSITORY / "DDSPSegmentation"))
 
 import numpy as np  # noqa: E402
-from recipe import figures, in_pairs  # noqa: E402
+from recipe import figures  # noqa: E402
 
 from DDSPSegmentationLib.engine.devices import set_threads  # noqa: E402
 from DDSPSegmentationLib.engine.files import write_text  # noqa: E402
 from DDSPSegmentationLib.engine.segmenter import Segmenter  # noqa: E402
+from DDSPSegmentationLib.learning.calibration import LEAST_SLICES, in_pairs  # noqa: E402
 from DDSPSegmentationLib.learning.dataset import (  # noqa: E402
     Case,
     prepare_dataset,
@@ -46,7 +47,6 @@ VERSION = "ddsp-prostate-2"
 CHOSEN_ON = (0, 1)  # the folds on which recipe, outputs and mode were chosen
 KINDS = ("as it is", "thick slices")
 MEASURES = ("dice", "base", "apex", "volume_percent", "absolute_volume_percent", "score")
-FEWEST_SLICES = 8  # of a scan with thick slices
 
 
 def main() -> int:
@@ -111,7 +111,7 @@ def measure(cases: Sequence[Case], folds: list[list[str]], output: Path, device:
         fold = next(number for number, names in enumerate(folds) if case.name in names)
         known = {"case": case.name, "patient": case.patient, "center": case.center, "fold": fold}
         for kind, scan, reference in zip(KINDS, (image, in_pairs(image)), (mask, in_pairs(mask) >= 0.5), strict=True):
-            if scan.GetSize()[2] < FEWEST_SLICES:  # too few to be taken for a scan
+            if scan.GetSize()[2] < LEAST_SLICES:
                 continue
             for members in (*([number] for number in pair), pair):
                 found = segmenter.segment(scan, name=case.name, members=members)

@@ -30,6 +30,7 @@ from DDSPSegmentationLib.engine.files import write_text  # noqa: E402
 from DDSPSegmentationLib.engine.metrics import compare_masks, promise12_style_score  # noqa: E402
 from DDSPSegmentationLib.engine.segmenter import Segmenter  # noqa: E402
 from DDSPSegmentationLib.learning.augmentation import AugmentationSettings  # noqa: E402
+from DDSPSegmentationLib.learning.calibration import LEAST_SLICES, in_pairs  # noqa: E402
 from DDSPSegmentationLib.learning.dataset import (  # noqa: E402
     Case,
     prepare_dataset,
@@ -138,7 +139,7 @@ def measure(model: Path, cases: Sequence[Case], device: str) -> list[dict[str, o
             ("main output", main_output, image, mask),
             ("thick slices", main_output, in_pairs(image), in_pairs(mask) >= 0.5),
         ):
-            if scan.GetSize()[2] < 8:  # too few slices left to be taken for a scan
+            if scan.GetSize()[2] < LEAST_SLICES:
                 continue
             segmenter.network.settings = settings
             found = segmenter.segment(scan, name=case.name).mask
@@ -148,17 +149,6 @@ def measure(model: Path, cases: Sequence[Case], device: str) -> list[dict[str, o
             "  " + ", ".join(f"{row['kind']} {row['dice']:.3f}" for row in rows if row["case"] == case.name), flush=True
         )
     return rows
-
-
-def in_pairs(image: sitk.Image) -> sitk.Image:
-    """The scan with each two neighboring slices averaged to one of double thickness; an odd last one is left out."""
-    voxels = sitk.GetArrayFromImage(image).astype(np.float32)
-    count = len(voxels) // 2
-    result = sitk.GetImageFromArray(voxels[: 2 * count].reshape(count, 2, *voxels.shape[1:]).mean(axis=1))
-    result.SetSpacing((*image.GetSpacing()[:2], 2 * image.GetSpacing()[2]))
-    result.SetDirection(image.GetDirection())
-    result.SetOrigin(image.TransformContinuousIndexToPhysicalPoint((0.0, 0.0, 0.5)))
-    return result
 
 
 def figures(found: sitk.Image, reference: sitk.Image) -> dict[str, float]:

@@ -6,10 +6,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from engine_parts import BRIGHT, bright_model, phantom, rotation
+from engine_parts import BRIGHT, bright_model, centroid, phantom, rotation
 
 from DDSPSegmentationLib.engine.confidence import FEATURES, Calibration, from_line, on_line
 from DDSPSegmentationLib.engine.errors import DatasetError
+from DDSPSegmentationLib.engine.grids import same_grid
 from DDSPSegmentationLib.engine.metrics import dice_of
 from DDSPSegmentationLib.engine.model import describe_model
 from DDSPSegmentationLib.engine.scan_identity import NOTHING_SEEN, ScanIdentity
@@ -209,7 +210,7 @@ def test_samples_are_answers_of_the_members_that_never_saw_the_patient(tmp_path,
     )
     kinds = (ORIGINAL, "inverted", "blur 3.0 mm")
     monkeypatch.setattr(
-        calibration, "degraded_copies", lambda image, seed: (c for c in degraded_copies(image, seed) if c[0] in kinds)
+        calibration, "degraded_copies", lambda *parts, seed: (c for c in degraded_copies(*parts, seed) if c[0] in kinds)
     )
     segmenter = Segmenter(folder, "cpu")
     samples = collect_samples(segmenter, cases, lambda line: None)
@@ -223,13 +224,21 @@ def test_samples_are_answers_of_the_members_that_never_saw_the_patient(tmp_path,
 
 
 def test_degraded_copies_keep_the_grid_and_differ_from_the_scan():
-    scan, _ = phantom(direction=rotation((4, -6, 9)))
-    copies = dict(degraded_copies(scan, seed=0))
+    scan, gland = phantom(direction=rotation((4, -6, 9)))
+    mask = sitk.GetImageFromArray(gland.astype(np.uint8))
+    mask.CopyInformation(scan)
+    copies, masks = ({kind: pair[which] for kind, *pair in degraded_copies(scan, mask, seed=0)} for which in (0, 1))
     assert sitk.GetArrayFromImage(copies.pop("original")).tolist() == sitk.GetArrayFromImage(scan).tolist()
-    for copy in copies.values():
-        assert copy.GetSize() == scan.GetSize() and copy.GetDirection() == scan.GetDirection()
+    for kind, copy in copies.items():
         assert np.isfinite(sitk.GetArrayViewFromImage(copy)).all()
-    again = dict(degraded_copies(scan, seed=0))
+        assert same_grid(copy, masks[kind])
+        assert same_grid(copy, scan) or kind in ("thick slices", "cropped")
+        here = centroid(sitk.GetArrayFromImage(masks[kind]))[::-1].tolist()
+        there = centroid(gland)[::-1].tolist()
+        places = copy.TransformContinuousIndexToPhysicalPoint(here), scan.TransformContinuousIndexToPhysicalPoint(there)
+        assert np.allclose(*places, atol=0.5), "the gland stays where it is in the patient"
+    assert copies["thick slices"].GetSpacing()[2] == 2 * scan.GetSpacing()[2]
+    again = {kind: copy for kind, copy, _ in degraded_copies(scan, mask, seed=0)}
     assert (sitk.GetArrayFromImage(copies["noise 0.25"]) == sitk.GetArrayFromImage(again["noise 0.25"])).all()
 
 

@@ -17,6 +17,7 @@ from DDSPSegmentationLib.engine.preprocessing import PreprocessingSettings
 from DDSPSegmentationLib.engine.quality import NOT_CALIBRATED
 from DDSPSegmentationLib.engine.scan_identity import NOTHING_SEEN, ScanIdentity
 from DDSPSegmentationLib.engine.segmenter import Segmenter
+from DDSPSegmentationLib.learning import calibration, finetuning
 from DDSPSegmentationLib.learning.dataset import Case, read_dataset
 from DDSPSegmentationLib.learning.ensemble import LEFT_OUT
 from DDSPSegmentationLib.learning.finetuning import STATE_FILE, FineTuner, FineTuningProgress
@@ -408,6 +409,18 @@ def test_no_member_rehearses_what_it_left_out(five, patients, tmp_path):
         sitk.WriteImage(image, str(images / part / "renamed.nii.gz"))
     tune(five, patients, tmp_path / "run", replay=read_dataset(images))
     assert ["renamed" in names for names in members_trained_on(tmp_path / "run")] == [True, False, False, True, True]
+
+
+def test_with_enough_left_out_patients_the_expected_dice_is_measured_again(five, patients, tmp_path, monkeypatch):
+    assert "expected_dice" not in describe_model(tune(five, patients, tmp_path / "few").folder).metrics
+    for module in (finetuning, calibration):
+        monkeypatch.setattr(module, "LEAST_PATIENTS_TO_CALIBRATE", 3)
+    told = []
+    described = describe_model(tune(five, patients, tmp_path / "run", progress=told.append).folder)
+    assert 3 <= described.metrics["expected_dice"]["patients"] <= 5
+    assert any("Calibrating" in progress.stage for progress in told)
+    fractions = [progress.fraction for progress in told]
+    assert fractions == sorted(fractions)
 
 
 def test_five_members_take_no_longer_than_one_network_and_its_cross_validation():

@@ -7,6 +7,7 @@ prediction, Lei et al. 2018, doi 10.1080/01621459.2017.1307116, with patients le
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -27,11 +28,13 @@ from ..engine.segmentation import ExpectedDice
 from ..engine.segmenter import Segmenter
 from .dataset import Case
 from .ensemble import unseen_members
+from .statistics import LEAST_PATIENTS_TO_CALIBRATE
 
 ORIGINAL = "original"
-LEAST_PATIENTS_TO_CALIBRATE = 15
 OUTSIDE = 0.2  # of the patients may lie outside the interval
 RIDGE = 0.3  # pull of the weights to zero, in units of the features' spread
+LEAST_SLICES = 8  # of a copy with thick slices: fewer would not be taken for a scan
+CROPPED = 0.3  # of the field of view in plane
 LEAST_SPREAD = 0.01  # of a feature, in -log(1 - Dice); one that hardly differs must not be blown up
 
 
@@ -54,13 +57,13 @@ class Judged:
     expected: ExpectedDice
 
 
-def degraded_copies(image: sitk.Image, seed: int) -> Iterator[tuple[str, sitk.Image]]:
-    """The scan itself, then noisier, blurred, shaded and contrast-changed copies of it.
+def degraded_copies(image: sitk.Image, mask: sitk.Image, seed: int) -> Iterator[tuple[str, sitk.Image, sitk.Image]]:
+    """The scan itself, then noisier, blurred, thicker, cropped, shaded and contrast-changed copies; each with its mask.
 
     Args:
-        image: a scan; ``seed``: of the noise.
+        image: a scan; ``mask``: the expert's, on its grid; ``seed``: of the noise.
     """
-    yield ORIGINAL, image
+    yield ORIGINAL, image, mask
     generator = np.random.default_rng(seed)
     array = sitk.GetArrayFromImage(image).astype(np.float32)
     low, high = np.percentile(array, (0.5, 99.5))
@@ -71,24 +74,39 @@ def degraded_copies(image: sitk.Image, seed: int) -> Iterator[tuple[str, sitk.Im
         return result
 
     for level in (0.1, 0.25, 0.5):
-        yield f"noise {level}", as_image(array + generator.normal(0, level * (high - low), array.shape))
+        yield f"noise {level}", as_image(array + generator.normal(0, level * (high - low), array.shape)), mask
     for millimetres in (1.5, 3.0):
-        yield f"blur {millimetres} mm", sitk.SmoothingRecursiveGaussian(as_image(array), millimetres)
+        yield f"blur {millimetres} mm", sitk.SmoothingRecursiveGaussian(as_image(array), millimetres), mask
+    if array.shape[0] >= 2 * LEAST_SLICES:
+        yield "thick slices", in_pairs(image), in_pairs(mask) >= 0.5
+    border = [round(size * CROPPED / 2) for size in image.GetSize()[:2]]
+    yield "cropped", sitk.Crop(image, [*border, 0], [*border, 0]), sitk.Crop(mask, [*border, 0], [*border, 0])
     ramps = np.meshgrid(*(np.linspace(-1, 1, n, dtype=np.float32) for n in array.shape), indexing="ij")
     for strength in (0.8, 1.6):
         direction = generator.normal(size=3)
         direction /= np.linalg.norm(direction)
         field = sum(part * ramp for part, ramp in zip(direction, ramps, strict=True))
-        yield f"shading {strength}", as_image((array - low).clip(0) * np.exp(strength * field))
+        yield f"shading {strength}", as_image((array - low).clip(0) * np.exp(strength * field)), mask
     unit = ((array - low) / (high - low)).clip(0, 1)
-    yield "contrast", as_image(unit**3)
-    yield "inverted", as_image(1 - unit)
+    yield "contrast", as_image(unit**3), mask
+    yield "inverted", as_image(1 - unit), mask
+
+
+def in_pairs(image: sitk.Image) -> sitk.Image:
+    """The scan with each two neighboring slices averaged to one of double thickness; an odd last one is left out."""
+    voxels = sitk.GetArrayFromImage(image).astype(np.float32)
+    count = len(voxels) // 2
+    result = sitk.GetImageFromArray(voxels[: 2 * count].reshape(count, 2, *voxels.shape[1:]).mean(axis=1))
+    result.SetSpacing((*image.GetSpacing()[:2], 2 * image.GetSpacing()[2]))
+    result.SetDirection(image.GetDirection())
+    result.SetOrigin(image.TransformContinuousIndexToPhysicalPoint((0.0, 0.0, 0.5)))
+    return result
 
 
 def collect_samples(
-    segmenter: Segmenter, cases: Sequence[Case], progress: Callable[[str], None] = print
+    segmenter: Segmenter, cases: Sequence[Case], progress: Callable[[str], None] = print, degraded: bool = True
 ) -> list[CalibrationSample]:
-    """Have the unseen members of a version segment each case and its degraded copies, and compare with the expert.
+    """Have the unseen members of a version segment each case (and degraded copies of it), and compare with the expert.
 
     A case that fewer than two members never saw gives no sample, nor does a copy on which a pair sees no gland.
     """
@@ -98,8 +116,8 @@ def collect_samples(
         members = unseen[case.name]
         if members is None or len(members) < 2:
             continue
-        reference = case.load_mask()
-        for kind, image in degraded_copies(case.load_image(), seed=number):
+        copies = degraded_copies(case.load_image(), case.load_mask(), seed=number)
+        for kind, image, reference in copies if degraded else itertools.islice(copies, 1):
             result = segmenter.segment(image, name=case.name, members=members)
             if result.features is not None:
                 dice = dice_of(result.mask, reference)
@@ -180,7 +198,11 @@ def figures(judged: Sequence[Judged]) -> dict[str, float | int]:
 
 
 def calibrate_model(
-    folder: Path | str, cases: Sequence[Case], device: str = "auto", progress: Callable[[str], None] = print
+    folder: Path | str,
+    cases: Sequence[Case],
+    device: str = "auto",
+    progress: Callable[[str], None] = print,
+    degraded: bool = True,
 ) -> dict[str, float | int]:
     """Calibrate a version on cases that some of its members never saw; ``calibration.csv`` is written beside it.
 
@@ -189,6 +211,7 @@ def calibrate_model(
 
     Args:
         folder: the version; ``cases``: with expert masks.
+        degraded: also fit on degraded copies, which takes twelve times as long.
 
     Returns:
         See :func:`figures`.
@@ -197,7 +220,7 @@ def calibrate_model(
         DatasetError: fewer than ``LEAST_PATIENTS_TO_CALIBRATE`` patients with two unseen members.
     """
     folder = Path(folder)
-    samples = collect_samples(Segmenter(folder, device), cases, progress)
+    samples = collect_samples(Segmenter(folder, device), cases, progress, degraded)
     patients = len({sample.patient for sample in samples if sample.kind == ORIGINAL})
     if patients < LEAST_PATIENTS_TO_CALIBRATE:
         raise DatasetError(

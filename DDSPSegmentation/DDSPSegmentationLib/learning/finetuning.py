@@ -16,6 +16,7 @@ import json
 import random
 import time
 from collections.abc import Callable, Container, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
@@ -28,7 +29,7 @@ from ..engine.files import make_folder, os_errors_as, read_json, write_text
 from .dataset import Case, PreparedCase, files_digest, prepare_dataset
 from .ensemble import draw_folds
 from .finetuning_settings import FineTuningSettings, expected_step_seconds
-from .statistics import patient_means
+from .statistics import LEAST_PATIENTS_TO_CALIBRATE, patient_means
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,6 +42,7 @@ SAVE_SECONDS = 30.0
 REPORT_STEPS = 5
 _PLAN = "fine-tuning"
 _PREPARING, _FINAL = "Preparing the cases", "Training on all cases"
+_CALIBRATING = "Calibrating the expected Dice"
 
 
 @dataclass(frozen=True)
@@ -383,9 +385,22 @@ class FineTuner:
             date=time.strftime("%Y-%m-%d"),
             **facts,
         )
+        if len({case.patient for case in self.cases if fold_of[case.name] is not None}) >= LEAST_PATIENTS_TO_CALIBRATE:
+            self._calibrate()
         self._done = self._steps
         self._tell(_FINAL)
         return self.folder / MODEL_FOLDER
+
+    def _calibrate(self) -> None:
+        """Measure what the new version's expected Dice is worth on its own left-out patients, and keep it if it is."""
+        from .calibration import calibrate_model
+
+        def progress(case: str) -> None:
+            self._pause()
+            self._tell(_CALIBRATING)
+
+        with suppress(DatasetError):  # too few were left out by two members: it stays without one
+            calibrate_model(self.folder / MODEL_FOLDER, self.cases, self.device, progress, degraded=False)
 
     # ---- what is told
 

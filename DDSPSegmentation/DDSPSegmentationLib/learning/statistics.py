@@ -9,6 +9,7 @@ import numpy as np
 from scipy.special import stdtr, stdtrit
 
 LEAST_PATIENTS = 5  # nothing is concluded from fewer
+LEAST_PATIENTS_TO_CALIBRATE = 15  # whom two members of a version left out
 
 
 def patient_means(values: Iterable[tuple[str, float]]) -> list[float]:

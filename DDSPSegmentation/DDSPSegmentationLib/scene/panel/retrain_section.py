@@ -291,6 +291,7 @@ def _stageText(stage: str) -> str:
         "Checking the cases": _("Checking the cases"),
         "Preparing the cases": _("Preparing the cases"),
         "Training on all cases": _("Training on all cases"),
+        "Calibrating the expected Dice": _("Calibrating the expected Dice"),
         "Publishing the candidate": _("Storing the candidate"),
     }
     return words.get(stage, stage)
