@@ -6,6 +6,7 @@ import pytest
 from DDSPSegmentationLib.engine.quality import (
     find_warnings,
     review_rank,
+    slice_doubts,
     uncertainty_map,
     verdict,
 )
@@ -53,6 +54,23 @@ def test_the_most_doubtful_come_first_and_those_of_which_nothing_is_known_last()
     results = [(None, []), (0.9, []), (None, ["Look."]), (0.4, ["Look."]), (0.0, [])]
     in_order = sorted(results, key=lambda result: review_rank(*result))
     assert in_order == [(None, ["Look."]), (0.0, []), (0.4, ["Look."]), (0.9, []), (None, [])]
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_the_slice_where_most_is_expected_to_be_wrong_is_the_most_doubtful(axis):
+    probability = np.zeros((6, 20, 20), np.float32)
+    probability[1] = 0.02  # a rim
+    probability[2, 5:15, 5:15] = 1.0
+    probability[3, 5:15, 5:15] = 0.8  # a hundred voxels, 20 of which are expected to be wrong
+    probability[4, 9:11, 9:11] = 0.6  # four, of which 1.6 are: a larger share of the slice, but less to correct
+    probability, mask = (np.moveaxis(array, 0, axis) for array in (probability, probability > 0.5))
+    assert slice_doubts(mask, probability, axis) == pytest.approx([None, None, 0.0, 0.2, 0.016, None], abs=1e-4)
+
+
+def test_a_slice_that_the_mask_left_out_though_gland_was_promised_is_shown():
+    probability = np.zeros((3, 10, 10), np.float32)
+    probability[0], probability[1] = 0.9, 0.45
+    assert slice_doubts(probability > 0.5, probability, 0) == pytest.approx([0.1, 0.45, None], abs=1e-4)
 
 
 def test_a_plain_good_result_has_no_warning():

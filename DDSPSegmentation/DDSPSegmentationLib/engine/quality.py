@@ -30,7 +30,10 @@ def uncertainty_map(probability: np.ndarray, disagreement: np.ndarray) -> np.nda
 
 
 def slice_doubts(mask: np.ndarray, probability: np.ndarray, axis: int) -> list[float | None]:
-    """How unsure the network is about each slice: one minus the soft Dice of that slice, in [0, 1].
+    """How much of each slice is expected to be wrong, as a share of the gland's largest cross-section.
+
+    Whoever corrects the slices that stand highest gains most. (By the soft Dice of a slice, a relative measure, the few
+    voxels at the ends come first, of whatever gland: that finds the worst slices no more often than chance does.)
 
     Args:
         mask: bool (z, y, x); ``probability``: what made it.
@@ -42,12 +45,10 @@ def slice_doubts(mask: np.ndarray, probability: np.ndarray, axis: int) -> list[f
     within = tuple(other for other in range(3) if other != axis)
     area = mask.sum(axis=within, dtype=np.float64)
     promised = probability.sum(axis=within, dtype=np.float64)
-    shared = np.where(mask, probability, 0).sum(axis=within, dtype=np.float64)
+    wrong = np.minimum(probability, 1 - probability).sum(axis=within, dtype=np.float64)
     shown = (area > 0) | (promised > LARGE_SLICE * max(promised.max(), 1.0))
-    return [
-        round(1 - 2 * float(s) / float(a + p), 4) if show else None
-        for show, s, a, p in zip(shown, shared, area, promised, strict=True)
-    ]
+    largest = max(area.max(), promised.max(), 1.0)
+    return [round(float(one) / largest, 4) if show else None for show, one in zip(shown, wrong, strict=True)]
 
 
 def verdict(dice: float | None, warnings: Sequence[str]) -> str:

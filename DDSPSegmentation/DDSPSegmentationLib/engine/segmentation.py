@@ -126,8 +126,8 @@ class Segmentation:
         expected_dice: what to expect of the Dice with an expert's mask; ``None`` where the version, its mode or the
             threshold was not calibrated.
         features: what it rests on, see ``confidence.pair_features``; ``None`` for a single network.
-        slice_doubts: for each acquired slice (see ``acquired_axis``) how unsure the network is about it, in [0, 1];
-            ``None`` where there is no gland.
+        slice_doubts: for each acquired slice (see ``acquired_axis``) how much of it is expected to be wrong, as
+            a share of the gland's largest cross-section; ``None`` where there is no gland.
         warnings: sentences a radiologist should read before trusting the mask.
         notices: sentences about how it was computed (for instance a fall-back to the CPU).
         seconds: seconds per phase; ``peak_memory_mb``: the process's peak per phase.
