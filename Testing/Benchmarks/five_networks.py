@@ -185,7 +185,7 @@ def table(rows: Sequence[Mapping]) -> str:
     )
     lines += [
         "",
-        f"Of the two worst slices {found:.2f} are among the first three shown (by chance {chance:.2f}); whoever corrects "
+        f"Of the two worst slices {found:.2f} are among the first three shown (by chance {chance:.2f}); correcting "
         f"these goes from Dice {before:.3f} to {after:.3f} (mean over {len(pairs)} scans).",
     ]
     return "\n".join(lines)
