@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import pytest
 import SimpleITK as sitk
 import torch
-from learning_parts import SPACING_MM, toy_case, toy_cases
+from learning_parts import SPACING_MM, identity_of, toy_case, toy_cases
 
 from DDSPSegmentationLib.engine.errors import DatasetError, ModelError
 from DDSPSegmentationLib.engine.model import describe_model, load_networks, save_model
@@ -73,6 +73,22 @@ def test_a_network_that_saw_what_it_should_have_left_out_is_refused(models, case
     assert not (tmp_path / "five").exists()
 
 
+def test_a_network_that_does_not_say_what_it_saw_is_refused(models, cases, tmp_path):
+    save_model(tmp_path / "silent", load_networks(models[0])[0], PreprocessingSettings().to_dict())
+    with pytest.raises(ModelError, match="'silent'"):
+        join_members(tmp_path / "five", [tmp_path / "silent", *models[1:]], LEFT_OUT, cases, FOLDS)
+
+
+def test_what_a_network_saw_elsewhere_is_seen_by_the_version(models, cases, tmp_path):
+    (network,), description = load_networks(models[0])
+    elsewhere = toy_case("elsewhere", 90).identity
+    seen = description.seen.with_training([("elsewhere", elsewhere)])
+    save_model(tmp_path / "0", [network], description.preprocessing, seen=seen)
+    joined = join_members(tmp_path / "five", [tmp_path / "0", *models[1:]], LEFT_OUT, cases, FOLDS)
+    assert joined.was_trained_on(elsewhere) and joined.members_that_never_saw(elsewhere) == []
+    assert joined.members_that_never_saw(cases[0].identity) == [0, 4]
+
+
 def test_networks_of_two_architectures_are_refused(models, cases, tmp_path):
     other = NetworkSettings(widths=(2, 3, 5), growth=2, input_size=(8, 8, 8))
     save_model(tmp_path / "other", [DDSPConvNet(other)], PreprocessingSettings().to_dict())
@@ -116,6 +132,21 @@ def test_two_new_patients_or_more_give_every_member_one_to_learn_from(models, ca
     scans = {f"new {n}": (f"N{n}", toy_case("", 60 + n).identity) for n in range(patients)}
     folds = set(draw_folds(description, scans, seed=0).values())
     assert len(folds) == patients and all(folds - set(left_out) for left_out in LEFT_OUT)
+
+
+def test_copies_of_a_scan_are_in_one_fold_whatever_they_are_called(models, cases, tmp_path):
+    description = join_members(tmp_path / "five", models, LEFT_OUT, cases, FOLDS)
+    brighter = identity_of(toy_case("", 60).corrected.astype("float32") + 0.5)
+    scans = {f"new {n}": (f"N{n}", toy_case("", 60 + n).identity) for n in range(5)} | {"copy": ("N9", brighter)}
+    folds = draw_folds(description, scans, seed=0)
+    assert folds["copy"] == folds["new 0"] and len(set(folds.values())) == 5
+
+
+def test_a_copy_in_another_fold_of_the_same_training_is_found_beside_the_scan_itself():
+    scan, other = toy_case("", 60).corrected.astype("float32"), toy_case("", 61).identity
+    copies = [("scan", identity_of(scan)), ("copy", identity_of(scan + 0.5)), ("other", other)]
+    seen = NOTHING_SEEN.with_training(copies, {"scan": 0, "copy": 2, "other": 4})
+    assert [match.name for match in seen.matches(identity_of(scan))] == ["scan", "copy"]
 
 
 def test_a_patient_whom_two_folds_know_is_in_none(models, cases, tmp_path):

@@ -403,6 +403,55 @@ def test_a_member_without_a_case_to_learn_from_stays_as_it_is(five, patients, tm
     assert unchanged == [True, False, False, False, False] and not (tmp_path / "run" / "left-out-1").exists()
 
 
+def test_cases_that_nobody_can_leave_out_are_refused(five, patients, tmp_path):
+    scans = [ScanIdentity(case.load_image()) for case in patients]
+    seen = describe_model(five).seen.with_training([("b", scans[2]), ("c", scans[3])], {"b": 0, "c": 0})
+    write_description(shutil.copytree(five, tmp_path / "model"), replace(describe_model(five), seen=seen))
+    with pytest.raises(DatasetError, match="left out"):
+        tune(tmp_path / "model", patients[2:4], tmp_path / "run")
+
+
+def stop_after(pauses):
+    calls = 0
+
+    def pause():
+        nonlocal calls
+        calls += 1
+        if calls == pauses:
+            raise Canceled()
+
+    return pause
+
+
+@pytest.mark.parametrize("change", ["patient", "folds of the version", "an older run"])
+def test_a_run_whose_patients_or_folds_changed_is_refused(five, patients, tmp_path, change):
+    model = shutil.copytree(five, tmp_path / "model")
+    with pytest.raises(Canceled):
+        tune(model, patients, tmp_path / "run", pause=stop_after(20))
+    cases, words = patients, "other cases, patients"
+    if change == "patient":
+        cases = [replace(patients[0], patient="b"), *patients[1:]]
+    elif change == "folds of the version":
+        seen = replace(describe_model(five).seen, groups=())
+        write_description(model, replace(describe_model(five), seen=seen))
+    else:
+        state = tmp_path / "run" / STATE_FILE
+        state.write_text(state.read_text(encoding="utf-8").replace('"format"', '"old"'), encoding="utf-8")
+        words = "another version of this extension"
+    with pytest.raises(ModelError, match=words):
+        tune(model, cases, tmp_path / "run")
+
+
+def test_a_member_whose_weights_were_deleted_is_trained_again(five, patients, tuned_five, tmp_path):
+    with pytest.raises(Canceled):
+        tune(five, patients, tmp_path, pause=stop_after(20))
+    length = tuned_five[0].cross_validation["steps"]
+    shutil.rmtree(tmp_path / "left-out-1" / f"after-{length}")
+    again = tune(five, patients, tmp_path)
+    for one, other in zip(load_networks(again.folder)[0], load_networks(tuned_five[0].folder)[0], strict=True):
+        assert same(one.state_dict(), other.state_dict())
+
+
 def test_no_member_rehearses_what_it_left_out(five, patients, tmp_path):
     images = write_images_and_labels(tmp_path / "old", ["renamed"])
     for part, image in zip(("images", "labels"), toy_scan(50), strict=True):

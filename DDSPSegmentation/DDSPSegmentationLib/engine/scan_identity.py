@@ -44,7 +44,7 @@ class ScanIdentity:
 
     def __init__(self, image: sitk.Image):
         self._image = image
-        self._found: dict[SeenGroup, SeenScan | None] = {}
+        self._found: dict[SeenGroup, list[SeenScan]] = {}
 
     @classmethod
     def of_parts(cls, digest: str, texture: ScanTexture) -> ScanIdentity:
@@ -67,15 +67,20 @@ class ScanIdentity:
     def texture(self) -> ScanTexture:
         return ScanTexture(self._image)
 
-    def found_in(self, group: SeenGroup) -> SeenScan | None:
-        """The nearest scan of a group that this one looks like a copy of, if any; asked once of each group.
+    def found_in(self, group: SeenGroup) -> list[SeenScan]:
+        """The scans of a group that this one is or looks like a copy of, the nearest first; asked once of each group.
 
         A version keeps the groups of those it came from, so that several versions ask for the same ones.
         """
         if group not in self._found:
-            prints = {str(number): seen.fingerprint for number, seen in enumerate(group.scans)}
-            nearest, distance = self.texture.nearest(prints, bytes.fromhex(group.salt))
-            self._found[group] = group.scans[int(nearest)] if nearest and distance <= LIMIT else None
+            same = [seen for seen in group.scans if seen.digest == self.digest]
+            others = [seen for seen in group.scans if seen.digest != self.digest]
+            similar: list[SeenScan] = []
+            if others:
+                prints = [seen.fingerprint for seen in others]
+                distances = self.texture.distances(prints, bytes.fromhex(group.salt))
+                similar = [others[number] for number in np.argsort(distances) if distances[number] <= LIMIT]
+            self._found[group] = [*same, *similar]
         return self._found[group]
 
 
@@ -131,13 +136,8 @@ class SeenScans:
         return next((seen.name for seen in self.matches(scan)), "")
 
     def matches(self, scan: ScanIdentity) -> list[SeenScan]:
-        """Of each training the scans that this one is, or else the nearest that it looks like a copy of."""
-        found: list[SeenScan] = []
-        for group in self.groups:
-            same = [seen for seen in group.scans if seen.digest == scan.digest]
-            similar = None if same else scan.found_in(group)
-            found += same if similar is None else [similar]
-        return found
+        """All scans that this one is or looks like a copy of; of each training the nearest first."""
+        return [seen for group in self.groups for seen in scan.found_in(group)]
 
     def with_training(
         self, scans: Sequence[tuple[str, ScanIdentity]], folds: Mapping[str, int | None] | None = None

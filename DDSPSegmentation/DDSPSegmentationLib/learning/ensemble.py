@@ -10,12 +10,13 @@ import random
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ..engine.errors import DatasetError, InputError, ModelError
 from ..engine.model import ModelDescription, load_networks, save_model
-from ..engine.scan_identity import NOTHING_SEEN, ScanIdentity
+from ..engine.scan_identity import NOTHING_SEEN, ScanIdentity, SeenGroup, SeenScans
 from .dataset import Case, PreparedCase
 
 LEFT_OUT = ((0, 1), (1, 2), (2, 3), (3, 4), (4, 0))
@@ -51,20 +52,32 @@ def join_members(
         ):
             cause = f"Model '{description.version}' is not one network of the architecture of '{first.version}'."
             raise ModelError(cause, "Join networks of one training plan.")
+        if not description.seen.known:
+            cause = f"Model '{description.version}' does not say what it was trained on."
+            raise ModelError(cause, "Join networks that carry their list of scans.")
         names = {name for number in numbers for name in folds[number]}
         leaked = [case.name for case in cases if case.name in names and description.was_trained_on(case.identity)]
         if leaked:
             cause = f"Model '{description.version}' was trained on '{leaked[0]}', which it should have left out."
             raise ModelError(cause, "Name the folds that were left out.")
     fold_of = {name: number for number, names in enumerate(folds) for name in names}
+    digests = {case.identity.digest for case in cases}
+    groups = {group: None for _, description in loaded for group in description.seen.groups}
+    elsewhere = SeenScans(tuple(filter(None, (_without(group, digests) for group in groups))), known=True)
     return save_model(
         folder,
         [network for networks, _ in loaded for network in networks],
         first.preprocessing,
         members=[{"left_out": list(numbers)} for numbers in left_out],
-        seen=NOTHING_SEEN.with_training([(case.name, case.identity) for case in cases], fold_of),
+        seen=elsewhere.with_training([(case.name, case.identity) for case in cases], fold_of),
         **facts,
     )
+
+
+def _without(group: SeenGroup, digests: set[str]) -> SeenGroup | None:
+    """What a network saw besides the scans of these digests, which no fold holds; None where that is nothing."""
+    others = tuple(replace(scan, fold=None) for scan in group.scans if scan.digest not in digests)
+    return SeenGroup(group.salt, others) if others else None
 
 
 def unseen_members(
@@ -93,11 +106,13 @@ def draw_folds(
 
     A patient whom the version knows stays in the fold it is in; every other one comes into the smallest, patients of
     these scans counted, and of two alike into that which is no neighbor of the last: a member leaves out neighbors.
-    ``None``: some scan of the patient was seen by all members, or in two folds, so that nobody can judge it any more.
+    Copies of a scan are of one patient, whatever they are called. ``None``: some scan of the patient was seen by all
+    members, or in two folds, so that nobody can judge it any more.
     """
+    patient_of = _one_patient(scans)
     known: dict[str, set[int | None]] = {}
-    for patient, scan in scans.values():
-        known.setdefault(patient, set()).update(match.fold for match in description.seen.matches(scan))
+    for name, (_, scan) in scans.items():
+        known.setdefault(patient_of[name], set()).update(match.fold for match in description.seen.matches(scan))
     count = 1 + max(max(member["left_out"], default=0) for member in description.members)
     fold_of = {patient: next(iter(folds)) if len(folds) == 1 else None for patient, folds in known.items() if folds}
     new = sorted(set(known) - set(fold_of))
@@ -105,4 +120,21 @@ def draw_folds(
     for patient in new:
         sizes = Counter(fold_of.values())
         fold_of[patient] = min(range(count), key=lambda fold: (sizes[fold], fold % 2, fold))
-    return {name: fold_of[patient] for name, (patient, _) in scans.items()}
+    return {name: fold_of[patient_of[name]] for name in scans}
+
+
+def _one_patient(scans: Mapping[str, tuple[str, ScanIdentity]]) -> dict[str, str]:
+    """Whose each scan is, by its content too: a copy under another patient's name is that patient's."""
+    root = {patient: patient for patient, _ in scans.values()}
+
+    def root_of(patient: str) -> str:
+        while root[patient] != patient:
+            patient = root[patient]
+        return patient
+
+    together = NOTHING_SEEN.with_training([(name, scan) for name, (_, scan) in scans.items()])
+    for patient, scan in scans.values():
+        for match in together.matches(scan):
+            first, second = sorted((root_of(patient), root_of(scans[match.name][0])))
+            root[second] = first
+    return {name: root_of(patient) for name, (patient, _) in scans.items()}

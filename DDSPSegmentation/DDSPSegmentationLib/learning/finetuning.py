@@ -12,6 +12,7 @@ patients that is left out, then one on all.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 import time
@@ -25,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..engine.errors import Canceled, DatasetError, ModelError, StorageError
-from ..engine.files import make_folder, os_errors_as, read_json, write_text
+from ..engine.files import make_folder, os_errors_as, read_json, write_json, write_text
 from .dataset import Case, PreparedCase, files_digest, prepare_dataset
 from .ensemble import draw_folds
 from .finetuning_settings import FineTuningSettings, expected_step_seconds
@@ -36,7 +37,8 @@ if TYPE_CHECKING:
 
     from .training import Trainer
 
-STATE_FILE = "state.json"
+STATE_FILE, FOLDS_FILE = "state.json", "folds.json"
+_FORMAT = 3  # of the files that say how far a run has got
 MODEL_FOLDER = "model"
 SAVE_SECONDS = 30.0
 REPORT_STEPS = 5
@@ -148,26 +150,39 @@ class FineTuner:
         return FineTuned(model, self._ledger(length, scores, cross_validation), cross_validation)
 
     def _train_members(self) -> FineTuned:
-        """Every member goes on without its own folds; where most of the patients so left out gain, all are taken."""
-        patient_of = {case.name: case.patient for case in (*self.cases, *self.replay_cases)}
-        prepared = [*self._prepared.values(), *self._replay]
-        fold_of = draw_folds(
-            self._parent, {case.name: (patient_of[case.name], case.identity) for case in prepared}, self.settings.seed
-        )
-        members = self._parent.members
-        found = []
-        for number, member in enumerate(members):
-            left_out = {name for name, fold in fold_of.items() if fold in member["left_out"]}
-            if not set(self._prepared) <= left_out:  # else there is nothing to learn from, and it stays as it is
-                found.append(self._score_left_out(number, len(members), left_out))
+        """Every member goes on without its own folds; the length is the one that is best for all patients so left out.
+
+        A member without a case to learn from stays as it is.
+        """
+        fold_of, members = self._folds(), self._parent.members
+        left_out = [{name for name, fold in fold_of.items() if fold in member["left_out"]} for member in members]
+        learning = [number for number, names in enumerate(left_out) if not set(self._prepared) <= names]
+        if not any(left_out[number] & set(self._prepared) for number in learning):
+            cause = "No training case can be left out by a network that learns from others: nothing could be measured."
+            raise DatasetError(cause, "Accept corrected cases of other patients, then retrain.")
+        found = [self._score_left_out(number, len(members), left_out[number]) for number in learning]
         scores = {
             name: np.mean([one[name] for one in found if name in one], axis=0).tolist()
             for name in self._prepared
             if any(name in one for one in found)
         }
         length, cross_validation = self._choose_length(scores)
-        model = self._join(length, fold_of) if length else None
+        model = self._join(length, fold_of, learning) if length else None
         return FineTuned(model, self._ledger(length, scores, cross_validation), cross_validation)
+
+    def _folds(self) -> dict[str, int | None]:
+        """The fold of each case, drawn once for a run."""
+        path = self.folder / FOLDS_FILE
+        kept = read_json(path)
+        if kept is not None:
+            return kept
+        patient_of = {case.name: case.patient for case in (*self.cases, *self.replay_cases)}
+        scans = {
+            case.name: (patient_of[case.name], case.identity) for case in (*self._prepared.values(), *self._replay)
+        }
+        drawn = draw_folds(self._parent, scans, self.settings.seed)
+        write_json(drawn, path)
+        return drawn
 
     # ---- cases
 
@@ -205,18 +220,22 @@ class FineTuner:
     def _claim_folder(self) -> None:
         """The folder is new, or was used by this very run; files may change behind their names."""
         ours = {
-            "format": 2,  # of the files that say how far a run has got
+            "format": _FORMAT,
             "model": self._parent.sha256,
-            "cases": {case.name: files_digest(case) for case in self.cases},
-            "replay": {case.name: files_digest(case) for case in self.replay_cases},
+            "members": self._parent.members,
+            "seen": [[scan.digest, scan.fold] for group in self._parent.seen.groups for scan in group.scans],
+            "cases": {case.name: _digest(case) for case in self.cases},
+            "replay": {case.name: _digest(case) for case in self.replay_cases},
             "settings": asdict(self.settings),
         }
         text = json.dumps(ours, indent=2)
         state = make_folder(self.folder) / STATE_FILE
         with os_errors_as(StorageError, f"The folder '{self.folder.name}' cannot be used", "Choose another folder."):
-            other = state.exists() and state.read_text(encoding="utf-8") != text
-        if other:
-            cause = f"The run in '{self.folder.name}' has another model, other cases or other settings."
+            before = state.read_text(encoding="utf-8") if state.exists() else text
+        if before != text:
+            cause = f"The run in '{self.folder.name}' has another model, other cases, patients or settings."
+            if f'"format": {_FORMAT}' not in before:
+                cause = f"The run in '{self.folder.name}' was begun by another version of this extension."
             raise ModelError(cause, "Discard that run, then start again.")
         write_text(text, state)
 
@@ -304,9 +323,13 @@ class FineTuner:
         path = self.folder / f"{name}.json"
         stage = f"Cross-validation {number + 1} of {count}"
         cases = [case for case in self._prepared.values() if case.name in left_out]
-        state = read_json(path) or {"stops": 0, "dice": {case.name: [] for case in cases}}
         member = number if self._has_members else 0
         stops = [0, *self._lengths]
+        fresh: dict[str, Any] = {"stops": 0, "dice": {case.name: [] for case in cases}}
+        state = read_json(path) or fresh
+        kept = [(self.folder / name / f"after-{until}").is_dir() for until in stops[: state["stops"]]]
+        if set(state["dice"]) != set(fresh["dice"]) or (self._has_members and not all(kept)):
+            state = fresh  # somebody deleted files of it: it begins again
         if state["stops"] < len(stops):
             # Without the scores of the start nothing can go on from a checkpoint: the weights are other ones by then.
             trainer = self._trainer(name, left_out, member, resume=state["stops"] > 0)
@@ -363,16 +386,14 @@ class FineTuner:
         self._tell(_FINAL)
         return trainer.folder / MODEL_FOLDER
 
-    def _join(self, length: int, fold_of: Mapping[str, int | None]) -> Path:
-        """The members after so many steps, as one version."""
+    def _join(self, length: int, fold_of: Mapping[str, int | None], learning: Sequence[int]) -> Path:
+        """The members after so many steps, as one version; those that did not learn are the old one's."""
         from ..engine.model import load_networks, save_model
 
         networks, _ = load_networks(self.model)
         trained = {"plan": _PLAN, "steps": length, "seed": self.settings.seed, "cases": [c.name for c in self.cases]}
-        for number in range(len(networks)):
-            folder = self.folder / f"left-out-{number + 1}" / f"after-{length}"
-            if folder.is_dir():
-                (networks[number],), _ = load_networks(folder)
+        for number in learning:
+            (networks[number],), _ = load_networks(self.folder / f"left-out-{number + 1}" / f"after-{length}")
         facts = self._facts
         facts["training"] = {**trained, **facts["training"]}
         seen = [(case.name, case.identity) for case in (*self._prepared.values(), *self._replay)]
@@ -433,3 +454,8 @@ class FineTuner:
         left = (self._steps - self._done) * self._seconds_per_step
         done = self._done / self._steps
         self._progress(FineTuningProgress(stage, done, left, self._done, self._steps, loss, dice))
+
+
+def _digest(case: Case) -> list[str]:
+    """What is in a case's files, and whose it is; the patient's own name has no place in a run's folder."""
+    return [files_digest(case), hashlib.sha256(case.patient.encode()).hexdigest()[:12]]

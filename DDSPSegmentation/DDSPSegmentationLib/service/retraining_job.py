@@ -203,9 +203,14 @@ def split_replay(
         raise DatasetError(cause, f"Put them back, or discard this run and start again ({changed[0]}).")
     memory = _memory(library)
     pseudonyms = {name: f"replay-{memory.pseudonym('replay', name)[:12]}" for name in by_name}
+    patients = decided.get("patients", {})
+
+    def case_of(name: str) -> Case:
+        return replace(by_name[name], name=pseudonyms[name], patient=patients.get(name, by_name[name].patient))
+
     return ReplayCases(
-        tuple(replace(by_name[name], name=pseudonyms[name]) for name in decided["rehearse"]),
-        tuple(replace(by_name[name], name=pseudonyms[name]) for name in decided["measure"]),
+        tuple(map(case_of, decided["rehearse"])),
+        tuple(map(case_of, decided["measure"])),
         {pseudonyms[name]: reason for name, reason in decided["left_out"].items() if name in pseudonyms},
     )
 
@@ -254,6 +259,7 @@ def _decide(cases: Sequence[Case], library: CaseLibrary, pause: Callable[[], Non
         "measure": measure,
         "left_out": left_out,
         "digests": {name: digests[name] for name in (*rehearse, *measure)},
+        "patients": {name: patient_of(name) for name in (*rehearse, *measure)},
     }
 
 
