@@ -616,6 +616,7 @@ def test_a_copy_under_another_name_does_not_measure_what_is_rehearsed(folders, t
         pair = replayed(folders, f"r{number}", f"x{number}")
         for part in (found.rehearse, found.measure):
             assert len(pair & {case.name for case in part}) in (0, 2)
+        assert len({case.patient for case in (*found.rehearse, *found.measure) if case.name in pair}) == 1
 
 
 @pytest.mark.parametrize("likeness", ["same content", "other format and intensities"])
