@@ -255,6 +255,37 @@ def test_an_even_border_around_a_scan_has_no_say_in_its_bias_field(padding, monk
     assert scale == pytest.approx(1, abs=0.1)
 
 
+@pytest.mark.parametrize("mode", ["fast", "full"])
+@pytest.mark.parametrize("scanned", [np.s_[10:11], np.s_[:, :, 60:68], np.s_[:, 50:62, 50:62], np.s_[9:12, 63:65, 63:65]])
+def test_a_scan_that_is_nearly_all_border_still_has_a_bias_field(scanned, mode):
+    values = np.zeros((21, 128, 128), np.float32)
+    values[scanned] = np.random.default_rng(0).normal(300, 40, values.shape)[scanned]
+    grid = Grid.of(scan_of(values, (0.6, 0.6, 3.6)), SETTINGS)
+    corrected = bias_corrected(values, grid, mode)
+    assert corrected.shape == grid.size and np.isfinite(corrected).all() and corrected.max() > 0
+
+
+@pytest.mark.parametrize("shape", [(1, 128, 128), (21, 1, 128), (21, 128, 2), (3, 3, 3)])
+def test_a_bias_field_of_fewer_than_two_samples_along_an_axis_is_none_at_all(shape):
+    values = np.random.default_rng(0).normal(300, 40, shape).astype(np.float32)
+    field = estimate_log_bias_field(values, (3.6, 0.6, 0.6), "fast")
+    assert np.isfinite(field).all() and (min(shape) > 1 or not field.any())
+
+
+@pytest.mark.parametrize("value", [-50, -400, -2000, -32768])
+def test_the_value_of_an_even_border_has_no_say_in_the_correction(value):
+    """The field was estimated above the scan's own darkest voxel; so it holds above that one, not above the border."""
+    image, _, _ = coil_scan()
+    values = sitk.GetArrayFromImage(image)
+    corrected = []
+    for border in (0, value):
+        padded = np.pad(values, ((0, 0), (30, 30), (30, 30)), constant_values=border)
+        grid = Grid.of(scan_of(padded, image.GetSpacing()), PreprocessingSettings(spacing_mm=image.GetSpacing()))
+        corrected.append(bias_corrected(padded, grid, "fast"))
+        assert corrected[-1].min() >= 0
+    np.testing.assert_allclose(*(scan[:, 30:-30, 30:-30] for scan in corrected), rtol=1e-4, atol=1e-3)
+
+
 def test_grain_is_neither_tissue_in_the_air_nor_air_in_the_tissue():
     body = np.zeros((10, 24, 24), np.float32)
     body[2:8, 6:18, 6:18] = 300

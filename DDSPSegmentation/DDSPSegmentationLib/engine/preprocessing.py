@@ -17,6 +17,9 @@ from .errors import InputError
 from .run_settings import BIAS_FIELD_MODES
 from .segmentation import bounding_box
 
+LEAST_SCANNED = (4, 8, 8)  # voxels (z, y, x) that trimming a border must leave: fewer say nothing about a bias field
+LEAST_SAMPLES = 2  # of a bias field along each axis; one alone has no extent
+
 
 @dataclass(frozen=True)
 class PreprocessingSettings:
@@ -198,17 +201,21 @@ def estimate_log_bias_field(array: np.ndarray, spacing: tuple[float, float, floa
             1,4,4 and fits to ITK's own end.
 
     Returns:
-        float32 on the shrunk grid, whose center is the scan's; interpolate it linearly, it is smooth.
+        float32 on the shrunk grid, whose center is the scan's; interpolate it linearly, it is smooth. It holds for
+        intensities above the scan's minimum.
     """
     if mode == "full":
         factors = [1, 4, 4]
     else:
         factors = [max(1, round(6.0 / step)) for step in spacing]
         factors[0] = max(1, min(factors[0], array.shape[0] // 4))
-    size = tuple(max(1, n // factor) for n, factor in zip(array.shape, factors, strict=True))
+    factors = [max(1, min(factor, n // LEAST_SAMPLES)) for factor, n in zip(factors, array.shape, strict=True)]
+    size = tuple(n // factor for n, factor in zip(array.shape, factors, strict=True))
     shrunk_spacing = tuple(n * step / m for n, step, m in zip(array.shape, spacing, size, strict=True))
     shrunk = resample(array, spacing, size, shrunk_spacing)
-    shrunk -= shrunk.min()
+    if min(size) < LEAST_SAMPLES:
+        return np.zeros_like(shrunk)
+    shrunk -= array.min()
     image = sitk.GetImageFromArray(shrunk)
     image.SetSpacing(shrunk_spacing[::-1])
     mask = tissue_mask(image)
@@ -225,6 +232,8 @@ def estimate_log_bias_field(array: np.ndarray, spacing: tuple[float, float, floa
 def bias_corrected(array: np.ndarray, grid: Grid, mode: str) -> np.ndarray:
     """The scan on the network's grid (z, y, x), divided by its bias field unless ``mode`` is ``off``.
 
+    The field was estimated above the minimum of what was scanned, so that is what it divides; a border below is 0.
+
     Args:
         array: canonical native intensities (z, y, x).
     """
@@ -235,14 +244,20 @@ def bias_corrected(array: np.ndarray, grid: Grid, mode: str) -> np.ndarray:
     log_field = estimate_log_bias_field(scanned, grid.native_spacing_mm, mode)
     extent = [n * step for n, step in zip(scanned.shape, grid.native_spacing_mm, strict=True)]
     field_spacing = tuple(length / n for length, n in zip(extent, log_field.shape, strict=True))
-    return (on_grid - on_grid.min()) / np.exp(resample(log_field, field_spacing, grid.size, grid.spacing_mm))
+    return (on_grid - scanned.min()).clip(0) / np.exp(resample(log_field, field_spacing, grid.size, grid.spacing_mm))
 
 
 def _scanned_middle(array: np.ndarray) -> tuple[slice, ...]:
-    """The box about the scan's center that holds all but an even border, as a padded scan has it."""
+    """The box about the scan's center that holds all but an even border, as a padded scan has it.
+
+    An axis along which fewer than ``LEAST_SCANNED`` voxels would be left keeps its border.
+    """
     box = bounding_box(array != array.flat[0]) or ()
     borders = [min(part.start, n - part.stop) for part, n in zip(box, array.shape, strict=True)] if box else [0] * 3
-    return tuple(slice(border, n - border) for border, n in zip(borders, array.shape, strict=True))
+    return tuple(
+        slice(border, n - border) if n - 2 * border >= least else slice(0, n)
+        for border, n, least in zip(borders, array.shape, LEAST_SCANNED, strict=True)
+    )
 
 
 def normalized(array: np.ndarray, settings: PreprocessingSettings) -> np.ndarray:
