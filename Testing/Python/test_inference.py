@@ -1,11 +1,14 @@
 """Finding the gland and covering it, with a network whose answer is known."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
 from engine_parts import centroid, dice
 from torch import nn
 
+from DDSPSegmentationLib.engine.confidence import pair_features
 from DDSPSegmentationLib.engine.errors import Canceled
 from DDSPSegmentationLib.engine.inference import MAXIMAL_TILES, GlandPredictor
 from DDSPSegmentationLib.engine.network import NetworkSettings
@@ -237,7 +240,39 @@ def test_the_first_network_finds_the_crops_and_all_of_them_answer():
     assert all(len(other.crops) == 1 and torch.equal(other.crops[0], first.crops[-1]) for other in others)
     assert prediction.looks == alone.looks + len(others)
     np.testing.assert_allclose(prediction.probability, alone.probability, atol=1e-6)
-    assert prediction.members.shape == (3, *volume.shape)
+    assert prediction.members.shape == (3, *SIZE)
+
+
+@pytest.mark.parametrize(
+    ("shape", "center", "radius"),
+    [
+        ((60, 160, 160), (44, 30, 120), 5),  # one crop
+        ((60, 160, 160), (40, 100, 100), 16),  # from further away
+        ((60, 160, 160), (30, 70, 80), 25),  # tiles
+    ],
+)
+def test_what_the_networks_disagree_about_is_that_of_the_whole_scan(shape, center, radius):
+    """Its figures are those of maps that are as large as the scan, though these are never made."""
+    volume = ball(shape, center, radius)
+    networks = [BrightVoxels(), BlindAtTheFaces(), ThreeMinds()]
+    first = GlandPredictor(networks[0]).predict(volume).probability
+    others = [2 * GlandPredictor(networks[0], other).predict(volume).probability - first for other in networks[1:]]
+    whole = np.stack([first, *others])
+    prediction = GlandPredictor(*networks).predict(volume)
+    spacing = (1.5, 1.0, 1.0)
+    assert prediction.members[0].size < volume.size / 2
+    assert pair_features(prediction.members, spacing) == pytest.approx(pair_features(whole, spacing), rel=1e-5)
+    np.testing.assert_allclose(prediction.probability, whole.mean(axis=0), atol=1e-6)
+    assert prediction.probability.shape == prediction.disagreement.shape == shape
+
+
+def test_a_huge_field_of_view_takes_no_memory_for_every_output():
+    volume = ball((150, 300, 300), (75, 150, 150))
+    tracemalloc.start()
+    GlandPredictor(*(BrightVoxels() for _ in range(5))).predict(volume)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 3.5 * volume.nbytes, "probability, disagreement, and what is small"
 
 
 def test_the_networks_are_averaged_and_their_spread_is_told():

@@ -256,7 +256,9 @@ def test_an_even_border_around_a_scan_has_no_say_in_its_bias_field(padding, monk
 
 
 @pytest.mark.parametrize("mode", ["fast", "full"])
-@pytest.mark.parametrize("scanned", [np.s_[10:11], np.s_[:, :, 60:68], np.s_[:, 50:62, 50:62], np.s_[9:12, 63:65, 63:65]])
+@pytest.mark.parametrize(
+    "scanned", [np.s_[10:11], np.s_[:, :, 60:68], np.s_[:, 50:62, 50:62], np.s_[9:12, 63:65, 63:65]]
+)
 def test_a_scan_that_is_nearly_all_border_still_has_a_bias_field(scanned, mode):
     values = np.zeros((21, 128, 128), np.float32)
     values[scanned] = np.random.default_rng(0).normal(300, 40, values.shape)[scanned]

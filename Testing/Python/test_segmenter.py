@@ -1,6 +1,7 @@
 """The engine's front door: phantoms whose answer is known, and the bundled scan with the built-in model."""
 
 import dataclasses
+import re
 
 import numpy as np
 import pytest
@@ -19,12 +20,14 @@ from engine_parts import (
     scan_of,
 )
 
+from DDSPSegmentationLib.engine import segmenter as segmenter_module
 from DDSPSegmentationLib.engine.errors import Canceled, DeviceError, InputError, ModelError
 from DDSPSegmentationLib.engine.images import read_image, read_mask
 from DDSPSegmentationLib.engine.model import save_model
 from DDSPSegmentationLib.engine.preprocessing import PreprocessingSettings
 from DDSPSegmentationLib.engine.quality import NOT_CALIBRATED, SOME_SEE_NONE, find_warnings
 from DDSPSegmentationLib.engine.run_settings import RunSettings
+from DDSPSegmentationLib.engine.segmentation import measure_gland
 from DDSPSegmentationLib.engine.segmenter import NOT_AXIAL, Segmenter, largest_component, touched_sides
 
 PHASES = ["Preprocessing", "Segmenting", "Measuring"]
@@ -239,12 +242,28 @@ def test_members_that_agree_let_expect_more_than_members_that_do_not(graded, tmp
         ({"mode": "paper"}, None, "mode paper"),
         ({"threshold": 0.4}, None, "the threshold 0.4"),
         ({}, [1], "one network alone"),
+        ({"bias_field": "fast"}, None, "bias field fast"),
+        ({"bias_field": "full"}, None, "bias field full"),
     ],
 )
 def test_what_was_not_calibrated_says_so_and_has_no_expected_dice(tmp_path, settings, members, what):
     result = pair_of(tmp_path / "pair", BRIGHT, BRIGHT).segment(phantom()[0], RunSettings(**settings), members=members)
     assert result.expected_dice is None and result.notices == [NOT_CALIBRATED.format(what=what)]
     assert result.as_row()["expected_dice"] == result.as_row()["expected_dice_high"] == ""
+
+
+def test_the_bias_field_of_the_model_is_calibrated_however_it_was_asked(tmp_path):
+    pair = pair_of(tmp_path / "pair", BRIGHT, BRIGHT)
+    asked, own = (pair.segment(phantom()[0], RunSettings(bias_field=bias_field)) for bias_field in ("off", None))
+    assert asked.expected_dice == own.expected_dice is not None and asked.notices == []
+
+
+def test_of_an_empty_mask_nothing_is_expected(tmp_path):
+    """Both see a gland at one half, none at the threshold that was calibrated."""
+    pair = pair_of(tmp_path / "pair", 5.7, 5.7, threshold=0.99)
+    result = pair.segment(phantom()[0], RunSettings(threshold=0.99))
+    assert result.features is not None and not voxels(result.mask).any() and voxels(result.probability).max() > 0.5
+    assert result.expected_dice is None and result.warnings == find_warnings(0.0, [], [], None)
 
 
 def test_where_a_member_sees_no_gland_nothing_is_expected_and_a_warning_says_why(tmp_path):
@@ -348,6 +367,51 @@ def test_modes_and_callers_say_which_networks_answer(tmp_path):
     assert highest() == pytest.approx(2 / 3, abs=0.01)
     assert highest("fast") == highest("paper") == highest(members=[0, 2]) == pytest.approx(1, abs=0.01)
     assert highest(members=[1]) == pytest.approx(0, abs=0.01)
+
+
+@pytest.mark.parametrize(("members", "named"), [([], "[]"), ([0, 3], "[3]"), ([-1], "[-1]"), ([True], "[True]")])
+def test_networks_that_the_version_has_not_are_refused_by_number(tmp_path, members, named):
+    three = Segmenter(bright_model(tmp_path / "three", [BRIGHT] * 3, version="three-1"), "cpu")
+    with pytest.raises(InputError, match=re.escape(f"{named} of version 'three-1'")):
+        three.segment(phantom()[0], members=members)
+
+
+def measuring_fails(monkeypatch, times):
+    """The measuring phase runs out of memory ``times`` times."""
+    left = [MemoryError("Unable to allocate 528. MiB for an array")] * times
+
+    def measure(*arguments):
+        if left:
+            raise left.pop()
+        return measure_gland(*arguments)
+
+    monkeypatch.setattr(segmenter_module, "measure_gland", measure)
+
+
+def test_when_memory_runs_out_in_measuring_one_network_answers_with_a_notice(tmp_path, monkeypatch):
+    three, (scan, _) = Segmenter(bright_model(tmp_path / "three", [BRIGHT] * 3), "cpu"), phantom()
+    measuring_fails(monkeypatch, times=1)
+    told = []
+    alone = three.segment(scan, progress=lambda phase, fraction: told.append((PHASES.index(phase), fraction)))
+    assert alone.notices[1:] == ["Memory ran out: one network answered instead of 3."] and alone.features is None
+    assert told == sorted(told), "progress never goes back"
+    measuring_fails(monkeypatch, times=2)
+    with pytest.raises(DeviceError, match="not enough memory to segment this scan"):
+        three.segment(scan)
+
+
+def test_when_memory_runs_out_in_measuring_one_networks_answer_there_is_a_clear_error(segmenter, monkeypatch):
+    measuring_fails(monkeypatch, times=1)
+    with pytest.raises(DeviceError, match="not enough memory to segment this scan"):
+        segmenter.segment(phantom()[0])
+
+
+def test_progress_never_goes_back_when_memory_runs_out_in_the_last_network(tmp_path):
+    three, (scan, _) = Segmenter(bright_model(tmp_path / "three", [BRIGHT] * 3), "cpu"), phantom()
+    fail_once(three.networks[2], RuntimeError("DefaultCPUAllocator: can't allocate memory"))
+    told = []
+    result = three.segment(scan, progress=lambda phase, fraction: told.append((PHASES.index(phase), fraction)))
+    assert "one network answered" in result.notices[-1] and told == sorted(told)
 
 
 def test_a_processor_out_of_memory_is_a_clear_error(segmenter):

@@ -11,6 +11,7 @@ One network, the first, finds the crops; all of them look at the last ones, and 
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -31,16 +32,19 @@ Notify = Callable[[float], None]
 
 
 Tiles = dict[tuple[int, ...], np.ndarray]  # first index (z, y, x) of a crop: outputs (output, z, y, x)
+Box = tuple[slice, ...]  # part (z, y, x) of a volume
 
 
 @dataclass(frozen=True)
 class Prediction:
     """Probability maps (z, y, x) float32 on the network's grid; 0 outside the tiles.
 
+    Only what there is one of has the size of the scan: a field of view may be many times what the tiles show.
+
     Attributes:
         probability: the answer, the mean of all outputs of all networks.
         disagreement: standard deviation of these outputs.
-        members: the answer of each network (network, z, y, x).
+        members: the answer of each network (network, z, y, x), in the box about the tiles alone.
         looks: how often a network looked at a crop.
     """
 
@@ -80,11 +84,13 @@ class GlandPredictor:
         self.notify = notify or (lambda fraction: None)
         middle = (np.array(volume.shape) - 1) / 2
         tiles = self._locate(volume, middle if center is None else center, scan_when_empty=center is None)
-        near = self._blend(tiles).mean(axis=0)
+        box = self._box(tiles)
+        near = self._blend(tiles, box).mean(axis=0)
         filled = float((_gland_extent(near) / self.size).max())
         gland = _gland_center(near)
         if self.central or filled <= LARGE or gland is None:  # without a center: a few voxels far apart
             return self._answer(volume, tiles)
+        gland += [part.start for part in box]
         return self._from_further_away(volume, gland, filled / FITTING) or self._answer(volume, tiles)
 
     def _locate(self, volume: np.ndarray, center: np.ndarray, scan_when_empty: bool) -> Tiles:
@@ -96,13 +102,20 @@ class GlandPredictor:
 
     def _answer(self, volume: np.ndarray, tiles: Tiles) -> Prediction:
         """What all networks say of the crops that the first one found."""
+        probability, disagreement, members = self._answer_in_box(volume, tiles)
+        box = self._box(tiles)
+        whole, spread = (_placed(part, box, volume) for part in (probability, disagreement))
+        return Prediction(whole, spread, members, self.looks)
+
+    def _answer_in_box(self, volume: np.ndarray, tiles: Tiles) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Probability, disagreement and members of a prediction, all of them in the box about the tiles."""
         self.volume = volume
-        others = self.networks[1:]
-        if others:
-            tiles = {start: np.concatenate((crop, self._crop(start, others))) for start, crop in tiles.items()}
-        outputs = self._blend(tiles)
-        members = outputs.reshape(len(self.networks), -1, *volume.shape).mean(axis=1)
-        return Prediction(members.mean(axis=0), outputs.std(axis=0), members, self.looks)
+        box = self._box(tiles)
+        outputs = [self._blend(tiles, box)]
+        for network in self.networks[1:]:  # one after the other: the crops of one are gone before the next one looks
+            outputs.append(self._blend({start: self._crop(start, network) for start in tiles}, box))
+        members = np.stack([branches.mean(axis=0) for branches in outputs])
+        return members.mean(axis=0), np.concatenate(outputs).std(axis=0), members
 
     def _from_further_away(self, volume: np.ndarray, gland: np.ndarray, factor: float) -> Prediction | None:
         """Predict on a grid coarser by ``factor``, in which a large gland fits; the answer is on the scan's grid.
@@ -115,13 +128,18 @@ class GlandPredictor:
         unit = (1.0, 1.0, 1.0)
         coarse = resample(volume, unit, size, step)
         tiles = self._locate(coarse, (gland + 0.5) / step - 0.5, scan_when_empty=False)
-        if _gland_center(self._blend(tiles).mean(axis=0)) is None:
+        coarse_box = self._box(tiles)
+        if _gland_center(self._blend(tiles, coarse_box).mean(axis=0)) is None:
             return None
-        far = self._answer(coarse, tiles)
-        probability, disagreement, *members = (
-            resample(part, step, volume.shape, unit) for part in (far.probability, far.disagreement, *far.members)
-        )
-        return Prediction(probability, disagreement, np.stack(members), self.looks)
+        probability, disagreement, members = self._answer_in_box(coarse, tiles)
+        box = _finer(coarse_box, step, volume.shape)
+
+        def finer(part: np.ndarray) -> np.ndarray:
+            return resample(_placed(part, coarse_box, coarse), step, volume.shape, unit)
+
+        # A copy, since a view would keep the whole of each.
+        near = np.stack([finer(member)[box].copy() for member in members])
+        return Prediction(finer(probability), finer(disagreement), near, self.looks)
 
     def _start(self, center: np.ndarray) -> np.ndarray:
         """First index (z, y, x) of the crop about a center, kept inside the scan where the scan is larger."""
@@ -130,20 +148,17 @@ class GlandPredictor:
         # A scan smaller than the crop is padded on both sides alike.
         return np.where(room > 0, np.clip(start, 0, np.maximum(room, 0)), -((-room) // 2))
 
-    def _crop(self, start: Sequence[int] | np.ndarray, networks: Sequence[DDSPConvNet] = ()) -> np.ndarray:
-        """Outputs (network and branch, z, y, x) of one crop, of the first network unless others are named."""
+    def _crop(self, start: Sequence[int] | np.ndarray, network: DDSPConvNet | None = None) -> np.ndarray:
+        """Outputs (branch, z, y, x) of one crop, of the first network unless another is named."""
         inside = [slice(max(0, s), min(n, s + m)) for s, m, n in zip(start, self.size, self.volume.shape, strict=True)]
         padding = [(max(0, -s), max(0, s + m - n)) for s, m, n in zip(start, self.size, self.volume.shape, strict=True)]
         crop = torch.from_numpy(np.pad(self.volume[tuple(inside)], padding, mode="edge"))
         batch = crop[None, None].to(self.device, self.dtype).contiguous(memory_format=torch.channels_last_3d)
-        found = []
-        for network in networks or self.networks[:1]:
-            self.notify(min(0.9, 0.1 * self.looks))
-            self.looks += 1
-            with torch.inference_mode():
-                outputs = network(batch)
-            found += [outputs[branch][0].float().cpu() for branch in self.branches]
-        return torch.cat(found).numpy()
+        self.notify(min(0.9, 0.1 * self.looks))
+        self.looks += 1
+        with torch.inference_mode():
+            outputs = (network or self.networks[0])(batch)
+        return torch.cat([outputs[branch][0].float().cpu() for branch in self.branches]).numpy()
 
     def _centered(self, tiles: Tiles, scan_when_empty: bool) -> Tiles:
         """Move the crop onto the gland, at most three times; scan the whole volume when nothing is found."""
@@ -197,18 +212,44 @@ class GlandPredictor:
                     waiting.append(beyond)
         return tiles
 
-    def _blend(self, tiles: Tiles) -> np.ndarray:
-        """Outputs (output, z, y, x) over the whole volume: overlapping crops are weighted down towards their faces."""
+    def _box(self, tiles: Tiles) -> Box:
+        """The part of the volume that the crops show."""
+        starts = np.array(list(tiles))
+        first = np.maximum(starts.min(axis=0), 0)
+        end = np.minimum(starts.max(axis=0) + self.size, self.volume.shape)
+        return tuple(slice(int(one), int(other)) for one, other in zip(first, end, strict=True))
+
+    def _blend(self, tiles: Tiles, box: Box) -> np.ndarray:
+        """Outputs (output, z, y, x) in a box: overlapping crops are weighted down towards their faces."""
         count = len(next(iter(tiles.values())))
-        total = np.zeros((count, *self.volume.shape), np.float32)
-        weights = np.zeros(self.volume.shape, np.float32)
+        shape = [part.stop - part.start for part in box]
+        total = np.zeros((count, *shape), np.float32)
+        weights = np.zeros(shape, np.float32)
         for start, crop in tiles.items():
-            extents = list(zip(start, self.size, self.volume.shape, strict=True))
+            extents = list(
+                zip((s - part.start for s, part in zip(start, box, strict=True)), self.size, shape, strict=True)
+            )
             target = tuple(slice(max(0, s), min(n, s + m)) for s, m, n in extents)
             source = tuple(slice(max(0, -s), min(n, s + m) - s) for s, m, n in extents)
             total[(slice(None),) + target] += crop[(slice(None),) + source] * self.taper[source]
             weights[target] += self.taper[source]
-        return total / np.maximum(weights, 1e-6)
+        total /= np.maximum(weights, 1e-6)
+        return total
+
+
+def _placed(part: np.ndarray, box: Box, volume: np.ndarray) -> np.ndarray:
+    """What was found in a box of a volume, 0 outside it."""
+    whole = np.zeros(volume.shape, np.float32)
+    whole[box] = part
+    return whole
+
+
+def _finer(box: Box, step: Sequence[float], shape: Sequence[int]) -> Box:
+    """The box about all voxels of a finer grid, ``step`` times as many, that linear resampling draws from a box."""
+    return tuple(
+        slice(max(0, math.floor((part.start - 1) * factor)), min(n, math.ceil((part.stop + 1) * factor)))
+        for part, factor, n in zip(box, step, shape, strict=True)
+    )
 
 
 def _gland_center(probability: np.ndarray) -> np.ndarray | None:

@@ -24,6 +24,7 @@ from .run_settings import DEFAULTS, RunSettings
 from .segmentation import Segmentation, acquired_axis, bounding_box, connected_parts, measure_gland
 
 Progress = Callable[[str, float], None]
+PHASES = ("Preprocessing", "Segmenting", "Measuring")
 NOT_AXIAL = "The slices are not axial; the network was trained on axial scans alone."
 ONE_ALONE = "Memory ran out: one network answered instead of {asked}."
 FELL_BACK = "The GPU ran out of memory; the processor is used instead."
@@ -73,10 +74,10 @@ class Segmenter:
             settings: how; model and device are this segmenter's own, whatever they say.
             name: what error messages call the scan.
             members: numbers of the networks that answer, the first of them locates; ``None``: those of the mode.
-            progress: called with phase and fraction; raising ``Canceled`` in it ends the work.
+            progress: called with phase and fraction, which never go back; raising ``Canceled`` in it ends the work.
 
         Raises:
-            InputError: the scan cannot be segmented; Canceled; DeviceError.
+            InputError: the scan cannot be segmented, or the version has no such members; Canceled; DeviceError.
         """
         preprocessing = self.preprocessing
         if settings.bias_field is not None:
@@ -86,59 +87,83 @@ class Segmenter:
         with clock.phase("Preprocessing"):
             volume, grid = prepare(image, preprocessing)
             center = None if settings.location is None else _index_inside(grid, settings.location, image, name)
-        with clock.phase("Segmenting"):
-            asked = members or range(len(self.networks) if settings.mode == "standard" else 1)
-            prediction = self._predict(volume, center, settings.mode, asked, clock)
-        with clock.phase("Measuring"):
-            probability = grid.to_native(prediction.probability)
-            mask, shares = largest_component(probability > settings.threshold)
-            uncertainty = grid.to_native(uncertainty_map(prediction.probability, prediction.disagreement))
-            uncalibrated = self._uncalibrated(settings, len(prediction.members))
-            features = pair_features(prediction.members, grid.spacing_mm)
-            calibration = None if uncalibrated else self.calibration
-            expected = calibration.expect(features) if calibration and features else None
-            mask_image = grid.restore_image(mask.astype(np.uint8), image)
-            probability_image = grid.restore_image(probability, image)
-            measurements = measure_gland(mask_image)
-            warnings = [] if grid.is_axial else [NOT_AXIAL]
-            warnings += find_warnings(measurements.volume_ml, touched_sides(mask), shares, expected and expected.value)
-            if features is None and len(prediction.members) > 1 and mask.any():
-                warnings.append(SOME_SEE_NONE)
-            result = Segmentation(
-                mask=mask_image,
-                probability=probability_image,
-                uncertainty=grid.restore_image(uncertainty, image),
-                measurements=measurements,
-                expected_dice=expected,
-                features=features,
-                slice_doubts=slice_doubts(
-                    sitk.GetArrayViewFromImage(mask_image) != 0,
-                    sitk.GetArrayViewFromImage(probability_image),
-                    acquired_axis(image.GetSpacing()),
-                ),
-                warnings=warnings,
-                notices=self._notices(uncalibrated, len(asked), len(prediction.members)),
-                seconds=clock.seconds,
-                peak_memory_mb=clock.peak_memory_mb,
-                model_version=self.model.version,
-                model_sha256=self.model.sha256,
-                mode=settings.mode,
-                threshold=settings.threshold,
-                bias_field=preprocessing.bias_field,
-                device=self.device.type,
-                precision=self.precision,
-            )
+        asked = self._numbers(members, settings.mode)
+
+        def answer(numbers: Sequence[int]) -> Segmentation:
+            with clock.phase("Segmenting"):
+                prediction = self._predict(volume, center, settings.mode, numbers, clock)
+            with clock.phase("Measuring"):
+                return self._measured(image, grid, prediction, settings, preprocessing.bias_field, len(asked))
+
+        result = _within_memory(answer, asked)
         clock.notify("Measuring", 1.0)
+        result.seconds, result.peak_memory_mb = clock.seconds, clock.peak_memory_mb
         return result
 
-    def _uncalibrated(self, settings: RunSettings, members: int) -> str:
-        """What nobody has compared with experts' masks: this version, its mode, or the threshold; "" when all was."""
+    def _numbers(self, members: Sequence[int] | None, mode: str) -> Sequence[int]:
+        """The networks that are to answer."""
+        known = range(len(self.networks))
+        if members is None:
+            return known if mode == "standard" else known[:1]
+        unknown = [number for number in members if isinstance(number, bool) or number not in known]
+        if unknown or not members:
+            cause = f"There are no networks {unknown} of version '{self.model.version}'; it has 0 to {known[-1]}."
+            raise InputError(cause, "Name at least one of them, or none for those of the mode.")
+        return members
+
+    def _measured(
+        self, image: sitk.Image, grid: Grid, prediction: Prediction, settings: RunSettings, bias_field: str, asked: int
+    ) -> Segmentation:
+        """The answer on the scan's own grid, and what is measured on it."""
+        probability = grid.to_native(prediction.probability)
+        mask, shares = largest_component(probability > settings.threshold)
+        uncertainty = grid.to_native(uncertainty_map(prediction.probability, prediction.disagreement))
+        uncalibrated = self._uncalibrated(settings, bias_field, len(prediction.members))
+        features = pair_features(prediction.members, grid.spacing_mm)
+        calibration = self.calibration if mask.any() and not uncalibrated else None
+        expected = calibration.expect(features) if calibration and features else None
+        mask_image = grid.restore_image(mask.astype(np.uint8), image)
+        probability_image = grid.restore_image(probability, image)
+        measurements = measure_gland(mask_image)
+        warnings = [] if grid.is_axial else [NOT_AXIAL]
+        warnings += find_warnings(measurements.volume_ml, touched_sides(mask), shares, expected and expected.value)
+        if features is None and len(prediction.members) > 1 and mask.any():
+            warnings.append(SOME_SEE_NONE)
+        return Segmentation(
+            mask=mask_image,
+            probability=probability_image,
+            uncertainty=grid.restore_image(uncertainty, image),
+            measurements=measurements,
+            expected_dice=expected,
+            features=features,
+            slice_doubts=slice_doubts(
+                sitk.GetArrayViewFromImage(mask_image) != 0,
+                sitk.GetArrayViewFromImage(probability_image),
+                acquired_axis(image.GetSpacing()),
+            ),
+            warnings=warnings,
+            notices=self._notices(uncalibrated, asked, len(prediction.members)),
+            seconds={},
+            peak_memory_mb={},
+            model_version=self.model.version,
+            model_sha256=self.model.sha256,
+            mode=settings.mode,
+            threshold=settings.threshold,
+            bias_field=bias_field,
+            device=self.device.type,
+            precision=self.precision,
+        )
+
+    def _uncalibrated(self, settings: RunSettings, bias_field: str, members: int) -> str:
+        """What nobody has compared with experts' masks, of version, mode, threshold and bias field; "" when all was."""
         calibration = self.calibration
         if calibration is None:
             return f"version '{self.model.version}'"
         if settings.mode != calibration.mode or members < 2:
             return f"mode {settings.mode}" if settings.mode != calibration.mode else "one network alone"
-        return "" if settings.threshold == calibration.threshold else f"the threshold {settings.threshold:g}"
+        if settings.threshold != calibration.threshold:
+            return f"the threshold {settings.threshold:g}"
+        return "" if bias_field == self.preprocessing.bias_field else f"bias field {bias_field}"
 
     def _notices(self, uncalibrated: str, asked: int, answered: int) -> list[str]:
         notices = [NOT_CALIBRATED.format(what=uncalibrated)] if uncalibrated else []
@@ -152,18 +177,27 @@ class Segmenter:
         try:
             return predictor.predict(volume, center, lambda fraction: clock.notify("Segmenting", fraction))
         except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
+            if self.device.type == "cpu" or not is_out_of_memory(error):
                 raise
-            if self.device.type == "cpu" and len(members) == 1:
-                raise not_enough_memory() from error
         # Outside the handler: its traceback would keep the tensors alive.
-        if self.device.type == "cpu":
-            return self._predict(volume, center, mode, members[:1], clock)
         self._move_to(torch.device("cpu"), "auto")
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         self._fell_back = True
         return self._predict(volume, center, mode, members, clock)
+
+
+def _within_memory(answer: Callable[[Sequence[int]], Segmentation], numbers: Sequence[int]) -> Segmentation:
+    """The answer of all these networks, or of the first alone where memory runs out. Raises DeviceError."""
+    try:
+        return answer(numbers)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        if len(numbers) == 1:
+            raise not_enough_memory() from error
+    # Outside the handler: its traceback would keep the arrays alive.
+    return _within_memory(answer, numbers[:1])
 
 
 def _index_inside(grid: Grid, location: tuple[float, float, float], image: sitk.Image, name: str) -> np.ndarray:
@@ -206,17 +240,25 @@ def touched_sides(mask: np.ndarray) -> list[str]:
 
 
 class _Clock:
-    """Seconds and peak memory per phase, progress to the caller."""
+    """Seconds and peak memory per phase, progress to the caller: work that is done again never takes it back."""
 
     def __init__(self, progress: Progress):
-        self.notify = progress
+        self.progress = progress
+        self.furthest = (0, 0.0)  # number of a phase, fraction
         self.seconds: dict[str, float] = {}
         self.peak_memory_mb: dict[str, float] = {}
+
+    def notify(self, phase: str, fraction: float) -> None:
+        self.furthest = max(self.furthest, (PHASES.index(phase), fraction))
+        number, reached = self.furthest
+        self.progress(PHASES[number], reached)
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
         self.notify(name, 0.0)
         started = time.perf_counter()
-        yield
-        self.seconds[name] = time.perf_counter() - started
-        self.peak_memory_mb[name] = peak_memory_mb()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
+            self.peak_memory_mb[name] = peak_memory_mb()
