@@ -83,11 +83,11 @@ class Segmenter:
         if settings.bias_field is not None:
             preprocessing = replace(preprocessing, bias_field=settings.bias_field)
         check_image(image, name)
+        asked = self._numbers(members, settings.mode)
         clock = _Clock(progress or (lambda phase, fraction: None))
         with clock.phase("Preprocessing"):
             volume, grid = prepare(image, preprocessing)
             center = None if settings.location is None else _index_inside(grid, settings.location, image, name)
-        asked = self._numbers(members, settings.mode)
 
         def answer(numbers: Sequence[int]) -> Segmentation:
             with clock.phase("Segmenting"):
