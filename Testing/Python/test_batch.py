@@ -532,6 +532,22 @@ def test_an_expected_dice_of_an_older_record_has_no_interval_and_is_not_shown(tm
     assert "<h3>case0</h3>" in html and "xpected Dice" not in html and '<article class="doubtful">' not in html
 
 
+def test_a_folder_of_before_gives_one_table_without_an_expected_dice_that_had_no_interval(tmp_path):
+    run(tmp_path, cases(1))
+    columns = next(csv.reader((tmp_path / "measurements.csv").read_text(encoding="utf-8").splitlines()))
+    content = record(tmp_path)
+    for name in ("expected_dice_low", "expected_dice_high"):
+        del content["cases"]["case0"]["measurements"][name]
+    (tmp_path / "run.json").write_text(json.dumps(content), encoding="utf-8")
+    run(tmp_path, [FakeCase("new", 7)])
+    with open(tmp_path / "measurements.csv", newline="", encoding="utf-8") as file:
+        rows = csv.DictReader(file)
+        old, new = rows
+        assert rows.fieldnames == columns
+    figures = [[row[name] for name in columns if name.startswith("expected_dice")] for row in (old, new)]
+    assert figures == [["", "", ""], ["0.9", "0.85", "0.93"]]
+
+
 def test_cases_of_an_earlier_run_stay_listed_while_their_mask_is_there(tmp_path):
     run(tmp_path, cases(2))
     run(tmp_path, [FakeCase("other", 5)])

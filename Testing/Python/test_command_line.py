@@ -1,5 +1,6 @@
 """The command line and the batch script: real runs, real files, one clear line for everything that is wrong."""
 
+import copy
 import csv
 import dataclasses
 import json
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from engine_parts import a_calibration
-from learning_parts import toy_plan, toy_scan
+from learning_parts import toy_plan, toy_scan, write_images_and_labels
 
 from DDSPSegmentationLib import __version__
 from DDSPSegmentationLib.engine.model import BUILTIN_MODEL as BUILTIN
@@ -766,6 +767,87 @@ def test_training_starts_from_and_evaluation_judges_a_version_by_its_name(run, d
     assert description["calibration"] == {}, "nobody has measured what comes of it"
     code, _, err = run("evaluate", "--dataset", dataset, "--model", "second", "--output", tmp_path / "out")
     assert (code, err) == (0, "")
+
+
+@pytest.fixture
+def five(tmp_path, small_model):
+    """A data set of five patients, and a version of five networks that each left out two of their folds.
+
+    The networks differ in the bias of their main output: 1, 2, 3, 4 and 5.
+    """
+    from DDSPSegmentationLib.engine.model import load_networks, save_model
+    from DDSPSegmentationLib.engine.scan_identity import NOTHING_SEEN, ScanIdentity
+    from DDSPSegmentationLib.learning.dataset import read_dataset, split_folds
+    from DDSPSegmentationLib.learning.ensemble import LEFT_OUT
+
+    folder = write_images_and_labels(tmp_path / "patients", [f"p{number}" for number in range(5)])
+    cases = read_dataset(folder)
+    fold_of = {name: number for number, names in enumerate(split_folds(cases, [folder])) for name in names}
+    (network,), description = load_networks(small_model)
+    networks = [copy.deepcopy(network) for _ in LEFT_OUT]
+    for bias, member in enumerate(networks, 1):
+        member.head1.bias.data[0] = bias
+    save_model(
+        tmp_path / "five",
+        networks,
+        description.preprocessing,
+        members=[{"left_out": list(folds)} for folds in LEFT_OUT],
+        seen=NOTHING_SEEN.with_training([(case.name, ScanIdentity(case.load_image())) for case in cases], fold_of),
+        metrics={"dice_of_five": 0.9},
+    )
+    return folder, tmp_path / "five"
+
+
+def started_from(run, five, fold, *words):
+    """(exit code, out, err) of one step of training that leaves folds out, started from a version of five networks."""
+    dataset, version = five
+    words = ("--output", dataset.parent / f"run-{fold}", "--cache", dataset.parent / "cache", "--device", "cpu", *words)
+    return run("train", "--dataset", dataset, "--fold", fold, "--steps", "1", "--start-from", version, *words)
+
+
+@pytest.mark.parametrize(("fold", "number"), [("2", 2), ("4,0", 5), ("all", 1)])
+def test_training_goes_on_from_the_first_network_that_saw_no_validation_patient(run, five, fold, number):
+    from DDSPSegmentationLib.engine.model import load_networks
+
+    code, out, err = started_from(run, five, fold)
+    assert (code, err) == (0, "") and f"Starting from network {number} of the 5 of model 'five'" in out
+    (network,), description = load_networks(five[0].parent / f"run-{fold}" / "model")
+    assert float(network.head1.bias) == pytest.approx(number, abs=0.4)
+    assert "dice_of_five" not in description.metrics, "that is what five networks reached together"
+    (before, *_) = description.seen.groups
+    assert [scan.name for scan in before.scans] == [f"p{place}" for place in range(5)], "all that the version saw"
+
+
+def test_training_is_refused_where_every_network_saw_a_validation_patient(run, five):
+    code, _, err = started_from(run, five, "0,2")
+    assert_one_clear_line(code, err, five[0].parent)
+    assert code == 2 and "Each of the 5 networks of model 'five' was trained on some of the 2 validation cases" in err
+    assert "folds that one of them left out together" in err and "--fold all" in err
+
+
+def test_training_from_a_single_network_keeps_what_it_measured(run, dataset, tmp_path, small_model):
+    single = tmp_path / "single"
+    shutil.copytree(small_model, single)
+    about = json.loads((single / "model.json").read_text())
+    (single / "model.json").write_text(json.dumps({**about, "metrics": {"dice": 0.9}}))
+    words = ("train", "--dataset", dataset, "--output", tmp_path / "run", "--fold", "all", "--device", "cpu")
+    code, out, _ = run(*words, "--steps", "1", "--start-from", single)
+    assert code == 0 and "Starting from network" not in out
+    measured = describe_model(tmp_path / "run" / "model").metrics
+    assert measured == {"measured_on": f"parent version {about['version']}", "dice": 0.9}
+
+
+def test_info_says_how_many_networks_a_version_has(run, five, small_model):
+    assert "networks: 5, each of " in run("info", "--model", five[1])[1]
+    assert "networks: 1, of " in run("info", "--model", small_model)[1]
+
+
+def test_help_says_what_each_mode_and_the_start_of_a_training_is(run):
+    for program in ("segment", "evaluate"):
+        words = " ".join(run(program, "--help", model=None)[1].split())
+        assert "standard: all networks of the version; fast: one of them, for old processors" in words
+        assert "paper: one network, plain central crop" in words
+    assert "first that saw no validation patient" in " ".join(run("train", "--help")[1].split())
 
 
 def test_info_says_which_version_is_active(run, second, small_model):

@@ -11,6 +11,10 @@ from ..engine.run_settings import BIAS_FIELD_MODES, DEVICES, MODES
 from .mask_files import MASK_SUFFIXES
 
 PLANS = ("improved", "paper")
+MODES_IN_WORDS = (
+    "standard: all networks of the version; fast: one of them, for old processors; "
+    f"paper: one network, plain central crop (default: {MODES[0]})"
+)
 
 _EXIT_CODES = "Exit codes: 0 all done, 1 some failed, 2 usage, 3 PyTorch is missing."
 
@@ -70,7 +74,11 @@ def _add_train_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--minutes", type=_positive, help="stop after so long with a checkpoint")
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --output")
     _add_device(parser)
-    parser.add_argument("--start-from", metavar="VERSION", help="begin with the weights of this model (name or folder)")
+    help_text = (
+        "begin with the weights of this model (name or folder); of several networks the first that saw no "
+        "validation patient"
+    )
+    parser.add_argument("--start-from", metavar="VERSION", help=help_text)
     parser.add_argument("--license", default="", metavar="TEXT", help="terms of the weights, kept in model.json")
     parser.add_argument("--cache", metavar="FOLDER", help="prepared scans (default: OUTPUT/cache)")
 
@@ -154,7 +162,7 @@ def _add_output(parser: argparse.ArgumentParser, help_text: str) -> None:
 def _add_run(parser: argparse.ArgumentParser) -> None:
     """How scans are segmented."""
     _add_model(parser)
-    parser.add_argument("--mode", choices=MODES, default=MODES[0], help=f"default: {MODES[0]}")
+    parser.add_argument("--mode", choices=MODES, default=MODES[0], help=MODES_IN_WORDS)
     help_text = "bias-field correction (default: the model's own)"
     parser.add_argument("--bias-field", choices=BIAS_FIELD_MODES, help=help_text)
     _add_device(parser)

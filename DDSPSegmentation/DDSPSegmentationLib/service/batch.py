@@ -17,7 +17,7 @@ from ..engine.errors import Canceled, DDSPSegmentationError, ModelError, Storage
 from ..engine.files import csv_text, delete_leftovers, make_folder, write_text
 from ..engine.pictures import PROSTATE_COLOR, contour_picture, thumbnail
 from ..engine.run_settings import RunSettings
-from ..engine.segmentation import Segmentation
+from ..engine.segmentation import EXPECTED_COLUMNS, Segmentation
 from ..library.folder_lock import FolderInUseError, FolderLock
 from .batch_record import BatchRecord, error_text, known_sha256, log_unexpected, without_folders
 from .report import write_report
@@ -300,9 +300,19 @@ def _concerns_the_disk(error: BaseException) -> bool:
 
 
 def _measurements_csv(record: BatchRecord) -> str:
-    rows = [{"case": name} | entry["measurements"] for name, entry in record.done()]
+    rows = [{"case": name} | _in_columns_of_today(entry["measurements"]) for name, entry in record.done()]
     columns = list(dict.fromkeys(column for row in rows for column in row)) or ["case"]
     return csv_text([columns, *([row.get(column, "") for column in columns] for row in rows)])
+
+
+def _in_columns_of_today(measurements: dict) -> dict:
+    """What an older version recorded as expected Dice had no interval and knew nothing: its columns are empty."""
+    if EXPECTED_COLUMNS[1] in measurements:
+        return measurements
+    row: dict = {}
+    for column, value in measurements.items():
+        row |= dict.fromkeys(EXPECTED_COLUMNS, "") if column == EXPECTED_COLUMNS[0] else {column: value}
+    return row
 
 
 def _duration(seconds: float) -> str:

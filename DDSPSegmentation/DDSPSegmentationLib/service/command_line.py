@@ -22,9 +22,9 @@ from ..engine.errors import (
     ModelError,
     TorchMissingError,
 )
-from ..engine.model import describe_model
+from ..engine.model import ModelDescription, describe_model
 from ..engine.run_settings import MODES, RunSettings
-from ..engine.scan_identity import NOTHING_SEEN, SeenScans
+from ..engine.scan_identity import NOTHING_SEEN
 from ..library.model_registry import ModelRegistry, resolve_model
 from .arguments import command_parser
 from .batch import EXIT_SOME_FAILED, EXIT_TORCH_MISSING, EXIT_USAGE, BatchSettings, SegmentCase, run_batch
@@ -165,18 +165,18 @@ def train(chosen: argparse.Namespace) -> int:
         cause = f"Folder '{Path(chosen.output).name}' already holds a training run."
         raise DatasetError(cause, "Add --resume to go on with it, or choose another output folder.")
     changes: dict[str, object] = {"steps": chosen.steps} if chosen.steps else {}
-    start_from, facts, parent_name, seen_before = None, {"license": chosen.license}, "", NOTHING_SEEN
+    networks, parent, facts = [], None, {"license": chosen.license}
     if chosen.start_from:  # its architecture and preprocessing belong to the weights; what it measured stays on record
-        (network, *_), parent = load_networks(resolve_model(chosen.start_from))
-        start_from = network.state_dict()
-        changes |= {"network": network.settings, "preprocessing": PreprocessingSettings.from_dict(parent.preprocessing)}
-        parent_name, seen_before = parent.version, parent.seen
-        metrics = {"measured_on": f"parent version {parent.version}", **parent.metrics}
-        facts |= {"metrics": metrics, "training": {"parent": parent.version}}
+        networks, parent = load_networks(resolve_model(chosen.start_from))
+        preprocessing = PreprocessingSettings.from_dict(parent.preprocessing)
+        changes |= {"network": networks[0].settings, "preprocessing": preprocessing}
+        facts |= {"training": {"parent": parent.version}}
+        if len(networks) == 1:  # what several measured together is true of none of them alone
+            facts |= {"metrics": {"measured_on": f"parent version {parent.version}", **parent.metrics}}
     plan = choose_plan(chosen.plan, **changes)
     cache = chosen.cache or Path(chosen.output) / "cache"
     prepared_validation = prepare_dataset(validation, plan.preprocessing, cache, say)
-    _refuse_seen(prepared_validation, seen_before, parent_name)
+    start_from = networks[_first_that_saw_none(prepared_validation, parent)].state_dict() if parent else None
     trainer = Trainer(
         plan,
         prepare_dataset(training, plan.preprocessing, cache, say),
@@ -184,7 +184,7 @@ def train(chosen: argparse.Namespace) -> int:
         chosen.output,
         device=chosen.device,
         start_from=start_from,
-        seen_before=seen_before,
+        seen_before=parent.seen if parent else NOTHING_SEEN,
         facts=facts,
         progress=line_progress,
     )
@@ -199,16 +199,33 @@ def train(chosen: argparse.Namespace) -> int:
     return 0 if finished or chosen.minutes else EXIT_SOME_FAILED
 
 
-def _refuse_seen(validation: Sequence[PreparedCase], seen: SeenScans, model: str) -> None:
-    """Nothing that a model was trained on validates what comes from it, nor what may have been."""
-    leaked = [case.name for case in validation if seen.find(case.identity)]
-    if leaked:
+def _first_that_saw_none(validation: Sequence[PreparedCase], parent: ModelDescription) -> int:
+    """Number of the network of a version to go on from: nothing that it saw validates what comes from it.
+
+    Raises:
+        DatasetError: each of them was trained on a validation case.
+    """
+    count = len(parent.members)
+    unseen_by = {
+        case.name: set(parent.members_that_never_saw(case.identity))
+        for case in validation
+        if parent.was_trained_on(case.identity)
+    }
+    number = min(set(range(count)).intersection(*unseen_by.values()), default=None)
+    if number is None and count > 1:
+        cause = f"Each of the {count} networks of model '{parent.version}' was trained on some of the {len(validation)}"
         raise DatasetError(
-            f"Model '{model}' was trained on {len(leaked)} of the validation cases ({leaked[0]}, ...).",
-            "Choose the fold it left out, or --fold all.",
+            f"{cause} validation cases.", "Choose folds that one of them left out together, or --fold all."
         )
-    if validation and not seen.known:
-        say(f"Note: nobody can tell whether model '{model}' was trained on the validation cases.")
+    if number is None:
+        cause = f"Model '{parent.version}' was trained on {len(unseen_by)} of the validation cases"
+        raise DatasetError(f"{cause} ({next(iter(unseen_by))}, ...).", "Choose the fold it left out, or --fold all.")
+    if validation and not parent.seen.known:
+        say(f"Note: nobody can tell whether model '{parent.version}' was trained on the validation cases.")
+    if count > 1:
+        why = ", the first that was not trained on a validation case" if validation and parent.seen.known else ""
+        say(f"Starting from network {number + 1} of the {count} of model '{parent.version}'{why}.")
+    return number
 
 
 def evaluate(chosen: argparse.Namespace) -> int:
@@ -303,10 +320,15 @@ def info(chosen: argparse.Namespace) -> int:
             say(f"  {title}, {key}: {f'{len(value)} listed' if isinstance(value, (list, tuple)) else value}")
     if description.license:
         say(f"  terms: {description.license}")
-    if torch_there:
+    count = len(description.members)
+    if not torch_there:
+        say(f"networks: {count}")
+    else:
         from ..engine.network import NetworkSettings, summarize
 
-        say(str(summarize(NetworkSettings.from_dict(description.network))))
+        summary = summarize(NetworkSettings.from_dict(description.network))
+        say(f"networks: {count}, {'each of' if count > 1 else 'of'} {summary.parameters:,} parameters")
+        say(str(summary))
     return 0
 
 
