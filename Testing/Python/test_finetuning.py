@@ -472,5 +472,12 @@ def test_with_enough_left_out_patients_the_expected_dice_is_measured_again(five,
     assert fractions == sorted(fractions)
 
 
+def test_the_estimate_holds_the_calibration_that_fifteen_patients_allow():
+    def difference(members):
+        return estimate_seconds(16, 15, members=members) - estimate_seconds(16, 14, members=members)
+
+    assert difference(5) == pytest.approx(16 * 2.0) and difference(1) == 0
+
+
 def test_five_members_take_no_longer_than_one_network_and_its_cross_validation():
     assert estimate_seconds(5, 5, members=5) < estimate_seconds(5, 5)

@@ -25,9 +25,10 @@ from retraining_parts import (
 from DDSPSegmentationLib.engine.bundled_scan import bundled_scan_file
 from DDSPSegmentationLib.engine.errors import Canceled, DatasetError, ModelError
 from DDSPSegmentationLib.engine.images import read_image, read_mask
-from DDSPSegmentationLib.engine.model import BUILTIN_MODEL, describe_model
+from DDSPSegmentationLib.engine.model import BUILTIN_MODEL, describe_model, load_networks, save_model
 from DDSPSegmentationLib.engine.scan_identity import NOTHING_SEEN, ScanIdentity
 from DDSPSegmentationLib.learning import comparison
+from DDSPSegmentationLib.learning.ensemble import LEFT_OUT
 from DDSPSegmentationLib.library.case_library import CaseLibrary
 from DDSPSegmentationLib.library.case_records import HOLD_OUT, TRAINING
 from DDSPSegmentationLib.library.folder_lock import FolderInUseError
@@ -410,6 +411,29 @@ def test_the_scan_that_comes_with_the_product_is_neither_counted_nor_in_a_job(fo
     bundled = CaseLibrary(folders[0]).add(image, mask).case
     assert plan_retraining(*folders) == before
     assert bundled.id not in {case.id for case in RetrainingJob.read(make_job(*folders)).cases}
+
+
+@pytest.mark.parametrize(("members", "replay"), [(1, 0), (5, 0), (1, 3)])
+def test_a_run_begins_with_the_time_that_its_plan_announced(folders, tmp_path, members, replay):
+    if members > 1:
+        registry = ModelRegistry(folders[1])
+        networks, parent = load_networks(registry.checked_folder(PARENT))
+        left_out = [{"left_out": list(folds)} for folds in LEFT_OUT]
+        save_model(tmp_path / "made", networks * members, parent.preprocessing, members=left_out, seen=parent.seen)
+        registry.publish(tmp_path / "made", "five", {})
+        registry.activate("five")
+    replay_folder = str(write_images_and_labels(tmp_path / "replay", "abc")) if replay else ""
+    announced = plan_retraining(*folders, replay_folder).seconds
+
+    class EnoughSeen(Exception):
+        pass
+
+    def look(told):
+        assert told.seconds_left == pytest.approx(announced)
+        raise EnoughSeen
+
+    with pytest.raises(EnoughSeen):
+        retrain(make_job(*folders, replay_folder), look)
 
 
 def test_a_library_that_does_not_exist_yet_has_no_cases(folders, tmp_path):

@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
+from .statistics import LEAST_PATIENTS_TO_CALIBRATE
+
 # From three cases of a hospital that the network never saw the gain was not certain, and cases of other hospitals lost
 # up to 0.30 Dice; from five it was +0.030 (95 % interval +0.011 to +0.055), see Testing/Benchmarks/new_center.py.
 LEAST_CASES = 5
 
 _SECONDS_TO_PREPARE = 4.0
 _SECONDS_TO_START = 12.0
+_SECONDS_TO_CALIBRATE = 2.0  # a case, by the members that left it out
 _CORE_SECONDS = 2.4  # of a step on one core
 
 
@@ -62,7 +65,9 @@ def estimate_seconds(
     """How long a run will take, before it starts; from the number of processor cores when no speed was measured."""
     steps = (settings or FineTuningSettings()).all_steps(cases, patients, members)
     seconds = expected_step_seconds() if seconds_per_step is None else seconds_per_step
-    return _SECONDS_TO_START + (cases + replay) * _SECONDS_TO_PREPARE + steps * seconds
+    calibrated = cases if members > 1 and patients >= LEAST_PATIENTS_TO_CALIBRATE else 0
+    around = (cases + replay) * _SECONDS_TO_PREPARE + calibrated * _SECONDS_TO_CALIBRATE
+    return _SECONDS_TO_START + around + steps * seconds
 
 
 def expected_step_seconds() -> float:

@@ -36,6 +36,7 @@ from .runner import InProcessRunner, require_torch
 if TYPE_CHECKING:
     import SimpleITK as sitk
 
+    from ..engine.network import DDSPConvNet
     from ..engine.segmentation import Segmentation
     from ..learning.dataset import Case, PreparedCase
 
@@ -165,7 +166,9 @@ def train(chosen: argparse.Namespace) -> int:
         cause = f"Folder '{Path(chosen.output).name}' already holds a training run."
         raise DatasetError(cause, "Add --resume to go on with it, or choose another output folder.")
     changes: dict[str, object] = {"steps": chosen.steps} if chosen.steps else {}
-    networks, parent, facts = [], None, {"license": chosen.license}
+    networks: list[DDSPConvNet] = []
+    parent: ModelDescription | None = None
+    facts: dict[str, object] = {"license": chosen.license}
     if chosen.start_from:  # its architecture and preprocessing belong to the weights; what it measured stays on record
         networks, parent = load_networks(resolve_model(chosen.start_from))
         preprocessing = PreprocessingSettings.from_dict(parent.preprocessing)

@@ -20,14 +20,14 @@ from ..engine.model import describe_model
 from ..learning.comparison_words import counted, too_few_patients
 from ..learning.dataset import read_dataset
 from ..learning.finetuning import FineTuningProgress
-from ..learning.finetuning_settings import LEAST_CASES, estimate_seconds
+from ..learning.finetuning_settings import LEAST_CASES
 from ..library.case_library import CaseLibrary
 from ..library.case_records import HOLD_OUT, TRAINING, StoredCase
 from ..library.folder_lock import FolderLock
 from ..library.model_registry import ModelRegistry
 from ..library.model_version import ModelVersion
 from .retraining_job import JOB_FILE, FrozenCase, RetrainingJob
-from .retraining_run import SECONDS_TO_COMPARE, NothingGained, RetrainingRun
+from .retraining_run import NothingGained, RetrainingRun, estimate_seconds
 from .retraining_status import DONE, read_status
 from .runner import require_torch
 
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from ..learning.finetuning_settings import FineTuningSettings
 
 RETRAINING_LOCK = "retraining.lock"
-_SECONDS_PER_STEP_ON_GPU = 0.15
 
 
 def retraining_lock(runs: Path) -> FolderLock:
@@ -101,7 +100,7 @@ def plan_retraining(
         len(hold_out),
         len(held_out),
         replay,
-        seconds=_estimate(len(training), len(patients), len(hold_out), replay, device, members),
+        seconds=sum(estimate_seconds(training, len(hold_out), replay, device, members)),
         refusals=tuple(refusals),
         notes=tuple(_notes(len(held_out), bool(replay_folder), len(tried(library.not_compared, [])))),
     )
@@ -134,14 +133,6 @@ def _notes(hold_out_patients: int, replay: bool, not_compared: int) -> list[str]
             "No replay folder: whether old ability is lost is measured on hold-out cases of other scanners, if any."
         )
     return list(filter(None, notes))
-
-
-def _estimate(cases: int, patients: int, hold_out: int, replay: int, device: str, members: int) -> float:
-    rehearsing = round(replay * 2 / 3)
-    seconds_per_step = _SECONDS_PER_STEP_ON_GPU if device in ("cuda", "mps") else None
-    compared = hold_out + (replay - rehearsing) + 1
-    training = estimate_seconds(cases, patients, rehearsing, seconds_per_step, members=members) if cases else 0.0
-    return training + compared * SECONDS_TO_COMPARE
 
 
 # ---- the job

@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -21,9 +21,9 @@ from ..engine.errors import DDSPSegmentationError, ModelError
 from ..engine.files import delete_file, read_json, write_json
 from ..engine.model import describe_model, write_description
 from ..learning.comparison import compare_versions
-from ..learning.dataset import Case
+from ..learning.dataset import Case, read_dataset
 from ..learning.finetuning import FineTuner, FineTuningProgress
-from ..learning.finetuning_settings import estimate_seconds
+from ..learning.finetuning_settings import estimate_seconds as estimate_training
 from ..library.case_library import CaseLibrary
 from ..library.model_registry import ModelRegistry
 from ..library.model_version import LEDGER_FILE, ModelVersion
@@ -44,13 +44,32 @@ from .retraining_job import (
 if TYPE_CHECKING:
     from ..learning.finetuning import FineTuned
     from ..learning.finetuning_settings import FineTuningSettings
+    from ..library.case_records import StoredCase
 
 LEDGER_SCHEMA = 1
 CANDIDATE_FILE = "candidate.json"
 STATUS_FILE, CURVE_FILE, LOG_FILE, RUN_LOCK = "status.json", "curve.csv", "retraining.log", "run.lock"
-SECONDS_TO_COMPARE = 8.0  # a case by two versions on two cores
+_SECONDS_TO_COMPARE = 8.0  # a case by two versions on two cores
+_SECONDS_PER_STEP_ON_GPU = 0.15
 
 _TRAINING_FOLDER, _COMPARISON_FOLDER = "training", "comparison"
+
+
+def estimate_seconds(
+    training: Sequence[StoredCase | FrozenCase], hold_out: int, replay: int, device: str, members: int
+) -> tuple[float, float]:
+    """How long training and comparison will take, before they start.
+
+    Args:
+        training: cases; ``hold_out``, ``replay``: how many cases.
+        members: networks of the version to start from.
+    """
+    rehearsing = round(replay * 2 / 3)
+    compared = hold_out + (replay - rehearsing) + 1
+    patients = len({case.patient for case in training})
+    seconds_per_step = _SECONDS_PER_STEP_ON_GPU if device in ("cuda", "mps") else None
+    to_train = estimate_training(len(training), patients, rehearsing, seconds_per_step, members=members)
+    return to_train if training else 0.0, compared * _SECONDS_TO_COMPARE
 
 
 class NothingGained(DDSPSegmentationError):
@@ -73,8 +92,9 @@ class RetrainingRun:
         self.library, self.registry = CaseLibrary(job.cases_folder), ModelRegistry(job.models_folder)
         self._progress, self._pause, self._ended = progress, pause, ended
         training, hold_out = job.training, job.hold_out
-        self._seconds_to_train = estimate_seconds(len(training), len({case.patient for case in training}))
-        self._seconds_to_compare = (len(hold_out) + 1) * SECONDS_TO_COMPARE
+        self._seconds_to_train, self._seconds_to_compare = estimate_seconds(
+            training, len(hold_out), self._count_replay(), job.device, self._count_members()
+        )
         self._training_share = self._seconds_to_train / (self._seconds_to_train + self._seconds_to_compare)
 
     def run(self) -> ModelVersion:
@@ -92,6 +112,16 @@ class RetrainingRun:
         self._ended(version)
         _clear(self.folder)
         return version
+
+    def _count_replay(self) -> int:
+        with suppress(DDSPSegmentationError):  # what reads the folder says what is wrong with it
+            return len(read_dataset(self.job.replay_folder)) if self.job.replay_folder else 0
+        return 0
+
+    def _count_members(self) -> int:
+        with suppress(ModelError):  # the same
+            return len(describe_model(self.registry.checked_folder(self.job.parent)).members)
+        return 1
 
     # ---- training
 
