@@ -1,10 +1,10 @@
 """Wrong masks in the training: does the comparison keep the version that was made from them? One command.
 
-    python Testing/Benchmarks/poisoned.py PROMISE12 --model BASE --output FOLDER [--center RUNMC]
+    python Testing/Benchmarks/poisoned.py PROMISE12 --model FOLDER/base --output FOLDER [--center RUNMC]
 
-PROMISE12 is a folder with images/, labels/ and index.csv (centers); BASE is a model that was not trained on the center,
-for instance base/model of new_center.py. Four cases of the center are trained on with wrong masks, all others of the
-center are the hold-out, with right ones:
+PROMISE12 is a folder with images/, labels/ and index.csv (centers); the model, of one network or several, is one that
+was not trained on the center: FOLDER/base is what new_center.py leaves in its output FOLDER. Four cases of the center
+are trained on with wrong masks, all others of the center are the hold-out, with right ones:
 
 * shifted: every mask 15 mm to the patient's left;
 * upside-down: flipped cranio-caudally within its scan, on the four glands farthest off the middle in that direction;
@@ -13,15 +13,16 @@ center are the hold-out, with right ones:
 
 Controls with right masks on the same cases must not be called worse. Then everything is wrong, the hold-out too, so
 that no comparison on it can tell: what says the door of the case library, given the base model's own contour as the
-prediction, and how far does the new version differ from the old one? --folds and --steps make the cross-validation and
-the training shorter than the panel's (two folds and 48 steps: about three minutes a variant on two processor cores).
+prediction, and how far does the new version differ from the old one? --folds (of a model of one network) and --steps
+make the cross-validation and the training shorter than the panel's (two folds and 48 steps: about three minutes a
+variant on two processor cores). Of a model of several networks, each goes on without its own folds instead.
 
     python Testing/Benchmarks/poisoned.py DATASET --output FOLDER --repeats 8
 
-retrains with right masks only, so many times, each time on five other cases and for a fixed length, and tells how far
-such sound versions agree with the old one, on the bundled scan and on three more. The limit below which a version
-"differs from the old version" lies below them (LEAST_AGREEMENT). Cases that the model was trained on are left aside;
-without --model it is the built-in one.
+retrains with right masks only, so many times, each time on five other cases and, with one network, for a fixed length,
+and tells how far such sound versions agree with the old one, on the bundled scan and on three more. The limit below
+which a version "differs from the old version" lies below them (LEAST_AGREEMENT). Cases that the model was trained on
+are left aside; without --model it is the built-in one.
 
 A run that was stopped goes on where it was. Figures: results.json in OUTPUT/<center>-<folds>x<steps>, and the table
 that is printed.
@@ -51,6 +52,7 @@ from DDSPSegmentationLib.engine.files import write_text  # noqa: E402
 from DDSPSegmentationLib.engine.images import read_mask, write_image  # noqa: E402
 from DDSPSegmentationLib.engine.metrics import dice_of  # noqa: E402
 from DDSPSegmentationLib.engine.model import builtin_model_folder, describe_model  # noqa: E402
+from DDSPSegmentationLib.engine.scan_identity import ScanIdentity  # noqa: E402
 from DDSPSegmentationLib.engine.segmenter import Segmenter  # noqa: E402
 from DDSPSegmentationLib.learning.comparison import compare_versions  # noqa: E402
 from DDSPSegmentationLib.learning.comparison_verdict import LEAST_AGREEMENT  # noqa: E402
@@ -164,14 +166,19 @@ class Benchmark:
             if str(number) in self.results["repeats"]:
                 continue
             drawn = random.Random(number - 1).sample(self.cases, REPEAT_ON + REPEAT_COMPARED)
-            # As those of one patient they are trained on for a fixed length, without cross-validation.
-            training = [replace(case, patient="all") for case in drawn[:REPEAT_ON]]
+            training = drawn[:REPEAT_ON]
+            if len(describe_model(self.base).members) == 1:
+                # As those of one patient they are trained on for a fixed length, without cross-validation.
+                training = [replace(case, patient="all") for case in training]
             place = self.folder / f"repeat-{number}"
             tuned = FineTuner(self.base, training, place / "run", progress=show_progress, settings=self.settings).run()
+            names = [case.name for case in training]
+            if tuned.folder is None:
+                self._keep("repeats", str(number), {"training": names, "agreement": {}, "gain": None})
+                continue
             found = compare_versions(self.base, tuned.folder, drawn[REPEAT_ON:], place / "comparison")
-            agreements = {case.name: case.agreement for case in found.hold_out}
-            sample = found.agreement * (1 + len(agreements)) - sum(agreements.values())
-            result = {"training": [case.name for case in training], "agreement": {"sample": sample, **agreements}}
+            agreements = {case.name: case.agreement for case in found.evidence.hold_out}
+            result = {"training": names, "agreement": {"sample": found.evidence.sample_agreement, **agreements}}
             self._keep("repeats", str(number), {**result, "gain": found.hold_out_summary.gain})
 
     def run(self, names: list[str]) -> None:
@@ -287,6 +294,9 @@ def report(results: dict) -> str:
         lines.append(f"{name:28s}{figures}  {result['verdict']}, {result['recommendation']}")
     lines.append("(masks: Dice of the wrong masks with the right ones; agree: mean agreement with the old version)")
     for number, repeat in results["repeats"].items():
+        if not repeat["agreement"]:
+            lines.append(f"right masks once more ({number}): not to train is best")
+            continue
         scans = ", ".join(f"{name} {agreement:.3f}" for name, agreement in repeat["agreement"].items())
         mean = np.mean(list(repeat["agreement"].values()))
         lines.append(f"right masks once more ({number}): agreement {mean:.3f} ({scans}), gain {repeat['gain']:+.3f}")
@@ -326,9 +336,20 @@ def is_as_expected(results: dict) -> bool:
     return True
 
 
+def never_seen(dataset: Path, model: Path) -> list[Case]:
+    """Cases of patients of whom the model saw no scan; by names, too, where it does not say which scans it saw."""
+    described, cases = describe_model(model), read_dataset(dataset)
+    names = set(described.training.get("cases", []))
+    seen = {
+        case.patient
+        for case in cases
+        if {case.name, case.patient} & names or described.was_trained_on(ScanIdentity(case.load_image()))
+    }
+    return [case for case in cases if case.patient not in seen]
+
+
 def repeat(dataset: Path, model: Path, folder: Path, times: int) -> int:
-    known = set(describe_model(model).training.get("cases", []))
-    cases = [case for case in read_dataset(dataset) if not {case.name, case.patient} & known]
+    cases = never_seen(dataset, model)
     folder.mkdir(parents=True, exist_ok=True)
     benchmark = Benchmark(model, sorted(cases, key=lambda case: case.name), folder, FineTuningSettings())
     benchmark.repeat(times)

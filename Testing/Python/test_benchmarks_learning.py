@@ -61,3 +61,39 @@ def test_kills_leave_library_and_registry_whole(tmp_path):
 
     results = nothing_lost.run(tmp_path, kills=4, seed=0)
     assert [hit["problems"] for hit in results["hits"]] == [[]] * 4
+
+
+def test_a_base_of_two_networks_is_retrained_on_right_and_wrong_masks_of_cases_that_it_never_saw(tmp_path, monkeypatch):
+    import poisoned
+    from learning_parts import taught_network, write_images_and_labels
+    from retraining_parts import QUICK, small_sample
+
+    from DDSPSegmentationLib.engine.model import save_model
+    from DDSPSegmentationLib.engine.preprocessing import PreprocessingSettings
+    from DDSPSegmentationLib.engine.scan_identity import NOTHING_SEEN, ScanIdentity
+    from DDSPSegmentationLib.learning import comparison
+    from DDSPSegmentationLib.learning.dataset import read_dataset
+    from DDSPSegmentationLib.learning.ensemble import LEFT_OUT
+
+    sample = small_sample(tmp_path)
+    monkeypatch.setattr(comparison, "sample_scan", lambda: sample)
+    dataset = write_images_and_labels(tmp_path / "center", [f"case{number}" for number in range(9)])
+    seen = next(case for case in read_dataset(dataset) if case.name == "case3")
+    save_model(
+        tmp_path / "base",
+        [taught_network(tmp_path / "taught")] * 2,
+        PreprocessingSettings(spacing_mm=(2.0, 2.0, 4.0), bias_field="off").to_dict(),
+        members=[{"left_out": list(folds)} for folds in (LEFT_OUT[0], LEFT_OUT[3])],
+        seen=NOTHING_SEEN.with_training([("another name", ScanIdentity(seen.load_image()))], {"another name": 0}),
+    )
+    cases = poisoned.never_seen(dataset, tmp_path / "base")
+    assert [case.name for case in cases] == [f"case{number}" for number in range(9) if number != 3]
+    benchmark = poisoned.Benchmark(tmp_path / "base", cases, tmp_path, QUICK)
+    benchmark.repeat(1)
+    benchmark.run(["mirrored"])
+    repeat = benchmark.results["repeats"]["1"]
+    assert len(repeat["training"]) == 5 and len(repeat["agreement"]) in (0, 4), "none where not to train is best"
+    assert set(benchmark.results["variants"]) == {"mirrored", "everything mirrored"}
+    assert "right masks once more (1): " in poisoned.report(benchmark.results)
+    repeat.update(agreement={}, gain=None)
+    assert "right masks once more (1): not to train is best" in poisoned.report(benchmark.results)

@@ -34,6 +34,12 @@ def asked(person, warm_worker, monkeypatch):
         request["onError"](Canceled())
 
 
+def test_the_tip_of_the_mode_names_every_mode_and_no_other(person):
+    combo = person.ui.modeComboBox
+    assert all(combo.itemText(number) in combo.toolTip for number in range(combo.count))
+    assert "Accurate" not in combo.toolTip and "all networks" in combo.toolTip
+
+
 def choose(combo, text):
     combo.currentIndex = [combo.itemText(number) for number in range(combo.count)].index(text)
 
