@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from .statistics import LEAST_PATIENTS_TO_CALIBRATE
 
 # From three cases of a hospital that the network never saw the gain was not certain, and cases of other hospitals lost
-# up to 0.30 Dice; from five it was +0.030 (95 % interval +0.011 to +0.055), see Testing/Benchmarks/new_center.py.
+# up to 0.30 Dice; from five it was +0.030 (95 % interval +0.011 to +0.055): one network, 0.1.0, docs/evaluation.md.
 LEAST_CASES = 5
 
 _SECONDS_TO_PREPARE = 4.0
