@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 import pickle
 import warnings
@@ -122,9 +123,26 @@ def test_a_version_of_schema_1_is_one_network_that_left_nobody_out(folder):
         torch.testing.assert_close(network.state_dict()[name], value, rtol=1e-3, atol=1e-6)
 
 
-@pytest.mark.parametrize("members", [[], [{"left_out": []}] * 8, [{"left_out": 0}], [{}], [[0]], {"left_out": []}])
+@pytest.mark.parametrize(
+    "members",
+    [
+        *([], [{"left_out": []}] * 8, [{"left_out": 0}], [{}], [[0]], {"left_out": []}),
+        *([{"left_out": [fold]}] for fold in (True, "1", 1.0, None, -1, 100, 10**400, [0])),
+    ],
+)
 def test_members_that_nobody_can_follow_are_refused(folder, members):
     change_description(folder, members=members)
+    assert "damaged model.json" in refused(folder)
+
+
+@pytest.mark.parametrize("fold", [True, "1", 1.0, -1, 100, 10**400])
+def test_folds_of_seen_scans_that_nobody_can_follow_are_refused(folder, fold):
+    scan = {"name": "a", "digest": "00" * 32, "fingerprint": "00" * 96, "fold": 99}
+    seen = {"known": True, "groups": [{"salt": "00" * 32, "scans": [scan]}]}
+    change_description(folder, seen=seen)
+    assert load_networks(folder)[1].seen.groups[0].scans[0].fold == 99
+    scan["fold"] = fold
+    change_description(folder, seen=seen)
     assert "damaged model.json" in refused(folder)
 
 
@@ -275,6 +293,16 @@ def test_code_hidden_in_the_weights_never_runs(folder, tmp_path, container):
         ({"calibration": {"weights": [0.5]}}, "unusable settings"),
         ({"calibration": {**a_calibration().to_dict(), "threshold": "x"}}, "unusable settings"),
         ({"calibration": {**a_calibration().to_dict(), "reach": [0.1, 0.2]}}, "without scale or order"),
+        *(
+            ({"calibration": {**a_calibration().to_dict(), **change}}, "unusable settings")
+            for change in (
+                *({"mode": mode} for mode in ("accurate", "", None, 3, ["standard"])),
+                *({"patients": patients} for patients in (0, -1, True, 20.0, "20", None)),
+                *({"threshold": threshold} for threshold in (0, 1, 1.5, -0.5, True, math.inf)),
+                *({name: 10**400} for name in ("threshold", "intercept")),
+                *({name: [0.1, 10**400]} for name in ("reach", "weights")),
+            )
+        ),
     ],
 )
 def test_settings_that_nothing_follows_are_refused(folder, changes, words):

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from .run_settings import MODES
 from .segmentation import ExpectedDice, bounding_box
 
 NEIGHBORHOOD_MM = 10.0  # around the gland, in which the network's doubt counts
@@ -62,7 +63,7 @@ class Calibration:
         nothing of single scans.
 
         Raises:
-            ValueError, TypeError: unusable values.
+            ValueError, TypeError, OverflowError: unusable values.
         """
         if not values or "soft_dice" in values:
             return None
@@ -76,6 +77,10 @@ class Calibration:
             raise ValueError("a calibration of other features")
         if not (all(scale > 0 for scale in found.scales) and found.reach[0] <= 0 <= found.reach[1]):
             raise ValueError("a calibration without scale or order")
+        if found.mode not in MODES or not 0 < found.threshold < 1:
+            raise ValueError(f"a calibration for mode {found.mode!r} and threshold {found.threshold}")
+        if not isinstance(found.patients, int) or isinstance(found.patients, bool) or found.patients < 1:
+            raise ValueError("a calibration without a number of patients")
         return found
 
 

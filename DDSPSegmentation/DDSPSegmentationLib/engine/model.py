@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 
 from .errors import ModelError, StorageError
 from .files import file_sha256, os_errors_as, write_json
-from .scan_identity import ScanIdentity, SeenScans
+from .scan_identity import ScanIdentity, SeenScans, checked_fold
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -125,6 +125,9 @@ def _of_known_types(description: ModelDescription) -> ModelDescription:
     for names in (description.training.get(key, []) for key in ("cases", "replay")):
         kinds += [(names, list), *((name, str) for name in names)]
     kinds += [(member["left_out"], list) for member in description.members]
+    for member in description.members:
+        for fold in member["left_out"]:
+            checked_fold(fold)
     if not 1 <= len(description.members) <= MOST_MEMBERS:
         raise ValueError(f"{len(description.members)} members; 1 to {MOST_MEMBERS} are possible")
     if not all(isinstance(value, kind) for value, kind in kinds):
@@ -160,7 +163,7 @@ def load_networks(folder: Path | str | None = None) -> tuple[list[DDSPConvNet], 
         settings = NetworkSettings.from_dict(description.network)
         PreprocessingSettings.from_dict(description.preprocessing)
         Calibration.from_dict(description.calibration)
-    except (ValueError, TypeError, AttributeError, KeyError) as error:
+    except (ValueError, TypeError, AttributeError, KeyError, OverflowError) as error:
         raise ModelError(f"Model '{description.version}' has unusable settings ({error}).", REINSTALL) from error
     try:
         states = torch.load(weights, map_location="cpu", weights_only=True)

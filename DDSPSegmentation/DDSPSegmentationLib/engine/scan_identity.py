@@ -27,6 +27,7 @@ WINDOW = (5, 16, 16)  # half extents in steps (z, y, x)
 PAIR_STEPS = (2.0, 10.0)
 SHIFTS = (3, 4, 4)  # in steps either way (z, y, x)
 SALT_BYTES = 32
+MOST_FOLDS = 100
 _WINDOW_SIZE = tuple(2 * (half + shift) + 1 for half, shift in zip(WINDOW, SHIFTS, strict=True))
 _OFF_ROUND_MM = 0.0013  # what is halfway between two hundredths then is no spacing that a scanner has
 
@@ -174,10 +175,17 @@ class SeenScans:
         return cls(tuple(groups), values["known"] is True)
 
 
-def _fold(value: object) -> int | None:
-    if not (value is None or isinstance(value, int)):
+def checked_fold(value: object) -> int:
+    """The number of a fold as a file gives it. Raises TypeError, ValueError for what is none."""
+    if not isinstance(value, int) or isinstance(value, bool):
         raise TypeError(f"fold {value!r} is not a number")
+    if not 0 <= value < MOST_FOLDS:
+        raise ValueError(f"a fold outside 0 to {MOST_FOLDS - 1}")
     return value
+
+
+def _fold(value: object) -> int | None:
+    return None if value is None else checked_fold(value)
 
 
 NOTHING_SEEN = SeenScans(known=True)
