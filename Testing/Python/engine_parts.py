@@ -122,3 +122,13 @@ def a_calibration(**changes):
         "patients": 20,
     }
     return Calibration(**{**values, **changes})
+
+
+def fail_once(network, error):
+    """The next forward pass of the network raises ``error``."""
+
+    def fail(module, inputs):
+        handle.remove()
+        raise error
+
+    handle = network.register_forward_pre_hook(fail)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from engine_parts import bright_model, phantom, scan_of
+from engine_parts import bright_model, fail_once, phantom, scan_of
 from learning_parts import toy_plan, toy_scan, toy_trainer
 
 from DDSPSegmentationLib.engine.errors import Canceled, StorageError
@@ -101,6 +101,24 @@ def test_a_version_agrees_with_itself_and_the_old_one_is_kept(versions, hold_out
     comparison = compare(versions, "wide", "wide", hold_out, tmp_path, sample=None)
     assert comparison.agreement == 1.0
     assert (comparison.verdict, comparison.recommendation) == (NO_DIFFERENCE, "keep")
+
+
+@pytest.mark.parametrize("version", ["old", "new"])
+def test_one_network_is_never_compared_with_several_because_memory_ran_out(hold_out, tmp_path, monkeypatch, version):
+    versions = {name: bright_model(tmp_path / name, [GOOD] * 2, seen=NOTHING_SEEN) for name in ("old", "new")}
+    segment = Segmenter.segment
+
+    def short_of_memory(self, image, **options):
+        if self.model.version == version and options["name"] in (hold_out[1].name, hold_out[0].image_path.name):
+            fail_once(self.networks[1], MemoryError())
+        return segment(self, image, **options)
+
+    monkeypatch.setattr(Segmenter, "segment", short_of_memory)
+    comparison = compare(versions, "old", "new", hold_out, tmp_path / "compared")
+    assert comparison.hold_out_summary.cases == 4 and comparison.hold_out_summary.failed == (hold_out[1].name,)
+    error = comparison.evidence.hold_out[1].error
+    assert error.startswith(f"Version '{version}': Memory ran out: one network answered instead of 2.")
+    assert comparison.evidence.sample_agreement is None
 
 
 def toy_case(folder, name, seed, poison=lambda mask: mask):

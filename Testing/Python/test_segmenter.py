@@ -14,6 +14,7 @@ from engine_parts import (
     bright_network,
     centroid,
     dice,
+    fail_once,
     middle_of,
     phantom,
     rotation,
@@ -309,16 +310,6 @@ def test_a_device_or_precision_that_does_not_exist_is_refused(bright_folder):
 
 
 # ---- memory, time, progress
-
-
-def fail_once(network, error):
-    """The next forward pass of the network raises ``error``."""
-
-    def fail(module, inputs):
-        handle.remove()
-        raise error
-
-    handle = network.register_forward_pre_hook(fail)
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,7 @@ def compare_versions(
     case of a patient whom the old version has seen is left out, one that only the new version has seen stands against
     it.
 
-    Both segment every scan on its native grid, in mode fast. Writes worst-*.png (the old version's contour on the
+    Both segment every scan on its native grid, in mode standard. Writes worst-*.png (the old version's contour on the
     left, the new one's on the right, the reference in both), comparison.html, and comparison.json last.
 
     Args:
@@ -81,7 +81,8 @@ def compare_versions(
 
     Raises:
         ModelError, DeviceError: a version or the device cannot be used; StorageError; Canceled.
-        A case that cannot be read or segmented is named in the comparison and stands against the new version.
+        A case that cannot be read or segmented is named in the comparison and stands against the new version, and so
+        is one in which memory ran out: one network is not compared with several.
     """
     output = Path(output)
     make_folder(output)
@@ -155,7 +156,7 @@ def _load_both(old: Path, new: Path, device: str, notify: Progress, scans: int) 
     Args:
         scans: how many they will segment, for the progress.
     """
-    from ..engine.segmenter import Segmenter
+    from ..engine.segmenter import ONE_ALONE, Segmenter
 
     segmenters, done = (Segmenter(old, device), Segmenter(new, device)), 0
 
@@ -166,7 +167,13 @@ def _load_both(old: Path, new: Path, device: str, notify: Progress, scans: int) 
         """The engine's own steps are passed on, so that a cancellation need not wait for the end of a scan."""
         nonlocal done
         share, done = done / (2 * scans), done + 1
-        return segmenter.segment(image, name=name, progress=lambda *_: notify(phase, share))
+        said = segmenter.segment(image, name=name, progress=lambda *_: notify(phase, share))
+        alone = ONE_ALONE.format(asked=len(segmenter.networks))
+        if alone in said.notices:
+            raise InputError(
+                f"Version '{segmenter.model.version}': {alone}", "Close other programs, then compare again."
+            )
+        return said
 
     return segment
 
