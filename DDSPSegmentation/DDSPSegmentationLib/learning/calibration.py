@@ -35,6 +35,7 @@ OUTSIDE = 0.2  # of the patients may lie outside the interval
 RIDGE = 0.3  # pull of the weights to zero, in units of the features' spread
 LEAST_SLICES = 8  # of a copy with thick slices: fewer would not be taken for a scan
 CROPPED = 0.3  # of the field of view in plane
+LEAST_GAIN = 0.2  # share by which the error must lie below that of the median: less helps nobody
 LEAST_SPREAD = 0.01  # of a feature, in -log(1 - Dice); one that hardly differs must not be blown up
 
 
@@ -61,9 +62,12 @@ def degraded_copies(image: sitk.Image, mask: sitk.Image, seed: int) -> Iterator[
     """The scan itself, then noisier, blurred, thicker, cropped, shaded and contrast-changed copies; each with its mask.
 
     Args:
-        image: a scan; ``mask``: the expert's, on its grid; ``seed``: of the noise.
+        image: a scan; ``mask``: the expert's, on its grid; ``seed``: of the noise. Where its third axis does not run
+            along the patient, the copies' does: neighboring slices of theirs are axial.
     """
     yield ORIGINAL, image, mask
+    if sitk.DICOMOrientImageFilter.GetOrientationFromDirectionCosines(image.GetDirection())[2] not in "SI":
+        image, mask = (sitk.DICOMOrient(each, "LPS") for each in (image, mask))
     generator = np.random.default_rng(seed)
     array = sitk.GetArrayFromImage(image).astype(np.float32)
     low, high = np.percentile(array, (0.5, 99.5))
@@ -215,7 +219,7 @@ def calibrate_model(
     """Calibrate a version on cases that some of its members never saw; ``calibration.csv`` is written beside it.
 
     Nothing is written into model.json where it is not sure that the expected Dice is nearer the truth than the median
-    of the other patients: a figure that knows nothing is not shown.
+    of the other patients, or not nearer by ``LEAST_GAIN``: a figure that knows next to nothing is not shown.
 
     Args:
         folder: the version; ``cases``: with expert masks.
@@ -238,7 +242,9 @@ def calibrate_model(
         )
     found = figures(judge_calibration(samples))
     description = describe_model(folder)
-    calibration = fit_calibration(samples).to_dict() if found["gain_at_least"] > 0 else {}
+    error, of_the_median = found["mean_absolute_error"], found["mean_absolute_error_of_the_median"]
+    is_worth_it = found["gain_at_least"] > 0 and error <= (1 - LEAST_GAIN) * of_the_median
+    calibration = fit_calibration(samples).to_dict() if is_worth_it else {}
     metrics = {**description.metrics, "expected_dice": found}
     write_description(folder, replace(description, calibration=calibration, metrics=metrics))
     names = [column.name for column in fields(CalibrationSample) if column.name != "features"]
