@@ -9,7 +9,17 @@ from types import ModuleType
 import pytest
 import slicer
 import vtk
-from panel_parts import MODULE_FILE, READY, cut_off, load_sample, narrow_window, node_ids, user_settings, wait_for
+from panel_parts import (
+    MODULE_FILE,
+    READY,
+    a_session,
+    cut_off,
+    load_sample,
+    narrow_window,
+    node_ids,
+    user_settings,
+    wait_for,
+)
 from scene_parts import new_volume
 from slicer_stand_in import enterModule, leaveModule
 from worker_parts import is_running
@@ -69,12 +79,22 @@ def test_choices_of_the_machine_are_kept_in_the_settings_and_not_in_the_scene(pe
     choose(person.ui.modeComboBox, "Paper")
     choose(person.ui.deviceComboBox, "CPU")
     assert {name: value for name, value in user_settings().items() if name.startswith("DDSPSegmentation/")} == {
-        "DDSPSegmentation/mode": "paper",
+        "DDSPSegmentation/networkMode": "paper",
         "DDSPSegmentation/device": "cpu",
         "DDSPSegmentation/biasField": "off",
     }
     names = person.widget.logic.getParameterNode().GetParameterNames()
-    assert not {"mode", "device", "biasField"} & set(names)
+    assert not {"mode", "networkMode", "device", "biasField"} & set(names)
+
+
+def test_the_fast_mode_of_earlier_versions_does_not_become_one_network_alone(warm_worker):
+    """It was their default, and gave what standard gives now."""
+    with a_session(warm_worker, {"DDSPSegmentation/mode": "fast"}) as person:
+        assert person.ui.modeComboBox.currentData == "standard"
+        choose(person.ui.modeComboBox, "Fast")
+        settings = user_settings()
+    with a_session(warm_worker, settings) as person:
+        assert person.ui.modeComboBox.currentData == "fast"
 
 
 def test_the_engine_works_as_it_was_told(person):

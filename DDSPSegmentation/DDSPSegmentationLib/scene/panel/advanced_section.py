@@ -34,6 +34,7 @@ except BaseException:
 slicer.util.exit(status)
 """
 LOG_LINES = 2000
+MODE_SETTING = "networkMode"  # "mode" keeps choices from when the default was called fast
 
 
 class AdvancedSection:
@@ -50,11 +51,11 @@ class AdvancedSection:
         labels = {"standard": _("Standard"), "fast": _("Fast"), "paper": _("Paper")}
         for mode in MODES:
             ui.modeComboBox.addItem(labels[mode], mode)
-        self._select(ui.modeComboBox, read_setting("mode", MODES[0]))
+        self._select(ui.modeComboBox, read_setting(MODE_SETTING, MODES[0]))
         self.showDevices(None)
         ui.modelComboBox.addItem(_("{version} (built in)").format(version=describe_model().version))
         ui.biasFieldCheckBox.checked = read_setting("biasField", "on") == "on"
-        for combo, name in ((ui.modeComboBox, "mode"), (ui.deviceComboBox, "device")):
+        for combo, name in ((ui.modeComboBox, MODE_SETTING), (ui.deviceComboBox, "device")):
             combo.connect("currentIndexChanged(int)", partial(self._onChosen, combo, name))
         ui.biasFieldCheckBox.connect("toggled(bool)", lambda on: write_setting("biasField", "on" if on else "off"))
         ui.testButton.connect("clicked(bool)", self._onTest)
