@@ -247,8 +247,8 @@ def test_the_first_network_finds_the_crops_and_all_of_them_answer():
     ("shape", "center", "radius"),
     [
         ((60, 160, 160), (44, 30, 120), 5),  # one crop
-        ((60, 160, 160), (40, 100, 100), 16),  # from further away
-        ((60, 160, 160), (30, 70, 80), 25),  # tiles
+        ((60, 160, 160), (40, 100, 100), 16),  # from further away, two tiles
+        ((60, 160, 160), (30, 70, 80), 25),  # from further away, many tiles
     ],
 )
 def test_what_the_networks_disagree_about_is_that_of_the_whole_scan(shape, center, radius):
