@@ -76,9 +76,13 @@ def measure(
     from DDSPSegmentationLib.engine.segmenter import Segmenter
 
     segmenter, settings = Segmenter(model, precision=precision), RunSettings(mode=mode, bias_field=bias_field)
-    results = [segmenter.segment(scan, settings) for _ in range(repeats + 1)][1:]
-    phases = {phase: statistics.median(r.seconds[phase] for r in results) for phase in results[0].seconds}
-    return phases, max(results[-1].peak_memory_mb.values())
+    seconds, peak = [], 0.0
+    for _ in range(repeats + 1):
+        result = segmenter.segment(scan, settings)
+        seconds.append(result.seconds)
+        peak = max(result.peak_memory_mb.values())
+        del result  # a worker keeps no answer either
+    return {phase: statistics.median(one[phase] for one in seconds[1:]) for phase in seconds[0]}, peak
 
 
 def main() -> None:
