@@ -28,7 +28,7 @@ sys.path.insert(0, str(REPOSITORY / "DDSPSegmentation"))
 
 import numpy as np  # noqa: E402
 import SimpleITK as sitk  # noqa: E402
-from recipe import figures  # noqa: E402
+from recipe import figures, is_trained  # noqa: E402
 
 from DDSPSegmentationLib.engine.devices import set_threads  # noqa: E402
 from DDSPSegmentationLib.engine.files import write_text  # noqa: E402
@@ -45,7 +45,6 @@ from DDSPSegmentationLib.learning.dataset import (  # noqa: E402
 from DDSPSegmentationLib.learning.ensemble import LEFT_OUT, join_members, unseen_members  # noqa: E402
 from DDSPSegmentationLib.learning.plans import TrainingPlan, choose_plan  # noqa: E402
 from DDSPSegmentationLib.learning.statistics import mean_interval  # noqa: E402
-from DDSPSegmentationLib.learning.training import CHECKPOINT_FILE, Trainer  # noqa: E402
 
 VERSION = "ddsp-prostate-2"
 CHOSEN_ON = (0, 1)  # the folds on which recipe, outputs and mode were chosen
@@ -91,11 +90,7 @@ def train(plan: TrainingPlan, cases: Sequence[Case], folds: list[list[str]], out
         training, _ = select_folds(cases, folds, left_out)
         folder = output / name_of(left_out)
         prepared = prepare_dataset(training, plan.preprocessing, output / "cache")
-        trainer = Trainer(plan, prepared, [], folder, device=device)
-        if (folder / CHECKPOINT_FILE).exists():
-            trainer.load_checkpoint()
-        print(f"{folder.name}: {len(training)} scans, from step {trainer.step}", flush=True)
-        if not trainer.run():
+        if not is_trained(plan, prepared, folder, device):
             return 1
     return 0
 

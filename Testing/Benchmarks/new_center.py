@@ -26,7 +26,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPOSITORY / "DDSPSegmentation"))
 
 import numpy as np  # noqa: E402
-from recipe import first_scans  # noqa: E402
+from recipe import first_scans, is_trained  # noqa: E402
 
 from DDSPSegmentationLib.engine.devices import set_threads  # noqa: E402
 from DDSPSegmentationLib.engine.files import write_text  # noqa: E402
@@ -43,7 +43,6 @@ from DDSPSegmentationLib.learning.ensemble import join_members, unseen_members  
 from DDSPSegmentationLib.learning.finetuning import FineTuner  # noqa: E402
 from DDSPSegmentationLib.learning.plans import choose_plan  # noqa: E402
 from DDSPSegmentationLib.learning.statistics import mean_interval  # noqa: E402
-from DDSPSegmentationLib.learning.training import CHECKPOINT_FILE, Trainer  # noqa: E402
 
 HOSPITAL = "RUNMC"
 LEFT_OUT = ((0, 1), (3, 4))
@@ -82,10 +81,7 @@ def make_base(others: Sequence[Case], output: Path) -> Path | None:
     for left_out in LEFT_OUT:
         names = {case.name for case in select_folds(others, folds, left_out)[0]}
         folder = output / f"base-without-{''.join(map(str, left_out))}"
-        trainer = Trainer(plan, [case for case in prepared if case.name in names], [], folder)
-        if (folder / CHECKPOINT_FILE).is_file():
-            trainer.load_checkpoint()
-        if not trainer.run():
+        if not is_trained(plan, [case for case in prepared if case.name in names], folder):
             return None
         models.append(folder / "model")
     join_members(output / "base", models, LEFT_OUT, prepared, folds)

@@ -33,12 +33,13 @@ from DDSPSegmentationLib.learning.augmentation import AugmentationSettings  # no
 from DDSPSegmentationLib.learning.calibration import LEAST_SLICES, in_pairs  # noqa: E402
 from DDSPSegmentationLib.learning.dataset import (  # noqa: E402
     Case,
+    PreparedCase,
     prepare_dataset,
     read_datasets,
     select_folds,
     split_folds,
 )
-from DDSPSegmentationLib.learning.plans import choose_plan  # noqa: E402
+from DDSPSegmentationLib.learning.plans import TrainingPlan, choose_plan  # noqa: E402
 from DDSPSegmentationLib.learning.training import CHECKPOINT_FILE, Trainer  # noqa: E402
 
 STEPS = 800
@@ -107,17 +108,22 @@ def finish(run: Run, cases: Sequence[Case], folds: list[list[str]], folder: Path
         training = first_scans(training)
     plan = choose_plan("improved", steps=STEPS, **run.changes)
     prepared = prepare_dataset(training, plan.preprocessing, folder.parent / "cache")
-    trainer = Trainer(plan, prepared, [], folder, device=device)
-    if (folder / CHECKPOINT_FILE).exists():
-        trainer.load_checkpoint()
-    print(f"{run.name}: {len(training)} scans, from step {trainer.step}", flush=True)
-    if not trainer.run():
+    if not is_trained(plan, prepared, folder, device):
         return False
     # A network that left out two folds is compared with one that left out the first of them alone.
     rows = measure(folder / "model", [case for case in left_out if case.name in folds[run.left_out[0]]], device)
-    scores = {"steps": trainer.step, "scans": len(training), "rows": rows}
+    scores = {"steps": plan.steps, "scans": len(training), "rows": rows}
     write_text(json.dumps(scores, indent=1), folder / "scores.json")
     return True
+
+
+def is_trained(plan: TrainingPlan, cases: Sequence[PreparedCase], folder: Path, device: str = "auto") -> bool:
+    """Train what is left of a run in a folder; whether it came to its end."""
+    trainer = Trainer(plan, cases, [], folder, device=device)
+    if (folder / CHECKPOINT_FILE).exists():
+        trainer.load_checkpoint()
+    print(f"{folder.name}: {len(cases)} scans, from step {trainer.step}", flush=True)
+    return trainer.run()
 
 
 def first_scans(cases: Sequence[Case]) -> list[Case]:

@@ -51,6 +51,19 @@ def tune(parent, cases, folder, settings=QUICK, **options):
     return FineTuner(parent, cases, folder, device="cpu", settings=settings, **options).run()
 
 
+def stop_after(*pauses):
+    """A pause that cancels at these calls of it."""
+    calls = 0
+
+    def pause():
+        nonlocal calls
+        calls += 1
+        if calls in pauses:
+            raise Canceled()
+
+    return pause
+
+
 @pytest.fixture(scope="module")
 def tuned(parent, cases, tmp_path_factory):
     """A run that nobody disturbed, and its folder."""
@@ -193,16 +206,8 @@ def test_the_old_version_is_not_touched(parent, cases, tmp_path):
 
 @pytest.mark.parametrize("stop", [3, 8, 17, 24])
 def test_a_run_that_was_canceled_goes_on_to_the_very_same_weights(parent, cases, tuned, tmp_path, stop):
-    calls = 0
-
-    def pause():
-        nonlocal calls
-        calls += 1
-        if calls == stop:
-            raise Canceled()
-
     with pytest.raises(Canceled):
-        tune(parent, cases, tmp_path / "run", pause=pause)
+        tune(parent, cases, tmp_path / "run", pause=stop_after(stop))
     again = tune(parent, cases, tmp_path / "run")
     assert same(weights_of(again.folder), weights_of(tuned[0].folder))
     assert again.ledger == tuned[0].ledger
@@ -371,14 +376,7 @@ def test_the_members_are_those_of_the_chosen_length(tuned_five):
 
 
 def test_members_that_were_canceled_go_on_to_the_very_same_weights(five, patients, tuned_five, tmp_path):
-    calls = 0
-
-    def pause():
-        nonlocal calls
-        calls += 1
-        if calls in (12, 20):
-            raise Canceled()
-
+    pause = stop_after(12, 20)
     for _ in range(2):
         with pytest.raises(Canceled):
             tune(five, patients, tmp_path, pause=pause)
@@ -409,18 +407,6 @@ def test_cases_that_nobody_can_leave_out_are_refused(five, patients, tmp_path):
     write_description(shutil.copytree(five, tmp_path / "model"), replace(describe_model(five), seen=seen))
     with pytest.raises(DatasetError, match="left out"):
         tune(tmp_path / "model", patients[2:4], tmp_path / "run")
-
-
-def stop_after(pauses):
-    calls = 0
-
-    def pause():
-        nonlocal calls
-        calls += 1
-        if calls == pauses:
-            raise Canceled()
-
-    return pause
 
 
 @pytest.mark.parametrize("change", ["patient", "folds of the version", "an older run"])

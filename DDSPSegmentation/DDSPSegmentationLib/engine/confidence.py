@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from .metrics import dice
 from .run_settings import MODES
 from .segmentation import ExpectedDice, bounding_box
 
@@ -126,16 +127,11 @@ def _features_of_pair(one: np.ndarray, other: np.ndarray, spacing_mm: Sequence[f
     volumes = sorted(np.count_nonzero(part) for part in masks)
     return [
         on_line(soft_dice(mask, probability)),
-        on_line(_agreement(*masks)),
-        on_line(_agreement(*(part[base] for part in masks))),
-        on_line(_agreement(*(part[apex] for part in masks))),
+        on_line(dice(*masks)),
+        on_line(dice(*(part[base] for part in masks))),
+        on_line(dice(*(part[apex] for part in masks))),
         on_line(2 * volumes[0] / sum(volumes)),  # the Dice that the volumes alone would allow
     ]
-
-
-def _agreement(one: np.ndarray, other: np.ndarray) -> float:
-    total = np.count_nonzero(one) + np.count_nonzero(other)
-    return 2 * np.count_nonzero(one & other) / total if total else 0.0
 
 
 def soft_dice(mask: np.ndarray, probability: np.ndarray) -> float:

@@ -159,8 +159,10 @@ class Segmenter:
         calibration = self.calibration
         if calibration is None:
             return f"version '{self.model.version}'"
-        if settings.mode != calibration.mode or members < 2:
-            return f"mode {settings.mode}" if settings.mode != calibration.mode else "one network alone"
+        if settings.mode != calibration.mode:
+            return f"mode {settings.mode}"
+        if members < 2:
+            return "one network alone"
         if settings.threshold != calibration.threshold:
             return f"the threshold {settings.threshold:g}"
         return "" if bias_field == self.preprocessing.bias_field else f"bias field {bias_field}"

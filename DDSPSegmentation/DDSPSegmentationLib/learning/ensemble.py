@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -80,20 +80,15 @@ def _without(group: SeenGroup, digests: set[str]) -> SeenGroup | None:
     return SeenGroup(group.salt, others) if others else None
 
 
-def unseen_members(
-    description: ModelDescription, cases: Sequence[Case], progress: Callable[[str, float], None] | None = None
-) -> dict[str, list[int] | None]:
+def unseen_members(description: ModelDescription, cases: Sequence[Case]) -> dict[str, list[int] | None]:
     """For each case the members that saw no scan of its patient; ``None`` where nobody can tell.
 
     Args:
         description: of the version; ``cases``: all that are to be judged, since scans of one patient tell of each
             other. One that cannot be read tells nothing.
-        progress: called with (case, fraction); may raise Canceled.
     """
     of_patient: dict[str, set[int]] = {case.patient: set(range(len(description.members))) for case in cases}
-    for position, case in enumerate(cases):
-        if progress:
-            progress(case.name, position / len(cases))
+    for case in cases:
         with suppress(DatasetError, InputError):
             of_patient[case.patient] &= set(description.members_that_never_saw(ScanIdentity(case.load_image())))
     return {case.name: sorted(of_patient[case.patient]) if description.seen.known else None for case in cases}
