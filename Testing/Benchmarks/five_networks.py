@@ -32,6 +32,7 @@ from recipe import figures, is_trained  # noqa: E402
 
 from DDSPSegmentationLib.engine.devices import set_threads  # noqa: E402
 from DDSPSegmentationLib.engine.files import write_text  # noqa: E402
+from DDSPSegmentationLib.engine.metrics import dice  # noqa: E402
 from DDSPSegmentationLib.engine.segmentation import Segmentation, acquired_axis  # noqa: E402
 from DDSPSegmentationLib.engine.segmenter import Segmenter  # noqa: E402
 from DDSPSegmentationLib.learning.calibration import LEAST_SLICES, in_pairs  # noqa: E402
@@ -139,7 +140,7 @@ def after_review(found: Segmentation, reference: sitk.Image) -> dict[str, float]
     return {
         "worst_two_found": len(set(np.argsort(-wrong)[:2].tolist()) & set(first)) / 2,
         "chance": min(1.0, SHOWN / max(1, len(shown))),
-        "dice_after_review": 2 * np.count_nonzero(mask & true) / (np.count_nonzero(mask) + np.count_nonzero(true)),
+        "dice_after_review": dice(mask, true),
     }
 
 

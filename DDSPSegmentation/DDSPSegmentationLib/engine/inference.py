@@ -29,8 +29,6 @@ FITTING = 0.7  # of the crop's length; what a large gland is scaled down to
 COARSEST = 1.6
 
 Notify = Callable[[float], None]
-
-
 Tiles = dict[tuple[int, ...], np.ndarray]  # first index (z, y, x) of a crop: outputs (output, z, y, x)
 Box = tuple[slice, ...]  # part (z, y, x) of a volume
 
@@ -85,13 +83,16 @@ class GlandPredictor:
         middle = (np.array(volume.shape) - 1) / 2
         tiles = self._locate(volume, middle if center is None else center, scan_when_empty=center is None)
         box = self._box(tiles)
-        near = self._blend(tiles, box).mean(axis=0)
+        outputs = self._blend(tiles, box)
+        near = outputs.mean(axis=0)
         filled = float((_gland_extent(near) / self.size).max())
         gland = _gland_center(near)
-        if self.central or filled <= LARGE or gland is None:  # without a center: a few voxels far apart
-            return self._answer(volume, tiles)
-        gland += [part.start for part in box]
-        return self._from_further_away(volume, gland, filled / FITTING) or self._answer(volume, tiles)
+        if not (self.central or filled <= LARGE or gland is None):  # without a center: a few voxels far apart
+            far = self._from_further_away(volume, gland + [part.start for part in box], filled / FITTING)
+            if far is not None:
+                return far
+        probability, disagreement, members = self._answer(volume, tiles, box, outputs)
+        return Prediction(_placed(probability, box, volume), _placed(disagreement, box, volume), members, self.looks)
 
     def _locate(self, volume: np.ndarray, center: np.ndarray, scan_when_empty: bool) -> Tiles:
         """The crops that hold the gland at the volume's own scale, and what the first network says of them."""
@@ -100,18 +101,16 @@ class GlandPredictor:
         tiles: Tiles = {tuple(start): self._crop(start)}
         return tiles if self.central else self._extended(self._centered(tiles, scan_when_empty))
 
-    def _answer(self, volume: np.ndarray, tiles: Tiles) -> Prediction:
-        """What all networks say of the crops that the first one found."""
-        probability, disagreement, members = self._answer_in_box(volume, tiles)
-        box = self._box(tiles)
-        whole, spread = (_placed(part, box, volume) for part in (probability, disagreement))
-        return Prediction(whole, spread, members, self.looks)
+    def _answer(
+        self, volume: np.ndarray, tiles: Tiles, box: Box, first: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Probability, disagreement and members, in the box about the tiles, of what all networks say there.
 
-    def _answer_in_box(self, volume: np.ndarray, tiles: Tiles) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Probability, disagreement and members of a prediction, all of them in the box about the tiles."""
+        Args:
+            first: outputs (output, z, y, x) of the first network, which found the tiles.
+        """
         self.volume = volume
-        box = self._box(tiles)
-        outputs = [self._blend(tiles, box)]
+        outputs = [first]
         for network in self.networks[1:]:  # one after the other: the crops of one are gone before the next one looks
             outputs.append(self._blend({start: self._crop(start, network) for start in tiles}, box))
         members = np.stack([branches.mean(axis=0) for branches in outputs])
@@ -129,9 +128,10 @@ class GlandPredictor:
         coarse = resample(volume, unit, size, step)
         tiles = self._locate(coarse, (gland + 0.5) / step - 0.5, scan_when_empty=False)
         coarse_box = self._box(tiles)
-        if _gland_center(self._blend(tiles, coarse_box).mean(axis=0)) is None:
+        outputs = self._blend(tiles, coarse_box)
+        if _gland_center(outputs.mean(axis=0)) is None:
             return None
-        probability, disagreement, members = self._answer_in_box(coarse, tiles)
+        probability, disagreement, members = self._answer(coarse, tiles, coarse_box, outputs)
         box = _finer(coarse_box, step, volume.shape)
 
         def finer(part: np.ndarray) -> np.ndarray:

@@ -73,7 +73,8 @@ class Segmenter:
             image: 3D scalar scan, any orientation, LPS mm.
             settings: how; model and device are this segmenter's own, whatever they say.
             name: what error messages call the scan.
-            members: numbers of the networks that answer, the first of them locates; ``None``: those of the mode.
+            members: numbers of the networks that may answer, ``None``: all; the first of them locates, and in every
+                mode but ``standard`` it answers alone.
             progress: called with phase and fraction, which never go back; raising ``Canceled`` in it ends the work.
 
         Raises:
@@ -103,13 +104,12 @@ class Segmenter:
     def _numbers(self, members: Sequence[int] | None, mode: str) -> Sequence[int]:
         """The networks that are to answer."""
         known = range(len(self.networks))
-        if members is None:
-            return known if mode == "standard" else known[:1]
+        members = known if members is None else members
         unknown = [number for number in members if isinstance(number, bool) or number not in known]
         if unknown or not members:
             cause = f"There are no networks {unknown} of version '{self.model.version}'; it has 0 to {known[-1]}."
             raise InputError(cause, "Name at least one of them, or none for those of the mode.")
-        return members
+        return members if mode == "standard" else members[:1]
 
     def _measured(
         self, image: sitk.Image, grid: Grid, prediction: Prediction, settings: RunSettings, bias_field: str, asked: int

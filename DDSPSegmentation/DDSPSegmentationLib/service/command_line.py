@@ -23,7 +23,7 @@ from ..engine.errors import (
     TorchMissingError,
 )
 from ..engine.model import ModelDescription, describe_model
-from ..engine.run_settings import MODES, RunSettings
+from ..engine.run_settings import RunSettings
 from ..engine.scan_identity import NOTHING_SEEN
 from ..library.model_registry import ModelRegistry, resolve_model
 from .arguments import command_parser
@@ -266,10 +266,7 @@ def _evaluate_model(chosen: argparse.Namespace, apart: dict[str, str]):
     settings = RunSettings(mode=chosen.mode, bias_field=chosen.bias_field, device=chosen.device, model=model)
 
     def segment_scan(image: sitk.Image, case: Case) -> Segmentation:
-        members = unseen[case.name] or None
-        if members and chosen.mode != MODES[0]:
-            members = members[:1]
-        return runner.segment(image, settings, name="scan", members=members)
+        return runner.segment(image, settings, name="scan", members=unseen[case.name] or None)
 
     def progress(name: str, fraction: float) -> None:
         say(f"[{round(fraction * len(cases))}/{len(cases)}] {name}")
