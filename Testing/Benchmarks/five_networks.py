@@ -21,6 +21,7 @@ import json
 import sys
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -87,11 +88,11 @@ def name_of(left_out: Sequence[int]) -> str:
 
 def train(plan: TrainingPlan, cases: Sequence[Case], folds: list[list[str]], output: Path, device: str) -> int:
     """Train the members one after the other; 1 when it was stopped before the last one's end."""
-    for left_out in LEFT_OUT:
+    for number, left_out in enumerate(LEFT_OUT):
         training, _ = select_folds(cases, folds, left_out)
         folder = output / name_of(left_out)
         prepared = prepare_dataset(training, plan.preprocessing, output / "cache")
-        if not is_trained(plan, prepared, folder, device):
+        if not is_trained(replace(plan, seed=number), prepared, folder, device):  # each from weights of its own
             return 1
     return 0
 

@@ -28,6 +28,7 @@ import SimpleITK as sitk  # noqa: E402
 from DDSPSegmentationLib.engine.devices import set_threads  # noqa: E402
 from DDSPSegmentationLib.engine.files import write_text  # noqa: E402
 from DDSPSegmentationLib.engine.metrics import compare_masks, promise12_style_score  # noqa: E402
+from DDSPSegmentationLib.engine.network import NetworkSettings  # noqa: E402
 from DDSPSegmentationLib.engine.segmenter import Segmenter  # noqa: E402
 from DDSPSegmentationLib.learning.augmentation import AugmentationSettings  # noqa: E402
 from DDSPSegmentationLib.learning.calibration import LEAST_SLICES, in_pairs  # noqa: E402
@@ -56,6 +57,7 @@ class Run:
     twins: bool = False
 
 
+BASELINE = {"augmentation": AugmentationSettings(), "network": NetworkSettings(), "small_crop": None}
 THICK = AugmentationSettings(thick=0.35, noise=0.3, bias=0.8)
 CHANGES: Mapping[str, tuple[Mapping[str, object], bool]] = {
     "baseline": ({}, False),
@@ -106,7 +108,7 @@ def finish(run: Run, cases: Sequence[Case], folds: list[list[str]], folder: Path
     training, left_out = select_folds(cases, folds, run.left_out)
     if not run.twins:
         training = first_scans(training)
-    plan = choose_plan("improved", steps=STEPS, **run.changes)
+    plan = choose_plan("improved", steps=STEPS, **{**BASELINE, **run.changes})
     prepared = prepare_dataset(training, plan.preprocessing, folder.parent / "cache")
     if not is_trained(plan, prepared, folder, device):
         return False
