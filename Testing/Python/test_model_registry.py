@@ -17,7 +17,7 @@ from registry_parts import BUILTIN, assert_whole, edit_json, publish, snapshot, 
 from DDSPSegmentationLib.engine.errors import ModelError, StorageError
 from DDSPSegmentationLib.engine.model import DESCRIPTION_FILE, WEIGHTS_FILE, builtin_model_folder, load_networks
 from DDSPSegmentationLib.engine.scan_identity import NOTHING_SEEN, ScanIdentity
-from DDSPSegmentationLib.library import model_registry
+from DDSPSegmentationLib.library import model_registry, model_version
 from DDSPSegmentationLib.library.folder_lock import FolderInUseError, FolderLock, lock_holder
 from DDSPSegmentationLib.library.model_registry import LOCK_FILE, ModelRegistry, resolve_model
 from DDSPSegmentationLib.library.model_version import MANIFEST_FILE
@@ -91,6 +91,31 @@ def test_publishing_the_same_model_again_changes_nothing(registry, tmp_path):
     first = publish(registry, "v1", tmp_path)
     before = snapshot(registry)
     assert registry.publish(tmp_path / "made-v1", "v1", {}) == first and snapshot(registry) == before
+
+
+@pytest.fixture
+def updated(three, monkeypatch):
+    """The registry of somebody who rolled back to the built-in version, after an update that brought another one."""
+    shipped = "shipped-before"
+    state = json.loads((three.folder / "active.json").read_text())
+    edit_json(three.folder / "active.json", active=shipped, previous=[shipped, *state["previous"], "v3"])
+    monkeypatch.setattr(model_version, "FORMER_BUILTIN_MODELS", (shipped,))
+    return three
+
+
+def test_a_built_in_version_of_before_is_todays_and_says_so(updated):
+    active = updated.active()
+    assert active.builtin and active.name == BUILTIN
+    assert active.note == f"The built-in version 'shipped-before' was replaced by '{BUILTIN}' in an update."
+    assert updated.checked_folder() == builtin_model_folder() and updated.previous() == "v3"
+    assert updated.roll_back().name == "v3" and not updated.active().note
+
+
+def test_whoever_names_a_built_in_version_of_before_is_told_which_to_name(updated, tmp_path):
+    for action in (updated.version, updated.activate, updated.checked_folder, updated.delete):
+        said = refused(action, "Shipped-Before")
+        assert f"'Shipped-Before' was replaced by '{BUILTIN}'" in said and f"Use '{BUILTIN}'" in said
+    assert "cannot be called" in refused(updated.publish, bright_model(tmp_path / "made"), "shipped-before", {})
 
 
 @pytest.mark.parametrize("name", ["v1", "V1"])

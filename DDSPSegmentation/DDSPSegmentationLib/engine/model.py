@@ -32,6 +32,7 @@ MOST_MEMBERS = 7
 DESCRIPTION_FILE = "model.json"
 WEIGHTS_FILE = "weights.pt"
 BUILTIN_MODEL = "ddsp-prostate-1"
+FORMER_BUILTIN_MODELS: tuple[str, ...] = ()  # which shipped before; their names stay theirs
 REINSTALL = "Install the extension again, or choose another model."
 
 

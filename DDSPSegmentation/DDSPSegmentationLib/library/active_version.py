@@ -9,8 +9,8 @@ from pathlib import Path
 
 from ..engine.errors import ModelError
 from ..engine.files import os_errors_as, write_json
-from ..engine.model import builtin_model_folder
-from .model_version import flush_folder, is_plain_name
+from ..engine.model import BUILTIN_MODEL
+from .model_version import flush_folder, is_former_builtin, is_plain_name
 
 ACTIVE_FILE = "active.json"
 ROLL_BACK = "Roll back or activate another version."
@@ -20,10 +20,14 @@ _SCHEMA_VERSION = 1
 
 @dataclass(frozen=True)
 class ActiveVersion:
-    """Names of the active version and of those before it, oldest first."""
+    """Names of the active version and of those before it, oldest first.
+
+    A built-in version that shipped before is called by the name of today's; ``former`` is what the active one was.
+    """
 
     name: str
     previous: tuple[str, ...] = ()
+    former: str = ""
 
 
 def read_active(folder: Path) -> ActiveVersion:
@@ -37,16 +41,21 @@ def read_active(folder: Path) -> ActiveVersion:
         try:
             text = (folder / ACTIVE_FILE).read_bytes()
         except (FileNotFoundError, NotADirectoryError):
-            return ActiveVersion(builtin_model_folder().name)
+            return ActiveVersion(BUILTIN_MODEL)
     try:
         values = json.loads(text)
         schema, active, previous = values["schema_version"], values["active"], values["previous"]
         if schema == _SCHEMA_VERSION and is_plain_name(active) and all(map(is_plain_name, previous)):
-            return ActiveVersion(active, tuple(previous))
+            former = active if is_former_builtin(active) else ""
+            return ActiveVersion(_of_today(active), tuple(map(_of_today, previous)), former)
         reason = "it is of another schema version or holds no names"
     except (ValueError, KeyError, TypeError, RecursionError):
         reason = "it is damaged"
     raise ModelError(f"Which version is active cannot be told: {ACTIVE_FILE} is of no use ({reason}).", ROLL_BACK)
+
+
+def _of_today(name: str) -> str:
+    return BUILTIN_MODEL if is_former_builtin(name) else name
 
 
 def read_active_to_leave(folder: Path) -> ActiveVersion:

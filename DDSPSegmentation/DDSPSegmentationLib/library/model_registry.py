@@ -17,10 +17,10 @@ from pathlib import Path
 from ..engine.errors import ModelError, StorageError
 from ..engine.files import delete_file, delete_leftovers, file_sha256, os_errors_as, write_bytes, write_text
 from ..engine.model import (
+    BUILTIN_MODEL,
     REINSTALL,
     WEIGHTS_FILE,
     ModelDescription,
-    builtin_model_folder,
     describe_model,
     write_description,
 )
@@ -37,6 +37,7 @@ from .model_version import (
     check_files,
     flush_folder,
     is_builtin,
+    is_former_builtin,
     is_plain_name,
     is_version_file,
     manifest_text,
@@ -48,6 +49,7 @@ from .model_version import (
 from .user_folder import default_models_folder
 
 LOCK_FILE = "registry.lock"
+REPLACED = "The built-in version '{former}' was replaced by '{name}' in an update."
 
 _ASIDE, _DELETED = ".aside-", ".deleted-"
 _WAIT_SECONDS = 5.0
@@ -95,9 +97,11 @@ class ModelRegistry:
             ModelError: the active version is missing or damaged; nothing takes its place silently.
         """
         while True:
-            name = read_active(self.folder).name
+            state = read_active(self.folder)
+            name = state.name
             try:
-                return self._usable(name)
+                note = REPLACED.format(former=state.former, name=name) if state.former else ""
+                return replace(self._usable(name), note=note)
             except ModelError as error:
                 if read_active(self.folder).name == name:  # else another was activated in this very moment
                     raise ModelError(f"The active model '{name}' cannot be used. {error.cause}", ROLL_BACK) from error
@@ -280,9 +284,11 @@ class ModelRegistry:
 
     def _folder_of(self, name: str) -> Path:
         """Folder of a version of the user's own. Raises ModelError."""
+        if is_former_builtin(name):
+            raise ModelError(REPLACED.format(former=name, name=BUILTIN_MODEL), f"Use '{BUILTIN_MODEL}'.")
         folders = {folder.name: folder for folder in self._folders()}
         if name not in folders:
-            known = ", ".join(f"'{known}'" for known in (builtin_model_folder().name, *folders))
+            known = ", ".join(f"'{known}'" for known in (BUILTIN_MODEL, *folders))
             raise ModelError(f"There is no model version '{name}'.", f"Choose one of {known}.")
         return folders[name]
 
@@ -351,8 +357,9 @@ def _check_names(name: str, files: Iterable[str]) -> None:
     strange = next((file for file in files if not is_version_file(file)), None)
     if strange is not None:
         raise ModelError(f"A file of a model version cannot be called '{strange}'.", _OTHER_NAME)
-    if not is_plain_name(name) or is_builtin(name):
-        reason = "; that is the built-in one" if is_builtin(name) else ""
+    reserved = is_builtin(name) or is_former_builtin(name)
+    if not is_plain_name(name) or reserved:
+        reason = "; that is the built-in one" if reserved else ""
         raise ModelError(f"A model version cannot be called '{name}'{reason}.", _OTHER_NAME)
 
 

@@ -19,6 +19,7 @@ from ..engine.files import file_sha256, os_errors_as, read_json
 from ..engine.model import (
     BUILTIN_MODEL,
     DESCRIPTION_FILE,
+    FORMER_BUILTIN_MODELS,
     WEIGHTS_FILE,
     ModelDescription,
     builtin_model_folder,
@@ -49,6 +50,7 @@ class ModelVersion:
         folder: its files; ``builtin``: ships with the extension.
         description: model.json, ``None`` when it cannot be read.
         problem: why it cannot be used, empty for a version that can.
+        note: what a person should know who finds it active.
         comparison, ledger: comparison.json and ledger.json, empty without.
     """
 
@@ -57,6 +59,7 @@ class ModelVersion:
     builtin: bool = False
     description: ModelDescription | None = None
     problem: str = ""
+    note: str = ""
     comparison: dict = field(default_factory=dict)
     ledger: dict = field(default_factory=dict)
 
@@ -85,6 +88,10 @@ def is_version_file(name: object) -> bool:
 
 def is_builtin(name: str) -> bool:
     return name.casefold() == BUILTIN_MODEL.casefold()
+
+
+def is_former_builtin(name: str) -> bool:
+    return name.casefold() in map(str.casefold, FORMER_BUILTIN_MODELS)
 
 
 def manifest_text(name: str, checksums: dict[str, str]) -> str:
@@ -187,7 +194,7 @@ def sound_version(folder: Path) -> ModelVersion:
     tables = (read_json(folder / name) if name in checksums else {} for name in (COMPARISON_FILE, LEDGER_FILE))
     comparison, ledger = (table if isinstance(table, dict) else {} for table in tables)  # it works without them
     comparison = comparison if _can_be_shown(comparison) else {}
-    return ModelVersion(folder.name, folder, False, describe_model(folder), "", comparison, ledger)
+    return ModelVersion(folder.name, folder, description=describe_model(folder), comparison=comparison, ledger=ledger)
 
 
 def read_version(folder: Path) -> ModelVersion:

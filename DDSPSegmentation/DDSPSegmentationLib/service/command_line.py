@@ -334,7 +334,8 @@ def info(chosen: argparse.Namespace) -> int:
 
 def _active_version(registry: ModelRegistry) -> str:
     try:
-        return registry.active().name
+        version = registry.active()
+        return f"{version.name} ({version.note})" if version.note else version.name
     except ModelError as error:
         return f"none ({error})"
 

@@ -43,16 +43,16 @@ def models(chosen: argparse.Namespace) -> int:
 
 
 def _list(registry: ModelRegistry) -> None:
-    reason = ""
     try:
-        active = registry.active().name
+        version = registry.active()
+        active, note = version.name, version.note
     except ModelError as error:
-        active, reason = "", str(error)
+        active, note = "", f"No version is active: {error}"
     for version in registry.versions():
         say(f"{'*' if version.name == active else ' '} {version.name}: {_facts(version)}")
     previous = registry.previous()
-    if reason:
-        say(f"No version is active: {reason}")
+    if note:
+        say(note)
     if previous:
         say(f"Rolling back activates '{previous}'.")
 

@@ -84,6 +84,7 @@ class AdvancedSection:
             version = model_registry().active()
             text = _("{version} (built in)") if version.builtin else "{version}"
             text, tip = text.format(version=version.name), _("Version of the network; choose another one under Models.")
+            tip = f"{version.note} {tip}".strip()
         except DDSPSegmentationError as error:
             text, tip = _("not usable"), str(error)
         self.ui.modelComboBox.setItemText(0, text)

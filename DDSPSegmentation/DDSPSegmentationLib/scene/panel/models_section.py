@@ -35,7 +35,7 @@ class ModelsSection:
         self.ui, self._guard, self._say, self._ask = ui, guard, guard.say, ask
         self._onActivated = onActivated
         self._versions: list[ModelVersion] = []
-        self._active = self._activeProblem = self._previous = ""
+        self._active = self._aboutActive = self._previous = ""
         self._change: WorkerProcess | None = None  # under way
         self._buttons = {
             ui.activateModelButton: self._onActivate,
@@ -83,9 +83,10 @@ class ModelsSection:
         chosen = self._chosen()
         self._versions, self._previous = registry.versions(), ""
         try:
-            self._active, self._activeProblem = registry.active().name, ""
+            active = registry.active()
+            self._active, self._aboutActive = active.name, active.note
         except DDSPSegmentationError as error:
-            self._active, self._activeProblem = "", str(error)
+            self._active, self._aboutActive = "", str(error)
         with suppress(DDSPSegmentationError):
             self._previous = registry.previous()
         self._fill()
@@ -167,7 +168,7 @@ class ModelsSection:
         ui.comparisonLabel.text = self._aboutChosen(version)
 
     def _aboutChosen(self, version: ModelVersion | None) -> str:
-        lines = [self._activeProblem] if self._activeProblem else []
+        lines = [self._aboutActive] if self._aboutActive else []
         if version is not None and version.problem:
             lines.append(version.problem)
         elif version is not None:
