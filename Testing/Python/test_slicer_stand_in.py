@@ -1,5 +1,6 @@
 """The stand-in for Slicer's window where the contract says nothing: each point is as Slicer's sources have it."""
 
+import contextlib
 import enum
 import pathlib
 import sys
@@ -8,6 +9,7 @@ from typing import Annotated, Optional, Union
 import numpy as np
 import pytest
 import slicer
+import vtk
 from headless_host import start
 from scene_parts import gland_voxels, new_volume
 from slicer_stand_in import closeModule, dialogs, enterModule, install, leaveModule, openModule, rendering, window
@@ -353,6 +355,130 @@ def test_editor_survives_the_end_of_the_scene(editor):
     editor.setActiveEffectByName("Paint")
     slicer.mrmlScene.Clear(0)
     assert editor.segmentationNode() is None
+
+
+def test_editor_takes_no_source_volume_before_its_nodes():
+    editor = slicer.qMRMLSegmentEditorWidget()
+    editor.setMRMLScene(slicer.mrmlScene)
+    with new_entries(1):
+        editor.setSourceVolumeNode(new_volume())
+    editor.setMRMLScene(None)
+    editor.deleteLater()
+
+
+def test_editor_chooses_another_source_volume_for_a_deleted_one_even_without_a_segmentation(editor):
+    new_volume("B")
+    editor.setSegmentationNode(None)
+    with new_entries(1):
+        slicer.mrmlScene.RemoveNode(slicer.util.getNode("T2"))
+
+
+def test_editor_whose_node_is_taken_away_still_hears_of_its_segmentation(editor):
+    editor.setMRMLSegmentEditorNode(None)
+    with new_entries(1):
+        editor.setMRMLScene(None)  # the table of segments loses its selection
+    with new_entries(1):
+        slicer.util.getNode("Prostate").GetSegmentation().AddEmptySegment("Other")
+
+
+def test_editor_that_let_go_of_its_nodes_first_says_nothing(editor):
+    editor.setSourceVolumeNode(None)
+    editor.setSegmentationNode(None)
+    with new_entries(0):
+        editor.setMRMLSegmentEditorNode(None)
+        editor.setMRMLScene(None)
+        slicer.util.getNode("Prostate").GetSegmentation().AddEmptySegment("Other")
+        slicer.mrmlScene.RemoveNode(slicer.util.getNode("T2"))
+
+
+# ---- layers of the slice views, and the error log
+
+
+def layers_of(name="Red"):
+    composite = slicer.app.layoutManager().sliceWidget(name).mrmlSliceCompositeNode()
+    ids = (composite.GetBackgroundVolumeID(), composite.GetForegroundVolumeID(), composite.GetLabelVolumeID())
+    return tuple(slicer.mrmlScene.GetNodeByID(node_id).GetName() if node_id else "" for node_id in ids)
+
+
+@contextlib.contextmanager
+def new_entries(count):
+    log = slicer.app.errorLogModel()
+    before = log.logEntryCount()
+    yield
+    said = [log.logEntryDescription(row) for row in range(before, log.logEntryCount())]
+    assert len(said) == count, said
+
+
+def test_deleted_background_gives_way_to_the_volume_in_its_place():
+    first, second, _third = new_volume("A"), new_volume("B"), new_volume("C")
+    slicer.util.setSliceViewerLayers(background=second, foreground=first)
+    slicer.mrmlScene.RemoveNode(second)
+    assert {layers_of(view) for view in ("Red", "Green", "Yellow")} == {("C", "A", "")}
+
+
+def test_layer_that_was_emptied_stays_empty_even_at_the_last_moment():
+    _first, second = new_volume("A"), new_volume("B")
+    slicer.util.setSliceViewerLayers(foreground=second)
+    scene = slicer.mrmlScene
+    empty = scene.AddObserver(
+        scene.NodeAboutToBeRemovedEvent, lambda *_: slicer.util.setSliceViewerLayers(foreground=None)
+    )
+    scene.RemoveNode(second)
+    scene.RemoveObserver(empty)
+    assert layers_of()[1] == ""
+
+
+def test_hidden_volumes_replace_nothing_and_an_only_volume_leaves_an_empty_layer():
+    hidden, only = new_volume("hidden"), new_volume("only")
+    hidden.SetHideFromEditors(True)
+    slicer.util.setSliceViewerLayers(background=only)
+    slicer.mrmlScene.RemoveNode(only)
+    assert layers_of() == ("", "", "")
+
+
+def test_label_layer_takes_label_maps_alone():
+    new_volume("A")
+    first, second = (slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode", name) for name in ("L", "M"))
+    slicer.util.setSliceViewerLayers(label=first)
+    slicer.mrmlScene.RemoveNode(first)
+    assert layers_of()[2] == "M"
+    slicer.mrmlScene.RemoveNode(second)
+    assert layers_of()[2] == ""
+
+
+def test_closed_scene_leaves_empty_layers():
+    slicer.util.setSliceViewerLayers(background=new_volume("A"), foreground=new_volume("B"))
+    slicer.mrmlScene.Clear(0)
+    assert layers_of() == ("", "", "")
+
+
+def test_every_bar_complains_of_the_first_segmentation_without_outline_and_fill():
+    nodes = [slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", name) for name in "AB"]
+    for node in nodes:
+        node.CreateDefaultDisplayNodes()
+    for node, count in zip(nodes, (3, 0), strict=True):
+        node.GetDisplayNode().SetVisibility2DOutline(False)
+        with new_entries(count):
+            node.GetDisplayNode().SetVisibility2DFill(False)
+    with new_entries(3):
+        slicer.mrmlScene.RemoveNode(nodes[0])  # the bars turn to the other one
+
+
+def test_segmentation_with_an_item_may_be_hidden_from_editors():
+    node = slicer.vtkMRMLSegmentationNode()
+    node.SetHideFromEditors(True)
+    slicer.mrmlScene.AddNode(node)
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
+    with new_entries(0):
+        hierarchy.CreateItem(hierarchy.GetSceneItemID(), node)
+        node.GetSegmentation().AddEmptySegment("Prostate")
+    slicer.mrmlScene.RemoveNode(node)
+    assert not hierarchy.GetItemByDataNode(node)
+
+
+def test_warnings_of_vtk_are_entries_too():
+    with new_entries(1):
+        vtk.vtkOutputWindow.GetInstance().DisplayWarningText("A warning")
 
 
 # ---- views, modules, samples

@@ -12,6 +12,7 @@ import vtk
 from PySide6 import QtCore, QtWidgets
 
 from .color_maps import keep_color_maps, remove_color_maps
+from .error_log import ErrorLogModel, SegmentsInHierarchy
 from .layout import LayoutManager
 from .module_window import closeModule, qSlicerMainWindow
 from .parameter_nodes import forget_widgets
@@ -53,9 +54,11 @@ class Application(Signals):
         self.testing = True
         self.extensionsManager = None
         self._modules = ModuleManager()
+        self._errors = ErrorLogModel()
         self._layout = LayoutManager(scene, applicationLogic) if hasLayout else None
         self._window = qSlicerMainWindow() if hasLayout else None
-        self._tags = (add_hierarchy_items(scene), keep_color_maps(scene))
+        self._tags = (add_hierarchy_items(scene), remove_hierarchy_items(scene), keep_color_maps(scene))
+        self._segments = SegmentsInHierarchy(scene)  # after the items: it is told of a node when it has one
 
     def _make_python_slicer(self):
         """A launcher, as in Slicer: the Python that does the work is its child."""
@@ -82,11 +85,13 @@ class Application(Signals):
         for tag in self._tags:
             self._scene.RemoveObserver(tag)
         self._tags = ()
+        self._segments.close()
         remove_color_maps(self._scene)
         if self._layout is not None:
             self._layout.close()
             self._layout = None
         self.processEvents()
+        self._errors.close()
         shutil.rmtree(self.temporaryPath, ignore_errors=True)
 
     def processEvents(self, *flags):
@@ -116,6 +121,9 @@ class Application(Signals):
 
     def moduleLogic(self, name):
         return self._logic.GetModuleLogic(name)
+
+    def errorLogModel(self):
+        return self._errors
 
     def extensionsManagerModel(self):
         return self.extensionsManager
@@ -204,3 +212,17 @@ def add_hierarchy_items(scene):
                 hierarchy.CreateItem(hierarchy.GetSceneItemID(), node)
 
     return scene.AddObserver(scene.NodeAddedEvent, add)
+
+
+def remove_hierarchy_items(scene):
+    """Take the item of a node away with it; returns the observer's tag."""
+
+    @vtk.calldata_type(vtk.VTK_OBJECT)
+    def remove(caller, event, node):
+        if not scene.IsClosing() and not node.IsA("vtkMRMLSubjectHierarchyNode"):
+            hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
+            item = hierarchy.GetItemByDataNode(node)
+            if item:
+                hierarchy.RemoveItem(item, False, False)
+
+    return scene.AddObserver(scene.NodeAboutToBeRemovedEvent, remove)

@@ -4,6 +4,7 @@ import slicer
 import vtk
 
 from .signals import Signals
+from .slice_controller import SliceController
 
 VIEW_SIZE = (400, 400)
 
@@ -20,7 +21,7 @@ class LayoutManager(Signals):
         self._layoutLogic.SetMRMLApplicationLogic(applicationLogic)
         self._layoutLogic.SetMRMLScene(scene)
         self._sliceLogics, self._viewLogics = vtk.vtkCollection(), vtk.vtkCollection()
-        self._sliceWidgets, self._threeDWidgets = {}, []
+        self._sliceWidgets, self._threeDWidgets, self._controllers = {}, [], []
         self._layoutNode = self._layoutLogic.GetLayoutNode()
         self._shownLayout = self.layout
         self._tag = self._layoutNode.AddObserver("ModifiedEvent", self._on_layout_node)
@@ -42,6 +43,7 @@ class LayoutManager(Signals):
             logic.ResizeSliceNode(*VIEW_SIZE)
             self._sliceLogics.AddItem(logic)
             self._sliceWidgets[node.GetLayoutName()] = SliceWidget(logic)
+            self._controllers.append(SliceController(scene, logic.GetSliceCompositeNode()))
         else:
             logic.AddViewNode(node.GetLayoutName())
             self._viewLogics.AddItem(logic)
@@ -49,6 +51,8 @@ class LayoutManager(Signals):
 
     def close(self):
         """Take the views out of the scene again."""
+        for controller in self._controllers:
+            controller.close()
         for logics in (self._sliceLogics, self._viewLogics):
             for number in range(logics.GetNumberOfItems()):
                 logic = logics.GetItemAsObject(number)

@@ -4,25 +4,9 @@ import vtk
 from PySide6 import QtCore, QtWidgets
 
 from .python_qt import PythonQtMixin, wrapped
+from .watched import Watched
 
-
-class Watched:
-    """Observers of a widget: one for each object and event, and none once the widget is gone."""
-
-    def __init__(self):
-        self._tags = {}
-
-    def add(self, thing, event, callback):
-        if (thing, event) not in self._tags:
-            self._tags[thing, event] = thing.AddObserver(event, callback)
-
-    def forget(self, thing):
-        for key in [key for key in self._tags if key[0] is thing]:
-            thing.RemoveObserver(self._tags.pop(key))
-
-    def end(self):
-        for thing in {key[0] for key in self._tags}:
-            self.forget(thing)
+FIRST, LAST = 10.0, -10.0  # priorities with which qMRMLSceneModel hears of nodes that come and go
 
 
 def _option(name, kind):
@@ -116,8 +100,8 @@ class qMRMLNodeComboBox(PythonQtMixin, QtWidgets.QWidget):
         if scene is not None:
             added = vtk.calldata_type(vtk.VTK_OBJECT)(lambda caller, event, node: self._on_node_added(node))
             leaving = vtk.calldata_type(vtk.VTK_OBJECT)(lambda caller, event, node: self._on_node_leaving(node))
-            self._watched.add(scene, scene.NodeAddedEvent, added)
-            self._watched.add(scene, scene.NodeAboutToBeRemovedEvent, leaving)
+            self._watched.add(scene, scene.NodeAddedEvent, added, FIRST)
+            self._watched.add(scene, scene.NodeAboutToBeRemovedEvent, leaving, LAST)
             self._watched.add(scene, scene.EndCloseEvent, lambda caller, event: self._refresh())
             self._watched.add(scene, scene.EndImportEvent, lambda caller, event: self._on_import())
         self.setEnabled(scene is not None)

@@ -3,11 +3,14 @@
 import slicer
 from PySide6 import QtCore, QtGui, QtWidgets
 
-from .mrml_widgets import Watched, qMRMLNodeComboBox, qMRMLWidget
+from .error_log import complain
+from .mrml_widgets import qMRMLNodeComboBox, qMRMLWidget
 from .python_qt import wrapped
 from .segment_effects import EFFECT_NAMES, Effect, stroke
+from .watched import Watched
 
 COLUMNS = 2
+WIDGET = "qMRMLSegmentEditorWidget"
 FLAGS = (
     "readOnly",
     "unorderedEffectsVisible",
@@ -106,6 +109,8 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):
             return
         if self.mrmlScene() is not None:
             self._watched.forget(self.mrmlScene())
+        if self._segmentation is not None and self._segmentation.GetScene() is not scene and self._segment_id:
+            self._need_editor_node()  # the table of segments is emptied, so its selection changes
         boxes = (self._segmentation_box, self._source_box)
         before = [box.blockSignals(True) for box in boxes]
         super().setMRMLScene(scene)
@@ -147,7 +152,7 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):
     def setSegmentationNode(self, node):
         if self._node is None or self._node.GetSegmentationNode() is node:
             if self._node is None and node is not None:
-                print("setSegmentationNode failed: need to set segment editor node first")
+                complain(WIDGET, "setSegmentationNode failed: need to set segment editor node first")
             return
         self.setActiveEffect(None)
         self._node.SetAndObserveSegmentationNode(node)
@@ -161,7 +166,7 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):
     def setSourceVolumeNode(self, node):
         if self._node is None or self.segmentationNode() is None:
             if node is not None:
-                print("setSourceVolumeNode failed: need to set segment editor and segmentation nodes first")
+                complain(WIDGET, "setSourceVolumeNode failed: need to set segment editor and segmentation nodes first")
         elif self._node.GetSourceVolumeNode() is not node:
             self._node.SetAndObserveSourceVolumeNode(node)
 
@@ -210,6 +215,11 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):
             self._segmentation = node
             if node is not None:
                 self._segmentation_watched.add(node, "ModifiedEvent", lambda *_: self.updateWidgetFromMRML())
+                for name in ("ContainedRepresentationNamesModified", "SegmentAdded", "SegmentRemoved"):
+                    event = getattr(slicer.vtkSegmentation, name)
+                    self._segmentation_watched.add(node, event, lambda *_: self._need_editor_node())
+                event = slicer.vtkSegmentation.SegmentModified
+                self._segmentation_watched.add(node, event, lambda *_: self._on_segment_modified())
                 role = slicer.vtkMRMLSegmentationNode.GetReferenceImageGeometryReferenceRole()
                 self._node.SetAndObserveSourceVolumeNode(node.GetNodeReference(role))
                 node.CreateDefaultDisplayNodes()
@@ -226,6 +236,14 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):
             if node is not None and self.autoShowSourceVolumeNode:
                 self.showSourceVolumeInSliceViewers()
             self.sourceVolumeNodeChanged.emit(node)
+
+    def _need_editor_node(self):
+        if self._node is None:
+            complain(WIDGET, "Invalid segment editor parameter set node")
+
+    def _on_segment_modified(self):
+        if self.mrmlScene() is not None and not self.mrmlScene().IsClosing():
+            self._need_editor_node()
 
     def showSourceVolumeInSliceViewers(self, forceShowInBackground=False, fitSlice=False):
         volume = self.sourceVolumeNode()
