@@ -287,6 +287,8 @@ def test_uncertainty_comes_and_goes_with_the_volume(segmented):
     assert [volume for volume, _ in segmented.foregrounds()] == [of_first] * 3
     slicer.mrmlScene.RemoveNode(of_first)
     work()
+    assert not ui.uncertaintyCheckBox.checked and segmented.foregrounds() == [(None, 0.0)] * 3
+    ui.uncertaintyCheckBox.click()
     again = uncertainty_volume_of(segmented.result)
     assert again is not None and [volume for volume, _ in segmented.foregrounds()] == [again] * 3
 

@@ -11,17 +11,17 @@ from headless_host import start
 from scene_parts import SHAPE, gland_voxels, new_volume, put_under_transform, rigid_matrix
 from vtk.util.numpy_support import vtk_to_numpy
 
+from DDSPSegmentationLib.scene.contour_display import apply_display, set_surface_smoothing
 from DDSPSegmentationLib.scene.conversion import write_segment
 from DDSPSegmentationLib.scene.slice_views import (
     SliceTour,
-    UncertaintyOverlay,
     acquired_axis,
-    apply_display,
     jump_to_slice,
     least_certain_slices,
-    set_surface_smoothing,
     show_volume,
+    slice_logics,
 )
+from DDSPSegmentationLib.scene.uncertainty_overlay import UncertaintyOverlay
 
 pytestmark = pytest.mark.usefixtures("scene")
 SURFACE = slicer.vtkSegmentationConverter.GetClosedSurfaceRepresentationName()
@@ -114,6 +114,15 @@ def slice_direction(volume):
     return direction / np.linalg.norm(direction)
 
 
+def show_doubt(overlay, doubt, opacity):
+    """Over the scan that is in the views; they are given one where they show none."""
+    scan = slicer.mrmlScene.GetFirstNodeByName("T2") or doubt
+    for composite in (logic.GetSliceCompositeNode() for logic in slice_logics()):
+        if not composite.GetBackgroundVolumeID():
+            composite.SetBackgroundVolumeID(scan.GetID())
+    overlay.show(doubt, scan, opacity)
+
+
 def doubt_volume(volume, name="Doubt"):
     node = new_volume(name, gland_voxels().astype(np.float32) / 100)
     node.CopyOrientation(volume)
@@ -132,7 +141,7 @@ def test_nothing_happens_without_views(monkeypatch):
             monkeypatch.setattr(slicer, "app", application, raising=False)
         show_volume(volume)
         jump_to_slice(volume, gland_voxels(), 5)
-        overlay.show(doubt, 0.5)
+        show_doubt(overlay, doubt, 0.5)
         assert not overlay.is_shown()
         overlay.set_opacity(0.3)
         overlay.hide()
@@ -145,7 +154,7 @@ def test_nothing_happens_in_a_layout_without_slice_views(layout):
     show_volume(volume)
     jump_to_slice(volume, None, 5)
     overlay = UncertaintyOverlay()
-    overlay.show(doubt_volume(volume), 0.5)
+    show_doubt(overlay, doubt_volume(volume), 0.5)
     assert not overlay.is_shown()
 
 
@@ -237,7 +246,7 @@ def test_doubt_is_laid_over_every_view_in_fixed_colors(layout, legends):
     color_node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLColorTableNode", "Inferno")
     doubt = doubt_volume(new_volume())
     overlay = UncertaintyOverlay()
-    overlay.show(doubt, 0.4)
+    show_doubt(overlay, doubt, 0.4)
     assert overlay.is_shown()
     for composite in layout.composites:
         assert composite.GetForegroundVolumeID() == doubt.GetID()
@@ -255,7 +264,7 @@ def test_doubt_is_laid_over_every_view_in_fixed_colors(layout, legends):
 def test_another_map_is_taken_where_inferno_is_missing(layout):
     new_volume("Inferno")  # no color table
     doubt = doubt_volume(new_volume())
-    UncertaintyOverlay().show(doubt, 0.4)
+    show_doubt(UncertaintyOverlay(), doubt, 0.4)
     assert doubt.GetDisplayNode().GetColorNode().GetName() == "Iron"
 
 
@@ -267,8 +276,8 @@ def test_hiding_restores_what_each_view_had(layout, legends):
     green.SetForegroundOpacity(0.25)
     red.SetLabelVolumeID(volume.GetID())
     overlay = UncertaintyOverlay()
-    overlay.show(doubt_volume(volume), 0.4)
-    overlay.show(doubt_volume(volume, "Another"), 0.5)
+    show_doubt(overlay, doubt_volume(volume), 0.4)
+    show_doubt(overlay, doubt_volume(volume, "Another"), 0.5)
     overlay.hide()
     assert not overlay.is_shown()
     assert (red.GetForegroundVolumeID(), red.GetForegroundOpacity()) == (other.GetID(), 0.6)
@@ -284,11 +293,11 @@ def test_foreground_that_the_user_chose_meanwhile_stays(layout):
     doubt = doubt_volume(volume)
     red, green, _ = layout.composites
     overlay = UncertaintyOverlay()
-    overlay.show(doubt, 0.4)
+    show_doubt(overlay, doubt, 0.4)
     red.SetForegroundVolumeID(other.GetID())
     red.SetForegroundOpacity(0.9)
     overlay.set_opacity(0.2)
-    overlay.show(doubt, 0.3)
+    show_doubt(overlay, doubt, 0.3)
     assert red.GetForegroundVolumeID() == other.GetID()
     assert green.GetForegroundOpacity() == pytest.approx(0.3)
     overlay.hide()
@@ -299,11 +308,11 @@ def test_foreground_that_the_user_chose_meanwhile_stays(layout):
 def test_views_that_came_later_are_taken_in_and_given_back(layout):
     doubt, other = doubt_volume(new_volume()), new_volume("ADC")
     overlay = UncertaintyOverlay()
-    overlay.show(doubt, 0.4)
+    show_doubt(overlay, doubt, 0.4)
     later = layout.add("Coronal", "Compare").GetSliceCompositeNode()
     later.SetForegroundVolumeID(other.GetID())
     later.SetForegroundOpacity(0.8)
-    overlay.show(doubt, 0.4)
+    show_doubt(overlay, doubt, 0.4)
     assert later.GetForegroundVolumeID() == doubt.GetID()
     overlay.hide()
     assert (later.GetForegroundVolumeID(), later.GetForegroundOpacity()) == (other.GetID(), 0.8)
@@ -314,7 +323,7 @@ def test_foreground_that_was_deleted_meanwhile_is_not_brought_back(layout):
     for composite in layout.composites:
         composite.SetForegroundVolumeID(other.GetID())
     overlay = UncertaintyOverlay()
-    overlay.show(doubt_volume(new_volume()), 0.4)
+    show_doubt(overlay, doubt_volume(new_volume()), 0.4)
     slicer.mrmlScene.RemoveNode(other)
     overlay.hide()
     assert {composite.GetForegroundVolumeID() for composite in layout.composites} == {None}
@@ -325,21 +334,21 @@ def test_deleted_doubt_volume_gives_the_foreground_back(layout, legends):
     doubt = doubt_volume(other)
     layout.composites[0].SetForegroundVolumeID(other.GetID())
     overlay = UncertaintyOverlay()
-    overlay.show(doubt, 0.4)
+    show_doubt(overlay, doubt, 0.4)
     slicer.mrmlScene.RemoveNode(doubt)
     assert not overlay.is_shown()
     overlay.set_opacity(0.5)
     overlay.hide()
     assert layout.composites[0].GetForegroundVolumeID() == other.GetID()
     again = doubt_volume(other)
-    overlay.show(again, 0.4)
+    show_doubt(overlay, again, 0.4)
     assert overlay.is_shown() and layout.composites[0].GetForegroundVolumeID() == again.GetID()
 
 
 @pytest.mark.parametrize("end", [UncertaintyOverlay.hide, UncertaintyOverlay.forget])
 def test_closed_scene_leaves_no_state(layout, legends, end):
     overlay = UncertaintyOverlay()
-    overlay.show(doubt_volume(new_volume()), 0.4)
+    show_doubt(overlay, doubt_volume(new_volume()), 0.4)
     slicer.mrmlScene.Clear(0)
     end(overlay)
     assert not overlay.is_shown()
@@ -357,7 +366,7 @@ def test_overlay_that_a_scene_was_saved_with_can_be_hidden(layout):
         composite.SetForegroundVolumeID(doubt.GetID())
         composite.SetForegroundOpacity(0.4)
     overlay = UncertaintyOverlay()
-    overlay.show(doubt, 0.4)
+    show_doubt(overlay, doubt, 0.4)
     overlay.hide()
     assert {composite.GetForegroundVolumeID() for composite in layout.composites} == {None}
 
@@ -366,16 +375,16 @@ def test_one_legend_is_seen_and_only_while_the_doubt_is(layout, legends):
     volume = new_volume()
     doubt, other = doubt_volume(volume), doubt_volume(volume, "Other")
     overlay = UncertaintyOverlay()
-    overlay.show(doubt, 0.4)
-    overlay.show(doubt, 0.4)
+    show_doubt(overlay, doubt, 0.4)
+    show_doubt(overlay, doubt, 0.4)
     (legend,) = legends()
-    assert legend.GetTitleText().endswith("uncertainty") and legend.GetVisibility()
+    assert legend.GetTitleText() == "Uncertainty" and legend.GetVisibility()
     assert legend.GetPrimaryDisplayNode() is doubt.GetDisplayNode()
-    overlay.show(other, 0.4)
+    show_doubt(overlay, other, 0.4)
     assert [node.GetVisibility() for node in legends()] == [0, 1]
     overlay.hide()
     assert not any(node.GetVisibility() for node in legends())
-    overlay.show(doubt, 0.4)
+    show_doubt(overlay, doubt, 0.4)
     assert [node.GetVisibility() for node in legends()] == [1, 0]
 
 

@@ -65,6 +65,11 @@ def doubt_about(volume_node: slicer.vtkMRMLScalarVolumeNode) -> str:
     return _doubt(volume_node, recognition_of(volume_node))
 
 
+def shown_volume() -> slicer.vtkMRMLScalarVolumeNode | None:
+    """The volume in the slice views that could be segmented, the red one's before the others'."""
+    return _shown_among(_candidates())
+
+
 def recognition_of(volume_node: slicer.vtkMRMLScalarVolumeNode) -> Recognition:
     """What the volume is by its names, its voxels' place in the world and the DICOM tags of its first image."""
     return recognize(

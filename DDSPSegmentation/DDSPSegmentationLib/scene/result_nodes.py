@@ -136,6 +136,12 @@ def own_segment_id(node: slicer.vtkMRMLSegmentationNode) -> str:
     return segment_id if segment_id and node.GetSegmentation().GetSegment(segment_id) is not None else ""
 
 
+def all_results() -> list[slicer.vtkMRMLSegmentationNode]:
+    """Every result in the scene that still has its segment, of whatever volume, the latest first."""
+    nodes = reversed(slicer.util.getNodesByClass("vtkMRMLSegmentationNode"))
+    return [node for node in nodes if node.GetNodeReferenceID(VOLUME_ROLE) and own_segment_id(node)]
+
+
 def results_of(volume_node: slicer.vtkMRMLScalarVolumeNode | None) -> list[slicer.vtkMRMLSegmentationNode]:
     """Every result that was computed on a volume and still has its segment, the latest first.
 
@@ -145,9 +151,7 @@ def results_of(volume_node: slicer.vtkMRMLScalarVolumeNode | None) -> list[slice
         return []
     size = _size(volume_node.GetImageData().GetDimensions())
     return [
-        node
-        for node in reversed(slicer.util.getNodesByClass("vtkMRMLSegmentationNode"))
-        if volume_of(node) is volume_node and own_segment_id(node) and _attribute(node, "MaskSize") in ("", size)
+        node for node in all_results() if volume_of(node) is volume_node and _attribute(node, "MaskSize") in ("", size)
     ]
 
 

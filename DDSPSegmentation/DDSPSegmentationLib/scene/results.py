@@ -12,6 +12,7 @@ from slicer.i18n import tr as _
 from ..engine.errors import InputError
 from ..engine.segmentation import Segmentation
 from ..service.mask_files import SEGMENT_COLOR, SEGMENT_NAME, TERMINOLOGY
+from .contour_display import has_surface
 from .conversion import ijk_to_ras, ijk_to_world, write_segment
 from .result_nodes import (
     SEGMENTATION_ROLE,
@@ -30,7 +31,7 @@ from .result_nodes import (
     write_origin,
     write_row,
 )
-from .slice_views import has_surface
+from .slice_views import remove_volume
 
 
 @dataclass
@@ -140,7 +141,7 @@ def place_result(
         raise
     earlier = uncertainty_volume_of(node)
     if earlier is not None:  # it belonged to the result that was here before
-        slicer.mrmlScene.RemoveNode(earlier)
+        remove_volume(earlier)
     return ProstateResult(node, table_node, segmentation, target.reason.format(kept=target.kept, new=node.GetName()))
 
 

@@ -1,4 +1,4 @@
-"""What a review does with the views: the scan, doubt laid over it, the slices to look at, contour and surface.
+"""What a review does with the slice views: the scan in its own planes, the slices to look at, nobody else's voxels.
 
 Without a window, or before there are slice views, nothing happens and nothing is raised.
 """
@@ -15,27 +15,57 @@ from slicer.i18n import tr as _
 from ..engine import segmentation as engine
 from .conversion import ijk_to_ras
 
-# Slicer loads the first two from files; the last one is built in.
-COLOR_MAPS = ("Inferno", "Magma", "Iron")
-VISIBLE_DOUBT = 0.1
-# Above 1, or rounding while the volume is resliced would cut holes where the doubt is greatest.
-MOST_VISIBLE_DOUBT = 1.1
-
 
 def show_volume(volume_node: slicer.vtkMRMLScalarVolumeNode | None) -> None:
     """Show a volume in the background of every slice view, in the planes it was acquired in.
 
-    A view that showed it already keeps its zoom and the place it looks at; a view that did not is fitted to it.
+    A view that showed it already keeps its zoom and the place it looks at; a view that did not is fitted to it, and
+    what lay over the other volume there goes.
     """
     if volume_node is None:
         return
-    for logic in _slice_logics():
+    for logic in slice_logics():
         composite, view = logic.GetSliceCompositeNode(), logic.GetSliceNode()
         is_new = composite.GetBackgroundVolumeID() != volume_node.GetID()
+        if is_new:
+            composite.SetForegroundVolumeID(None)
+            composite.SetLabelVolumeID(None)
         composite.SetBackgroundVolumeID(volume_node.GetID())
         _turn_to(volume_node, view)
         if is_new:
             logic.FitSliceToBackground()
+
+
+def empty_layers(volume_node: slicer.vtkMRMLVolumeNode) -> None:
+    """Take a volume that is about to be removed out of every slice view: Slicer would put a neighbor in its place."""
+    for composite in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode"):
+        for layer in ("Background", "Foreground", "Label"):
+            if getattr(composite, f"Get{layer}VolumeID")() == volume_node.GetID():
+                getattr(composite, f"Set{layer}VolumeID")(None)
+
+
+def remove_volume(volume_node: slicer.vtkMRMLVolumeNode) -> None:
+    """Take a volume out of the views and the scene."""
+    empty_layers(volume_node)
+    slicer.mrmlScene.RemoveNode(volume_node)
+
+
+def views_in_use() -> list[slicer.vtkMRMLSliceLogic]:
+    """The slice views of the present layout in which there is a volume."""
+    logics = slice_logics()
+    in_layout = [logic for logic in logics if logic.GetSliceNode().IsMappedInLayout()] or logics
+    return [logic for logic in in_layout if logic.GetSliceCompositeNode().GetBackgroundVolumeID() or _over(logic)]
+
+
+def shows(logic: slicer.vtkMRMLSliceLogic, volume_node: slicer.vtkMRMLVolumeNode) -> bool:
+    """Whether a slice view shows a volume, alone or under another one."""
+    return volume_node.GetID() in (logic.GetSliceCompositeNode().GetBackgroundVolumeID(), _over(logic))
+
+
+def _over(logic: slicer.vtkMRMLSliceLogic) -> str:
+    """ID of the volume that is to be seen over the background, empty without."""
+    composite = logic.GetSliceCompositeNode()
+    return (composite.GetForegroundVolumeID() or "") if composite.GetForegroundOpacity() > 0 else ""
 
 
 def acquired_axis(volume_node: slicer.vtkMRMLScalarVolumeNode) -> int:
@@ -56,7 +86,7 @@ def jump_to_slice(
         index: of the slice along ``axis``.
         axis: array axis; the acquired one unless told otherwise.
     """
-    if not _slice_logics():
+    if not slice_logics():
         return
     if axis is None:
         axis = acquired_axis(volume_node)
@@ -105,133 +135,8 @@ class SliceTour:
         return self._order[self._place], label
 
 
-class UncertaintyOverlay:
-    """The doubt of the network as the foreground of every slice view, and what it displaced there."""
-
-    def __init__(self):
-        self._volume_node = None
-        # Keyed by the composite node itself: an ID may be another node's after the scene was closed.
-        self._displaced: dict = {}
-
-    def is_shown(self) -> bool:
-        return bool(self._displaced and _is_there(self._volume_node))
-
-    def show(self, volume_node: slicer.vtkMRMLScalarVolumeNode, opacity: float) -> None:
-        """Lay a volume of doubt in [0, 1] over the views.
-
-        Called again it takes in the views that came since and leaves those in which the user chose another foreground.
-        """
-        logics = _slice_logics()
-        if not logics:
-            return
-        if volume_node is not self._volume_node:
-            self._hide_legend()
-            self._displaced = {view: layer for view, layer in self._displaced.items() if self._is_ours(view)}
-            self._volume_node = volume_node
-            for composite in self._displaced:
-                composite.SetForegroundVolumeID(volume_node.GetID())
-        _color(volume_node)
-        for logic in logics:
-            composite = logic.GetSliceCompositeNode()
-            if composite not in self._displaced:
-                self._displaced[composite] = self._layer_of(composite)
-                composite.SetForegroundVolumeID(volume_node.GetID())
-        self.set_opacity(opacity)
-        self._show_legend()
-
-    def set_opacity(self, opacity: float) -> None:
-        """0 to see the scan alone, 1 to see the doubt alone; views with a foreground of the user's are left."""
-        for composite in self._displaced:
-            if self._is_ours(composite):
-                composite.SetForegroundOpacity(opacity)
-
-    def hide(self) -> None:
-        """Bring back the foreground each view had, unless the user chose another one meanwhile."""
-        for composite, (volume_node, opacity) in self._displaced.items():
-            if _is_there(composite) and self._is_ours(composite):
-                composite.SetForegroundVolumeID(volume_node.GetID() if _is_there(volume_node) else None)
-                composite.SetForegroundOpacity(opacity)
-        self._hide_legend()
-        self.forget()
-
-    def forget(self) -> None:
-        """Let go of every node, as they are: the scene is closing, or was closed."""
-        self._volume_node, self._displaced = None, {}
-
-    def _is_ours(self, composite: slicer.vtkMRMLSliceCompositeNode) -> bool:
-        """A volume that was deleted while it was shown leaves an empty foreground behind."""
-        shown = composite.GetForegroundVolumeID()
-        return shown == self._volume_node.GetID() if _is_there(self._volume_node) else shown is None
-
-    def _layer_of(self, composite: slicer.vtkMRMLSliceCompositeNode) -> tuple:
-        volume_id = composite.GetForegroundVolumeID()
-        volume_node = slicer.mrmlScene.GetNodeByID(volume_id) if volume_id else None
-        if volume_node is self._volume_node:  # left in a scene that was saved with it
-            return None, 0.0
-        return volume_node, composite.GetForegroundOpacity()
-
-    def _show_legend(self) -> None:
-        display_node = self._volume_node.GetDisplayNode()
-        legend_node = slicer.modules.colors.logic().AddDefaultColorLegendDisplayNode(display_node)
-        legend_node.SetTitleText(_("Network's uncertainty"))
-        legend_node.SetLabelFormat("%.2f")
-        legend_node.SetVisibility(True)
-
-    def _hide_legend(self) -> None:
-        if _is_there(self._volume_node):
-            legend_node = slicer.modules.colors.logic().GetColorLegendDisplayNode(self._volume_node)
-            if legend_node is not None:
-                legend_node.SetVisibility(False)
-
-
-def apply_display(
-    segmentation_node: slicer.vtkMRMLSegmentationNode,
-    segment_id: str,
-    contour: bool,
-    fill: bool,
-    surface: bool,
-) -> None:
-    """Show one segment as contour, filled, as a surface, or not at all; other segments keep their visibility.
-
-    The surface is made when it is asked for; a segmentation without other segments loses it when it is not, since
-    it would be computed anew at every edit.
-    """
-    if segmentation_node.GetDisplayNode() is None:
-        segmentation_node.CreateDefaultDisplayNodes()
-    display_node = segmentation_node.GetDisplayNode()
-    alone = segmentation_node.GetSegmentation().GetNumberOfSegments() == 1
-    if surface and not has_surface(segmentation_node):
-        segmentation_node.CreateClosedSurfaceRepresentation()
-    elif alone and not surface and has_surface(segmentation_node):
-        segmentation_node.RemoveClosedSurfaceRepresentation()
-    with slicer.util.NodeModify(display_node):
-        for part, wanted in (
-            ("Visibility", contour or fill or surface),
-            ("Visibility2DOutline", contour),
-            ("Visibility2DFill", fill),
-            ("Visibility3D", surface),
-        ):
-            getattr(display_node, f"SetSegment{part}")(segment_id, wanted)
-            if wanted or alone:
-                getattr(display_node, f"Set{part}")(wanted)
-
-
-def set_surface_smoothing(segmentation_node: slicer.vtkMRMLSegmentationNode, factor: float) -> None:
-    """Smooth the surface by 0 (the voxels' steps) to 1 (most); one that is there is computed anew."""
-    segments = segmentation_node.GetSegmentation()
-    parameter = slicer.vtkBinaryLabelmapToClosedSurfaceConversionRule.GetSmoothingFactorParameterName()
-    segments.SetConversionParameter(parameter, f"{factor:g}")
-    if has_surface(segmentation_node):
-        segments.CreateRepresentation(slicer.vtkSegmentationConverter.GetClosedSurfaceRepresentationName(), True)
-
-
-def has_surface(segmentation_node: slicer.vtkMRMLSegmentationNode) -> bool:
-    """Whether the segments have a closed surface now."""
-    name = slicer.vtkSegmentationConverter.GetClosedSurfaceRepresentationName()
-    return segmentation_node.GetSegmentation().ContainsRepresentation(name)
-
-
-def _slice_logics() -> list[slicer.vtkMRMLSliceLogic]:
+def slice_logics() -> list[slicer.vtkMRMLSliceLogic]:
+    """Of all slice views that there are."""
     layout = slicer.app.layoutManager() if hasattr(slicer, "app") else None
     logics = [] if layout is None else layout.mrmlSliceLogics()
     return [logic for logic in logics if logic.GetSliceNode() is not None and logic.GetSliceCompositeNode() is not None]
@@ -257,22 +162,3 @@ def _world_of(volume_node: slicer.vtkMRMLScalarVolumeNode, ijk: Sequence[float])
     world = [0.0, 0.0, 0.0]
     volume_node.TransformPointToWorld((ijk_to_ras(volume_node) @ (*ijk, 1.0))[:3], world)
     return world
-
-
-def _color(volume_node: slicer.vtkMRMLScalarVolumeNode) -> None:
-    volume_node.CreateDefaultDisplayNodes()
-    display_node = volume_node.GetScalarVolumeDisplayNode()
-    found = (slicer.mrmlScene.GetFirstNode(name, "vtkMRMLColorTableNode") for name in COLOR_MAPS)
-    color_node = next((node for node in found if node is not None), None)
-    with slicer.util.NodeModify(display_node):
-        if color_node is not None:
-            display_node.SetAndObserveColorNodeID(color_node.GetID())
-        display_node.SetAutoWindowLevel(False)
-        display_node.SetWindowLevelMinMax(0.0, 1.0)
-        display_node.SetAutoThreshold(False)
-        display_node.SetThreshold(VISIBLE_DOUBT, MOST_VISIBLE_DOUBT)
-        display_node.SetApplyThreshold(True)
-
-
-def _is_there(node: slicer.vtkMRMLNode | None) -> bool:
-    return bool(slicer.mrmlScene.IsNodePresent(node))

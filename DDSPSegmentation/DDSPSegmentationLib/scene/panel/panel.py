@@ -13,10 +13,11 @@ from slicer.util import VTKObservationMixin
 from ...engine.errors import TorchMissingError
 from ...service.runner import require_torch
 from .. import results
+from ..contour_display import hide_others
 from ..input_choice import doubt_about, preferred_volume
 from ..result_nodes import results_of, volume_of
 from ..shared_worker import end_shared_worker, shared_worker
-from ..slice_views import show_volume
+from ..slice_views import empty_layers, show_volume
 from .advanced_section import AdvancedSection
 from .correct_section import CorrectSection
 from .export_section import ExportSection
@@ -27,6 +28,7 @@ from .parameters import CHOSEN_NODES, KEPT_ON_CLOSE, PanelParameters, connect_wi
 from .result_section import ResultSection
 from .review_section import ReviewSection
 from .segment_section import Run, SegmentSection
+from .shown_volume import ShownVolume
 
 BEFORE_SELECTORS = 10.0  # priority of an observer that is asked before the node selectors
 
@@ -48,9 +50,11 @@ class Panel(VTKObservationMixin):
         self._parameters = self._disconnectWidgets = None
         self._volumeNode = self._resultNode = self._outputNode = self._doubtfulGuess = None
         self.isEntered = self._refreshing = self._preselecting = self._sceneIsChanging = False
+        self._placing = self._resultWasDeleted = False
         self._kept: dict = {}
         self._guard = Guard(self.say)
         self._lastShown: dict[str, str] = {}  # volume's node ID to that of the result
+        self._hidden: set[str] = set()  # IDs of the results that the user may have shown again by hand
         self._volumeTags: list[tuple] = []
         self.advanced = AdvancedSection(ui, modulePath, self.say)
         self.segment = SegmentSection(
@@ -58,6 +62,7 @@ class Panel(VTKObservationMixin):
         )
         self.result = ResultSection(ui, self.say)
         self.review = ReviewSection(ui, lambda: self._parameters)
+        self.shown = ShownVolume(ui, lambda: self._parameters, self.refresh)
         self.correct = CorrectSection(ui, self._onContourSettled, self._onBrush, self.say)
         self.export = ExportSection(ui, self._guard)
         ask = self.segment.question.ask
@@ -95,6 +100,7 @@ class Panel(VTKObservationMixin):
         self.advanced.showModel()
         self.learn.enter()
         self._preselect()
+        self._takeUpNext()
         self.refresh()
         if not slicer.app.testingEnabled():
             with suppress(TorchMissingError):
@@ -118,6 +124,7 @@ class Panel(VTKObservationMixin):
         if slicer.app.layoutManager() is not None:
             slicer.app.layoutManager().disconnect("layoutChanged(int)", self.refresh)
         self.review.leave()
+        self.shown.cleanup()
         self.correct.cleanup()
         self.learn.cleanup()
         self.advanced.cleanup()
@@ -152,7 +159,9 @@ class Panel(VTKObservationMixin):
         self._sceneIsChanging = True
         self._watchVolume(None)
         self._lastShown.clear()
+        self._hidden.clear()
         self.review.forget()
+        self.shown.forget()
         self.correct.startClose()
         self._showResult(None)
 
@@ -196,9 +205,15 @@ class Panel(VTKObservationMixin):
 
     @vtk.calldata_type(vtk.VTK_OBJECT)
     def _onNodeAboutToBeRemoved(self, caller, event, node) -> None:
-        """Choose none in place of a node that goes: its selector would choose the node beside it."""
+        """Choose none in place of a node that goes: selectors, the views' too, would choose the one beside it."""
         if self._parameters is None or self._sceneIsChanging:
             return
+        if isinstance(node, slicer.vtkMRMLVolumeNode):
+            if not self._placing and self.review.loses(node):
+                self._parameters.showUncertainty = False  # or it would come again at once
+            if self.isEntered or node is self._volumeNode:
+                empty_layers(node)
+        self._resultWasDeleted |= node is self._resultNode
         for name in CHOSEN_NODES:
             if getattr(self._parameters, name) is node:
                 setattr(self._parameters, name, None)
@@ -206,7 +221,16 @@ class Panel(VTKObservationMixin):
     def _onSceneSettled(self) -> None:
         if self.isEntered and not self._sceneIsChanging and self._parameters is not None:
             self._preselect()
+            self._takeUpNext()
             self.refresh()
+            self._hidden = hide_others(self._resultNode, self._volumeNode, self._hidden)
+
+    def _takeUpNext(self) -> None:
+        """In place of a result that was deleted, show the latest one that its volume has left."""
+        chosen = self._parameters
+        if self._resultWasDeleted and chosen.outputSegmentation is None:
+            chosen.outputSegmentation = self._latestResult(chosen.inputVolume)
+        self._resultWasDeleted = False
 
     def _preselect(self) -> None:
         """Choose the T2 volume that the user most likely means, as long as the user chose none."""
@@ -244,6 +268,7 @@ class Panel(VTKObservationMixin):
             self.segment.refresh()
             self.correct.refresh(self.result.edited)
             self._guard(lambda: self.review.refresh(self.result.edited))
+            self.shown.refresh()
         finally:
             self._refreshing = False
 
@@ -258,15 +283,16 @@ class Panel(VTKObservationMixin):
             if output is None or volume_of(output) is not volumeNode:
                 output = chosen.outputSegmentation = self._latestResult(volumeNode)
             self._showNote(doubt_about(volumeNode) if volumeNode is not None else "")
-            if not self._preselecting:
-                show_volume(volumeNode)
         if self.segment.question.isOpen and (changed or output is not self._outputNode):
             self.segment.question.withdraw()
             self.sayNextStep()
         self._outputNode = output
         shown = self._resultNode
         self._showResult(output if output is not None and output in results_of(volumeNode) else None)
+        if changed and not self._preselecting:
+            show_volume(volumeNode)
         if changed or shown is not self._resultNode:
+            self._hidden = hide_others(self._resultNode, volumeNode)
             self.sayNextStep()
 
     def _latestResult(self, volumeNode):
@@ -338,10 +364,15 @@ class Panel(VTKObservationMixin):
         overwrite = run.overwrite and isShown  # or Undo could not bring the correction back
         if isShown:
             self.correct.saveStateForUndo()
-        placed = results.place_result(segmentation, run.volumeNode, run.outputNode, overwrite, run.asNew)
+        self._placing = True
+        try:
+            placed = results.place_result(segmentation, run.volumeNode, run.outputNode, overwrite, run.asNew)
+        finally:
+            self._placing = False
         node = placed.outputSegmentationNode
         self.review.keepUncertainty(node, segmentation)
         if self._parameters.inputVolume is not run.volumeNode:
+            self._hidden = hide_others(self._resultNode, self._volumeNode, self._hidden)
             name = run.volumeNode.GetName()
             self.say(_("The result of '{name}' is in the scene; choose that volume to see it.").format(name=name))
             return

@@ -8,18 +8,12 @@ from functools import partial
 import slicer
 from slicer.i18n import tr as _
 
+from ..contour_display import apply_display, has_surface, keep_to_scan, set_surface_smoothing
 from ..conversion import read_segment, write_segment
 from ..result_nodes import facts_of, network_mask, own_segment_id
 from ..results import add_uncertainty_volume, remove_with_display, uncertainty_volume_of
-from ..slice_views import (
-    SliceTour,
-    UncertaintyOverlay,
-    apply_display,
-    has_surface,
-    jump_to_slice,
-    set_surface_smoothing,
-    show_volume,
-)
+from ..slice_views import SliceTour, jump_to_slice, show_volume
+from ..uncertainty_overlay import UncertaintyOverlay
 from ..unseen_by_undo import unseen_by_undo
 from .enabling import enable
 
@@ -44,6 +38,7 @@ class ReviewSection:
         self._tips = {button: button.toolTip for button in (ui.nextSliceButton, ui.previousSliceButton)}
         self._shown = None
         self._wasVisible = True
+        self._isElsewhere = False  # the views show another volume
         self.surfacePaused = False
         ui.nextSliceButton.connect("clicked(bool)", partial(self._go, 1))
         ui.previousSliceButton.connect("clicked(bool)", partial(self._go, -1))
@@ -58,14 +53,18 @@ class ReviewSection:
         if node is self._node:
             self._overlay.hide()
 
+    def loses(self, volumeNode) -> bool:
+        """A volume is about to leave the scene; returns whether it was the uncertainty that is shown."""
+        if self._node is None or uncertainty_volume_of(self._node) is not volumeNode:
+            return False
+        self._overlay.hide()
+        return True
+
     def show(self, node, volumeNode) -> None:
         """Review the result of a volume, or nothing."""
         if node is not self._node:
             self.leave()
-            shown = None if self._node is None else self._node.GetDisplayNode()
-            if shown is not None and self._volumeNode is not volumeNode:
-                shown.SetVisibility(False)  # it would lie over another volume
-        self._node, self._volumeNode, self._shown = node, volumeNode, None
+        self._node, self._volumeNode, self._shown, self._isElsewhere = node, volumeNode, None, False
         self.ui.reviewCollapsibleButton.setVisible(node is not None)
         self._startTour(None if node is None else facts_of(node))
 
@@ -104,15 +103,27 @@ class ReviewSection:
             _("Colors show where the network was unsure of its contour, from dark (a little) to bright yellow (most)."),
         )
         self.ui.uncertaintySlider.enabled = available and chosen.showUncertainty
+        if not keep_to_scan(self._node, self._volumeNode):
+            if not self._isElsewhere:  # once, so that whoever wants to see it there can
+                self.showAfter()
+                self._node.GetDisplayNode().SetVisibility(False)
+            self._isElsewhere = True
+        else:
+            self._showContour(chosen)
+        self._refreshOverlay(chosen.showUncertainty and available, chosen.uncertaintyOpacity)
+
+    def _showContour(self, chosen) -> None:
+        if self._beforeNode is not None:
+            keep_to_scan(self._beforeNode, self._volumeNode)
+            return
         surface = chosen.showSurface and not self.surfacePaused
         wanted = (chosen.showContour, chosen.showFill, surface, chosen.surfaceSmoothing)
-        if self._beforeNode is None and (wanted != self._shown or self._surfaceDiffers(surface)):
+        if wanted != self._shown or self._isElsewhere or self._surfaceDiffers(surface):
             with unseen_by_undo(self._node):
                 if self._shown is None or self._shown[3] != chosen.surfaceSmoothing:
                     set_surface_smoothing(self._node, chosen.surfaceSmoothing)
                 apply_display(self._node, own_segment_id(self._node), *wanted[:3])
-            self._shown = wanted
-        self._refreshOverlay(chosen.showUncertainty and available, chosen.uncertaintyOpacity)
+            self._shown, self._isElsewhere = wanted, False
 
     def _surfaceDiffers(self, wanted: bool) -> bool:
         """Undo brings the surface back, or takes it away, as it was when the state was saved."""
@@ -128,7 +139,7 @@ class ReviewSection:
             volumeNode = uncertainty_volume_of(self._node)
             if volumeNode is None:
                 volumeNode = add_uncertainty_volume(self._kept().uncertainty, self._node, self._volumeNode)
-            self._overlay.show(volumeNode, opacity)
+            self._overlay.show(volumeNode, self._volumeNode, opacity)
         elif self._overlay.is_shown():
             self._overlay.hide()
 

@@ -1,0 +1,359 @@
+"""One patient on the screen: no view shows voxels or a contour of a volume that nobody chose or put there."""
+
+import random
+
+import pytest
+import slicer
+from panel_parts import add_result, load_sample, wait_for
+
+from DDSPSegmentationLib.scene.result_nodes import all_results, own_segment_id, results_of, volume_of
+from DDSPSegmentationLib.scene.results import uncertainty_volume_of
+
+LAYERS = ("Background", "Foreground", "Label")
+NAMES = ("Red", "Green", "Yellow")
+
+
+def work():
+    for _ in range(4):
+        slicer.app.processEvents()
+
+
+def composite_of(name):
+    return slicer.app.layoutManager().sliceWidget(name).mrmlSliceCompositeNode()
+
+
+def layer(name, which):
+    return slicer.mrmlScene.GetNodeByID(getattr(composite_of(name), f"Get{which}VolumeID")() or "")
+
+
+def put(name, which, volume):
+    """A volume in a layer of a view, by hand."""
+    getattr(composite_of(name), f"Set{which}VolumeID")(None if volume is None else volume.GetID())
+    if which == "Foreground":
+        composite_of(name).SetForegroundOpacity(0.5)
+
+
+def load_by_hand(volume):
+    """What loading does: the volume is the background of every view."""
+    from slicer_stand_in.application import show_volume
+
+    show_volume(volume)
+    work()
+
+
+def is_seen(node, name=None):
+    """Whether a result can be seen: in a slice view, or as a surface without one named."""
+    display, segment_id = node.GetDisplayNode(), own_segment_id(node)
+    if display is None or not display.GetVisibility() or not display.GetSegmentVisibility(segment_id):
+        return False
+    views = display.GetViewNodeIDs()
+    if name is None:
+        return not views or any("vtkMRMLViewNode" in view for view in views)
+    view = slicer.app.layoutManager().sliceWidget(name).mrmlSliceNode().GetID()
+    return not views or view in views
+
+
+def seen():
+    return {node.GetName() for node in all_results() if any(is_seen(node, name) for name in (*NAMES, None))}
+
+
+@pytest.fixture
+def two(person):
+    """Two scans with a result each; the first is chosen and shown."""
+    first, of_first = add_result(1, "first")
+    second, of_second = add_result(2, "second")
+    person.ui.inputSelector.setCurrentNode(second)
+    person.ui.inputSelector.setCurrentNode(first)
+    work()
+    return person, first, of_first, second, of_second
+
+
+def test_the_contour_of_another_scan_is_hidden_and_comes_back_with_it(two):
+    person, first, of_first, second, of_second = two
+    assert seen() == {of_first.GetName()}
+    person.ui.inputSelector.setCurrentNode(second)
+    work()
+    assert seen() == {of_second.GetName()}
+    person.ui.inputSelector.setCurrentNode(first)
+    work()
+    assert seen() == {of_first.GetName()} and is_seen(of_first, "Red") and is_seen(of_first)
+
+
+def test_of_two_results_of_a_scan_one_is_seen_and_deleting_it_takes_up_the_other(person):
+    from learning_parts import toy_scan
+    from scene_parts import ThresholdRunner
+
+    from DDSPSegmentationLib.engine.run_settings import RunSettings
+    from DDSPSegmentationLib.scene.results import place_result
+
+    volume, old = add_result(1, "T2")
+    _, mask = toy_scan(1, radii=(4, 8, 8))
+    person.ui.inputSelector.setCurrentNode(volume)
+    new = place_result(
+        ThresholdRunner().segment(mask * 100, RunSettings(device="cpu"), name="T2"), volume, as_new=True
+    ).outputSegmentationNode
+    work()
+    person.ui.outputSelector.setCurrentNode(new)
+    work()
+    assert person.result is new and seen() == {new.GetName()}
+    slicer.mrmlScene.RemoveNode(new)
+    work()
+    assert person.result is old and seen() == {old.GetName()} and person.ui.volumeLabel.text
+
+
+def test_a_result_that_comes_while_another_scan_is_shown_stays_hidden(person):
+    first = load_sample("first")
+    work()
+    second, of_second = add_result(2, "second")
+    person.start()
+    person.ui.inputSelector.setCurrentNode(second)
+    assert wait_for(lambda: person.ui.segmentButton.text == "Segment Prostate")
+    work()
+    (of_first,) = results_of(first)
+    assert seen() == {of_second.GetName()} and "first" in person.status
+    person.ui.inputSelector.setCurrentNode(first)
+    work()
+    assert seen() == {of_first.GetName()}
+
+
+def test_a_second_scan_that_is_loaded_hides_the_contour_and_the_panel_offers_both_ways(two):
+    person, first, of_first, second, of_second = two
+    ui = person.ui
+    assert ui.otherVolumeFrame.isHidden()
+    load_by_hand(second)
+    assert seen() == set() and person.volume is first and ui.volumeLabel.text
+    assert not ui.otherVolumeFrame.isHidden()
+    assert ui.otherVolumeLabel.text == "The views show 'second'; the panel works on 'first'."
+    ui.showInputButton.click()
+    work()
+    assert seen() == {of_first.GetName()} and ui.otherVolumeFrame.isHidden()
+    assert [layer(name, "Background") for name in NAMES] == [first] * 3
+    load_by_hand(second)
+    ui.useShownButton.click()
+    work()
+    assert person.volume is second and seen() == {of_second.GetName()} and ui.otherVolumeFrame.isHidden()
+
+
+def test_where_one_view_shows_another_scan_the_contour_stays_out_of_it_alone(two):
+    person, first, of_first, second, _ = two
+    put("Green", "Background", second)
+    work()
+    assert [is_seen(of_first, name) for name in NAMES] == [True, False, True] and is_seen(of_first)
+    assert person.ui.otherVolumeFrame.isHidden()
+    put("Green", "Background", first)
+    work()
+    assert all(is_seen(of_first, name) for name in NAMES) and not of_first.GetDisplayNode().GetViewNodeIDs()
+
+
+def test_what_a_person_shows_by_hand_stays_until_another_result_is_chosen(two):
+    person, first, of_first, second, of_second = two
+    of_second.GetDisplayNode().SetVisibility(True)
+    work()
+    person.panel.refresh()
+    assert seen() == {of_first.GetName(), of_second.GetName()}
+    person.ui.inputSelector.setCurrentNode(second)
+    work()
+    assert seen() == {of_second.GetName()}
+
+
+def test_the_uncertainty_leaves_no_neighbor_in_its_place(person):
+    load_sample("first")
+    person.segment_at_once()
+    other = load_sample("second")
+    load_by_hand(person.volume)
+    person.ui.uncertaintyCheckBox.click()
+    assert [layer(name, "Foreground") for name in NAMES] == [uncertainty_volume_of(person.result)] * 3
+    person.segment_at_once()
+    assert [layer(name, "Foreground") for name in NAMES] == [uncertainty_volume_of(person.result)] * 3
+    slicer.mrmlScene.RemoveNode(uncertainty_volume_of(person.result))
+    work()
+    assert [layer(name, "Foreground") for name in NAMES] == [None] * 3 and other.GetScene() is not None
+    assert not person.ui.uncertaintyCheckBox.checked
+
+
+def test_a_volume_that_is_deleted_leaves_its_views_empty(two):
+    person, first, of_first, second, _ = two
+    put("Red", "Foreground", second)
+    slicer.mrmlScene.RemoveNode(second)
+    work()
+    assert layer("Red", "Foreground") is None
+    slicer.mrmlScene.RemoveNode(first)
+    work()
+    assert [layer(name, "Background") for name in NAMES] == [None] * 3 and seen() == set()
+
+
+def test_what_lay_over_one_scan_goes_when_another_one_is_chosen(two):
+    person, first, _, second, _ = two
+    diffusion = slicer.modules.volumes.logic().CloneVolume(slicer.mrmlScene, first, "ADC of the first")
+    put("Red", "Foreground", diffusion)
+    person.ui.inputSelector.setCurrentNode(second)
+    work()
+    assert layer("Red", "Foreground") is None and layer("Red", "Background") is second
+
+
+# ---- the rule over any way of working
+
+
+class Acts:
+    """A person who does whatever comes to mind, and remembers what he put where by hand."""
+
+    def __init__(self, person, seed):
+        self.person, self.draw = person, random.Random(seed)
+        self.put, self.made_seen = {}, set()
+        self.done = []
+
+    def volumes(self):
+        nodes = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
+        return [node for node in nodes if node.GetName().startswith("scan")]
+
+    def act(self):
+        action = self.draw.choice([
+            self.choose, self.choose, self.load, self.lay_over, self.segment, self.segment_as_new, self.uncertainty,
+            self.delete_uncertainty, self.delete_volume, self.delete_result, self.undo, self.choose_result,
+            self.show_by_hand, self.edit, self.leave_and_come_back, self.work_on_shown, self.show_input,
+        ])  # fmt: skip
+        self.done.append(action.__name__)
+        action()
+        work()
+
+    def _any(self, nodes):
+        nodes = list(nodes)
+        return self.draw.choice(nodes) if nodes else None
+
+    def choose(self):
+        volume, before = self._any(self.volumes()), self.person.volume
+        self.person.ui.inputSelector.setCurrentNode(volume)
+        if volume is not None and volume is not before:  # the same one again changes nothing
+            self._now_in_all_views(volume)
+
+    def _now_in_all_views(self, volume):
+        for name in NAMES:
+            self.put[name, "Background"] = volume
+
+    def load(self):
+        volume = self._any(self.volumes()) if len(self.volumes()) >= 3 else None
+        if volume is None:
+            volume, _ = add_result(self.draw.randrange(5), f"scan {self.draw.randrange(10**6)}")
+        load_by_hand(volume)
+        self._now_in_all_views(volume)
+
+    def lay_over(self):
+        name, volume = self.draw.choice(NAMES), self._any(self.volumes())
+        which = self.draw.choice(["Foreground", "Background"])
+        put(name, which, volume)
+        self.put[name, which] = volume
+
+    def _segment(self, as_new):
+        panel = self.person.panel
+        if panel._parameters.inputVolume is None:
+            return
+        from DDSPSegmentationLib.scene.panel.segment_section import Run
+        from DDSPSegmentationLib.scene.results import state_of
+
+        run = Run(panel._parameters.inputVolume, None if as_new else self.person.result, False, as_new)
+        run.before = state_of(run.volumeNode)
+        panel._place(run, a_segmentation_of(run.volumeNode))
+        self._now_in_all_views(run.volumeNode)
+
+    def segment(self):
+        self._segment(as_new=False)
+
+    def segment_as_new(self):
+        self._segment(as_new=True)
+
+    def uncertainty(self):
+        if self.person.ui.uncertaintyCheckBox.enabled:
+            self.person.ui.uncertaintyCheckBox.click()
+
+    def delete_uncertainty(self):
+        node = None if self.person.result is None else uncertainty_volume_of(self.person.result)
+        if node is not None:
+            slicer.mrmlScene.RemoveNode(node)
+
+    def delete_volume(self):
+        volume = self._any(self.volumes())
+        if volume is not None and len(self.volumes()) > 1:
+            slicer.mrmlScene.RemoveNode(volume)
+
+    def delete_result(self):
+        node = self._any(all_results())
+        if node is not None:
+            slicer.mrmlScene.RemoveNode(node)
+
+    def undo(self):
+        self.person.editor.undo()
+
+    def edit(self):
+        if self.person.result is not None and self.person.shows_result():
+            self.person.paint(3.0)
+
+    def choose_result(self):
+        node = self._any(results_of(self.person.volume))
+        if node is not None:
+            self.person.ui.outputSelector.setCurrentNode(node)
+
+    def show_by_hand(self):
+        node = self._any(all_results())
+        if node is not None:
+            node.GetDisplayNode().SetVisibility(True)
+            node.GetDisplayNode().SetSegmentVisibility(own_segment_id(node), True)
+            self.made_seen.add(node)
+
+    def leave_and_come_back(self):
+        self.person.widget.exit()
+        work()
+        self.person.widget.enter()
+
+    def work_on_shown(self):
+        if not self.person.ui.otherVolumeFrame.isHidden():
+            self.person.ui.useShownButton.click()
+            if self.person.volume is not None:
+                self._now_in_all_views(self.person.volume)
+
+    def show_input(self):
+        if not self.person.ui.otherVolumeFrame.isHidden():
+            self.person.ui.showInputButton.click()
+            self._now_in_all_views(self.person.volume)
+
+    def check(self):
+        chosen = self.person.volume
+        for name in NAMES:
+            for which in LAYERS:
+                shown = layer(name, which)
+                allowed = [None, chosen, self.put.get((name, which))]
+                if which == "Foreground" and layer(name, "Background") is chosen and self.person.result is not None:
+                    allowed.append(uncertainty_volume_of(self.person.result))
+                assert shown in allowed, (name, which, shown.GetName(), self.done)
+            for node in all_results():
+                if is_seen(node, name) and node not in self.made_seen:
+                    assert volume_of(node) is chosen, (name, node.GetName(), self.done)
+                    assert node is self.person.result, (name, node.GetName(), self.done)
+                    volumes = [layer(name, which) for which in ("Background", "Foreground")]
+                    assert chosen in volumes or volumes == [None, None], (name, node.GetName(), self.done)
+
+
+def a_segmentation_of(volume):
+    """What a network that is right makes of a toy scan."""
+    import numpy as np
+    import SimpleITK as sitk
+    from scene_parts import ThresholdRunner
+
+    from DDSPSegmentationLib.engine.run_settings import RunSettings
+    from DDSPSegmentationLib.scene.conversion import image_from_volume_node
+
+    image = image_from_volume_node(volume)
+    voxels = sitk.GetArrayFromImage(image)
+    bright = sitk.GetImageFromArray((voxels > np.percentile(voxels, 95)).astype(np.float32) * 100)
+    bright.CopyInformation(image)
+    return ThresholdRunner().segment(bright, RunSettings(device="cpu"), name="scan")
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_whatever_a_person_does_no_view_shows_another_patient(person, seed):
+    acts = Acts(person, seed)
+    for _ in range(3):
+        acts.load()
+    acts.check()
+    for _ in range(30):
+        acts.act()
+        acts.check()
