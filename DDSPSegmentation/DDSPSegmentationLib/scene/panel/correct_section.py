@@ -90,15 +90,23 @@ class CorrectSection(VTKObservationMixin):
         self._selectEditorNode()
         if slicer.mrmlScene.IsBatchProcessing():
             return  # the editor takes nothing in; it is asked again at the end
+        if self._node is None:
+            self._letGo()
+            return
         if self._editorNode.GetSegmentationNode() is not self._node:
             self.editor.setSegmentationNode(self._node)
-        if self._node is None:
-            return
         if self._editorNode.GetSourceVolumeNode() is not self._volumeNode:
             self.editor.setSourceVolumeNode(self._volumeNode)
         segmentId = self.editor.currentSegmentID()
         if not segmentId or self._node.GetSegmentation().GetSegment(segmentId) is None:
             self.editor.setCurrentSegmentID(own_segment_id(self._node))
+
+    def _letGo(self) -> None:
+        """Empty the editor, the volume first: its selector, left alone with one that is deleted, would choose another
+        volume, which the editor refuses without a segmentation and reports as an error."""
+        self.editor.setSourceVolumeNode(None)
+        if self._editorNode.GetSegmentationNode() is not None:
+            self.editor.setSegmentationNode(None)
 
     def _onEndBatch(self, caller, event) -> None:
         if self._node is None or self._node.GetScene() is not None:
@@ -141,6 +149,7 @@ class CorrectSection(VTKObservationMixin):
         self._forgetNode()
         self.removeObservers()
         self.exit()
+        self._letGo()  # without its node it would report an error for everything that it still follows
         self.editor.setMRMLSegmentEditorNode(None)
         self.editor.setMRMLScene(None)
 

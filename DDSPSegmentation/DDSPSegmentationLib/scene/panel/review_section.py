@@ -175,13 +175,15 @@ class ReviewSection:
         before.SetName(_("Before correction"))
         before.SetHideFromEditors(True)  # before it is added, or it gets an item in the Data module
         before.SetSaveWithScene(False)
-        self._beforeNode = before = slicer.mrmlScene.AddNode(before)
-        before.CreateDefaultDisplayNodes()
-        before.GetDisplayNode().SetSaveWithScene(False)
+        # All of the segment is there before it is added, too: without an item Slicer reports a change as an error.
+        before.SetScene(slicer.mrmlScene)  # to find the transform
         before.SetAndObserveTransformNodeID(self._volumeNode.GetTransformNodeID())
         before.SetReferenceImageGeometryParameterFromVolumeNode(self._volumeNode)
         segmentId = before.GetSegmentation().AddEmptySegment("", _("Before correction"), list(BEFORE_COLOR))
         write_segment(mask, before, segmentId, self._volumeNode)
+        self._beforeNode = before = slicer.mrmlScene.AddNode(before)
+        before.CreateDefaultDisplayNodes()
+        before.GetDisplayNode().SetSaveWithScene(False)
         before.GetDisplayNode().SetVisibility2DFill(False)
         self._wasVisible = bool(self._node.GetDisplayNode().GetVisibility())
         self._node.GetDisplayNode().SetVisibility(False)
