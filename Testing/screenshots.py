@@ -50,7 +50,7 @@ def take(folder: Path) -> None:
         person.wait_for_phase("Preparing the scan")
         picture("running")
         assert wait_for(person.shows_result)
-        person.ui.psaSpinBox.value = 6.5
+        person.set_psa(6.5)
         picture("result")
         person.ui.uncertaintyCheckBox.click()
         person.ui.nextSliceButton.click()

@@ -102,6 +102,13 @@ class Person:
         with mock.patch.object(worker, "submit", answer):
             return self.segment()
 
+    def set_psa(self, psa):
+        """Click into the field, write, and press Enter."""
+        from PySide6 import QtCore, QtTest
+
+        self.ui.psaLineEdit.text = f"{psa:g}" if isinstance(psa, (int, float)) else psa
+        QtTest.QTest.keyClick(self.ui.psaLineEdit, QtCore.Qt.Key_Return)
+
     def wait_for_phase(self, words):
         assert wait_for(lambda: self.status.startswith(words)), self.status
 

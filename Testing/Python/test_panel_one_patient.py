@@ -5,8 +5,9 @@ import random
 import pytest
 import slicer
 from panel_parts import add_result, load_sample, wait_for
+from scene_parts import put_under_transform, rigid_matrix
 
-from DDSPSegmentationLib.scene.result_nodes import all_results, own_segment_id, results_of, volume_of
+from DDSPSegmentationLib.scene.result_nodes import all_results, own_segment_id, psa_of, results_of, volume_of
 from DDSPSegmentationLib.scene.results import uncertainty_volume_of
 
 LAYERS = ("Background", "Foreground", "Label")
@@ -357,3 +358,74 @@ def test_whatever_a_person_does_no_view_shows_another_patient(person, seed):
     for _ in range(30):
         acts.act()
         acts.check()
+
+
+# ---- scan and contour apart
+
+
+def test_a_scan_that_is_moved_alone_is_said_and_the_contour_can_be_brought_along(two):
+    person, first, of_first, _, _ = two
+    ui, volume = person.ui, person.ui.volumeLabel.text
+    assert ui.moveAlongButton.isHidden() and ui.volumeLabel.enabled
+    put_under_transform(first, rigid_matrix())
+    person.settle()
+    assert not ui.moveAlongButton.isHidden() and not ui.volumeLabel.enabled and not ui.diceLabel.enabled
+    assert ui.warningsLabel.text.startswith("Scan and contour were moved apart") and "good" not in ui.diceLabel.text
+    assert "do not belong together" in person.accept()
+    ui.moveAlongButton.click()
+    person.settle()
+    assert ui.moveAlongButton.isHidden() and ui.volumeLabel.enabled and ui.volumeLabel.text == volume
+    assert of_first.GetParentTransformNode() is first.GetParentTransformNode()
+
+
+def test_a_contour_that_is_moved_alone_is_said_too(two):
+    person, _, of_first, _, _ = two
+    put_under_transform(of_first, rigid_matrix())
+    person.settle()
+    assert not person.ui.moveAlongButton.isHidden()
+    of_first.SetAndObserveTransformNodeID(None)
+    person.settle()
+    assert person.ui.moveAlongButton.isHidden() and person.ui.volumeLabel.enabled
+
+
+# ---- keys
+
+
+def test_the_psa_is_changed_by_a_click_and_enter_alone_and_can_be_taken_back(two):
+    import qt
+    from PySide6 import QtCore, QtGui, QtWidgets
+
+    person, _, of_first, _, _ = two
+    ui = person.ui
+    assert ui.psaLineEdit.focusPolicy == qt.Qt.ClickFocus and ui.psaUndoButton.isHidden()
+    person.set_psa(6.5)
+    assert psa_of(of_first) == 6.5 and "ng/ml per ml" in ui.psaDensityLabel.text
+    wheel = QtGui.QWheelEvent(
+        QtCore.QPointF(5, 5), QtCore.QPointF(5, 5), QtCore.QPoint(0, 0), QtCore.QPoint(0, 120),
+        QtCore.Qt.NoButton, QtCore.Qt.NoModifier, QtCore.Qt.NoScrollPhase, False,
+    )  # fmt: skip
+    QtWidgets.QApplication.sendEvent(ui.psaLineEdit, wheel)
+    assert ui.psaLineEdit.text == "6.5"
+    person.set_psa(1)
+    assert psa_of(of_first) == 1 and "6.5" in ui.psaUndoButton.toolTip
+    ui.psaUndoButton.click()
+    assert psa_of(of_first) == 6.5 and ui.psaLineEdit.text == "6.5" and ui.psaUndoButton.isHidden()
+    person.set_psa("7,25")
+    assert psa_of(of_first) == 7.25
+    person.set_psa("seven")
+    assert psa_of(of_first) == 7.25 and ui.psaLineEdit.text == "7.25" and "'seven' is no PSA" in person.status
+    person.set_psa("")
+    assert psa_of(of_first) == 0
+
+
+# ---- the table
+
+
+def test_the_table_is_shown_in_a_layout_that_has_a_place_for_it(two):
+    person = two[0]
+    person.ui.tableButton.click()
+    work()
+    with_table = slicer.modules.tables.logic().GetLayoutWithTable(slicer.app.layoutManager().layout)
+    assert slicer.app.layoutManager().layout == with_table
+    selected = slicer.app.applicationLogic().GetSelectionNode().GetActiveTableID()
+    assert slicer.mrmlScene.GetNodeByID(selected).GetName() in person.status

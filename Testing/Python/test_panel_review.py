@@ -103,7 +103,7 @@ def test_the_expected_dice_is_shown_with_its_interval_and_a_word_or_not_at_all(p
 def test_psa_density_and_table_follow_psa_and_contour(segmented):
     ui = segmented.ui
     assert ui.psaDensityLabel.text == NO_PSA
-    ui.psaSpinBox.value = 6.5
+    segmented.set_psa(6.5)
     before = ml_of(segmented)
     assert ui.psaDensityLabel.text == f"{6.5 / before:.3f} ng/ml per ml (reference: 0.15)"
     assert segmented.table()["psa_ng_per_ml"] == 6.5
@@ -120,7 +120,7 @@ def test_psa_density_and_table_follow_psa_and_contour(segmented):
     segmented.write(np.zeros_like(segmented.mask()))
     segmented.settle()
     assert ui.volumeLabel.text == "0.0 ml" and ui.psaDensityLabel.text == "none, the contour is empty"
-    ui.psaSpinBox.value = 0
+    segmented.set_psa(0)
     assert ui.psaDensityLabel.text == NO_PSA and psa_of(segmented.result) == 0
 
 
@@ -142,7 +142,7 @@ def test_what_the_network_said_is_called_so_after_an_edit(segmented):
 
 def test_copied_text_has_the_figures_and_no_name(segmented):
     segmented.volume.SetName("DOE^JOHN")
-    segmented.ui.psaSpinBox.value = 4.2
+    segmented.set_psa(4.2)
     segmented.ui.copyButton.click()
     text = slicer.app.clipboard().text()
     for part in (segmented.ui.volumeLabel.text, segmented.ui.sizeLabel.text, "PSA: 4.2 ng/ml", "PSA density: ",
@@ -152,7 +152,7 @@ def test_copied_text_has_the_figures_and_no_name(segmented):
 
 
 def test_table_that_was_deleted_comes_back_at_the_button(segmented):
-    segmented.ui.psaSpinBox.value = 9
+    segmented.set_psa(9)
     slicer.mrmlScene.RemoveNode(nodes("vtkMRMLTableNode")[0])
     work()
     assert segmented.table() is None
@@ -165,25 +165,25 @@ def test_table_that_was_deleted_comes_back_at_the_button(segmented):
 
 def test_figures_never_stand_beside_another_volume(segmented):
     ui, first, first_result = segmented.ui, segmented.volume, segmented.result
-    ui.psaSpinBox.value = 6.5
+    segmented.set_psa(6.5)
     segmented.write(eroded(segmented.mask()))
     second = load_sample("T2 of another patient")  # before the edit has settled
     ui.inputSelector.setCurrentNode(second)
     assert not segmented.shows_result() and segmented.result is None
     assert ui.reviewCollapsibleButton.isHidden() and ui.correctCollapsibleButton.isHidden()
-    assert ui.volumeLabel.text == "" and ui.psaSpinBox.value == 0 and ui.psaDensityLabel.text == ""
+    assert ui.volumeLabel.text == "" and ui.psaLineEdit.text == "" and ui.psaDensityLabel.text == ""
     assert not ui.segNrrdButton.enabled
     assert segmented.status == PRESS
 
     second_result = segmented.segment()
-    assert second_result is not first_result and ui.psaSpinBox.value == 0
+    assert second_result is not first_result and ui.psaLineEdit.text == ""
     full = ml_of(segmented)
     assert ui.volumeLabel.text == f"{full:.1f} ml"
-    ui.psaSpinBox.value = 12
+    segmented.set_psa(12)
     ui.inputSelector.setCurrentNode(first)
     half = ml_of(segmented, first_result)
     assert segmented.result is first_result
-    assert ui.psaSpinBox.value == 6.5 and ui.volumeLabel.text == f"{half:.1f} ml" and half < full
+    assert ui.psaLineEdit.text == "6.5" and ui.volumeLabel.text == f"{half:.1f} ml" and half < full
     assert segmented.table()["volume_ml"] == pytest.approx(half, abs=0.01)
     assert segmented.table()["contour"] == "corrected" and ui.diceLabel.text == UNCALIBRATED
 
@@ -191,18 +191,18 @@ def test_figures_never_stand_beside_another_volume(segmented):
     ui.outputSelector.setCurrentNode(second_result)
     assert not segmented.shows_result() and ui.volumeLabel.text == ""
     ui.outputSelector.setCurrentNode(first_result)
-    assert segmented.shows_result() and ui.psaSpinBox.value == 6.5
+    assert segmented.shows_result() and ui.psaLineEdit.text == "6.5"
 
     # no input at all
     ui.inputSelector.setCurrentNode(None)
     assert not segmented.shows_result() and ui.volumeLabel.text == ""
     ui.inputSelector.setCurrentNode(second)
-    assert ui.psaSpinBox.value == 12 and ui.volumeLabel.text == f"{full:.1f} ml"
+    assert ui.psaLineEdit.text == "12" and ui.volumeLabel.text == f"{full:.1f} ml"
     assert psa_of(first_result) == 6.5
 
     slicer.mrmlScene.RemoveNode(second_result)
     work()
-    assert not segmented.shows_result() and ui.volumeLabel.text == "" and ui.psaSpinBox.value == 0
+    assert not segmented.shows_result() and ui.volumeLabel.text == "" and ui.psaLineEdit.text == ""
     ui.inputSelector.setCurrentNode(first)
     slicer.mrmlScene.RemoveNode(first)
     work()
@@ -300,10 +300,10 @@ def test_uncertainty_after_a_reload_is_there_only_if_it_was_saved(segmented, tmp
         load_scene(save_scene(tmp_path / name))
         work()
 
-    ui.psaSpinBox.value = 7
+    segmented.set_psa(7)
     volume = ui.volumeLabel.text
     save_and_open("without")
-    assert segmented.shows_result() and ui.volumeLabel.text == volume and ui.psaSpinBox.value == 7
+    assert segmented.shows_result() and ui.volumeLabel.text == volume and ui.psaLineEdit.text == "7"
     assert not ui.uncertaintyCheckBox.enabled and "was not saved with the scene" in ui.uncertaintyCheckBox.toolTip
     assert ui.nextSliceButton.enabled
     segmented.segment()
@@ -457,13 +457,13 @@ def test_psa_belongs_to_the_patient_and_reaches_every_result_of_the_volume(segme
     first = segmented.result
     segmented.paint()
     segmented.settle()
-    segmented.ui.psaSpinBox.value = 4.0
+    segmented.set_psa(4.0)
     segmented.ui.segmentButton.click()
     segmented.ui.firstAnswerButton.click()  # New
     assert wait_for(lambda: segmented.ui.segmentButton.text == READY)
     second = segmented.result
     assert second is not first and psa_of(second) == 4.0
-    segmented.ui.psaSpinBox.value = 65.0
+    segmented.set_psa(65.0)
     assert psa_of(first) == psa_of(second) == 65.0
     assert {row_of(node, segmented.volume)["psa_ng_per_ml"] for node in (first, second)} == {65.0}
 
@@ -499,7 +499,7 @@ def test_figures_follow_a_transform_that_scales_the_volume(segmented):
 def test_threshold_other_than_usual_is_named_beside_the_figures(person, t2):
     person.ui.thresholdSlider.value = 0.7
     person.segment()
-    assert person.ui.detailsLabel.text.endswith("threshold 0.7")
+    assert person.ui.detailsLabel.text.endswith("threshold 0.7, bias field off")
 
 
 def test_corrected_contour_says_in_every_export_that_somebody_drew_on_it(segmented):

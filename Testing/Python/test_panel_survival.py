@@ -51,7 +51,7 @@ def choose_everything(person):
     ui.uncertaintySlider.value = 0.25
     ui.modeComboBox.currentIndex = 1
     ui.deviceComboBox.currentIndex = 1
-    ui.psaSpinBox.value = 6.5
+    person.set_psa(6.5)
 
 
 def choices_of_scene(person):
@@ -94,7 +94,7 @@ def test_another_session_goes_on_where_the_first_one_ended(scene, warm_worker, t
         assert person.status == LOAD
         load_scene(scene_file)
         assert person.volume.GetName() == "T2" and person.result.GetName() == "T2 prostate"
-        assert person.shows_result() and figures(person) == shown and person.ui.psaSpinBox.value == 6.5
+        assert person.shows_result() and figures(person) == shown and person.ui.psaLineEdit.text == "6.5"
         assert choices_of_scene(person) == choices
         assert choices == {
             "location": "P",
@@ -192,7 +192,7 @@ def test_after_the_scene_is_closed_the_panel_is_as_at_first(person, segmented):
     assert choices_of_scene(person) == kept and not person.ui.uncertaintyCheckBox.checked
     volume = load_sample()
     assert wait_for(lambda: person.volume is volume)
-    assert person.ui.psaSpinBox.value == 0.0 and not person.shows_result()
+    assert person.ui.psaLineEdit.text == "" and not person.shows_result()
 
 
 def test_another_scene_for_the_widget_breaks_nothing(person):

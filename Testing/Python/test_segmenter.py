@@ -26,10 +26,11 @@ from DDSPSegmentationLib.engine.errors import Canceled, DeviceError, InputError,
 from DDSPSegmentationLib.engine.images import read_image, read_mask
 from DDSPSegmentationLib.engine.model import save_model
 from DDSPSegmentationLib.engine.preprocessing import PreprocessingSettings
-from DDSPSegmentationLib.engine.quality import NOT_CALIBRATED, SOME_SEE_NONE, find_warnings
+from DDSPSegmentationLib.engine.quality import NOT_AXIAL, NOT_CALIBRATED, SOME_SEE_NONE, find_warnings
 from DDSPSegmentationLib.engine.run_settings import RunSettings
 from DDSPSegmentationLib.engine.segmentation import measure_gland
-from DDSPSegmentationLib.engine.segmenter import NOT_AXIAL, Segmenter, largest_component, touched_sides
+from DDSPSegmentationLib.engine.segmenter import Segmenter
+from DDSPSegmentationLib.engine.thresholding import largest_component, touched_sides
 
 PHASES = ["Preprocessing", "Segmenting", "Measuring"]
 

@@ -13,6 +13,7 @@ LARGE_COMPONENT = 0.05  # of the gland's volume
 LARGE_SLICE = 0.1  # of the gland's largest cross-section
 NO_EXPECTED_DICE = "There is no expected Dice"
 NOT_CALIBRATED = NO_EXPECTED_DICE + ": {what} was not calibrated."
+NOT_AXIAL = "The slices are not axial; the network was trained on axial scans alone."
 SOME_SEE_NONE = "Some of the networks see no gland here; check every slice."
 
 

@@ -19,13 +19,13 @@ from .images import check_image
 from .inference import GlandPredictor, Prediction
 from .model import load_networks
 from .preprocessing import Grid, PreprocessingSettings, prepare
-from .quality import NOT_CALIBRATED, SOME_SEE_NONE, find_warnings, slice_doubts, uncertainty_map
+from .quality import NOT_AXIAL, NOT_CALIBRATED, SOME_SEE_NONE, find_warnings, slice_doubts, uncertainty_map
 from .run_settings import DEFAULTS, RunSettings
-from .segmentation import Segmentation, acquired_axis, bounding_box, connected_parts, measure_gland
+from .segmentation import Segmentation, acquired_axis, measure_gland
+from .thresholding import largest_component, touched_sides
 
 Progress = Callable[[str, float], None]
 PHASES = ("Preprocessing", "Segmenting", "Measuring")
-NOT_AXIAL = "The slices are not axial; the network was trained on axial scans alone."
 ONE_ALONE = "Memory ran out: one network answered instead of {asked}."
 FELL_BACK = "The GPU ran out of memory; the processor is used instead."
 
@@ -207,38 +207,6 @@ def _index_inside(grid: Grid, location: tuple[float, float, float], image: sitk.
     if (index < -0.5).any() or (index > np.array(grid.size) - 0.5).any():
         raise InputError(f"The point that marks the prostate lies outside '{name}'.", "Place it inside the gland.")
     return index
-
-
-def largest_component(inside: np.ndarray) -> tuple[np.ndarray, list[float]]:
-    """Largest part (see ``connected_parts``) with its holes filled, and the sizes of the others relative to it.
-
-    Args:
-        inside: bool (z, y, x).
-    """
-    if not inside.any():
-        return inside, []
-    box = _box_around(inside, margin=(1, 1, 1))
-    labels, counts = connected_parts(inside[box])
-    filled = sitk.BinaryFillhole(sitk.GetImageFromArray((labels == 1).astype(np.uint8)))
-    result = np.zeros_like(inside)
-    result[box] = sitk.GetArrayViewFromImage(filled) != 0
-    return result, (counts[1:] / counts[0]).tolist()
-
-
-def _box_around(inside: np.ndarray, margin: Sequence[int]) -> tuple[slice, ...]:
-    box = bounding_box(inside) or ()
-    return tuple(slice(max(0, s.start - wider), s.stop + wider) for s, wider in zip(box, margin, strict=True))
-
-
-def touched_sides(mask: np.ndarray) -> list[str]:
-    """Sides of the field of view that a canonical mask (z, y, x; towards left, posterior, superior) touches."""
-    sides = (("inferior", "superior"), ("anterior", "posterior"), ("right", "left"))
-    return [
-        side
-        for axis, pair in enumerate(sides)
-        for side, position in zip(pair, (0, -1), strict=True)
-        if mask.take(position, axis=axis).any()
-    ]
 
 
 class _Clock:

@@ -29,6 +29,7 @@ from .result_nodes import (
     set_case_note,
 )
 from .results import place_contour, remove_with_display
+from .together import check_together
 
 
 def store_result(
@@ -45,8 +46,10 @@ def store_result(
         same_patient_as: id of a case whose patient this is; "" where nobody says so.
 
     Raises:
-        DDSPSegmentationError: the library refuses the case, cannot be written, or is in use.
+        DDSPSegmentationError: scan and contour were moved apart, or the library refuses the case, cannot be written,
+            or is in use.
     """
+    check_together(node, volume_node)
     mask = read_segment(node, own_segment_id(node), volume_node)
     drawn = network_mask(node, volume_node)
     version, sha256 = model_of(node)
@@ -91,7 +94,8 @@ def reopen(
     name = slicer.mrmlScene.GenerateUniqueName(_("Case {number}").format(number=case.number))
     volume_node = add_volume_node(image, name)
     try:
-        node = place_contour(mask, drawn, volume_node, revision.model_version, revision.model_sha256)
+        title = revision.note or _("Case {number} prostate").format(number=case.number)
+        node = place_contour(mask, drawn, volume_node, revision.model_version, revision.model_sha256, title)
     except Exception:
         remove_with_display(volume_node)
         raise

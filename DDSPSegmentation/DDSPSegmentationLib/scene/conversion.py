@@ -192,7 +192,7 @@ def _voxels(volume_node: slicer.vtkMRMLScalarVolumeNode | None) -> np.ndarray:
 
 def ijk_to_world(volume_node: slicer.vtkMRMLScalarVolumeNode) -> np.ndarray:
     """From a volume's voxels to the world, RAS mm; 4 x 4. Raises InputError under a non-linear transform."""
-    matrix = _ijk_to_coordinates_under(None, volume_node)
+    matrix = ijk_to_coordinates_under(None, volume_node)
     if matrix is None:
         raise InputError(
             _("Volume '{name}' is under the non-linear transform '{transform}'.").format(
@@ -203,7 +203,7 @@ def ijk_to_world(volume_node: slicer.vtkMRMLScalarVolumeNode) -> np.ndarray:
     return matrix
 
 
-def _ijk_to_coordinates_under(
+def ijk_to_coordinates_under(
     transform_node: slicer.vtkMRMLTransformNode | None, volume_node: slicer.vtkMRMLScalarVolumeNode
 ) -> np.ndarray | None:
     """From a volume's voxels to what a transform is applied to, without one to the world.
@@ -241,7 +241,7 @@ def _oriented_image(
 ) -> slicer.vtkOrientedImageData:
     """Voxels on the volume's grid, in the segmentation's own coordinates; without one, in the volume's own."""
     coordinates = segmentation_node or volume_node
-    matrix = _ijk_to_coordinates_under(coordinates.GetParentTransformNode(), volume_node)
+    matrix = ijk_to_coordinates_under(coordinates.GetParentTransformNode(), volume_node)
     if matrix is None:
         raise InputError(
             _("A non-linear transform lies between '{name}' and its volume.").format(name=coordinates.GetName()),

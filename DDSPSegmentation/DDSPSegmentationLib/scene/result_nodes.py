@@ -27,7 +27,7 @@ from ..engine.segmentation import (
     measure_gland,
     network_row,
 )
-from .conversion import has_voxel_size_of, mask_image, read_segment
+from .conversion import has_voxel_size_of, ijk_to_ras, mask_image, read_segment
 
 ATTRIBUTE_PREFIX = "DDSPSegmentation."
 # References, unlike node IDs in attributes, follow their node when a scene is appended to another.
@@ -105,6 +105,7 @@ def write_origin(
         ("SegmentID", segment_id),
         ("MaskSHA256", None if mask is None else _fingerprint(mask)),
         ("MaskSize", _size(volume_node.GetImageData().GetDimensions())),
+        ("PlacedOn", " ".join(f"{number:.9g}" for number in ijk_to_ras(volume_node).ravel())),
         ("NetworkMask", None if mask is None else _packed(mask)),
         ("ModelVersion", model_version),
         ("ModelSHA256", model_sha256),
@@ -128,6 +129,15 @@ def facts_of(node: slicer.vtkMRMLSegmentationNode) -> NetworkFacts | None:
 def volume_of(node: slicer.vtkMRMLSegmentationNode) -> slicer.vtkMRMLScalarVolumeNode | None:
     """The volume that a result was computed on."""
     return node.GetNodeReference(VOLUME_ROLE)
+
+
+def placed_on(node: slicer.vtkMRMLSegmentationNode, volume_node: slicer.vtkMRMLScalarVolumeNode) -> np.ndarray:
+    """The volume's matrix from voxels to its own RAS coordinates (4 x 4) when the contour was placed on it.
+
+    A result of an old scene does not say; it is taken to have been placed on the volume as it is now.
+    """
+    numbers = _attribute(node, "PlacedOn").split()
+    return np.array(numbers, float).reshape(4, 4) if len(numbers) == 16 else ijk_to_ras(volume_node)
 
 
 def own_segment_id(node: slicer.vtkMRMLSegmentationNode) -> str:
@@ -179,6 +189,11 @@ def say_who_drew(node: slicer.vtkMRMLSegmentationNode, edited: bool) -> None:
         written = vtk.reference("")
         if segment is not None and not (segment.GetTag(name, written) and str(written) == value):
             segment.SetTag(name, value)
+
+
+def is_imported(node: slicer.vtkMRMLSegmentationNode) -> bool:
+    """Whether no network drew the contour: it came with a case, or from a file."""
+    return not _attribute(node, "MaskSHA256")
 
 
 def network_mask(

@@ -151,17 +151,19 @@ def place_contour(
     volume_node: slicer.vtkMRMLScalarVolumeNode,
     model_version: str,
     model_sha256: str,
+    name: str = "",
 ) -> slicer.vtkMRMLSegmentationNode:
     """A contour that was stored earlier as a new result of a volume.
 
     Args:
         mask: z,y,x on the volume's grid.
         network_mask: what the network had drawn, for Reset; ``None`` when it is not known.
+        name: of the segmentation; "": that of the volume.
 
     Returns:
         The segmentation; what the network had said about its contour is not known any more.
     """
-    node = _add_segmentation_node(volume_node)
+    node = _add_segmentation_node(volume_node, name)
     try:
         segment_id = _write_contour(mask, node, "", volume_node)
         write_origin(network_mask, segment_id, node, volume_node, model_version, model_sha256)
@@ -180,8 +182,10 @@ def remove_with_display(node: slicer.vtkMRMLDisplayableNode) -> None:
             slicer.mrmlScene.RemoveNode(leftover)
 
 
-def _add_segmentation_node(volume_node: slicer.vtkMRMLScalarVolumeNode) -> slicer.vtkMRMLSegmentationNode:
-    name = slicer.mrmlScene.GenerateUniqueName(f"{volume_node.GetName()} prostate")
+def _add_segmentation_node(
+    volume_node: slicer.vtkMRMLScalarVolumeNode, name: str = ""
+) -> slicer.vtkMRMLSegmentationNode:
+    name = slicer.mrmlScene.GenerateUniqueName(name or f"{volume_node.GetName()} prostate")
     node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", name)
     node.CreateDefaultDisplayNodes()
     return node

@@ -11,7 +11,7 @@ from slicer.util import VTKObservationMixin
 from ...engine.errors import DDSPSegmentationError
 from ..conversion import write_segment
 from ..result_nodes import network_mask, own_segment_id
-from .enabling import enable
+from .enabling import enable, no_network_contour
 
 EDITOR_TAG = "DDSPSegmentation"
 FIRST_EFFECTS = ("Paint", "Erase", "Draw", "Smoothing", "Margin", "Islands", "Fill between slices")
@@ -75,7 +75,7 @@ class CorrectSection(VTKObservationMixin):
         self.editor.setCurrentSegmentID(own_segment_id(node))
         segmentation = slicer.vtkSegmentation
         edits = (segmentation.SourceRepresentationModified, segmentation.SegmentModified,
-                 segmentation.SegmentAdded, segmentation.SegmentRemoved)  # fmt: skip
+                 segmentation.SegmentAdded, segmentation.SegmentRemoved, node.TransformModifiedEvent)  # fmt: skip
         self._nodeTags = [node.AddObserver(event, self._onSegmentationModified) for event in edits]
         self._turnOffLightboxes()
 
@@ -119,7 +119,7 @@ class CorrectSection(VTKObservationMixin):
 
     def refresh(self, edited: bool) -> None:
         """Enable Reset where it would change something."""
-        obstacle = "" if edited else _("The contour is still as the network made it.")
+        obstacle = no_network_contour(self._node, edited)
         enable(self.ui.resetButton, obstacle, _("Brings the network's contour back. Undo brings yours back."))
 
     def enter(self) -> None:

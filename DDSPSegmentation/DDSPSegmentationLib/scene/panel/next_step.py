@@ -15,6 +15,10 @@ def next_step(volumeNode, resultNode, shown: ResultSection) -> str:
         return _("Load an axial T2-weighted scan: drag it into Slicer, or open Sample Data.")
     if resultNode is None:
         return _("Press Segment Prostate.")
+    if shown.apart:
+        return _("Scan and contour were moved apart: press Move Contour Along under Result, or undo the move.")
+    if shown.isImported:
+        return _("Imported. Check every slice, then press Accept, export the contour, or save the scene.")
     if shown.edited:
         return _("Corrected. Check every slice, then press Accept, export the contour, or save the scene.")
     if not shown.isFound:

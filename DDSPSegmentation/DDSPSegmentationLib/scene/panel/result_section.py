@@ -15,6 +15,7 @@ from ..result_nodes import (
     current_row,
     facts_of,
     is_edited,
+    is_imported,
     measure,
     own_segment_id,
     psa_density,
@@ -25,9 +26,11 @@ from ..result_nodes import (
     table_of,
     write_row,
 )
+from ..together import are_apart, move_along
 from ..unseen_by_undo import unseen_by_undo
 
-USUAL_THRESHOLD = 0.5
+USUAL_THRESHOLD, USUAL_BIAS_FIELD = 0.5, "fast"
+MOST_PSA = 5000  # ng/ml
 REFERENCE_PSA_DENSITY = 0.15  # ng/ml per ml, the threshold most often named in guidelines
 
 
@@ -39,15 +42,21 @@ class ResultSection:
         self._node = self._volumeNode = None
         self._measurements: GlandMeasurements | None = None
         self.edited = False
-        self._filling = False
+        self.apart = False
+        self._psaBefore: float | None = None
         self._aboutDice = ui.diceLabel.toolTip
-        ui.psaSpinBox.connect("valueChanged(double)", self._onPsaChanged)
+        self._figures = (ui.volumeLabel, ui.diceLabel, ui.sizeLabel, ui.ellipsoidLabel, ui.psaDensityLabel)
+        ui.psaLineEdit.connect("editingFinished()", self._onPsaEdited)
+        ui.psaUndoButton.connect("clicked(bool)", self._onPsaUndo)
+        ui.moveAlongButton.connect("clicked(bool)", self._onMoveAlong)
         ui.copyButton.connect("clicked(bool)", self._onCopy)
         ui.tableButton.connect("clicked(bool)", self._onTable)
         self.show(None, None)
 
     def show(self, node, volumeNode) -> None:
         """Show the result of a volume, or nothing."""
+        if node is not self._node:
+            self._psaBefore = None
         self._node, self._volumeNode = node, volumeNode
         self.ui.resultCollapsibleButton.setVisible(node is not None)
         self.measure()
@@ -59,9 +68,10 @@ class ResultSection:
 
     def measure(self) -> None:
         """Measure the contour as it is now and refresh every figure, the table's too."""
-        self._measurements, self.edited = None, False
+        self._measurements, self.edited, self.apart = None, False, False
         if self._node is not None and own_segment_id(self._node):
             try:
+                self.apart = are_apart(self._node, self._volumeNode)
                 self.edited = is_edited(self._node, self._volumeNode)
                 self._measurements = measure(self._node, self._volumeNode)
                 with unseen_by_undo(self._node):
@@ -75,9 +85,7 @@ class ResultSection:
     def _fill(self) -> None:
         ui, found = self.ui, self._measurements
         facts = None if self._node is None else facts_of(self._node)
-        self._filling = True
-        ui.psaSpinBox.value = 0.0 if self._node is None else psa_of(self._node)
-        self._filling = False
+        self._showPsa()
         volume = size = ellipsoid = ""
         if found is not None:
             volume = _("{ml:.1f} ml").format(ml=found.volume_ml)
@@ -91,18 +99,36 @@ class ResultSection:
         why = "" if facts is None else facts.why_no_expected_dice
         ui.diceLabel.toolTip = why or self._aboutDice
         lines = [] if facts is None else [*facts.warnings, *(line for line in facts.notices if line != why)]
-        ui.warningsLabel.text = "\n".join([_("Before your correction:"), *lines] if self.edited and lines else lines)
+        lines = [_("Before your correction:"), *lines] if self.edited and lines else lines
+        if self.apart:
+            lines = [_("Scan and contour were moved apart: these figures are not of this gland."), *lines]
+        ui.warningsLabel.text = "\n".join(lines)
         ui.warningsLabel.setVisible(bool(lines))
-        ui.detailsLabel.text = "" if facts is None else self._detailsText(facts)
+        ui.moveAlongButton.setVisible(self.apart)
+        for label in self._figures:
+            label.enabled = not self.apart
+        ui.detailsLabel.text = self._aboutOrigin(facts)
+        hasFacts = facts is not None
+        for widget in (ui.diceCaptionLabel, ui.diceLabel, ui.detailsLabel):
+            widget.setVisible(hasFacts or (widget is ui.detailsLabel and bool(ui.detailsLabel.text)))
 
-    @staticmethod
-    def _detailsText(facts) -> str:
+    def _aboutOrigin(self, facts) -> str:
+        """How the contour came about; what a run was asked otherwise than usual stands there too."""
+        if facts is None:
+            return _("This contour was imported; no network drew it.") if self.isImported else ""
         text = _("{model}, mode {mode}, {device}, {seconds:.1f} s").format(
             model=facts.model_version, mode=facts.mode, device=facts.device.upper(), seconds=facts.seconds
         )
-        if facts.threshold == USUAL_THRESHOLD:
-            return text
-        return _("{text}, threshold {threshold:g}").format(text=text, threshold=facts.threshold)
+        if facts.threshold != USUAL_THRESHOLD:
+            text = _("{text}, threshold {threshold:g}").format(text=text, threshold=facts.threshold)
+        if facts.bias_field != USUAL_BIAS_FIELD:
+            text = _("{text}, bias field {bias_field}").format(text=text, bias_field=facts.bias_field)
+        return text
+
+    @property
+    def isImported(self) -> bool:
+        """Whether no network drew the contour that is shown."""
+        return self._node is not None and is_imported(self._node)
 
     def _diceText(self, facts) -> str:
         expected = facts.expected_dice
@@ -112,6 +138,8 @@ class ResultSection:
             figure, value = _("{value:.2f} ({low:.2f} to {high:.2f})").format(**expected._asdict()), expected.value
         if self.edited:
             return figure if expected is None else _("{figure}, of the network's contour").format(figure=figure)
+        if self.apart:
+            return figure
         words = {"good": _("good"), "check": _("check"), "doubtful": _("doubtful"), "": ""}
         word = words[verdict(value, facts.warnings)]
         return f"{figure} - {word}" if word else figure
@@ -129,13 +157,52 @@ class ResultSection:
             density=density, reference=REFERENCE_PSA_DENSITY
         )
 
-    def _onPsaChanged(self, value: float) -> None:
-        if self._node is not None and not self._filling:
-            for node in results_of(self._volumeNode):  # it is the patient's, not the contour's
-                set_psa(node, value)
-            self.ui.psaDensityLabel.text = self._densityText()
-            for node in results_of(self._volumeNode):
-                self._updateTable(node)
+    # ---- PSA
+
+    def _showPsa(self) -> None:
+        psa = 0.0 if self._node is None else psa_of(self._node)
+        self.ui.psaLineEdit.text = f"{psa:g}" if psa else ""
+        self.ui.psaUndoButton.setVisible(self._psaBefore is not None)
+        if self._psaBefore is not None:
+            before = _("{psa:g} ng/ml").format(psa=self._psaBefore) if self._psaBefore else _("not given")
+            self.ui.psaUndoButton.toolTip = _("Back to what it was before: {before}.").format(before=before)
+
+    def _onPsaEdited(self) -> None:
+        if self._node is None:
+            return
+        text = self.ui.psaLineEdit.text.strip()
+        psa = _psa(text)
+        if psa is None:
+            self._say(_("'{text}' is no PSA: write a number in ng/ml up to {most}, or nothing.").format(
+                text=text, most=MOST_PSA
+            ))  # fmt: skip
+            self._showPsa()
+        elif psa != psa_of(self._node):
+            self._psaBefore = psa_of(self._node)
+            self._setPsa(psa)
+
+    def _onPsaUndo(self, checked: bool = False) -> None:
+        psa, self._psaBefore = self._psaBefore, None
+        if psa is not None and self._node is not None:
+            self._setPsa(psa)
+
+    def _setPsa(self, psa: float) -> None:
+        for node in results_of(self._volumeNode):  # it is the patient's, not the contour's
+            set_psa(node, psa)
+        self._showPsa()
+        self.ui.psaDensityLabel.text = self._densityText()
+        for node in results_of(self._volumeNode):
+            self._updateTable(node)
+
+    # ---- scan and contour apart
+
+    def _onMoveAlong(self, checked: bool = False) -> None:
+        if self._node is not None:
+            move_along(self._node, self._volumeNode)
+            self.measure()
+            self._say(_("The contour lies where its scan is again."))
+
+    # ---- elsewhere
 
     def text(self) -> str:
         """The figures as lines for a report; no name of the patient or of the volume."""
@@ -144,15 +211,20 @@ class ResultSection:
             (_("Prostate volume"), ui.volumeLabel.text),
             (_("Size"), ui.sizeLabel.text),
             (_("Ellipsoid volume"), ui.ellipsoidLabel.text),
-            (_("Contour"), _("corrected by hand") if self.edited else _("as the network made it")),
+            (_("Contour"), self._whoDrewIt()),
             (_("Expected Dice"), ui.diceLabel.text),
             (_("Warnings"), ui.warningsLabel.text.replace("\n", " ")),
-            (_("Made by"), "DDSPSegmentation, " + ui.detailsLabel.text),
+            (_("Made by"), "" if self.isImported else "DDSPSegmentation, " + ui.detailsLabel.text),
         ]
         psa = psa_of(self._node)
         if psa:
             rows[3:3] = [(_("PSA"), _("{psa:g} ng/ml").format(psa=psa)), (_("PSA density"), ui.psaDensityLabel.text)]
         return "\n".join([f"{name}: {value}" for name, value in rows if value] + [ui.disclaimerLabel.text])
+
+    def _whoDrewIt(self) -> str:
+        if self.isImported:
+            return _("imported")
+        return _("corrected by hand") if self.edited else _("as the network made it")
 
     def _onCopy(self, checked: bool = False) -> None:
         slicer.app.clipboard().setText(self.text())
@@ -172,8 +244,26 @@ class ResultSection:
     def _onTable(self, checked: bool = False) -> None:
         tableNode = table_of(self._node, self._volumeNode) or add_table(self._node, self._volumeNode)
         self._updateTable(self._node)
+        self._showInLayout(tableNode)
+        self._say(_("The figures are in the table '{name}'.").format(name=tableNode.GetName()))
+
+    @staticmethod
+    def _showInLayout(tableNode) -> None:
+        """Beside the views, as Tables shows a table; a layout that has a place for tables stays."""
+        manager = slicer.app.layoutManager()
+        if manager is not None:
+            with_table = slicer.modules.tables.logic().GetLayoutWithTable(manager.layout)
+            if manager.layout != with_table:
+                manager.setLayout(with_table)
         application = slicer.app.applicationLogic()
         application.GetSelectionNode().SetActiveTableID(tableNode.GetID())
         application.PropagateTableSelection()
-        name = tableNode.GetName()
-        self._say(_("The figures are in the table '{name}'; the module Tables shows it.").format(name=name))
+
+
+def _psa(text: str) -> float | None:
+    """The number that somebody wrote, with a point or a comma; 0 of nothing, ``None`` of no number."""
+    try:
+        psa = float(text.replace(",", ".") or 0)
+    except ValueError:
+        return None
+    return psa if 0 <= psa <= MOST_PSA else None

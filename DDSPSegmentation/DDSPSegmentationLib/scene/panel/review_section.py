@@ -15,7 +15,7 @@ from ..results import add_uncertainty_volume, remove_with_display, uncertainty_v
 from ..slice_views import SliceTour, jump_to_slice, show_volume
 from ..uncertainty_overlay import UncertaintyOverlay
 from ..unseen_by_undo import unseen_by_undo
-from .enabling import enable
+from .enabling import enable, no_network_contour
 
 BEFORE_COLOR = (0.2, 0.8, 1.0)
 
@@ -158,7 +158,7 @@ class ReviewSection:
         button = self.ui.beforeButton
         if not edited and button.checked:
             button.checked = False
-        obstacle = "" if edited else _("The contour is still as the network made it.")
+        obstacle = no_network_contour(self._node, edited)
         enable(button, obstacle, _("Shows the contour as the network made it instead of yours."))
 
     def _onBeforeToggled(self, on: bool) -> None:

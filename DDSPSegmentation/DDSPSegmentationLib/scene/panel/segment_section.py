@@ -14,7 +14,7 @@ from ...engine.errors import Canceled, DDSPSegmentationError
 from .. import results
 from ..conversion import image_from_volume_node, lps_from_ras
 from ..locations import location_of, start_placing
-from ..result_nodes import is_edited, results_of
+from ..result_nodes import is_edited, is_imported, results_of
 from ..shared_worker import end_shared_worker, shared_worker
 from ..torch_installation import find_missing
 from .enabling import enable
@@ -133,10 +133,12 @@ class SegmentSection:
             self._start(output)
 
     def _askAboutCorrection(self, output) -> None:
-        beside = _("Beside the corrected contour, into a new segmentation.")
-        instead = _("In place of the corrected contour; Undo brings it back.")
+        beside = _("Beside the contour that is there, into a new segmentation.")
+        instead = _("In place of the contour that is there; Undo brings it back.")
+        corrected = _("You corrected this contour. Keep it beside the new result, or replace it?")
+        imported = _("This contour was imported. Keep it beside the new result, or replace it?")
         self.question.ask(
-            _("You corrected this contour. Keep it beside the new result, or replace it?"),
+            imported if is_imported(output) else corrected,
             (_("New"), beside, lambda: self._start(None, asNew=True)),
             (_("Replace"), instead, lambda: self._start(output, overwrite=True)),
             (_("Cancel"), _("Keep everything as it is."), lambda: self._onChanged(True)),
