@@ -106,7 +106,6 @@ def test_the_contour_of_the_network_adds_no_entry_and_no_item(segmented, degrees
     assert segmentations() == [segmented.result]
 
 
-@pytest.mark.xfail(reason="apply_display switches the node's own outline and fill off together", strict=False)
 def test_a_result_of_which_nothing_is_shown_in_2d_adds_no_entry(segmented):
     ui = segmented.ui
     with still():

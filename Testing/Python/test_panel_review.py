@@ -239,7 +239,6 @@ def test_contour_fill_and_surface_are_shown_as_chosen(segmented):
     assert segmented.has_surface() and display.GetSegmentVisibility2DOutline(segment_id) and display.GetVisibility()
 
 
-@pytest.mark.xfail(reason="the uncertainty is removed while a view shows it: Slicer puts the scan there", strict=False)
 def test_uncertainty_is_laid_over_the_views_and_gives_back_what_was_there(segmented):
     ui = segmented.ui
     red = slicer.app.layoutManager().sliceWidget("Red").mrmlSliceCompositeNode()
