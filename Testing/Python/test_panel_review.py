@@ -501,6 +501,27 @@ def test_threshold_other_than_usual_is_named_beside_the_figures(person, t2):
     assert person.ui.detailsLabel.text.endswith("threshold 0.7, bias field off")
 
 
+def test_the_threshold_acts_at_once_on_a_contour_that_nobody_edited(segmented):
+    ui, before = segmented.ui, segmented.mask()
+    expected = ui.diceLabel.text
+    ui.thresholdSlider.value = 0.9
+    assert wait_for(lambda: "threshold 0.9" in ui.detailsLabel.text)
+    segmented.settle()
+    smaller = segmented.mask()
+    assert smaller.sum() < before.sum() and not (smaller & ~before).any()
+    assert not segmented.panel.result.edited and segmented.table()["threshold"] == 0.9
+    ui.thresholdSlider.value = 0.5
+    assert wait_for(lambda: "threshold" not in ui.detailsLabel.text)
+    segmented.settle()
+    assert (segmented.mask() == before).all() and ui.diceLabel.text == expected
+    segmented.paint()
+    segmented.settle()
+    corrected = segmented.mask()
+    ui.thresholdSlider.value = 0.8
+    assert wait_for(lambda: "counts from the next run on" in segmented.status)
+    assert (segmented.mask() == corrected).all()
+
+
 def test_corrected_contour_says_in_every_export_that_somebody_drew_on_it(segmented):
     def drawn_by():
         kind = vtk.reference("")

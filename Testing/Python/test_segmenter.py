@@ -28,9 +28,9 @@ from DDSPSegmentationLib.engine.model import save_model
 from DDSPSegmentationLib.engine.preprocessing import PreprocessingSettings
 from DDSPSegmentationLib.engine.quality import NOT_AXIAL, NOT_CALIBRATED, SOME_SEE_NONE, find_warnings
 from DDSPSegmentationLib.engine.run_settings import RunSettings
-from DDSPSegmentationLib.engine.segmentation import measure_gland
+from DDSPSegmentationLib.engine.segmentation import ExpectedDice, measure_gland
 from DDSPSegmentationLib.engine.segmenter import Segmenter
-from DDSPSegmentationLib.engine.thresholding import largest_component, touched_sides
+from DDSPSegmentationLib.engine.thresholding import at_threshold, largest_component, touched_sides
 
 PHASES = ["Preprocessing", "Segmenting", "Measuring"]
 
@@ -559,3 +559,18 @@ def test_a_scan_whose_slices_are_not_axial_is_flagged(built_in, sample_image, sa
     resized = sitk.Resample(sagittal, (64, 384, 96), sitk.Transform(), sitk.sitkLinear, sagittal.GetOrigin(),
                             (3.0, 0.5, 0.5), sagittal.GetDirection(), 0.0, sagittal.GetPixelID())  # fmt: skip
     assert NOT_AXIAL in built_in.segment(resized).warnings
+
+
+def test_another_threshold_gives_what_a_run_with_it_would_have_given(built_in, sample_image, sample_result):
+    other = at_threshold(sample_result, 0.8)
+    run = built_in.segment(sample_image, RunSettings(threshold=0.8))
+    assert np.array_equal(voxels(other.mask), voxels(run.mask)) and other.threshold == 0.8
+    assert other.measurements == run.measurements and other.slice_doubts == run.slice_doubts
+    assert other.warnings == run.warnings and other.expected_dice is None and other.features is None
+    assert at_threshold(sample_result, sample_result.threshold) is sample_result
+
+
+def test_an_expected_dice_does_not_outlive_its_threshold(sample_result):
+    calibrated = dataclasses.replace(sample_result, expected_dice=ExpectedDice(0.9, 0.85, 0.93), notices=[])
+    other = at_threshold(calibrated, 0.7)
+    assert other.expected_dice is None and other.notices == [NOT_CALIBRATED.format(what="the threshold 0.7")]

@@ -28,7 +28,7 @@ def at_threshold(found: Segmentation, threshold: float) -> Segmentation:
     mask = sitk.GetImageFromArray(inside.astype(np.uint8))
     mask.CopyInformation(found.mask)
     measurements = measure_gland(mask)
-    sides = touched_sides(sitk.GetArrayViewFromImage(sitk.DICOMOrient(mask, "LPS")) != 0)
+    sides = touched_sides(sitk.GetArrayFromImage(sitk.DICOMOrient(mask, "LPS")) != 0)
     of_the_scan = [warning for warning in found.warnings if warning in (NOT_AXIAL, SOME_SEE_NONE)]
     uncalibrated = NOT_CALIBRATED.format(what=f"the threshold {threshold:g}")
     values = {field.name: getattr(found, field.name) for field in fields(Segmentation)}

@@ -145,6 +145,14 @@ def place_result(
     return ProstateResult(node, table_node, segmentation, target.reason.format(kept=target.kept, new=node.GetName()))
 
 
+def place_again(
+    segmentation: Segmentation, node: slicer.vtkMRMLSegmentationNode, volume_node: slicer.vtkMRMLScalarVolumeNode
+) -> None:
+    """Put another reading of the same answer, by another threshold, in place of a contour that nobody edited."""
+    segment_id = _write_contour(sitk.GetArrayViewFromImage(segmentation.mask), node, own_segment_id(node), volume_node)
+    write_facts(segmentation, segment_id, node, volume_node)
+
+
 def place_contour(
     mask: np.ndarray,
     network_mask: np.ndarray | None,

@@ -61,7 +61,7 @@ class Panel(VTKObservationMixin):
             ui, lambda: self._parameters, self.advanced.asked, self._guard, self._place, self._onRunChanged
         )
         self.result = ResultSection(ui, self.say)
-        self.review = ReviewSection(ui, lambda: self._parameters)
+        self.review = ReviewSection(ui, lambda: self._parameters, self._guard)
         self.shown = ShownVolume(ui, lambda: self._parameters, self.refresh)
         self.correct = CorrectSection(ui, self._onContourSettled, self._onBrush, self.say)
         self.export = ExportSection(ui, self._guard)
@@ -123,7 +123,7 @@ class Panel(VTKObservationMixin):
         self.removeObservers()
         if slicer.app.layoutManager() is not None:
             slicer.app.layoutManager().disconnect("layoutChanged(int)", self.refresh)
-        self.review.leave()
+        self.review.cleanup()
         self.shown.cleanup()
         self.correct.cleanup()
         self.learn.cleanup()

@@ -8,16 +8,19 @@ from functools import partial
 import slicer
 from slicer.i18n import tr as _
 
+from ...engine.thresholding import at_threshold
 from ..contour_display import apply_display, has_surface, keep_to_scan, set_surface_smoothing
 from ..conversion import read_segment, write_segment
-from ..result_nodes import facts_of, network_mask, own_segment_id
-from ..results import add_uncertainty_volume, remove_with_display, uncertainty_volume_of
+from ..result_nodes import facts_of, is_edited, network_mask, own_segment_id
+from ..results import add_uncertainty_volume, place_again, remove_with_display, uncertainty_volume_of
 from ..slice_views import SliceTour, jump_to_slice, show_volume
 from ..uncertainty_overlay import UncertaintyOverlay
 from ..unseen_by_undo import unseen_by_undo
 from .enabling import enable, no_network_contour
+from .guard import Guard
 
 BEFORE_COLOR = (0.2, 0.8, 1.0)
+THRESHOLD_MS = 150  # the slider has come to rest
 
 
 class ReviewSection:
@@ -27,8 +30,10 @@ class ReviewSection:
         parameters: called for the panel's parameters.
     """
 
-    def __init__(self, ui, parameters: Callable):
-        self.ui, self._parameters = ui, parameters
+    def __init__(self, ui, parameters: Callable, guard: Guard):
+        import qt
+
+        self.ui, self._parameters, self._guard = ui, parameters, guard
         self._node = self._volumeNode = self._beforeNode = None
         # Of results of this session: segmentation node ID to what the network said and where its images can be read.
         self._uncertainty: dict[str, tuple] = {}
@@ -43,6 +48,10 @@ class ReviewSection:
         ui.nextSliceButton.connect("clicked(bool)", partial(self._go, 1))
         ui.previousSliceButton.connect("clicked(bool)", partial(self._go, -1))
         ui.beforeButton.connect("toggled(bool)", self._onBeforeToggled)
+        self._resting = qt.QTimer()
+        self._resting.setSingleShot(True)
+        self._resting.connect("timeout()", lambda: self._guard(self._followThreshold))
+        ui.thresholdSlider.connect("valueChanged(double)", lambda value: self._resting.start(THRESHOLD_MS))
         self.show(None, None)
 
     def keepUncertainty(self, node, segmentation) -> None:
@@ -143,6 +152,21 @@ class ReviewSection:
         elif self._overlay.is_shown():
             self._overlay.hide()
 
+    def _followThreshold(self) -> None:
+        """The probability is there: a contour that nobody edited follows the threshold at once."""
+        if self._node is None or slicer.mrmlScene.IsClosing():
+            return
+        found, threshold = self._kept(), self._parameters().threshold
+        if self._facts is None or self._facts.threshold == threshold:
+            return
+        if found is None or is_edited(self._node, self._volumeNode):
+            self._guard.say(
+                _("The threshold of {threshold:g} counts from the next run on.").format(threshold=threshold)
+            )
+            return
+        place_again(at_threshold(found, threshold), self._node, self._volumeNode)
+        self._uncertainty[self._node.GetID()] = facts_of(self._node), found
+
     def _go(self, by: int, checked: bool = False) -> None:
         stop = self._tour.step(by)
         if stop is None:
@@ -199,6 +223,10 @@ class ReviewSection:
     def showAfter(self) -> None:
         """Show the contour as it is now: somebody edits it, or leaves the panel."""
         self.ui.beforeButton.checked = False
+
+    def cleanup(self) -> None:
+        self._resting.stop()
+        self.leave()
 
     def leave(self) -> None:
         """Give the views back what was there before."""
