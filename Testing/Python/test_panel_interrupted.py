@@ -7,7 +7,19 @@ import numpy as np
 import pytest
 import slicer
 import vtk
-from panel_parts import CHECK, CORRECTED, LOAD, PREPARING, PRESS, READY, SEGMENTING, node_ids, segmentations, wait_for
+from panel_parts import (
+    CHECK,
+    CORRECTED,
+    LOAD,
+    PREPARING,
+    PRESS,
+    READY,
+    RUNNING,
+    SEGMENTING,
+    node_ids,
+    segmentations,
+    wait_for,
+)
 from scene_parts import gland_voxels, new_volume
 from worker_parts import is_running
 
@@ -53,6 +65,22 @@ def test_a_click_while_the_engine_starts_waits_and_can_be_canceled(person, t2, w
     person.wait_for_phase("Starting engine (")
     assert wait_for(lambda: person.ui.segmentButton.text == READY)
     assert person.mask().any()
+
+
+def test_a_double_click_starts_a_run_and_does_not_cancel_it(person, t2, warm_worker):
+    now = [100.0]
+    person.panel.segment.now = lambda: now[0]
+    person.start()
+    for seconds in (0.1, 0.3):  # each so near to the click before it
+        now[0] += seconds
+        person.ui.segmentButton.click()
+        assert person.ui.segmentButton.text == RUNNING
+    now[0] += 0.6
+    person.ui.segmentButton.click()
+    assert wait_for(lambda: person.ui.segmentButton.text == READY) and "Canceled" in person.status
+    now[0] += 0.4
+    person.ui.segmentButton.click()
+    assert person.ui.segmentButton.text == READY
 
 
 def test_cancel_at_once(person, t2, warm_worker):

@@ -167,9 +167,13 @@ class SelfTestChecks:
         self.assertTrue(ui.segmentButton.enabled, ui.segmentButton.toolTip)
         ui.segmentButton.click()
         self.assertEqual(ui.segmentButton.text, _("Cancel"))
+        ui.segmentButton.click()  # a double click is one
+        self.assertEqual(ui.segmentButton.text, _("Cancel"))
+        self._waitOutDoubleClick()
         ui.segmentButton.click()
         self.waitFor(lambda: ui.segmentButton.text == _("Segment Prostate"), "the run is canceled")
         self.assertEqual(slicer.util.getNodesByClass("vtkMRMLSegmentationNode"), [])
+        self._waitOutDoubleClick()
         ui.segmentButton.click()
         self.waitFor(lambda: ui.segmentButton.text == _("Segment Prostate"), "the run ends")
         node = ui.outputSelector.currentNode()
@@ -191,6 +195,12 @@ class SelfTestChecks:
         slicer.mrmlScene.Clear()
         self.assertFalse(ui.segmentButton.enabled)
         self.assertFalse(ui.resultCollapsibleButton.visible)
+
+    def _waitOutDoubleClick(self):
+        from .panel.segment_section import DOUBLE_CLICK_S
+
+        end = time.monotonic() + DOUBLE_CLICK_S
+        self.waitFor(lambda: time.monotonic() > end, "half a second passes")
 
     def waitFor(self, condition, what, seconds=120):
         end = time.monotonic() + seconds

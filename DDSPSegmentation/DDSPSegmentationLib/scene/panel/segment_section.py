@@ -25,6 +25,7 @@ from .question import Question
 # that within a phase the bar creeps towards its end.
 PHASE_STARTS = {"Starting engine": 0.0, "Loading model": 0.1, "Preprocessing": 0.2, "Segmenting": 0.7, "Measuring": 0.9}
 CREEPING_S = 2.0
+DOUBLE_CLICK_S = 0.5  # the second of two clicks so near to each other is meant as one with the first
 TICK_MS = 200
 
 
@@ -64,6 +65,8 @@ class SegmentSection:
 
         self.ui, self._parameters, self._asked = ui, parameters, asked
         self._guard, self._say, self._onDone, self._onChanged = guard, guard.say, onDone, onChanged
+        self.now = time.monotonic
+        self._clicked = -math.inf
         self._run: Run | None = None
         self._installing = False
         self.isImporting = False
@@ -114,6 +117,9 @@ class SegmentSection:
     # ---- the click
 
     def _onButton(self, checked: bool = False) -> None:
+        before, self._clicked = self._clicked, self.now()
+        if self._clicked - before < DOUBLE_CLICK_S:
+            return
         if self.isRunning:
             shared_worker().cancel()
         else:
