@@ -120,7 +120,7 @@ def test_sheared_transform_is_refused():
     shear = np.eye(4)
     shear[0, 1] = 2e-4
     put_under_transform(volume, shear)
-    with pytest.raises(InputError, match="'Sheared T2' is sheared.*Harden the transform or resample first"):
+    with pytest.raises(InputError, match="'Sheared T2' is sheared.*Resample it: in the module Crop Volume"):
         image_from_volume_node(volume)
 
 

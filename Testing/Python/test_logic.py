@@ -25,6 +25,7 @@ from DDSPSegmentationLib.engine.images import read_image
 from DDSPSegmentationLib.engine.quality import NOT_CALIBRATED
 from DDSPSegmentationLib.engine.run_settings import RunSettings
 from DDSPSegmentationLib.engine.segmentation import EXPECTED_COLUMNS, ExpectedDice
+from DDSPSegmentationLib.scene.contour_display import CONTOUR_COLOR
 from DDSPSegmentationLib.scene.conversion import add_volume_node
 from DDSPSegmentationLib.scene.result_nodes import facts_of
 
@@ -106,7 +107,7 @@ def test_segment_is_a_prostate_in_snomed_terms(logic):
     assert (category.GetCodingSchemeDesignator(), category.GetCodeValue()) == ("SCT", "123037004")
     assert (kind.GetCodingSchemeDesignator(), kind.GetCodeValue()) == ("SCT", "41216001")
     assert (category.GetCodeMeaning(), kind.GetCodeMeaning()) == ("Anatomical Structure", "Prostate")
-    assert np.round(np.multiply(segment.GetColor(), 255)).tolist() == [230, 158, 140]
+    assert segment.GetColor() == pytest.approx(CONTOUR_COLOR)
 
 
 def test_segment_says_that_an_algorithm_made_it(logic):

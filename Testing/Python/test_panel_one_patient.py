@@ -429,3 +429,65 @@ def test_the_table_is_shown_in_a_layout_that_has_a_place_for_it(two):
     assert slicer.app.layoutManager().layout == with_table
     selected = slicer.app.applicationLogic().GetSelectionNode().GetActiveTableID()
     assert slicer.mrmlScene.GetNodeByID(selected).GetName() in person.status
+
+
+# ---- a contour from elsewhere
+
+
+def test_an_exported_contour_that_is_loaded_again_is_taken_up_when_asked(person, tmp_path):
+    from DDSPSegmentationLib.scene.export import export_seg_nrrd
+
+    volume, node = add_result(1, "scan")
+    mask = person.mask(node)
+    export_seg_nrrd(node, str(tmp_path / "contour.seg.nrrd"))
+    slicer.mrmlScene.RemoveNode(node)
+    person.ui.inputSelector.setCurrentNode(volume)
+    work()
+    loaded = slicer.util.loadSegmentation(str(tmp_path / "contour.seg.nrrd"))
+    work()
+    person.ui.outputSelector.setCurrentNode(loaded)
+    work()
+    assert not person.ui.questionFrame.isHidden() and "Take up the contour" in person.ui.questionLabel.text
+    person.ui.firstAnswerButton.click()
+    work()
+    assert person.result is loaded and person.shows_result() and (person.mask() == mask).all()
+    assert person.ui.volumeLabel.text and "imported" in person.ui.detailsLabel.text and person.ui.diceLabel.isHidden()
+    assert not person.ui.resetButton.enabled and "imported" in person.ui.resetButton.toolTip
+    assert "Contour: imported" in person.panel.result.text() and "Made by" not in person.panel.result.text()
+    person.start()
+    assert "imported" in person.ui.questionLabel.text
+    person.ui.thirdAnswerButton.click()
+    assert "Stored as case" in person.accept()
+
+
+def test_a_contour_on_another_grid_is_not_offered(person):
+    volume, node = add_result(1, "scan")
+    other, contour = add_result(2, "other")
+    contour.SetNodeReferenceID("DDSPSegmentation.Volume", None)
+    contour.SetAndObserveTransformNodeID(put_under_transform(other, rigid_matrix()).GetID())
+    person.ui.inputSelector.setCurrentNode(volume)
+    person.ui.outputSelector.setCurrentNode(contour)
+    work()
+    assert person.ui.questionFrame.isHidden() and not person.shows_result()
+
+
+# ---- how it looks
+
+
+def test_the_first_result_is_looked_at_from_near_and_only_once(person):
+    load_sample("scan")
+    views = [slicer.app.layoutManager().sliceWidget(name).mrmlSliceNode() for name in NAMES]
+    before = [view.GetFieldOfView()[0] for view in views]
+    person.segment_at_once()
+    near = [view.GetFieldOfView()[0] for view in views]
+    assert all(field < whole for field, whole in zip(near, before, strict=True))
+    slicer.app.layoutManager().resetSliceViews()
+    fitted = [view.GetFieldOfView()[0] for view in views]
+    person.segment_at_once()
+    assert [view.GetFieldOfView()[0] for view in views] == pytest.approx(fitted)
+
+
+def test_a_contour_can_be_told_from_the_tissue_and_the_uncertainty(person):
+    _, node = add_result(1, "scan")
+    red, green, blue = node.GetSegmentation().GetSegment(own_segment_id(node)).GetColor()
+    assert green > 0.9 and max(red, blue) < 0.5 and node.GetDisplayNode().GetSliceIntersectionThickness() == 2

@@ -9,6 +9,9 @@ import slicer
 from .result_nodes import all_results, own_segment_id, volume_of
 from .slice_views import shows, views_in_use
 
+CONTOUR_COLOR = (0.3, 1.0, 0.35)  # to be told from tissue, bright or dark, and from the colors of the uncertainty
+CONTOUR_WIDTH = 2  # pixels
+
 
 def apply_display(
     segmentation_node: slicer.vtkMRMLSegmentationNode,

@@ -66,7 +66,7 @@ def _place_in_world(image: sitk.Image, volume_node: slicer.vtkMRMLScalarVolumeNo
             _("Volume '{name}' is sheared: its axes are {angle:.2g} degrees off a right angle.").format(
                 name=volume_node.GetName(), angle=np.degrees(np.arcsin(min(shear, 1.0)))
             ),
-            _("Harden the transform or resample first."),
+            _("Resample it: in the module Crop Volume, with interpolated cropping, onto a new volume."),
         )
     image.SetSpacing(spacing.tolist())
     image.SetDirection(direction.ravel().tolist())
@@ -198,7 +198,7 @@ def ijk_to_world(volume_node: slicer.vtkMRMLScalarVolumeNode) -> np.ndarray:
             _("Volume '{name}' is under the non-linear transform '{transform}'.").format(
                 name=volume_node.GetName(), transform=volume_node.GetParentTransformNode().GetName()
             ),
-            _("Harden the transform or resample first."),
+            _("Harden the transform."),
         )
     return matrix
 
@@ -232,6 +232,25 @@ def has_voxel_size_of(
     """Whether a segment's voxels have the size of the volume's; an empty one has any."""
     labelmap = labelmap_of(segmentation_node, segment_id)
     return labelmap is None or np.allclose(labelmap.GetSpacing(), volume_node.GetSpacing(), rtol=1e-3)
+
+
+def is_on_grid(
+    segmentation_node: slicer.vtkMRMLSegmentationNode,
+    segment_id: str,
+    volume_node: slicer.vtkMRMLScalarVolumeNode,
+) -> bool:
+    """Whether a segment's voxels are voxels of the volume, where the two are now."""
+    labelmap = labelmap_of(segmentation_node, segment_id)
+    expected = ijk_to_coordinates_under(segmentation_node.GetParentTransformNode(), volume_node)
+    if labelmap is None or expected is None:
+        return False
+    matrix = vtk.vtkMatrix4x4()
+    labelmap.GetImageToWorldMatrix(matrix)
+    to_voxels = np.linalg.inv(expected) @ slicer.util.arrayFromVTKMatrix(matrix)
+    first, last = (np.array(labelmap.GetExtent())[side::2] + to_voxels[:3, 3] for side in (0, 1))
+    inside = (first > -0.5).all() and (last < np.array(volume_node.GetImageData().GetDimensions()) - 0.5).all()
+    whole = np.allclose(to_voxels[:3, 3], np.rint(to_voxels[:3, 3]), atol=0.02)
+    return bool(inside and whole and np.allclose(to_voxels[:3, :3], np.eye(3), atol=1e-3))
 
 
 def _oriented_image(

@@ -11,9 +11,9 @@ from slicer.i18n import tr as _
 
 from ..engine.errors import InputError
 from ..engine.segmentation import Segmentation
-from ..service.mask_files import SEGMENT_COLOR, SEGMENT_NAME, TERMINOLOGY
-from .contour_display import has_surface
-from .conversion import ijk_to_ras, ijk_to_world, write_segment
+from ..service.mask_files import SEGMENT_NAME, TERMINOLOGY
+from .contour_display import CONTOUR_COLOR, CONTOUR_WIDTH, has_surface
+from .conversion import ijk_to_ras, ijk_to_world, is_on_grid, write_segment
 from .result_nodes import (
     SEGMENTATION_ROLE,
     VOLUME_ROLE,
@@ -196,7 +196,31 @@ def _add_segmentation_node(
     name = slicer.mrmlScene.GenerateUniqueName(name or f"{volume_node.GetName()} prostate")
     node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", name)
     node.CreateDefaultDisplayNodes()
+    node.GetDisplayNode().SetSliceIntersectionThickness(CONTOUR_WIDTH)
     return node
+
+
+def contour_to_take_up(node: slicer.vtkMRMLSegmentationNode, volume_node: slicer.vtkMRMLScalarVolumeNode) -> str:
+    """ID of the segment that may become a result of a volume, as one that was exported and loaded again; "" of none.
+
+    It is the only segment, or called Prostate, is stored as a labelmap on the volume's grid, and lies where the volume
+    is.
+    """
+    segments = node.GetSegmentation()
+    labelmap_name = slicer.vtkSegmentationConverter.GetBinaryLabelmapRepresentationName()
+    alone = segments.GetNthSegmentID(0) if segments.GetNumberOfSegments() == 1 else ""
+    segment_id = segments.GetSegmentIdBySegmentName(SEGMENT_NAME) or alone
+    if not segment_id or volume_of(node) is not None or segments.GetSourceRepresentationName() != labelmap_name:
+        return ""
+    return segment_id if is_on_grid(node, segment_id, volume_node) else ""
+
+
+def take_up(node: slicer.vtkMRMLSegmentationNode, segment_id: str, volume_node: slicer.vtkMRMLScalarVolumeNode) -> None:
+    """Make a segment that somebody drew or loaded a result of a volume: measured, corrected and accepted as others."""
+    write_origin(None, segment_id, node, volume_node, "", "")
+    say_who_drew(node, edited=True)
+    _keep_psa(node, volume_node)
+    _place_beside(volume_node, node)
 
 
 def add_uncertainty_volume(
@@ -282,7 +306,7 @@ def _write_contour(
     node.SetReferenceImageGeometryParameterFromVolumeNode(volume_node)
     if not segment_id:
         segment_id = segments.AddEmptySegment(
-            segments.GenerateUniqueSegmentID(SEGMENT_NAME), SEGMENT_NAME, list(SEGMENT_COLOR)
+            segments.GenerateUniqueSegmentID(SEGMENT_NAME), SEGMENT_NAME, list(CONTOUR_COLOR)
         )
         terminology_tag = slicer.vtkSegment.GetTerminologyEntryTagName()
         segments.GetSegment(segment_id).SetTag(terminology_tag, TERMINOLOGY)

@@ -5,6 +5,7 @@ Without a window, or before there are slice views, nothing happens and nothing i
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -14,6 +15,8 @@ from slicer.i18n import tr as _
 
 from ..engine import segmentation as engine
 from .conversion import ijk_to_ras
+
+AROUND_GLAND = 1.8  # of the gland's size is seen of its scan
 
 
 def show_volume(volume_node: slicer.vtkMRMLScalarVolumeNode | None) -> None:
@@ -33,6 +36,17 @@ def show_volume(volume_node: slicer.vtkMRMLScalarVolumeNode | None) -> None:
         composite.SetBackgroundVolumeID(volume_node.GetID())
         _turn_to(volume_node, view)
         if is_new:
+            logic.FitSliceToBackground()
+
+
+def show_in_new_view(volume_node: slicer.vtkMRMLScalarVolumeNode, logic: slicer.vtkMRMLSliceLogic) -> None:
+    """Show a volume in its planes in a view that came with a layout, unless that shows another one."""
+    composite = logic.GetSliceCompositeNode()
+    shown = composite.GetBackgroundVolumeID()
+    if shown in (None, "", volume_node.GetID()):
+        composite.SetBackgroundVolumeID(volume_node.GetID())
+        _turn_to(volume_node, logic.GetSliceNode())
+        if not shown:
             logic.FitSliceToBackground()
 
 
@@ -100,6 +114,27 @@ def jump_to_slice(
                 middle[other] = float(place)
     right, anterior, superior = _world_of(volume_node, middle[::-1])
     slicer.modules.markups.logic().JumpSlicesToLocation(right, anterior, superior, True)
+
+
+def zoom_to(volume_node: slicer.vtkMRMLScalarVolumeNode, mask: np.ndarray) -> None:
+    """Look at a gland from near in every view that shows its scan; a view's own Fit goes back to the whole scan.
+
+    Args:
+        mask: z,y,x on the volume's grid, 0 outside; not empty.
+    """
+    where = np.argwhere(mask)
+    first, last = where.min(axis=0) - 0.5, where.max(axis=0) + 0.5
+    corners = np.array([_world_of(volume_node, zyx[::-1]) for zyx in itertools.product(*zip(first, last, strict=True))])
+    for logic in slice_logics():
+        if not shows(logic, volume_node):
+            continue
+        view = logic.GetSliceNode()
+        axes = slicer.util.arrayFromVTKMatrix(view.GetSliceToRAS())[:3, :2]
+        extent = np.ptp(corners @ axes, axis=0) * AROUND_GLAND
+        field = np.array(view.GetFieldOfView())
+        closer = float((extent / field[:2]).max())
+        if closer < 1:  # whoever looks at it from nearer still keeps that
+            view.SetFieldOfView(*(field[:2] * closer), field[2])
 
 
 def least_certain_slices(doubts: Sequence[float | None]) -> list[int]:

@@ -77,7 +77,7 @@ class CorrectSection(VTKObservationMixin):
         edits = (segmentation.SourceRepresentationModified, segmentation.SegmentModified,
                  segmentation.SegmentAdded, segmentation.SegmentRemoved, node.TransformModifiedEvent)  # fmt: skip
         self._nodeTags = [node.AddObserver(event, self._onSegmentationModified) for event in edits]
-        self._turnOffLightboxes()
+        self.turnOffLightboxes()
 
     def _forgetNode(self) -> None:
         """By tags: the mixin would keep every segmentation that was ever shown in memory."""
@@ -127,7 +127,7 @@ class CorrectSection(VTKObservationMixin):
         self.editor.installKeyboardShortcuts()
         self.connectEditor()
         if self._node is not None:
-            self._turnOffLightboxes()
+            self.turnOffLightboxes()
 
     def exit(self) -> None:
         """Another module is shown: no brush is left active, and no shortcut."""
@@ -156,8 +156,9 @@ class CorrectSection(VTKObservationMixin):
     def _onEffectRegistered(self, name: str = "") -> None:
         self.editor.updateEffectList()  # extensions register theirs when Slicer has started
 
-    def _turnOffLightboxes(self) -> None:
-        if self.editor.turnOffLightboxes():
+    def turnOffLightboxes(self) -> None:
+        """The Segment Editor does not work in views of several slices."""
+        if self._node is not None and self.editor.turnOffLightboxes():
             self._say(_("Views that showed several slices at once were reset; the Segment Editor does not work there."))
 
     def _selectEditorNode(self) -> None:

@@ -83,8 +83,9 @@ class Panel(VTKObservationMixin):
         leaving = scene.NodeAboutToBeRemovedEvent
         self.addObserver(scene, leaving, self._onNodeAboutToBeRemoved, priority=BEFORE_SELECTORS)
         if slicer.app.layoutManager() is not None:
-            slicer.app.layoutManager().connect("layoutChanged(int)", self.refresh)  # new views take part in the overlay
+            slicer.app.layoutManager().connect("layoutChanged(int)", self._onLayoutChanged)
         self._connectParameters()
+        self._showNote("")
         self.refresh()
         self.sayNextStep()
 
@@ -122,7 +123,7 @@ class Panel(VTKObservationMixin):
         self._disconnectParameters()
         self.removeObservers()
         if slicer.app.layoutManager() is not None:
-            slicer.app.layoutManager().disconnect("layoutChanged(int)", self.refresh)
+            slicer.app.layoutManager().disconnect("layoutChanged(int)", self._onLayoutChanged)
         self.review.cleanup()
         self.shown.cleanup()
         self.correct.cleanup()
@@ -198,6 +199,11 @@ class Panel(VTKObservationMixin):
         self.correct.connectEditor()
         self._preselect()
         self.sayNextStep()
+
+    def _onLayoutChanged(self, layout: int = 0) -> None:
+        if self.isEntered and not self._sceneIsChanging:
+            self.correct.turnOffLightboxes()
+        self.refresh()
 
     def _onNodesChanged(self, caller, event) -> None:
         if self.isEntered and not self._sceneIsChanging:
@@ -286,14 +292,35 @@ class Panel(VTKObservationMixin):
         if self.segment.question.isOpen and (changed or output is not self._outputNode):
             self.segment.question.withdraw()
             self.sayNextStep()
+        isNewOutput = output is not self._outputNode
         self._outputNode = output
         shown = self._resultNode
         self._showResult(output if output is not None and output in results_of(volumeNode) else None)
         if changed and not self._preselecting:
             show_volume(volumeNode)
+        if isNewOutput and output is not None and volumeNode is not None and self.isEntered:
+            self._offerToTakeUp(output, volumeNode)
         if changed or shown is not self._resultNode:
             self._hidden = hide_others(self._resultNode, volumeNode)
             self.sayNextStep()
+
+    def _offerToTakeUp(self, node, volumeNode) -> None:
+        """A contour that was loaded, or drawn elsewhere, can be measured, corrected and accepted as any other."""
+        segmentId = results.contour_to_take_up(node, volumeNode)
+        if not segmentId:
+            return
+
+        def takeUp() -> None:
+            results.take_up(node, segmentId, volumeNode)
+            self.refresh()
+            self.sayNextStep()
+
+        words = _("Take up the contour of '{contour}' for '{scan}'?")
+        self.segment.question.ask(
+            words.format(contour=node.GetName(), scan=volumeNode.GetName()),
+            (_("Take It Up"), _("It is measured, and can be corrected and accepted."), takeUp),
+            (_("Leave It"), _("It stays as it is; a new result goes beside it."), self.sayNextStep),
+        )
 
     def _latestResult(self, volumeNode):
         """What was shown of a volume last, or else its latest result."""
@@ -353,6 +380,8 @@ class Panel(VTKObservationMixin):
         if self.segment.isRunning:
             self._listenToWorker()  # it may be another one since something was installed
         self.learn.retrain.yieldTo(self.segment.isRunning)
+        if not self.segment.isRunning and self.isEntered and not self._sceneIsChanging:
+            self._preselect()  # the volume of the run may have been deleted meanwhile
         self.refresh()
         if isIdle:
             self.sayNextStep()

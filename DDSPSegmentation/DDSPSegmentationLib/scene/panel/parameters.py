@@ -15,6 +15,7 @@ KEPT_ON_CLOSE = (
     "showSurface",
     "uncertaintyOpacity",
     "surfaceSmoothing",
+    "zoomToGland",
 )
 
 
@@ -26,6 +27,7 @@ class PanelParameters:
         location: a point list or a box that says where the prostate is.
         threshold: of the probability, for the next run.
         uncertaintyOpacity, surfaceSmoothing: in [0, 1].
+        zoomToGland: whether a new result is looked at from near.
     """
 
     inputVolume: slicer.vtkMRMLScalarVolumeNode
@@ -36,6 +38,7 @@ class PanelParameters:
     showFill: bool = False
     showSurface: bool = True
     showUncertainty: bool = False
+    zoomToGland: bool = True
     uncertaintyOpacity: Annotated[float, WithinRange(0, 1)] = 0.5
     surfaceSmoothing: Annotated[float, WithinRange(0, 1)] = 0.5
 

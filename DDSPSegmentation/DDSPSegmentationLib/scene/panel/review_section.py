@@ -9,11 +9,11 @@ import slicer
 from slicer.i18n import tr as _
 
 from ...engine.thresholding import at_threshold
-from ..contour_display import apply_display, has_surface, keep_to_scan, set_surface_smoothing
+from ..contour_display import CONTOUR_WIDTH, apply_display, has_surface, keep_to_scan, set_surface_smoothing
 from ..conversion import read_segment, write_segment
 from ..result_nodes import facts_of, is_edited, network_mask, own_segment_id
 from ..results import add_uncertainty_volume, place_again, remove_with_display, uncertainty_volume_of
-from ..slice_views import SliceTour, jump_to_slice, show_volume
+from ..slice_views import SliceTour, jump_to_slice, show_volume, zoom_to
 from ..uncertainty_overlay import UncertaintyOverlay
 from ..unseen_by_undo import unseen_by_undo
 from .enabling import enable, no_network_contour
@@ -48,6 +48,7 @@ class ReviewSection:
         ui.nextSliceButton.connect("clicked(bool)", partial(self._go, 1))
         ui.previousSliceButton.connect("clicked(bool)", partial(self._go, -1))
         ui.beforeButton.connect("toggled(bool)", self._onBeforeToggled)
+        self._zoomedTo: set[str] = set()  # IDs of volumes
         self._resting = qt.QTimer()
         self._resting.setSingleShot(True)
         self._resting.connect("timeout()", lambda: self._guard(self._followThreshold))
@@ -92,6 +93,9 @@ class ReviewSection:
         occupied = mask.any(axis=(1, 2)).nonzero()[0]
         if occupied.size:
             jump_to_slice(self._volumeNode, mask, int(occupied[len(occupied) // 2]), axis=0)
+            if self._parameters().zoomToGland and self._volumeNode.GetID() not in self._zoomedTo:
+                self._zoomedTo.add(self._volumeNode.GetID())
+                zoom_to(self._volumeNode, mask)
         if slicer.app.layoutManager() is not None:
             slicer.util.resetThreeDViews()
 
@@ -207,7 +211,10 @@ class ReviewSection:
         write_segment(mask, before, segmentId, self._volumeNode)
         self._beforeNode = before = slicer.mrmlScene.AddNode(before)
         before.CreateDefaultDisplayNodes()
+        if self._parameters().showSurface:
+            before.CreateClosedSurfaceRepresentation()
         before.GetDisplayNode().SetSaveWithScene(False)
+        before.GetDisplayNode().SetSliceIntersectionThickness(CONTOUR_WIDTH)
         before.GetDisplayNode().SetVisibility2DFill(False)
         self._wasVisible = bool(self._node.GetDisplayNode().GetVisibility())
         self._node.GetDisplayNode().SetVisibility(False)
@@ -237,5 +244,6 @@ class ReviewSection:
         """The scene is being closed: its nodes go by themselves."""
         self._overlay.forget()
         self._uncertainty.clear()
+        self._zoomedTo.clear()
         self._beforeNode = self._node = self._volumeNode = None
         self.showAfter()

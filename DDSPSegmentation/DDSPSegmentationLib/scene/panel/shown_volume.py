@@ -8,7 +8,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from ..input_choice import shown_volume
-from ..slice_views import show_volume, shows, slice_logics, views_in_use
+from ..slice_views import show_in_new_view, show_volume, shows, slice_logics, views_in_use
 
 
 class ShownVolume:
@@ -34,11 +34,15 @@ class ShownVolume:
         ui.otherVolumeFrame.setVisible(False)
 
     def refresh(self) -> None:
-        """Watch the views that came since, and say which volume they show where it is not the panel's."""
-        for logic in slice_logics():
+        """Show the scan in views that came since, and say which volume the views show where it is not the panel's."""
+        new = [logic for logic in slice_logics() if logic.GetSliceCompositeNode() not in self._tags]
+        chosen = self._parameters().inputVolume
+        isShown = chosen is not None and any(shows(logic, chosen) for logic in views_in_use() if logic not in new)
+        for logic in new:
+            if isShown:
+                show_in_new_view(chosen, logic)
             composite = logic.GetSliceCompositeNode()
-            if composite not in self._tags:
-                self._tags[composite] = composite.AddObserver("ModifiedEvent", self._onLayers)
+            self._tags[composite] = composite.AddObserver("ModifiedEvent", self._onLayers)
         self._seen = self._layers()
         self._other = self._volumeShownInstead()
         self.ui.otherVolumeFrame.setVisible(self._other is not None)
