@@ -205,7 +205,7 @@ class Person:
         self.ui.learnCollapsibleButton.collapsed = False
 
     def cases(self):
-        """The rows of the table of cases, top down: (number, date, state, split, Dice before, note)."""
+        """The rows of the table of cases, top down: (number, state, use, agreement, note)."""
         table = self.ui.casesTable
         items = [[table.item(row, column) for column in range(table.columnCount)] for row in range(table.rowCount)]
         return [tuple(item.text() for item in row) for row in items]
@@ -350,3 +350,66 @@ def cut_off(panel):
             if widget.mapTo(panel, qt.QPoint(widget.width, 0)).x() > panel.width:
                 found.append(f"{widget.objectName} sticks out")
     return found
+
+
+@contextlib.contextmanager
+def module_panel(person, width, height=900):
+    """The panel as Slicer's module panel holds it: scrolled up and down, never sideways; yields panel and scroll area.
+
+    Without the Segment Editor, which is as wide as Slicer made it.
+    """
+    import qt
+    from slicer_stand_in import enterModule, leaveModule
+
+    leaveModule("DDSPSegmentation")
+    panel, area, contents = person.widget.parent, qt.QScrollArea(), qt.QWidget()
+    person.editor.setVisible(False)
+    area.widgetResizable = True
+    area.setHorizontalScrollBarPolicy(qt.Qt.ScrollBarAlwaysOff)
+    column = qt.QVBoxLayout(contents)
+    column.setSizeConstraint(qt.QLayout.SetMinAndMaxSize)
+    column.setContentsMargins(0, 0, 0, 0)
+    column.addWidget(panel, 1)
+    panel.layout().setContentsMargins(0, 0, 0, 0)
+    area.setWidget(contents)
+    area.resize(width, height)
+    panel.show()
+    area.show()
+    person.widget.enter()
+    try:
+        yield panel, area
+    finally:
+        person.widget.exit()
+        panel.setParent(None)
+        area.deleteLater()
+        enterModule("DDSPSegmentation")
+
+
+def squeezed(panel):
+    """The visible widgets of a panel that are lower than they must be, or lie over a neighbor."""
+    import qt
+
+    for _ in range(5):
+        slicer.app.processEvents()
+    found = []
+    for parent in panel.findChildren(qt.QWidget):
+        layout = parent.layout() if parent.isVisibleTo(panel) else None
+        items = [] if layout is None else [layout.itemAt(number) for number in range(layout.count())]
+        items = [item for item in items if item.widget() is not None and item.widget().isVisibleTo(panel)]
+        for number, item in enumerate(items):
+            widget, byWidth = item.widget(), item.hasHeightForWidth()
+            least = item.heightForWidth(widget.width) if byWidth else item.minimumSize().height()
+            if widget.height < least:
+                found.append(f"{widget.objectName}: {widget.height} < {least}")
+            found += [
+                f"{widget.objectName} over {other.widget().objectName}"
+                for other in items[number + 1 :]
+                if widget.geometry.intersects(other.widget().geometry)
+            ]
+    return found
+
+
+def focused(person):
+    """Name of the widget that the next key goes to."""
+    widget = person.widget.parent.window().focusWidget()
+    return "" if widget is None else widget.objectName

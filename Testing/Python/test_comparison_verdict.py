@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from DDSPSegmentationLib.learning.comparison_record import (
     summarize,
 )
 from DDSPSegmentationLib.learning.comparison_verdict import LEAST_AGREEMENT, Comparison
+from DDSPSegmentationLib.learning.comparison_words import doubt_about_activation, doubt_in_short
 from DDSPSegmentationLib.learning.statistics import mean_interval
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "Benchmarks"))
@@ -135,7 +137,7 @@ def test_who_compares_again_on_the_same_hold_out_must_be_surer():
     first, third = (verdict_of(gains(*changes), comparisons=count) for count in (1, 3))
     assert first.recommendation == "activate" and "comparison" not in said(first)
     assert 0.025 / 3 > third.p_value == first.p_value and third.recommendation == "activate"
-    assert "This is comparison 3 on patients of this hold-out" in said(third) and "p below 0.0083" in said(third)
+    assert "This is comparison 3 on these patients kept for checking" in said(third) and "p below 0.0083" in said(third)
     tenth = verdict_of(gains(*changes), comparisons=10)
     assert (tenth.verdict, tenth.recommendation, tenth.to_dict()["comparisons"]) == (NO_DIFFERENCE, "keep", 10)
     assert "may be chance" in tenth.sentences[-1]
@@ -154,7 +156,7 @@ def test_with_no_true_change_ten_versions_on_one_hold_out_are_as_safe_as_one():
 
 def test_the_verdict_is_told_with_its_figures():
     first = verdict_of(gains(*[0.02, 0.04] * 3)).sentences[0]
-    assert "6 patients of the hold-out (6 cases)" in first
+    assert "6 patients kept for checking (6 cases)" in first
     assert "rose from 0.850 to 0.880 (+0.030)" in first
     assert "95 % interval +0.019 to +0.041" in first
     assert "one-sided paired t-test over patients, p < 0.001, where a gain counts below 0.025" in first
@@ -163,9 +165,9 @@ def test_the_verdict_is_told_with_its_figures():
 @pytest.mark.parametrize(("patients", "missing"), [(0, 25), (1, 20), (3, 10), (4, 5)])
 def test_below_five_patients_it_is_told_how_many_more_it_takes(patients, missing):
     first = verdict_of(gains(*[0.05] * 2 * patients, patients=[*range(patients)] * 2)).sentences[0]
-    told = {0: "no patient", 1: "1 patient"}.get(patients, f"{patients} patients")
-    assert first.startswith(f"Too few cases to judge. The hold-out has {told}; with 5 a comparison can say")
-    assert f"about {missing} more accepted patients, as one in 5 is held out" in first
+    told = {0: "No patient is", 1: "1 patient is"}.get(patients, f"{patients} patients are")
+    assert first.startswith(f"Too few cases to judge. {told} kept for checking; with 5 a comparison can say")
+    assert f"about {missing} more accepted patients, as one in 5 is kept" in first
 
 
 def test_twelve_cases_of_two_patients_are_too_few():
@@ -266,13 +268,14 @@ def test_worse_on_the_hold_out_is_said_before_what_else_is_wrong():
 @pytest.mark.parametrize("hold_out", [1, 6])
 @pytest.mark.parametrize(
     ("left_out", "label"),
-    [("one patient", "Leave-one-patient-out"), ("groups of patients", "Cross-validation by patient")],
+    [("one patient", "one at a time"), ("groups of patients", "some at a time")],
 )
 def test_the_cross_validation_is_shown_beside_the_hold_out_as_what_it_is(hold_out, left_out, label):
     found = {"patients": 5, "dice_before": 0.81, "dice_after": 0.84, "left_out": left_out, "per_case": {}}
     told = said(verdict_of(gains(*[0.1] * hold_out), cross_validation=found))
-    assert f"{label} on the 5 patients of the training cases: mean Dice from 0.810 to 0.840 (+0.030)" in told
-    assert "do not replace a hold-out" in told
+    where = f"On the 5 patients for training, left out of it {label}, the mean Dice went"
+    assert f"{where} from 0.810 to 0.840 (+0.030)" in told
+    assert "do not replace patients kept for checking" in told
 
 
 def test_cross_validation_without_figures_says_nothing():
@@ -283,14 +286,14 @@ def test_cross_validation_without_figures_says_nothing():
 def test_masks_that_were_corrected_from_the_old_version_are_counted():
     comparison = verdict_of(gains(0.1, 0.1, 0.1), old_masks=frozenset({"c0", "c2", "elsewhere"}))
     assert comparison.to_dict()["old_masks"] == ["c0", "c2"]
-    told = "2 of the 3 cases of the hold-out have a mask that was corrected from the old version's own"
+    told = "2 of the 3 cases kept for checking have a mask that was corrected from the old version's own"
     assert told in said(comparison) and "favors the old version" in said(comparison)
     assert "favors" not in said(verdict_of(gains(0.1)))
 
 
 def test_the_error_of_the_expected_dice_is_told_where_there_is_one():
     cases = gains(0.0, 0.05, 0.1)  # expected 0.9, true 0.85, 0.9, 0.95
-    assert "expected Dice is off by 0.033 on average on the hold-out." in said(verdict_of(cases))
+    assert "expected Dice is off by 0.033 on average on these cases." in said(verdict_of(cases))
     without = [replace(case, new=replace(case.new, expected_dice=None)) for case in cases]
     assert "expected Dice" not in said(verdict_of(without))
 
@@ -298,7 +301,7 @@ def test_the_error_of_the_expected_dice_is_told_where_there_is_one():
 def test_a_hold_out_case_that_was_trained_on_is_named_and_keeps_the_old_version():
     comparison = verdict_of(gains(*[0.02] * 6), seen=["c1"])
     assert comparison.recommendation == "keep"
-    assert "trained on c1 of the hold-out" in said(comparison)
+    assert "trained on c1 of the cases kept for checking" in said(comparison)
 
 
 def test_a_version_that_does_not_say_what_it_saw_is_never_better_on_unseen_cases():
@@ -317,6 +320,26 @@ def test_rehearsed_cases_of_the_forgetting_test_are_counted():
         rehearsed=["r1"],
     )
     assert "1 of the 2 cases of the replay folder" in said(comparison) and "rehearsed" in said(comparison)
+
+
+def test_no_reader_trips_over_a_word_of_statisticians():
+    found = {"patients": 5, "dice_before": 0.81, "dice_after": 0.84, "left_out": "one patient", "per_case": {}}
+    everything = {"cross_validation": found, "comparisons": 2, "seen": ["c1"], "left_out": ["c9"], "rehearsed": ["r0"]}
+    everything |= {"forgetting": gains(-0.2, 0.0, prefix="r"), "old_masks": frozenset({"c0"})}
+    told = "".join(
+        said(verdict_of(gains(*changes), new=replace(NEW, seen=SeenScans()), **everything))
+        for changes in ([0.02] * 6, [0.02] * 5 + [-0.2], [0.1], [0.0] * 6)
+    )
+    assert not re.search("hold-?out|held out|split|drift|leave-one|cross-validation", told, re.IGNORECASE)
+    assert "1 of the 6 cases kept for checking has a mask" in told and "1 of the 2 cases" in told
+
+
+def test_the_doubt_in_short_is_the_recommendation_alone():
+    record = verdict_of(gains(*[0.001] * 6)).to_dict()
+    assert doubt_in_short(record, "one") == record["sentences"][-1] != doubt_about_activation(record, "one")
+    assert doubt_in_short(record, "three") == "It was compared with one, not with three."
+    assert doubt_in_short({}, "one") == "It was not compared with the version before."
+    assert doubt_in_short(verdict_of(gains(*[0.02] * 6)).to_dict(), "one") == ""
 
 
 def test_the_record_is_json_without_nan():

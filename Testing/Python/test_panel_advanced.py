@@ -287,7 +287,7 @@ def torch_question(person, installer):
 
 
 def test_without_torch_a_click_asks_with_size_and_minutes(person, torch_question, installer):
-    assert torch_question == find_missing().question and "minutes" in torch_question
+    assert torch_question == find_missing().question and "minutes" in person.ui.questionDetailsLabel.text
     assert (person.ui.firstAnswerButton.text, person.ui.secondAnswerButton.text) == (find_missing().accept, "Not Now")
     assert person.ui.thirdAnswerButton.isHidden() and installer.calls == []
     assert person.status == "Answer the question above to continue."

@@ -10,7 +10,18 @@ import pytest
 import SimpleITK as sitk
 import slicer
 from learning_parts import toy_scan, write_images_and_labels
-from panel_parts import a_session, add_result, load_scene, save_scene, user_settings, wait_for
+from panel_parts import (
+    a_session,
+    add_result,
+    cut_off,
+    focused,
+    load_scene,
+    module_panel,
+    save_scene,
+    squeezed,
+    user_settings,
+    wait_for,
+)
 from scene_parts import new_volume
 from slicer_stand_in import dialogs, enterModule, leaveModule
 
@@ -19,7 +30,7 @@ from DDSPSegmentationLib.engine.model import builtin_model_folder
 from DDSPSegmentationLib.library.case_library import CaseLibrary
 from DDSPSegmentationLib.library.model_registry import ModelRegistry
 
-STORED = re.compile(r"Stored as case (\d+) \((training|hold-out)\)\. (\d) more before retraining pays\.")
+STORED = re.compile(r"Stored as case (\d+) \((for training|kept for checking)\)\. (\d) more before retraining pays\.")
 CHANGED, UNCHANGED = "Case 1, changed since it was stored.", "Case 1, stored as shown."
 STORED_AGAIN = "Stored again: revision 2 of case 1 ("
 NOT_KNOWN = "Patient not known: a new one"
@@ -58,7 +69,7 @@ def library(home):
 
 def there(person):
     """Numbers of the cases in the table that are not deleted."""
-    return [row[0] for row in person.cases() if row[2] != "deleted"]
+    return [row[0] for row in person.cases() if row[1] != "deleted"]
 
 
 def files_in(folder):
@@ -71,7 +82,7 @@ def files_in(folder):
 def test_one_click_stores_an_untouched_contour_and_says_what_comes_of_it(person, t2, library):
     person.segment()
     said = person.accept()
-    assert said.startswith("Stored as case 1 (training). The scan is known to the product"), said
+    assert said.startswith("Stored as case 1 (for training). The scan is known to the product"), said
     assert said.endswith("5 more before retraining pays.")  # the bundled scan is never counted
     case = library.cases()[0]
     assert case.split == "training"
@@ -141,7 +152,7 @@ def test_a_scan_whose_patient_is_not_known_can_join_the_patient_of_a_case(person
     person.open_learn()
     person.choose_cases(1)
     person.ui.deleteCaseButton.click()
-    person.ui.secondAnswerButton.click()
+    person.ui.learnSecondAnswerButton.click()
     assert patients_offered(person) == [NOT_KNOWN, "Same patient as case 2"]
 
 
@@ -225,6 +236,28 @@ def test_what_the_library_refuses_is_said_with_its_next_step(person, library):
     assert "empty" in said and said.count(".") >= 2, said
     assert person.ui.acceptedLabel.text == said and person.ui.undoAcceptButton.isHidden()
     assert library.cases() == []
+
+
+def test_an_earlier_undo_does_not_stand_beside_a_refusal(person, library):
+    show(person)
+    person.accept()
+    mask = person.mask().copy()
+    person.write(np.zeros_like(mask))
+    person.settle()
+    assert not person.ui.undoAcceptButton.isHidden()
+    person.accept()
+    assert "empty" in person.ui.acceptedLabel.text and person.ui.undoAcceptButton.isHidden()
+    person.write(mask)
+    person.settle()
+    assert not person.ui.undoAcceptButton.isHidden()
+
+
+def test_after_undo_the_keyboard_is_in_no_field(person):
+    show(person)
+    person.accept()
+    person.ui.undoAcceptButton.setFocus()
+    person.ui.undoAcceptButton.click()
+    assert person.ui.undoAcceptButton.isHidden() and focused(person) == "correctCollapsibleButton"
 
 
 def test_warnings_of_the_library_are_shown(person):
@@ -325,11 +358,80 @@ def test_the_table_tells_of_every_case(person, library):
     person.accept("median lobe")
     first, second = library.cases()
     rows = person.cases()
-    assert rows[0] == ("1", first.current.date[:10], "unedited", first.split, "1", "")
-    assert rows[1][2:4] == ("corrected", second.split) and rows[1][5] == "median lobe"
-    assert float(rows[1][4]) == round(second.current.dice, 3)
+    use = {"training": "training", "hold-out": "checking"}
+    assert rows[0] == ("1", "unedited", use[first.split], "1.000", "")
+    assert rows[1][1:3] == ("corrected", use[second.split]) and rows[1][4] == "median lobe"
+    assert float(rows[1][3]) == round(second.current.dice, 3)
     training = sum(case.split == "training" for case in (first, second))
-    assert person.ui.casesLabel.text.startswith(f"2 cases of 2 patients: {training} training, {2 - training} hold-out")
+    told = f"2 cases of 2 patients: {training} for training, {2 - training} kept for checking"
+    assert person.ui.casesLabel.text.startswith(told) and "hold-out" in person.ui.casesLabel.toolTip
+    assert person.ui.chosenCaseLabel.isHidden()
+    person.choose_cases(2)
+    told = f"Case 2, corrected on {second.current.date[:10]}, "
+    assert person.ui.chosenCaseLabel.text.startswith(told)
+    assert person.ui.chosenCaseLabel.text.endswith(f"your correction: {second.current.dice:.3f}.\nmedian lobe")
+
+
+def test_one_case_of_one_patient_is_told_as_one(person):
+    show(person)
+    person.accept()
+    person.open_learn()
+    assert person.ui.casesLabel.text.startswith("1 case of 1 patient: ")
+
+
+def test_figures_stand_at_the_right_of_their_columns(person):
+    import qt
+
+    accepted(person, 1)
+    person.open_learn()
+    table = person.ui.casesTable
+    titles = [table.horizontalHeaderItem(column).text() for column in range(table.columnCount)]
+    assert titles == ["Case", "State", "Use", "Agreement", "Note"]
+    right = [bool(int(table.item(0, column).data(qt.Qt.TextAlignmentRole) or 0) & 2) for column in range(5)]
+    assert right == [True, False, False, True, False]
+    assert "hold-out" in table.horizontalHeaderItem(2).toolTip() and "Dice" in table.horizontalHeaderItem(3).toolTip()
+
+
+def test_what_concerns_the_trash_is_there_once_something_is_in_it(person, library):
+    accepted(person, 2)
+    person.open_learn()
+    ui = person.ui
+    assert ui.restoreCaseButton.isHidden() and ui.emptyTrashButton.isHidden()
+    library.delete(library.cases()[0].id)
+    person.panel.learn.refresh()
+    assert not ui.restoreCaseButton.isHidden() and not ui.emptyTrashButton.isHidden()
+
+
+@pytest.mark.parametrize("width", [350, 421, 560])
+def test_nothing_lies_over_anything_in_whatever_order_it_is_opened(person, t2, width):
+    accepted(person, 4)
+    ui = person.ui
+    person.open_learn()
+    with module_panel(person, width) as (panel, area):
+        for name in ("models", "retrain", "cases"):
+            box = getattr(ui, f"{name}GroupBox")
+            for collapsed in (True, False):
+                box.collapsed = collapsed
+                assert cut_off(panel) == [] and squeezed(panel) == []
+        person.choose_cases(1, 2)
+        ui.deleteCaseButton.click()
+        assert cut_off(panel) == [] and squeezed(panel) == []
+        table = ui.casesTable
+        assert table.horizontalScrollBar().maximum == area.horizontalScrollBar().maximum == 0
+        assert sum(table.rowHeight(row) for row in range(4)) < table.height
+
+
+def test_texts_that_wrap_get_less_room_again_in_a_wider_panel(person):
+    person.open_learn()
+    label = person.ui.retrainLabel
+    with module_panel(person, 350) as (_panel, area):
+        slicer.app.processEvents()
+        narrow = label.minimumHeight
+        assert narrow >= label.heightForWidth(label.width) > 0
+        area.resize(700, 900)
+        for _ in range(5):
+            slicer.app.processEvents()
+        assert 0 < label.minimumHeight < narrow
 
 
 def test_numbers_sort_as_numbers(person):
@@ -404,13 +506,13 @@ def test_deleting_asks_first_and_can_be_taken_back(person, library):
     ui = person.ui
     person.choose_cases(3)
     ui.deleteCaseButton.click()
-    assert ui.questionLabel.text == "Delete case 3?" and len(library.cases()) == 3
-    ui.firstAnswerButton.click()
+    assert ui.learnQuestionLabel.text == "Delete case 3?" and len(library.cases()) == 3
+    ui.learnFirstAnswerButton.click()
     assert person.status == "Nothing was deleted." and len(library.cases()) == 3
     ui.deleteCaseButton.click()
-    ui.secondAnswerButton.click()
+    ui.learnSecondAnswerButton.click()
     assert there(person) == ["1", "2"] and "Deleted: 3." in ui.casesLabel.text
-    assert person.cases()[2] == ("3", "", "deleted", "", "", "")
+    assert person.cases()[2] == ("3", "deleted", "", "", "")
     assert person.ui.acceptedLabel.isHidden()  # the contour shown was that case
     person.choose_cases(1)
     assert not ui.restoreCaseButton.enabled
@@ -427,16 +529,46 @@ def test_several_cases_go_at_once_and_the_trash_is_emptied(person, library):
     ui = person.ui
     person.choose_cases(1, 3)
     ui.deleteCaseButton.click()
-    assert ui.questionLabel.text == "Delete 2 cases?"
-    ui.secondAnswerButton.click()
+    assert ui.learnQuestionLabel.text == "Delete 2 cases?"
+    ui.learnSecondAnswerButton.click()
     assert there(person) == ["2"]
     ui.emptyTrashButton.click()
-    assert ui.questionLabel.text == "Remove 2 deleted cases from the disk for good?"
-    ui.firstAnswerButton.click()
+    assert ui.learnQuestionLabel.text == "Remove 2 deleted cases from the disk for good?"
+    ui.learnFirstAnswerButton.click()
     assert len(library.trashed()) == 2
     ui.emptyTrashButton.click()
-    ui.secondAnswerButton.click()
+    ui.learnSecondAnswerButton.click()
     assert library.trashed() == [] and person.status == "The trash is empty." and not ui.emptyTrashButton.enabled
+
+
+def test_a_question_about_cases_stands_below_them_and_hands_the_keyboard_to_no_field(person, t2):
+    """As in a real Slicer, where the next key went into the PSA."""
+    accepted(person, 2)
+    person.open_learn()
+    ui = person.ui
+    person.choose_cases(1)
+    ui.deleteCaseButton.click()
+    assert ui.questionFrame.isHidden() and person.status == "Answer the question under Learn."
+    layout = ui.learnCollapsibleButton.layout()
+    assert layout.indexOf(ui.learnQuestionFrame) == layout.indexOf(ui.casesGroupBox) + 1
+    ui.learnSecondAnswerButton.setFocus()
+    assert focused(person) == "learnSecondAnswerButton"
+    ui.learnSecondAnswerButton.click()
+    assert ui.learnQuestionFrame.isHidden() and focused(person) == "learnCollapsibleButton"
+
+
+def test_a_question_is_scrolled_to(person):
+    accepted(person, 9)
+    person.open_learn()
+    person.choose_cases(1)
+    frame = person.ui.learnQuestionFrame
+    slicer.util.mainWindow().show()
+    area = person.widget.parent.parent().parent()
+    assert area.inherits("QScrollArea")
+    area.verticalScrollBar().value = 0
+    person.ui.deleteCaseButton.click()
+    assert wait_for(lambda: not frame.visibleRegion().isEmpty(), 2)
+    assert frame.visibleRegion().boundingRect().height() == frame.height
 
 
 def test_a_case_that_another_slicer_deleted_gives_a_message_and_the_table_follows(person, library):
@@ -445,7 +577,7 @@ def test_a_case_that_another_slicer_deleted_gives_a_message_and_the_table_follow
     person.choose_cases(1)
     library.delete(library.cases()[0].id)
     person.ui.deleteCaseButton.click()
-    person.ui.secondAnswerButton.click()
+    person.ui.learnSecondAnswerButton.click()
     assert "no case" in person.status and there(person) == ["2"]
 
 
@@ -463,8 +595,8 @@ def test_a_folder_is_imported_with_its_failures_named(person, library, tmp_path)
     person.ui.importCasesButton.click()
     assert "2 cases imported.\n1 refused:" in person.status and "beta: " in person.status
     assert [text for text in said if text.startswith("Case ")][0] == "Case 1 of 3: alpha"
-    assert len(library.cases()) == 2 and [row[2] for row in person.cases()] == ["imported"] * 2
-    assert person.cases()[0][5] == "alpha"
+    assert len(library.cases()) == 2 and [row[1] for row in person.cases()] == ["imported"] * 2
+    assert person.cases()[0][4] == "alpha"
 
 
 def test_an_import_can_be_canceled_and_keeps_what_it_has(person, library, tmp_path):
@@ -501,7 +633,7 @@ def test_the_library_is_exported_without_notes_and_salt(person, tmp_path):
     (tmp_path / "out").mkdir()
     dialogs.planned.append(str(tmp_path / "out"))
     person.ui.exportCasesButton.click()
-    assert person.status == f"1 cases written into {tmp_path / 'out'}"
+    assert person.status == f"1 case written into {tmp_path / 'out'}"
     written = files_in(tmp_path / "out")
     assert "dataset.json" in written and not any("salt" in name or "case.json" in name for name in written)
     assert not any(b"a note of mine" in (tmp_path / "out" / name).read_bytes() for name in written)

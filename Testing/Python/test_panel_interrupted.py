@@ -16,6 +16,7 @@ from panel_parts import (
     READY,
     RUNNING,
     SEGMENTING,
+    focused,
     node_ids,
     segmentations,
     wait_for,
@@ -204,6 +205,25 @@ def test_a_correction_is_not_lost_without_an_answer(person, corrected, t2):
     answer(person, "Cancel")
     assert not is_asked(person) and (person.mask(corrected) == mine).all()
     assert segmentations() == [corrected] and person.status.startswith(CORRECTED)
+
+
+@pytest.mark.parametrize("text", ["New", "Replace", "Cancel"])
+def test_after_an_answer_the_next_key_changes_no_number(person, corrected, text):
+    """As in a real Slicer, where "1" for Paint made the PSA 1."""
+    person.start()
+    buttons = (person.ui.firstAnswerButton, person.ui.secondAnswerButton, person.ui.thirdAnswerButton)
+    next(button for button in buttons if button.text == text).setFocus()
+    answer(person, text)
+    assert focused(person) == "segmentCollapsibleButton"
+    assert wait_for(lambda: person.ui.segmentButton.text == READY)
+    assert focused(person) == "segmentCollapsibleButton"
+
+
+def test_a_question_that_goes_away_by_itself_leaves_the_keyboard_in_no_field(person, corrected):
+    person.start()
+    person.ui.firstAnswerButton.setFocus()
+    choose_another_volume(person)
+    assert not is_asked(person) and focused(person) == "segmentCollapsibleButton"
 
 
 def test_new_puts_the_result_beside_the_correction(person, corrected, t2):

@@ -8,7 +8,7 @@ import time
 import pytest
 import qt
 import slicer
-from panel_parts import cut_off, narrow_window, wait_for
+from panel_parts import cut_off, focused, module_panel, narrow_window, squeezed, wait_for
 from registry_parts import BUILTIN, of_another_architecture, publish, vouch
 from slicer_stand_in import closeModule, dialogs, enterModule, leaveModule
 
@@ -19,11 +19,11 @@ from DDSPSegmentationLib.library.model_archive import EXPORT_AGAIN
 from DDSPSegmentationLib.library.model_registry import ModelRegistry
 from DDSPSegmentationLib.scene import model_process
 
-ACTIVATED = "segments from now on"
-NAME, STATE, DICE, LEFT_OUT_DICE, CASES, DATE, PARENT = range(7)
+ACTIVATED, KEEP = "segments from now on", "Keep the Active One"
+NAME, STATE, AGREEMENT = range(3)
 LEFT_OUT = {"dice_before": 0.85, "dice_after": 0.861}
-BETTER = ["The new version is better: mean Dice 0.871 -> 0.893 on 5 hold-out patients.", "Activate it."]
-WORSE = ["The new version is worse: mean Dice 0.871 -> 0.802 on 5 hold-out patients.", "Keep the old one."]
+BETTER = ["The new version is better: mean Dice 0.871 -> 0.893 on 5 patients kept for checking.", "Activate it."]
+WORSE = ["The new version is worse: mean Dice 0.871 -> 0.802 on 5 patients kept for checking.", "Keep the old one."]
 
 
 def compared(sentences, recommendation, old=0.871, new=0.893, old_version=BUILTIN, schema=SCHEMA_VERSION):
@@ -71,8 +71,9 @@ def worse(registry, tmp_path):
 
 
 def rows(person):
+    """Name, state, and agreement of the old version and of this one; the first two are two lines of one cell."""
     table = person.ui.modelsTable
-    return [[table.item(row, column).text() for column in range(table.columnCount)] for row in range(table.rowCount)]
+    return [[*table.item(row, 0).text().split("\n"), table.item(row, 1).text()] for row in range(table.rowCount)]
 
 
 def states(person):
@@ -99,9 +100,9 @@ def reason(button):
 def asked(person):
     """The open question and its answers."""
     ui = person.ui
-    assert not ui.questionFrame.isHidden()
-    buttons = (ui.firstAnswerButton, ui.secondAnswerButton, ui.thirdAnswerButton)
-    return ui.questionLabel.text, [button.text for button in buttons if not button.isHidden()]
+    assert not ui.learnQuestionFrame.isHidden() and ui.questionFrame.isHidden()
+    answers = [ui.learnFirstAnswerButton.text, ui.learnSecondAnswerButton.text]
+    return f"{ui.learnQuestionLabel.text} {ui.learnQuestionDetailsLabel.text}".strip(), answers
 
 
 # ---- what is shown
@@ -110,14 +111,75 @@ def asked(person):
 def test_the_table_tells_each_version_with_its_figures_and_state(person, better, worse):
     person.open_learn()
     assert rows(person) == [
-        [BUILTIN, "active, built in", "", "", "40", "2026-11-23", ""],
-        ["better", "candidate", "0.871 -> 0.893", "0.850 -> 0.861", "1", "2024-05-01", BUILTIN],
-        ["worse", "candidate", "0.871 -> 0.802", "0.850 -> 0.861", "1", "2024-06-02", BUILTIN],
+        [BUILTIN, "active, built in", ""],
+        ["better", "candidate", "0.871 -> 0.893"],
+        ["worse", "candidate", "0.871 -> 0.802"],
     ]
     table = person.ui.modelsTable
     assert [table.horizontalHeaderItem(column).text() for column in range(table.columnCount)] == [
-        "Version", "State", "Hold-out Dice", "Left-out Dice", "Cases", "Date", "Parent",
+        "Version", "Agreement",
     ]  # fmt: skip
+    assert "hold-out" in table.horizontalHeaderItem(1).toolTip()
+    assert int(table.item(1, 1).data(qt.Qt.TextAlignmentRole)) & int(qt.Qt.AlignRight)
+
+
+def test_what_the_table_has_no_room_for_stands_below_it(person, better):
+    person.open_learn()
+    assert person.ui.chosenVersionLabel.text == "Made on 2026-11-23, trained on 40 cases."
+    choose(person, "better")
+    assert person.ui.chosenVersionLabel.text == (
+        f"Made on 2024-05-01 from {BUILTIN}, trained on 1 case.\n"
+        "Agreement on patients left out of the training in turn: 0.850 -> 0.861."
+    )
+
+
+@pytest.mark.parametrize("width", [350, 421, 560])
+def test_the_table_needs_no_scrolling_sideways(person, registry, tmp_path, width):
+    publish(registry, "tuned-2026-11-30-da03", tmp_path, files=compared(BETTER, "keep"))
+    choose(person, "tuned-2026-11-30-da03")
+    with module_panel(person, width) as (panel, area):
+        person.ui.activateModelButton.click()
+        assert cut_off(panel) == [] and squeezed(panel) == []
+        table = person.ui.modelsTable
+        assert table.horizontalScrollBar().maximum == area.horizontalScrollBar().maximum == 0
+        assert table.columnWidth(0) + table.columnWidth(1) <= table.viewport().width
+        words = table.fontMetrics().boundingRect("tuned-2026-11-30-da03").width()
+        assert words < table.columnWidth(0)
+
+
+def test_the_chooser_of_a_model_is_there_when_there_is_one_to_choose(person, registry, tmp_path, weights_are_fine):
+    ui = person.ui
+    ui.advancedCollapsibleButton.collapsed = False
+    assert ui.modelComboBox.isHidden() and ui.modelLabel.isHidden()
+    publish(registry, "second", tmp_path, files=compared(BETTER, "activate"))
+    leaveModule("DDSPSegmentation")
+    enterModule("DDSPSegmentation")
+    assert not ui.modelComboBox.isHidden() and not ui.modelLabel.isHidden()
+    choose(person, "second")
+    ui.deleteModelButton.click()
+    ui.learnSecondAnswerButton.click()
+    assert ui.modelComboBox.isHidden() and ui.modelLabel.isHidden()
+
+
+def test_a_version_that_came_without_its_page_says_so(person, registry, tmp_path):
+    files = {"comparison.json": compared(BETTER, "activate")["comparison.json"]}
+    publish(registry, "handed-on", tmp_path, files=files)
+    choose(person, "handed-on")
+    assert reason(person.ui.showComparisonButton).startswith("<p>Page not exported")
+    assert person.ui.comparisonLabel.text == "\n".join(BETTER)
+
+
+def test_the_question_stands_below_the_models_and_hands_the_keyboard_to_no_field(person, registry, tmp_path, t2):
+    publish(registry, "doubtful", tmp_path, files=compared(WORSE, "keep"))
+    choose(person, "doubtful")
+    ui = person.ui
+    ui.activateModelButton.click()
+    assert ui.learnQuestionLabel.text == "Activate doubtful?" and ui.learnQuestionDetailsLabel.text == WORSE[-1]
+    layout = ui.learnCollapsibleButton.layout()
+    assert layout.indexOf(ui.learnQuestionFrame) == layout.indexOf(ui.modelsGroupBox) + 1
+    ui.learnFirstAnswerButton.setFocus()
+    ui.learnFirstAnswerButton.click()
+    assert focused(person) == "learnCollapsibleButton"
 
 
 def test_the_active_version_is_chosen_at_first_and_the_comparison_follows_the_choice(person, better):
@@ -173,7 +235,7 @@ def test_a_recommended_version_is_activated_at_a_click_and_segments_from_then_on
     choose(person, "better")
     torch = sys.modules.get("torch")
     change(person, person.ui.activateModelButton)
-    assert person.status == f"better {ACTIVATED}." and person.ui.questionFrame.isHidden()
+    assert person.status == f"better {ACTIVATED}." and person.ui.learnQuestionFrame.isHidden()
     assert registry.active().name == "better" and states(person)["better"] == "active"
     assert states(person)[BUILTIN] == "built in"
     assert person.panel.advanced.asked().model == str(better.folder)
@@ -234,7 +296,8 @@ def test_a_recommendation_from_before_the_gain_had_to_be_proven_is_asked_about(p
     publish(registry, "lucky", tmp_path, files=compared(BETTER, "activate", schema=1))
     choose(person, "lucky")
     person.ui.activateModelButton.click()
-    assert asked(person)[1][0] == f"Keep {BUILTIN}" and registry.active().name == BUILTIN
+    question, answers = asked(person)
+    assert "asked for less proof" in question and answers[0] == KEEP and registry.active().name == BUILTIN
 
 
 @pytest.mark.parametrize("files", [compared(WORSE, "keep"), {}])
@@ -245,12 +308,13 @@ def test_a_version_that_is_not_recommended_is_asked_about_and_keeping_is_the_fir
     choose(person, "doubtful")
     change(person, person.ui.activateModelButton)
     question, answers = asked(person)
-    assert (WORSE[0] if files else "It was not compared") in question
-    assert answers == [f"Keep {BUILTIN}", "Activate Anyway"]
-    person.ui.firstAnswerButton.click()
+    assert (WORSE[-1] if files else "It was not compared") in question
+    assert answers == [KEEP, "Activate Anyway"]
+    assert f"{BUILTIN} goes on segmenting" in person.ui.learnFirstAnswerButton.toolTip
+    person.ui.learnFirstAnswerButton.click()
     assert registry.active().name == BUILTIN and person.status == f"{BUILTIN} stays active."
     change(person, person.ui.activateModelButton)
-    change(person, person.ui.secondAnswerButton)
+    change(person, person.ui.learnSecondAnswerButton)
     assert registry.active().name == "doubtful" and person.status == f"doubtful {ACTIVATED}."
 
 
@@ -261,14 +325,14 @@ def test_a_version_that_was_better_than_another_one_than_the_active_is_asked_abo
     choose(person, "best")
     change(person, person.ui.activateModelButton)
     question, answers = asked(person)
-    assert f"with better, not with {BUILTIN}." in question and answers[0] == f"Keep {BUILTIN}"
-    person.ui.firstAnswerButton.click()
+    assert f"with better, not with {BUILTIN}." in question and answers[0] == KEEP
+    person.ui.learnFirstAnswerButton.click()
     assert registry.active().name == BUILTIN
     registry.activate("better")
     person.panel.learn.refresh()
     choose(person, "best")
     change(person, person.ui.activateModelButton)
-    assert registry.active().name == "best" and person.ui.questionFrame.isHidden()
+    assert registry.active().name == "best" and person.ui.learnQuestionFrame.isHidden()
 
 
 def test_one_click_rolls_back_to_the_version_that_the_tooltip_names(person, better, worse, registry, weights_are_fine):
@@ -317,10 +381,10 @@ def test_deleting_asks_first_and_leaves_the_active_and_the_built_in_version_alon
     choose(person, "worse")
     person.ui.deleteModelButton.click()
     assert asked(person)[1] == ["Keep", "Delete"]
-    person.ui.firstAnswerButton.click()
+    person.ui.learnFirstAnswerButton.click()
     assert person.status == "worse stays." and worse.folder.is_dir()
     person.ui.deleteModelButton.click()
-    change(person, person.ui.secondAnswerButton)
+    change(person, person.ui.learnSecondAnswerButton)
     assert person.status == "worse was deleted." and not worse.folder.exists()
     assert states(person) == {BUILTIN: "built in", "better": "active"}
 
@@ -334,11 +398,11 @@ def test_pictures_of_scans_are_deleted_after_a_question_that_names_them_and_figu
     said = person.ui.comparisonLabel.text
     person.ui.deletePicturesButton.click()
     question, answers = asked(person)
-    assert "comparison.html, worst-1-a.png (0.3 MB)?" in question and answers == ["Keep", "Delete"]
-    person.ui.firstAnswerButton.click()
+    assert "comparison.html, worst-1-a.png (0.3 MB) go" in question and answers == ["Keep", "Delete"]
+    person.ui.learnFirstAnswerButton.click()
     assert person.status == "The pictures stay." and len(registry.version("worse").pictures) == 2
     person.ui.deletePicturesButton.click()
-    person.ui.secondAnswerButton.click()
+    person.ui.learnSecondAnswerButton.click()
     assert person.status == "The pictures of worse were deleted." and registry.version("worse").pictures == []
     assert reason(person.ui.showComparisonButton) and person.ui.comparisonLabel.text == said
     assert "no pictures" in reason(person.ui.deletePicturesButton)

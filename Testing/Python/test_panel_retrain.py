@@ -6,7 +6,7 @@ import sys
 
 import pytest
 import slicer
-from panel_parts import MODULE_FILE, READY, Person, a_session, cut_off, narrow_window, save_scene, wait_for
+from panel_parts import MODULE_FILE, READY, Person, a_session, cut_off, focused, narrow_window, save_scene, wait_for
 from retraining_client_parts import (
     furnish,
     is_training,
@@ -96,7 +96,7 @@ def rows_of(chart):
 def test_it_says_what_it_will_do(person):
     text = person.ui.retrainLabel.text.splitlines()[0]
     assert re.fullmatch(
-        rf"Trains on 5 cases of 5 patients, starting from {PARENT}; 1 hold-out patient stays untouched\. "
+        rf"Trains on 5 cases of 5 patients, starting from {PARENT}; 1 patient is kept for checking\. "
         r"(About \d+ minutes?|Less than a minute) on this computer\.", text,
     ), text  # fmt: skip
     assert too_few_patients(1) in person.ui.retrainLabel.text
@@ -192,7 +192,7 @@ def test_from_the_click_to_the_candidate(person, folders, monkeypatch):
     assert person.ui.retrainStatusLabel.text == person.status
     assert person.ui.retrainProgressBar.isHidden() and person.ui.retrainButton.enabled
     table = person.ui.modelsTable
-    assert table.item(table.currentRow(), 0).text() == version.name
+    assert table.item(table.currentRow(), 0).text() == f"{version.name}\ncandidate"
     assert ModelRegistry(folders[1]).active().name == PARENT and run_folders(folders[1]) == []
     person.ui.curveButton.click()
     assert charts() == [] and slicer.app.layoutManager().layout == layout
@@ -295,10 +295,23 @@ def test_a_run_that_a_closed_slicer_left_is_offered_by_itself(scene, warm_worker
         assert not ui.resumeRunButton.isHidden() and not ui.discardRunButton.isHidden()
         assert re.fullmatch(r"The retraining of \S+ \S+ was interrupted at 0 %\.", ui.retrainStatusLabel.text)
         assert person.status == "A retraining was interrupted. Resume or discard it under Learn."
+        ui.discardRunButton.setFocus()
         ui.discardRunButton.click()
+        assert focused(person) == "learnCollapsibleButton"
         assert run_folders(models) == [] and ui.resumeRunButton.isHidden() and ui.discardRunButton.isHidden()
         assert ui.retrainButton.enabled and ui.retrainStatusLabel.text == ""
         assert "was discarded" in person.status
+
+
+def test_what_can_be_resumed_is_scrolled_to(scene, warm_worker, home, stored, monkeypatch):
+    cases, models = furnish(home, stored, monkeypatch)
+    StatusWriter(make_job(cases, models)).end(INTERRUPTED)
+    with a_session(warm_worker) as person:
+        slicer.util.mainWindow().resize(1000, 400)
+        slicer.util.mainWindow().show()
+        resume = person.ui.resumeRunButton
+        assert wait_for(lambda: not resume.visibleRegion().isEmpty(), 2)
+        assert resume.visibleRegion().boundingRect().height() == resume.height
 
 
 def test_a_retraining_that_helps_nobody_ends_well_and_says_so(person, folders, monkeypatch):

@@ -399,7 +399,9 @@ def test_a_held_out_patient_of_whom_a_version_saw_another_scan_is_in_no_plan_and
     held = library.case(ids(library, HOLD_OUT)[0])
     memory.write_text(json.dumps(json.loads(memory.read_text()) | {"seen": [held.patient]}))
     plan = plan_retraining(*folders)
-    assert plan.hold_out == before.hold_out - 1 and "1 hold-out case will not be compared" in " ".join(plan.notes)
+    assert plan.hold_out == before.hold_out - 1 and "1 case kept for checking will not be compared" in " ".join(
+        plan.notes
+    )
     assert held.id not in {case.id for case in RetrainingJob.read(make_job(*folders)).cases}
 
 

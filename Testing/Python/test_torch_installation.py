@@ -170,8 +170,8 @@ def test_nothing_is_asked_when_torch_is_there(packages, version):
 
 def test_the_question_says_size_minutes_and_what_is_sent(extension):
     missing = find_missing()
-    assert missing.question == (
-        f"{missing_torch()[0]} Install PyTorch now? About 200 MB are downloaded, which takes 1 to 15 minutes; "
+    assert missing.question == "Install PyTorch now?" and missing.details == (
+        f"{missing_torch()[0]} About 200 MB are downloaded, which takes 1 to 15 minutes; "
         "Slicer's window does not answer meanwhile. Nothing is sent but the request for the download."
     )
     assert missing.accept == INSTALL
@@ -180,12 +180,12 @@ def test_the_question_says_size_minutes_and_what_is_sent(extension):
 
 def test_a_computer_with_an_nvidia_driver_is_told_the_larger_size(extension, monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda name: "/usr/bin/nvidia-smi" if name == "nvidia-smi" else None)
-    assert "About 2 to 3 GB, for this computer's NVIDIA GPU, are downloaded" in find_missing().question
+    assert "About 2 to 3 GB, for this computer's NVIDIA GPU, are downloaded" in find_missing().details
 
 
 def test_a_torch_that_is_too_old_is_named_in_the_question(packages, extension):
     packages.install("torch", "2.2.2")
-    assert find_missing().question.startswith(missing_torch()[0]) and "2.2.2" in find_missing().question
+    assert find_missing().details.startswith(missing_torch()[0]) and "2.2.2" in find_missing().details
 
 
 def test_asking_loads_neither_torch_nor_the_extension(extension):
@@ -202,11 +202,10 @@ def test_an_extension_that_slicer_has_loaded_already_is_found(monkeypatch):
 def test_the_extension_is_asked_for_first_when_it_is_missing(manager):
     model = manager()
     missing = find_missing()
-    assert missing.question == (
-        f"{missing_torch()[0]} Slicer's extension 'PyTorch' installs it. Install this extension now? It is smaller "
-        "than 1 MB and takes less than a minute, in which Slicer's window does not answer; then Slicer must be "
-        "restarted. You are asked again before PyTorch itself is downloaded, about 200 MB in 1 to 15 minutes. Nothing "
-        "is sent but the request for the download."
+    assert missing.question == "Install Slicer's extension 'PyTorch' now?" and missing.details == (
+        f"{missing_torch()[0]} This extension installs it. It is smaller than 1 MB and takes less than a minute, in "
+        "which Slicer's window does not answer; then Slicer must be restarted. You are asked again before PyTorch "
+        "itself is downloaded, about 200 MB in 1 to 15 minutes. Nothing is sent but the request for the download."
     )
     assert missing.accept == "Install the PyTorch extension"
     assert model.calls == []

@@ -74,7 +74,7 @@ def _head(comparison: Comparison) -> str:
 
 def _groups(comparison: Comparison) -> str:
     evidence = comparison.evidence
-    groups = [("Hold-out", evidence.hold_out, comparison.hold_out_summary)]
+    groups = [("Patients kept for checking", evidence.hold_out, comparison.hold_out_summary)]
     if comparison.forgetting_summary is not None:
         name = f"Forgetting: {evidence.forgetting_name or 'cases of the old training'}"
         groups.append((name, evidence.forgetting, comparison.forgetting_summary))
@@ -141,9 +141,10 @@ def _cross_validation(comparison: Comparison) -> str:
         f"<tr><td>{escape(str(name))}</td><td>{_number(before, 3)}</td><td>{_number(after, 3)}</td></tr>"
         for name, (before, after) in pairs
     )
-    head = '<tr><th class="name">Training case</th><th>Dice before</th><th>after</th></tr>'
+    head = '<tr><th class="name">Training case</th><th>Dice before retraining</th><th>after</th></tr>'
     table = f"<table>{head}{rows}</table>" if rows else ""
-    return f"<h2>Cross-validation on the training cases</h2>\n<p>{escape(sentence)}</p>\n{table}"
+    method = "leave-one-patient-out" if found.get("left_out") == "one patient" else "cross-validation by patient"
+    return f"<h2>Patients for training, left out in turn</h2>\n<p>{escape(sentence)} ({method})</p>\n{table}"
 
 
 def _pictures(pictures: Mapping[Path, ComparedCase], colors: Mapping[str, tuple[int, int, int]]) -> str:

@@ -124,13 +124,13 @@ def _has_forgotten(summary: Summary, cases: Sequence[ComparedCase]) -> bool:
 def _reasons_to_keep(evidence: Evidence, hold_out: Summary, found: str, has_forgotten: bool) -> list[str]:
     reasons = []
     if found == TOO_FEW:
-        reasons.append("there are too few hold-out patients to judge")
+        reasons.append("there are too few patients kept for checking")
     elif found == WORSE:
         reasons.append("the new version is worse")
     elif found == NO_DIFFERENCE:
         chance = hold_out.gain > TIE
         reasons.append(
-            "the gain on the hold-out may be chance" if chance else f"the hold-out gained no more than {TIE:g} Dice"
+            "the gain may be chance" if chance else f"the patients kept for checking gained no more than {TIE:g} Dice"
         )
     if has_forgotten:
         reasons.append("the old ability suffered")
@@ -138,7 +138,7 @@ def _reasons_to_keep(evidence: Evidence, hold_out: Summary, found: str, has_forg
     if lost:
         worst = min(lost, key=lambda case: case.gain)
         many = counted(len(lost), "case")
-        reasons.append(f"{many} of the hold-out lost more than {LOST_CASE:g} Dice, {worst.name} most")
+        reasons.append(f"{many} kept for checking lost more than {LOST_CASE:g} Dice, {worst.name} most")
     empty = [case.name for case in evidence.cases if case.new.is_empty]
     if empty:
         reasons.append(f"the new version found no prostate in {listed(empty)}")
@@ -146,7 +146,7 @@ def _reasons_to_keep(evidence: Evidence, hold_out: Summary, found: str, has_forg
     if failed:
         reasons.append(f"{counted(failed, 'case')} could not be compared")
     if evidence.seen:
-        reasons.append("the hold-out is not unseen")
+        reasons.append("a case kept for checking was trained on")
     if evidence.cannot_tell:
-        reasons.append("nobody can tell whether the hold-out is unseen")
+        reasons.append("nobody can tell whether a case kept for checking was trained on")
     return reasons

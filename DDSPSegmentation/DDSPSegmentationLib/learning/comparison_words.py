@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ..library.patients import ONE_IN
 from .comparison_record import (
+    ACTIVATE,
     BETTER,
     FORGOTTEN,
     NO_DIFFERENCE,
@@ -46,9 +47,10 @@ def too_few_patients(patients: int) -> str:
     missing = LEAST_PATIENTS - patients
     if missing <= 0:
         return ""
+    kept = f"{counted(patients, 'patient')} {'is' if patients == 1 else 'are'}" if patients else "No patient is"
     return (
-        f"The hold-out has {_patients(patients)}; with {LEAST_PATIENTS} a comparison can say which version is better. "
-        f"That takes about {missing * ONE_IN} more accepted patients, as one in {ONE_IN} is held out."
+        f"{kept} kept for checking; with {LEAST_PATIENTS} a comparison can say which version is better. "
+        f"That takes about {missing * ONE_IN} more accepted patients, as one in {ONE_IN} is kept."
     )
 
 
@@ -61,10 +63,25 @@ def doubt_about_activation(record: Mapping, active: str) -> str:
         return "It was not compared with the version before."
     sentences = record.get("sentences", [])
     reason = " ".join([*sentences[:1], *sentences[1:][-1:]]) or f"Its comparison says '{record.get('verdict')}'."
-    if old == active:
-        return reason
-    # Better than that one says nothing about this one.
-    return f"It was compared with {old}, not with {active or 'the active version'}. {reason}"
+    return reason if old == active else f"{_compared_with_another(old, active)} {reason}"
+
+
+def doubt_in_short(record: Mapping, active: str) -> str:
+    """The doubt about activation in one sentence, for where the comparison's own stand beside it; '' for none."""
+    doubt = doubt_about_activation(record, active)
+    if not doubt or not record:
+        return doubt
+    old = record.get("old_version") or "another version"
+    if old != active:
+        return _compared_with_another(old, active)
+    if record.get("recommendation") == ACTIVATE:
+        return "It was compared by an earlier version of this extension, which asked for less proof."
+    return ([*record.get("sentences", [])] or [doubt])[-1]
+
+
+def _compared_with_another(old: str, active: str) -> str:
+    """Better than that one says nothing about the active one."""
+    return f"It was compared with {old}, not with {active or 'the active version'}."
 
 
 def left_out_sentence(found: Mapping) -> str:
@@ -73,11 +90,11 @@ def left_out_sentence(found: Mapping) -> str:
     if dice is None:
         return ""
     before, after = dice
-    label = "Leave-one-patient-out" if found.get("left_out") == "one patient" else "Cross-validation by patient"
+    left_out = "one at a time" if found.get("left_out") == "one patient" else "some at a time"
     return (
-        f"{label} on the {found.get('patients', '')} patients of the training cases: mean Dice from "
+        f"On the {found.get('patients', '')} patients for training, left out of it {left_out}, the mean Dice went from "
         f"{before:.3f} to {after:.3f} ({signed(after - before)}). These figures chose the length of the training and "
-        "come from other weights than the new version's; they do not replace a hold-out."
+        "come from other weights than the new version's; they do not replace patients kept for checking."
     )
 
 
@@ -112,7 +129,7 @@ def _hold_out(evidence: Evidence, comparison: Comparison) -> str:
     start = _STARTS[comparison.found]
     if missed:
         start += f"it found no prostate in {listed(missed)}, where the old version did; "
-    where = f"on {_patients(summary.patients)} of the hold-out ({counted(summary.cases, 'case')})"
+    where = f"on {counted(summary.patients, 'patient')} kept for checking ({counted(summary.cases, 'case')})"
     direction = "rose" if summary.gain > 0 else "fell" if summary.gain < 0 else "stayed"
     low, high = summary.interval
     p = "p < 0.001" if comparison.p_value < 0.001 else f"p = {comparison.p_value:.3f}"
@@ -144,7 +161,7 @@ def _details(evidence: Evidence, summary: Summary) -> list[str]:
         sentences.append(f"{many} without a mask have no distance and are in no mean distance.")
     if summary.expected_dice_error is not None:
         sentences.append(
-            f"The new version's expected Dice is off by {summary.expected_dice_error:.3f} on average on the hold-out."
+            f"The new version's expected Dice is off by {summary.expected_dice_error:.3f} on average on these cases."
         )
     return sentences
 
@@ -167,8 +184,8 @@ def _agreement(evidence: Evidence, comparison: Comparison) -> str:
     start = ""
     if comparison.forgetting_summary is None or not comparison.forgetting_summary.cases:
         start = (
-            "What was forgotten could not be measured, for want of a replay folder and of hold-out cases of other "
-            "scanners. "
+            "What was forgotten could not be measured, for want of a replay folder and of cases of other scanners "
+            "kept for checking. "
         )
     if comparison.agreement is None:
         return start.strip()
@@ -184,31 +201,34 @@ def _cautions(evidence: Evidence, comparison: Comparison) -> list[str]:
     sentences = []
     if evidence.comparisons > 1:
         sentences.append(
-            f"This is comparison {evidence.comparisons} on patients of this hold-out; who looks often enough finds a "
-            f"gain by chance, so it must be surer each time (p below {comparison.limit:.2g})."
+            f"This is comparison {evidence.comparisons} on these patients kept for checking; who looks often enough "
+            f"finds a gain by chance, so it must be surer each time (p below {comparison.limit:.2g})."
         )
     ours = sum(case.name in evidence.old_masks for case in evidence.hold_out)
     if ours:
         sentences.append(
-            f"{ours} of the {counted(len(evidence.hold_out), 'case')} of the hold-out have a mask that was corrected "
-            "from the old version's own, which favors the old version."
+            f"{ours} of the {counted(len(evidence.hold_out), 'case')} kept for checking "
+            f"{'has' if ours == 1 else 'have'} a mask that was corrected from the old version's own, which favors the "
+            "old version."
         )
     if evidence.seen:
         sentences.append(
-            f"Not unseen: the new version was trained on {listed(evidence.seen)} of the hold-out, or on another "
-            "scan of the patient."
+            f"Not unseen: the new version was trained on {listed(evidence.seen)} of the cases kept for checking, or on "
+            "another scan of the patient."
         )
     if evidence.left_out:
         sentences.append(f"Not compared, since the old version was trained on them: {listed(evidence.left_out)}.")
     if evidence.cannot_tell:
         sentences.append(
             f"Version '{evidence.cannot_tell}' does not say what it was trained on: it cannot be told whether a scan "
-            "of the hold-out was among it."
+            "kept for checking was among it."
         )
-    if evidence.rehearsed:
+    rehearsed = len(evidence.rehearsed)
+    if rehearsed:
         sentences.append(
-            f"{len(evidence.rehearsed)} of the {counted(len(evidence.forgetting), 'case')} of the "
-            f"{evidence.forgetting_name} were rehearsed in the retraining; what was forgotten elsewhere may be more."
+            f"{rehearsed} of the {counted(len(evidence.forgetting), 'case')} of the {evidence.forgetting_name} "
+            f"{'was' if rehearsed == 1 else 'were'} rehearsed in the retraining; what was forgotten elsewhere may be "
+            "more."
         )
     for summary in (comparison.hold_out_summary, comparison.forgetting_summary):
         if summary is not None and summary.failed:
@@ -230,10 +250,6 @@ def signed(value: float) -> str:
 def counted(number: int, thing: str) -> str:
     """As in "1 case" and "2 cases"."""
     return f"{number} {thing}{'' if number == 1 else 's'}"
-
-
-def _patients(count: int) -> str:
-    return counted(count, "patient") if count else "no patient"
 
 
 def listed(names: Sequence[str]) -> str:

@@ -41,7 +41,7 @@ class Missing:
     """One question for the panel.
 
     Attributes:
-        question: what would be installed, its size, the minutes, and what is sent.
+        question: what would be installed; ``details``: why, its size, the minutes, and what is sent.
         accept: text of the button that says yes.
         install: does it and returns the sentence to show then, which names the next step. It blocks for minutes,
             though Slicer still handles events between pip's lines: disable the panel, and end the worker first, whose
@@ -49,6 +49,7 @@ class Missing:
     """
 
     question: str
+    details: str
     accept: str
     install: Callable[[], str]
 
@@ -94,9 +95,10 @@ def find_missing() -> Missing | None:
 
 def _ask_for_torch(cause: str) -> Missing:
     return Missing(
-        question=_(
-            "{cause} Install PyTorch now? About {size} are downloaded, which takes 1 to 15 minutes; Slicer's window "
-            "does not answer meanwhile. Nothing is sent but the request for the download."
+        question=_("Install PyTorch now?"),
+        details=_(
+            "{cause} About {size} are downloaded, which takes 1 to 15 minutes; Slicer's window does not answer "
+            "meanwhile. Nothing is sent but the request for the download."
         ).format(cause=cause, size=_download_size()),
         accept=_("Install PyTorch"),
         install=_install_torch,
@@ -105,11 +107,11 @@ def _ask_for_torch(cause: str) -> Missing:
 
 def _ask_for_extension(cause: str) -> Missing:
     return Missing(
-        question=_(
-            "{cause} Slicer's extension 'PyTorch' installs it. Install this extension now? It is smaller than 1 MB and "
-            "takes less than a minute, in which Slicer's window does not answer; then Slicer must be restarted. You "
-            "are asked again before PyTorch itself is downloaded, about {size} in 1 to 15 minutes. Nothing is sent "
-            "but the request for the download."
+        question=_("Install Slicer's extension 'PyTorch' now?"),
+        details=_(
+            "{cause} This extension installs it. It is smaller than 1 MB and takes less than a minute, in which "
+            "Slicer's window does not answer; then Slicer must be restarted. You are asked again before PyTorch itself "
+            "is downloaded, about {size} in 1 to 15 minutes. Nothing is sent but the request for the download."
         ).format(cause=cause, size=_download_size()),
         accept=_("Install the PyTorch extension"),
         install=_install_extension,

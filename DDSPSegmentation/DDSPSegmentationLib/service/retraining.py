@@ -113,7 +113,7 @@ def _too_few(training: Sequence[StoredCase | FrozenCase]) -> list[DatasetError]:
         return [
             DatasetError(
                 f"The case library has {counted(count, 'training case')}; retraining needs {LEAST_CASES}.",
-                f"Accept {counted(LEAST_CASES - count, 'more case')} (about one in five goes to the hold-out).",
+                f"Accept {counted(LEAST_CASES - count, 'more case')} (about one in five is kept for checking).",
             )
         ]
     if len({case.patient for case in training}) < 2:
@@ -125,12 +125,13 @@ def _notes(hold_out_patients: int, replay: bool, not_compared: int) -> list[str]
     notes = [too_few_patients(hold_out_patients)]
     if not_compared:
         notes.append(
-            f"{counted(not_compared, 'hold-out case')} will not be compared: a model version was trained on another "
-            "scan of the patient."
+            f"{counted(not_compared, 'case')} kept for checking will not be compared: a model version was trained on "
+            "another scan of the patient."
         )
     if not replay:
         notes.append(
-            "No replay folder: whether old ability is lost is measured on hold-out cases of other scanners, if any."
+            "No replay folder: whether old ability is lost is measured on cases of other scanners kept for checking, "
+            "if there are any."
         )
     return list(filter(None, notes))
 

@@ -21,7 +21,7 @@ from .batch_record import known_sha256
 JOB_FILE = "job.json"
 REPLAY_FILE = "replay.json"
 JOB_SCHEMA = 2
-REPLAY_FOLDER, OTHER_SCANNERS = "replay folder", "hold-out cases of other scanners"
+REPLAY_FOLDER, OTHER_SCANNERS = "replay folder", "cases of other scanners kept for checking"
 START_AGAIN = "Discard this run and start again."
 
 

@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from slicer.i18n import tr as _
 
 from ...engine.errors import DDSPSegmentationError
-from ...library.case_library import TRAINING, CaseLibrary, Stored
+from ...library.case_library import CaseLibrary, Stored
 from ..case_exchange import case_number, cases_until_retraining, store_result, take_back
 from ..dicom_tags import database_trouble, patient_key_of
 from ..result_nodes import case_note_of, case_of, differs_from_case, set_case_note
 from ..user_folders import case_library, model_registry
+from .attention import give_up_focus
 from .guard import WENT_WRONG, Guard
+from .words import about_purposes, purpose
 
 
 @dataclass
@@ -37,7 +39,7 @@ class AcceptSection:
         self.ui, self._guard, self._say, self._onChanged = ui, guard, guard.say, onChanged
         self._node = self._volumeNode = None
         self._last: _Accepted | None = None
-        self._said = ""
+        self._said, self._wasRefused = "", False
         self._troubles: set[str] = set()
         ui.noteLineEdit.connect("textChanged(QString)", self._onNote)
         ui.acceptButton.connect("clicked(bool)", lambda checked: self._do(self._store))
@@ -46,7 +48,7 @@ class AcceptSection:
 
     def show(self, node, volumeNode) -> None:
         """Offer the result of a volume, or nothing."""
-        self._node, self._volumeNode, self._said = node, volumeNode, ""
+        self._node, self._volumeNode, self._said, self._wasRefused = node, volumeNode, "", False
         if self._last is not None and self._last.node.GetScene() is None:
             self._last = None
         self.ui.noteLineEdit.text = "" if node is None else case_note_of(node)
@@ -74,7 +76,7 @@ class AcceptSection:
 
     def changed(self) -> None:
         """The contour or its case is another one: what was said last is out of date."""
-        self._said = ""
+        self._said, self._wasRefused = "", False
         self.refresh()
 
     def refresh(self) -> None:
@@ -83,7 +85,11 @@ class AcceptSection:
         text = self._said or ("" if node is None else self._state())
         ui.acceptedLabel.text = text
         ui.acceptedLabel.setVisible(bool(text))
-        ui.undoAcceptButton.setVisible(self._canTakeBack())
+        ui.acceptedLabel.toolTip = about_purposes()
+        offersUndo = self._canTakeBack() and not self._wasRefused  # beside a refusal it would seem to undo that
+        if not offersUndo:
+            give_up_focus(ui.undoAcceptButton)
+        ui.undoAcceptButton.setVisible(offersUndo)
         ui.acceptButton.toolTip = _(
             "Stores the scan and the contour as a case that the network can learn from, corrected or not, "
             "on this computer: {folder}"
@@ -114,6 +120,7 @@ class AcceptSection:
         if said is not WENT_WRONG:
             self._onChanged()
             self._say(said)
+        self._wasRefused = said is WENT_WRONG
         self._said = self.ui.statusLabel.text
         self.offerPatients()
         self.refresh()
@@ -145,12 +152,10 @@ class AcceptSection:
     @staticmethod
     def _sentence(stored: Stored) -> str:
         case = stored.case
-        split = _("training") if case.split == TRAINING else _("hold-out")
+        words = {"number": case.number, "purpose": purpose(case.split), "revision": case.current.number}
         if stored.is_new:
-            return _("Stored as case {number} ({split}).").format(number=case.number, split=split)
-        return _("Stored again: revision {revision} of case {number} ({split}).").format(
-            revision=case.current.number, number=case.number, split=split
-        )
+            return _("Stored as case {number} ({purpose}).").format(**words)
+        return _("Stored again: revision {revision} of case {number} ({purpose}).").format(**words)
 
     def _outlook(self, library: CaseLibrary) -> str:
         try:

@@ -79,16 +79,19 @@ class AdvancedSection:
         )
 
     def showModel(self) -> None:
-        """Name the version that the next run uses."""
+        """Name the version that the next run uses, where there is more than one."""
         try:
             version = model_registry().active()
             text = _("{version} (built in)") if version.builtin else "{version}"
             text, tip = text.format(version=version.name), _("Version of the network; choose another one under Models.")
             tip = f"{version.note} {tip}".strip()
+            hasChoice = not version.builtin or len(model_registry().versions()) > 1
         except DDSPSegmentationError as error:
-            text, tip = _("not usable"), str(error)
+            text, tip, hasChoice = _("not usable"), str(error), True
         self.ui.modelComboBox.setItemText(0, text)
         self.ui.modelComboBox.toolTip = tip
+        for widget in (self.ui.modelLabel, self.ui.modelComboBox):
+            widget.setVisible(hasChoice)
 
     def showDevices(self, hello: dict | None) -> None:
         """List the devices that the engine found; before it has started, those that are everywhere."""

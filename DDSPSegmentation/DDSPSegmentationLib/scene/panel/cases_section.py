@@ -18,16 +18,21 @@ from ..user_folders import case_library
 from .enabling import enable
 from .guard import WENT_WRONG, Guard
 from .paths import ask_for_folder
+from .room import on_resize
+from .tables import cell, fit_height, fit_widths, hide_last_when_narrow, set_titles
+from .words import about_purposes, cases, counted, patients, purpose
 
 REASONS_SHOWN = 5
 NEXT_CASES_SHOWN = 5
+ROWS_SHOWN = 6
+NUMBER_COLUMNS = (0, 3)
 
 
 class CasesSection:
     """Shows the library as a table; everything it does to the library ends with a sentence in the status line.
 
     Args:
-        ask: puts a question with up to three answers into the panel.
+        ask: puts a question with up to two answers below the table.
         onReopened: called with the volume and the segmentation that a case became in the scene.
         onChanged: called when the library holds something else, or is another one.
     """
@@ -45,11 +50,17 @@ class CasesSection:
         self._isRead = self._isCanceled = self._isOver = False
         self._tips = {name: getattr(ui, name).toolTip for name in self._needs()}
         table = ui.casesTable
-        titles = (_("Case"), _("Date"), _("State"), _("Split"), _("Dice before"), _("Note"))
-        table.setColumnCount(len(titles))
-        table.setHorizontalHeaderLabels(list(titles))
-        table.horizontalHeader().setStretchLastSection(True)
-        table.verticalHeader().setVisible(False)
+        set_titles(
+            table,
+            (_("Case"), "", True),
+            (_("State"), _("How the contour came to be; deleted cases lie in the trash of the library."), False),
+            (_("Use"), about_purposes(), False),
+            (_("Agreement"), self._agreementTip(), True),
+            (_("Note"), "", False),
+        )
+        table.horizontalHeader().setSectionResizeMode(table.columnCount - 1, qt.QHeaderView.Stretch)
+        self._widths: list[int] = []
+        self._watcher = on_resize((table,), lambda: hide_last_when_narrow(table, self._widths))
         table.sortByColumn(0, qt.Qt.AscendingOrder)
         table.connect("itemSelectionChanged()", self._refreshButtons)
         table.connect("cellDoubleClicked(int,int)", lambda row, column: self._onReopen())
@@ -91,18 +102,19 @@ class CasesSection:
 
     def _showSummary(self) -> None:
         self.ui.casesLabel.text = "\n".join(filter(None, [self._summary(), *self._problems, self._said]))
+        self.ui.casesLabel.toolTip = about_purposes()
 
     def _summary(self) -> str:
         if not self._isRead:
             return ""
         if not self._cases:
             return _("No cases yet. Accept a contour, or import a folder.")
-        cases = self._cases.values()
-        return _("{cases} cases of {patients} patients: {training} training, {holdOut} hold-out").format(
-            cases=len(cases),
-            patients=len({case.patient for case in cases}),
-            training=sum(case.split == TRAINING for case in cases),
-            holdOut=sum(case.split == HOLD_OUT for case in cases),
+        known = self._cases.values()
+        return _("{cases} of {patients}: {training} for training, {kept} kept for checking").format(
+            cases=cases(len(known)),
+            patients=patients(len({case.patient for case in known})),
+            training=sum(case.split == TRAINING for case in known),
+            kept=sum(case.split == HOLD_OUT for case in known),
         )
 
     def _fill(self) -> None:
@@ -110,39 +122,72 @@ class CasesSection:
         wasBlocked = table.blockSignals(True)
         table.setSortingEnabled(False)  # or rows would move while they are filled
         rows = [(case.id, self._values(case)) for case in self._cases.values()]
-        rows += [(case, (case_number(case), None, _("deleted"), None, None, None)) for case in self._trashed]
+        rows += [(case, (case_number(case), _("deleted"), None, None, None)) for case in self._trashed]
         table.setRowCount(len(rows))
         for row, (case, values) in enumerate(rows):
             self._fillRow(row, case, values, case in chosen)
         table.setSortingEnabled(True)
-        table.resizeColumnsToContents()
+        table.horizontalHeader().setSortIndicatorShown(False)  # room for one would be kept in each of the columns
+        self._widths = fit_widths(table)
+        fit_height(table, ROWS_SHOWN)
+        self.ui.restoreCaseButton.setVisible(bool(self._trashed))
+        self.ui.emptyTrashButton.setVisible(bool(self._trashed))
         table.blockSignals(wasBlocked)
         self._refreshButtons()
 
     @staticmethod
-    def _values(case: StoredCase) -> tuple:
+    def _agreementTip() -> str:
+        return _("Agreement of the network's contour with your correction (Dice before correction; 1 is the same).")
+
+    @classmethod
+    def _values(cls, case: StoredCase) -> tuple:
         """What the columns say of a case; ``None`` where there is nothing to say."""
+        dice, use = case.current.dice, _("training") if case.split == TRAINING else _("checking")
+        return case.number, cls._state(case), use, None if dice is None else f"{dice:.3f}", cls._note(case)
+
+    @staticmethod
+    def _state(case: StoredCase) -> str:
         states = {"corrected": _("corrected"), "unedited": _("unedited"), "imported": _("imported")}
-        splits = {TRAINING: _("training"), HOLD_OUT: _("hold-out")}
-        revision = case.current
-        note = " - ".join(text for text in (case.label or case.source_name, revision.note) if text)
-        dice = None if revision.dice is None else round(revision.dice, 3)
-        day, state = revision.date[:10], states.get(revision.state, revision.state)
-        return case.number, day, state, splits.get(case.split, case.split), dice, note
+        return states.get(case.current.state, case.current.state)
+
+    @staticmethod
+    def _note(case: StoredCase) -> str:
+        return " - ".join(text for text in (case.label or case.source_name, case.current.note) if text)
 
     def _fillRow(self, row: int, case: str, values: tuple, chosen: bool) -> None:
         import qt
 
+        table = self.ui.casesTable
         for column, value in enumerate(values):
-            item = qt.QTableWidgetItem()
-            if value is not None:
-                item.setData(qt.Qt.DisplayRole, value)  # numbers stay numbers, so that they sort as such
+            tip = case if column == 0 else str(value or "")
+            item = cell(value, tip, isNumber=column in NUMBER_COLUMNS)
+            table.setItem(row, column, item)
             if column == 0:
                 item.setData(qt.Qt.UserRole, case)
-                item.setToolTip(case)
-            self.ui.casesTable.setItem(row, column, item)
             if chosen:
                 item.setSelected(True)
+
+    def _showChosen(self) -> None:
+        """What the table has no room for."""
+        chosen, deleted = self._chosen(), self._chosen(deleted=True)
+        text = ""
+        if len(chosen) + len(deleted) > 1:
+            text = _("{cases} are chosen.").format(cases=cases(len(chosen) + len(deleted)))
+        elif deleted:
+            text = _("Case {number} is in the trash; Restore brings it back.").format(number=case_number(deleted[0]))
+        elif chosen:
+            text = self._about(self._cases[chosen[0]])
+        self.ui.chosenCaseLabel.text = text
+        self.ui.chosenCaseLabel.setVisible(bool(text))
+
+    def _about(self, case: StoredCase) -> str:
+        revision, note = case.current, self._note(case)
+        text = _("Case {number}, {state} on {day}, {purpose}.").format(
+            number=case.number, state=self._state(case), day=revision.date[:10], purpose=purpose(case.split)
+        )
+        if revision.dice is not None:
+            text += " " + _("Agreement with your correction: {dice:.3f}.").format(dice=revision.dice)
+        return f"{text}\n{note}" if note else text
 
     def showNext(self) -> None:
         """Name the open volumes whose correction would teach the network most."""
@@ -180,6 +225,7 @@ class CasesSection:
         }
 
     def _refreshButtons(self) -> None:
+        self._showChosen()
         where = _("Where the cases are: {folder}").format(folder=case_library().folder)
         for name, lacking in self._needs().items():
             button = getattr(self.ui, name)
@@ -218,7 +264,7 @@ class CasesSection:
         text = (
             _("Delete case {number}?").format(number=case_number(chosen[0]))
             if len(chosen) == 1
-            else _("Delete {count} cases?").format(count=len(chosen))
+            else _("Delete {cases}?").format(cases=cases(len(chosen)))
         )
         self._ask(
             text,
@@ -246,7 +292,11 @@ class CasesSection:
 
     def _onEmptyTrash(self, checked: bool = False) -> None:
         self._ask(
-            _("Remove {count} deleted cases from the disk for good?").format(count=len(self._trashed)),
+            counted(
+                len(self._trashed),
+                _("Remove 1 deleted case from the disk for good?"),
+                _("Remove {count} deleted cases from the disk for good?"),
+            ),
             (_("Keep"), _("Keep everything as it is."), lambda: self._tell(_("Nothing was removed."))),
             (_("Remove"), _("They cannot be brought back."), lambda: self._do(self._emptyTrash)),
         )
@@ -286,7 +336,7 @@ class CasesSection:
 
     def _import(self, folder: str) -> str:
         report = case_library().import_folder(folder, progress=self._showProgress)
-        lines = [_("{count} cases imported.").format(count=len(report.stored))]
+        lines = [_("{cases} imported.").format(cases=cases(len(report.stored)))]
         if report.failed:
             lines.append(_("{count} refused:").format(count=len(report.failed)))
         reasons = [f"{name}: {reason}" for name, reason in report.failed.items()] + list(report.warnings)
@@ -297,7 +347,7 @@ class CasesSection:
 
     def _export(self, folder: str) -> str:
         count = case_library().export(folder, progress=self._showProgress)
-        return _("{count} cases written into {folder}").format(count=count, folder=folder)
+        return _("{cases} written into {folder}").format(cases=cases(count), folder=folder)
 
     def _onFolder(self, checked: bool = False) -> None:
         folder = ask_for_folder(_("Folder for the cases"))

@@ -5,10 +5,13 @@ from __future__ import annotations
 from slicer.i18n import tr as _
 
 from ..result_nodes import is_imported
+from .attention import give_up_focus
 
 
 def enable(widget, obstacle: str, tip: str) -> None:
     """Enable a widget with a tooltip, or disable it with what stands in its way; an empty text is no obstacle."""
+    if obstacle:
+        give_up_focus(widget)
     widget.enabled = not obstacle
     widget.toolTip = obstacle or tip
 

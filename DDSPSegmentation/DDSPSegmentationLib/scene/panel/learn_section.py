@@ -3,30 +3,53 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+
+from slicer.i18n import tr as _
 
 from .accept_section import AcceptSection
 from .cases_section import CasesSection
 from .guard import Guard
 from .models_section import ModelsSection
+from .question import Answer, Question
 from .retrain_section import RetrainSection
+from .room import keep_room, settle
 
 
 class LearnSection:
     """Wires Accept, Cases, Retrain and Models; only what is open reads the disk.
 
     Args:
-        ask: puts a question with up to three answers into the panel.
         onReopened: called with the volume and the segmentation that a case became in the scene.
-        onActivated: called when another version of the network is the active one.
+        onModelsChanged: called when another version of the network is the active one, or one came or went.
     """
 
-    def __init__(self, ui, guard: Guard, ask: Callable, onReopened: Callable, onActivated: Callable[[], None]):
-        self.ui, self._onActivated = ui, onActivated
+    def __init__(self, ui, guard: Guard, onReopened: Callable, onModelsChanged: Callable[[], None]):
+        import qt
+
+        self.ui, self._onModelsChanged = ui, onModelsChanged
+        answers = (ui.learnFirstAnswerButton, ui.learnSecondAnswerButton)
+        labels = ui.learnQuestionLabel, ui.learnQuestionDetailsLabel
+        where = _("Answer the question under Learn.")
+        self.question = Question(ui.learnQuestionFrame, *labels, answers, lambda: guard.say(where))
         self.accept = AcceptSection(ui, guard, self.refresh)
-        self.cases = CasesSection(ui, guard, ask, onReopened, self._onCasesChanged)
+        askBelowCases, askBelowModels = (partial(self._askBelow, box) for box in (ui.casesGroupBox, ui.modelsGroupBox))
+        self.cases = CasesSection(ui, guard, askBelowCases, onReopened, self._onCasesChanged)
         self.retrain = RetrainSection(ui, guard, self._onPublished)
-        self.models = ModelsSection(ui, guard, ask, self._onVersionActivated)
+        self.models = ModelsSection(ui, guard, askBelowModels, self._onVersionsChanged)
         ui.learnCollapsibleButton.connect("contentsCollapsed(bool)", self._onCollapsed)
+        self._boxes = {
+            ui.casesGroupBox: (ui.casesLabel, ui.chosenCaseLabel, ui.nextCasesLabel),
+            ui.retrainGroupBox: (ui.retrainLabel, ui.replayFolderLabel, ui.retrainStatusLabel),
+            ui.modelsGroupBox: (ui.chosenVersionLabel, ui.comparisonLabel),
+            ui.learnQuestionFrame: labels,
+        }
+        self._watchers = [keep_room(box, wrapping) for box, wrapping in self._boxes.items()]
+        self._settling = qt.QTimer(ui.learnCollapsibleButton)
+        self._settling.setSingleShot(True)
+        self._settling.connect("timeout()", self._settle)
+        for box in (ui.casesGroupBox, ui.retrainGroupBox, ui.modelsGroupBox):
+            box.connect("toggled(bool)", lambda opened: self._settling.start(0))
 
     @property
     def isOpen(self) -> bool:
@@ -38,6 +61,11 @@ class LearnSection:
             self.cases.refresh()
             self.retrain.refresh()
             self.models.refresh()
+            self._settling.start(0)
+
+    def _settle(self) -> None:
+        for box in self._boxes:
+            settle(box)
 
     def showResult(self, node, volumeNode) -> None:
         """Offer the result of a volume to be accepted, or nothing."""
@@ -51,9 +79,17 @@ class LearnSection:
         self.refresh()
 
     def cleanup(self) -> None:
+        self._settling.stop()
         self.cases.cleanup()
         self.retrain.cleanup()
         self.models.cleanup()
+
+    def _askBelow(self, box, title: str, *answers: Answer, details: str = "") -> None:
+        """Ask right below the part of the section that has the question."""
+        layout, frame = self.ui.learnCollapsibleButton.layout(), self.ui.learnQuestionFrame
+        layout.removeWidget(frame)
+        layout.insertWidget(layout.indexOf(box) + 1, frame)
+        self.question.ask(title, *answers, details=details)
 
     def _onCollapsed(self, collapsed: bool) -> None:
         if not collapsed:
@@ -65,9 +101,9 @@ class LearnSection:
         self.accept.changed()
 
     def _onPublished(self, version) -> None:
-        self.refresh()
+        self._onVersionsChanged()
         self.models.show(version)
 
-    def _onVersionActivated(self) -> None:
+    def _onVersionsChanged(self) -> None:
         self.refresh()
-        self._onActivated()
+        self._onModelsChanged()

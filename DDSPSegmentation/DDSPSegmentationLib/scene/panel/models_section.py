@@ -9,7 +9,7 @@ from functools import partial
 from slicer.i18n import tr as _
 
 from ...engine.errors import DDSPSegmentationError
-from ...learning.comparison_words import dice_change, doubt_about_activation, hold_out_dice, left_out_dice
+from ...learning.comparison_words import dice_change, doubt_in_short, hold_out_dice, left_out_dice
 from ...library.model_version import ModelVersion
 from ...service.model_process import ACTIVATE, IMPORT, ROLL_BACK
 from ..model_process import change_models
@@ -18,22 +18,28 @@ from ..worker_process import WorkerProcess
 from .enabling import enable
 from .guard import WENT_WRONG, Guard
 from .paths import ask_for_file, ask_for_new_file
+from .tables import cell, fit_height, set_titles
+from .words import counted
 
 REPORT = "comparison.html"
 SUFFIX = ".zip"
+VERSION, AGREEMENT = range(2)
+ROWS_SHOWN = 4
 
 
 class ModelsSection:
     """A table of versions and what can be done with the chosen one; nothing here activates a version by itself.
 
     Args:
-        ask: puts a question with buttons into the panel.
-        onActivated: called when another version segments from now on.
+        ask: puts a question with up to two answers below the table.
+        onChanged: called when another version segments from now on, or when one came or went.
     """
 
-    def __init__(self, ui, guard: Guard, ask: Callable, onActivated: Callable[[], None]):
+    def __init__(self, ui, guard: Guard, ask: Callable, onChanged: Callable[[], None]):
+        import qt
+
         self.ui, self._guard, self._say, self._ask = ui, guard, guard.say, ask
-        self._onActivated = onActivated
+        self._onChanged = onChanged
         self._versions: list[ModelVersion] = []
         self._active = self._aboutActive = self._previous = ""
         self._change: WorkerProcess | None = None  # under way
@@ -44,16 +50,20 @@ class ModelsSection:
             ui.deleteModelButton: self._onDelete,
             ui.exportModelButton: self._onExport,
         }
+        self._importTip = ui.importModelButton.toolTip
         self._tips = {button: button.toolTip for button in self._buttons}
         for button, method in self._buttons.items():
             button.connect("clicked(bool)", partial(self._onVersionButton, method))
         ui.rollBackButton.connect("clicked(bool)", lambda checked: self._begin([ROLL_BACK], self._changed))
         ui.importModelButton.connect("clicked(bool)", self._onImport)
         table = ui.modelsTable
-        titles = [_("Version"), _("State"), _("Hold-out Dice"), _("Left-out Dice"), _("Cases"), _("Date"), _("Parent")]
-        table.setColumnCount(len(titles))
-        table.setHorizontalHeaderLabels(titles)
-        table.verticalHeader().setVisible(False)
+        agreement = _(
+            "Agreement with the contours kept for checking, old version -> this one (mean Dice on the hold-out; 1 is "
+            "the best)."
+        )
+        set_titles(table, (_("Version"), "", False), (_("Agreement"), agreement, True))
+        table.horizontalHeader().setSectionResizeMode(VERSION, qt.QHeaderView.Stretch)
+        table.horizontalHeader().setSectionResizeMode(AGREEMENT, qt.QHeaderView.ResizeToContents)
         table.connect("itemSelectionChanged()", self._refreshButtons)
         self._refreshButtons()
 
@@ -93,33 +103,34 @@ class ModelsSection:
         self._select(chosen.name if chosen is not None else self._active)
 
     def _fill(self) -> None:
-        import qt
-
         table = self.ui.modelsTable
         wasBlocked = table.blockSignals(True)
         table.setRowCount(len(self._versions))
         for row, version in enumerate(self._versions):
-            for column, text in enumerate(self._texts(version)):
-                item = qt.QTableWidgetItem(text)
-                item.setToolTip(version.problem or text)
-                table.setItem(row, column, item)
-        table.resizeColumnsToContents()
+            name = f"{version.name}\n{self._state(version)}"
+            table.setItem(row, VERSION, cell(name, version.problem or name))
+            change = dice_change(hold_out_dice(version.comparison))
+            table.setItem(row, AGREEMENT, cell(change, change, isNumber=True))
+        table.resizeRowsToContents()
+        fit_height(table, ROWS_SHOWN)
+        self.ui.deletePicturesButton.setVisible(any(version.pictures for version in self._versions))
         table.blockSignals(wasBlocked)
 
-    def _texts(self, version: ModelVersion) -> list[str]:
-        description = version.description
-        if description is None:
-            return [version.name, self._state(version), "", "", "", "", ""]
+    def _about(self, version: ModelVersion | None) -> str:
+        """What the table has no room for."""
+        description = None if version is None else version.description
+        if version is None or description is None:
+            return ""
         training = description.training
-        return [
-            version.name,
-            self._state(version),
-            dice_change(hold_out_dice(version.comparison)),
-            dice_change(left_out_dice(version.comparison.get("cross_validation") or {})),
-            str(len(training.get("cases", []))),
-            description.date[:16].replace("T", " "),
-            "" if version.builtin else str(training.get("parent", "")),
-        ]
+        day = description.date[:10]
+        parent = "" if version.builtin else str(training.get("parent", ""))
+        made = _("Made on {day} from {parent}") if parent else _("Made on {day}")
+        learned = counted(len(training.get("cases", [])), _("trained on 1 case"), _("trained on {count} cases"))
+        lines = [f"{made}, {learned}.".format(day=day, parent=parent)]
+        leftOut = dice_change(left_out_dice(version.comparison.get("cross_validation") or {}))
+        if leftOut:
+            lines.append(_("Agreement on patients left out of the training in turn: {change}.").format(change=leftOut))
+        return "\n".join(lines)
 
     def _state(self, version: ModelVersion) -> str:
         state = _("built in") if version.builtin else _("candidate")
@@ -156,7 +167,7 @@ class ModelsSection:
             if version.builtin or not version.pictures:
                 reasons[ui.deletePicturesButton] = _("There are no pictures of scans in this version.")
             if not (version.folder / REPORT).is_file():
-                reasons[ui.showComparisonButton] = _("There is no comparison of this version.")
+                reasons[ui.showComparisonButton] = self._whyNoPage(version)
         busy = _("A version is being tried; this takes seconds.") if self.isChanging else ""
         if busy:
             reasons |= dict.fromkeys((ui.activateModelButton, ui.deleteModelButton), busy)
@@ -164,8 +175,21 @@ class ModelsSection:
             enable(button, reason, self._tips[button])
         obstacle = busy or ("" if self._previous else _("No other version was active before."))
         enable(ui.rollBackButton, obstacle, _("Go back to {name}.").format(name=self._previous))
-        ui.importModelButton.enabled = not busy
-        ui.comparisonLabel.text = self._aboutChosen(version)
+        enable(ui.importModelButton, busy, self._importTip)
+        for label, text, tip in (
+            (ui.chosenVersionLabel, self._about(version), _("Left out in turn: cross-validation by patient.")),
+            (ui.comparisonLabel, self._aboutChosen(version), _("Kept for checking: the hold-out.")),
+        ):
+            label.text, label.toolTip = text, tip
+            label.setVisible(bool(text))
+
+    @staticmethod
+    def _whyNoPage(version: ModelVersion) -> str:
+        if not version.comparison:
+            return _("There is no comparison of this version.")
+        return _(
+            "Page not exported: this version came without it, or its pictures were deleted. Its words stand below."
+        )
 
     def _aboutChosen(self, version: ModelVersion | None) -> str:
         lines = [self._aboutActive] if self._aboutActive else []
@@ -184,15 +208,15 @@ class ModelsSection:
 
     def _onActivate(self, version: ModelVersion) -> None:
         current = self._active or _("the old version")
-        reason = "" if version.builtin else doubt_about_activation(version.comparison, self._active)
+        reason = "" if version.builtin else doubt_in_short(version.comparison, self._active)
         if not reason:
             self._activate(version)
             return
         self._ask(
-            _("Activate {name}? {reason}").format(name=version.name, reason=reason),
+            _("Activate {name}?").format(name=version.name),
             (
-                _("Keep {name}").format(name=current),
-                _("Nothing changes; the other version stays a candidate."),
+                _("Keep the Active One"),
+                _("{name} goes on segmenting; the other version stays a candidate.").format(name=current),
                 lambda: self._say(_("{name} stays active.").format(name=current)),
             ),
             (
@@ -200,6 +224,7 @@ class ModelsSection:
                 _("{name} segments from now on; Roll Back undoes it.").format(name=version.name),
                 lambda: self._activate(version),
             ),
+            details=reason,
         )
 
     def _activate(self, version: ModelVersion) -> None:
@@ -227,37 +252,37 @@ class ModelsSection:
 
     def _changed(self, name: str) -> None:
         self._select(name)
-        self._onActivated()
+        self._onChanged()
         self._say(_("{name} segments from now on.").format(name=name))
 
     # ---- delete, import, export, comparison
 
     def _onDelete(self, version: ModelVersion) -> None:
         self._ask(
-            _("Delete version {name} from the disk? This cannot be undone.").format(name=version.name),
+            _("Delete version {name}?").format(name=version.name),
             (_("Keep"), _("Nothing changes."), lambda: self._say(_("{name} stays.").format(name=version.name))),
-            (_("Delete"), "", lambda: self._delete(version)),
+            (_("Delete"), _("It cannot be brought back."), lambda: self._delete(version)),
+            details=_("It goes from the disk, which cannot be undone."),
         )
 
     def _delete(self, version: ModelVersion) -> None:
         if self._guard(lambda: model_registry().delete(version.name)) is not WENT_WRONG:
             self.refresh()
             self._select(self._active)
+            self._onChanged()
             self._say(_("{name} was deleted.").format(name=version.name))
 
     def _onDeletePictures(self, version: ModelVersion) -> None:
         pictures = version.pictures
-        text = _(
-            "Delete what shows scans of patients in version {name}: {files} ({megabytes:.1f} MB)? Its figures stay."
-        )
+        files = ", ".join(path.name for path in pictures)
+        megabytes = sum(path.stat().st_size for path in pictures) / 1e6
         self._ask(
-            text.format(
-                name=version.name,
-                files=", ".join(path.name for path in pictures),
-                megabytes=sum(path.stat().st_size for path in pictures) / 1e6,
-            ),
+            _("Delete the pictures of scans in {name}?").format(name=version.name),
             (_("Keep"), _("Nothing changes."), lambda: self._say(_("The pictures stay."))),
             (_("Delete"), _("They cannot be brought back."), lambda: self._deletePictures(version)),
+            details=_("{files} ({megabytes:.1f} MB) go for good; the figures stay.").format(
+                files=files, megabytes=megabytes
+            ),
         )
 
     def _deletePictures(self, version: ModelVersion) -> None:
@@ -272,6 +297,7 @@ class ModelsSection:
 
     def _imported(self, name: str) -> None:
         self._select(name)
+        self._onChanged()
         self._say(_("{name} is here as a candidate; Activate makes it segment.").format(name=name))
 
     def _onExport(self, version: ModelVersion) -> None:

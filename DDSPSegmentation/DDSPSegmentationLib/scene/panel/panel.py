@@ -65,8 +65,7 @@ class Panel(VTKObservationMixin):
         self.shown = ShownVolume(ui, lambda: self._parameters, self.refresh)
         self.correct = CorrectSection(ui, self._onContourSettled, self._onBrush, self.say)
         self.export = ExportSection(ui, self._guard)
-        ask = self.segment.question.ask
-        self.learn = LearnSection(ui, self._guard, ask, self._onReopened, self.advanced.showModel)
+        self.learn = LearnSection(ui, self._guard, self._onReopened, self.advanced.showModel)
         self._settling = qt.QTimer()
         self._settling.setSingleShot(True)
         self._settling.connect("timeout()", self._onSceneSettled)

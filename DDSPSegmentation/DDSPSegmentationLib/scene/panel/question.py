@@ -5,19 +5,27 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from slicer.i18n import tr as _
+from .attention import bring_into_view, give_up_focus
 
-QUESTION_HEIGHT = 150  # pixels above the status line that a question may take
+Answer = tuple[str, str, Callable[[], None]]  # text of the button, its tooltip, what it does
 
 
 class Question:
-    """One question at a time; it goes away with its answer, or when another one is asked."""
+    """One question at a time; it goes away with its answer, or when another one is asked.
 
-    def __init__(self, ui):
-        self.ui = ui
-        self._buttons = (ui.firstAnswerButton, ui.secondAnswerButton, ui.thirdAnswerButton)
+    Args:
+        frame: what holds the other widgets, hidden as long as nothing is asked.
+        titleLabel: for the question in one line or two.
+        detailsLabel: for what else must be known before it is answered.
+        buttons: one for each answer that there can be.
+        sayWhere: puts into the status line that there is a question, and where.
+    """
+
+    def __init__(self, frame, titleLabel, detailsLabel, buttons: Sequence, sayWhere: Callable[[], None]):
+        self._frame, self._titleLabel, self._detailsLabel = frame, titleLabel, detailsLabel
+        self._buttons, self._sayWhere = buttons, sayWhere
         self._actions: Sequence[Callable[[], None]] = ()
-        for number, button in enumerate(self._buttons):
+        for number, button in enumerate(buttons):
             button.connect("clicked(bool)", partial(self._answer, number))
         self.withdraw()
 
@@ -25,34 +33,24 @@ class Question:
     def isOpen(self) -> bool:
         return bool(self._actions)
 
-    def ask(self, text: str, *answers: tuple[str, str, Callable[[], None]]) -> None:
-        """Show a question, and say in the status line that there is one.
-
-        Args:
-            answers: up to three of (text of the button, its tooltip, what it does).
-        """
+    def ask(self, title: str, *answers: Answer, details: str = "") -> None:
+        """Show a question where it is seen, and say in the status line that there is one."""
         self._actions = [action for _text, _tip, action in answers]
-        self.ui.questionLabel.text = text
+        self._titleLabel.text, self._detailsLabel.text = title, details
+        self._detailsLabel.setVisible(bool(details))
         for number, button in enumerate(self._buttons):
             button.setVisible(number < len(answers))
             if number < len(answers):
                 button.text, button.toolTip = answers[number][:2]
-        self.ui.questionFrame.setVisible(True)
-        self.ui.statusLabel.text = _("Answer the question above.")
-        self._bringIntoView()
-
-    def _bringIntoView(self) -> None:
-        """Whoever clicked far below would not see it; the frame itself has no place yet, the line below it has."""
-        area = self.ui.questionFrame.parent()
-        while area is not None and not area.inherits("QScrollArea"):
-            area = area.parent()
-        if area is not None:
-            area.ensureWidgetVisible(self.ui.statusLabel, 0, QUESTION_HEIGHT)
+        self._frame.setVisible(True)
+        self._sayWhere()
+        bring_into_view(self._frame)
 
     def withdraw(self) -> None:
         """Take the question away unanswered."""
         self._actions = ()
-        self.ui.questionFrame.setVisible(False)
+        give_up_focus(self._frame)
+        self._frame.setVisible(False)
 
     def _answer(self, number: int, checked: bool = False) -> None:
         action = self._actions[number]

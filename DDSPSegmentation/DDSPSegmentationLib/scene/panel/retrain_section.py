@@ -17,9 +17,11 @@ from ..learning_curve import LearningCurve
 from ..retraining_client import AT_WORK, POLL_MS, RetrainingClient
 from ..settings import read_setting, write_setting
 from ..user_folders import case_library, model_registry
+from .attention import bring_into_view, give_up_focus
 from .enabling import enable
 from .guard import WENT_WRONG, Guard
 from .paths import ask_for_folder
+from .words import about_purposes, cases, counted, patients
 
 
 class RetrainSection:
@@ -61,6 +63,8 @@ class RetrainSection:
             self._offered = True
             self.ui.learnCollapsibleButton.collapsed = self.ui.retrainGroupBox.collapsed = False
             self._say(_("A retraining was interrupted. Resume or discard it under Learn."))
+            self._show()
+            bring_into_view(self.ui.resumeRunButton)
         self._show()
 
     def cleanup(self) -> None:
@@ -174,12 +178,16 @@ class RetrainSection:
         ui.retrainButton.text = _("Cancel") if isRunning else _("Start Retraining")
         starts = _("Make a new version of the network from your cases; the active one stays until you activate it.")
         enable(ui.retrainButton, reason, _("End the retraining; no version is made.") if isRunning else starts)
-        ui.retrainLabel.text = self._planText()
+        ui.retrainLabel.text = text = self._planText()
+        ui.retrainLabel.toolTip = about_purposes()
+        ui.retrainLabel.setVisible(bool(text))
         ui.retrainProgressBar.setVisible(isRunning)
         ui.retrainProgressBar.value = 0 if status is None else round(100 * status.fraction)
         ui.retrainStatusLabel.text = text = self._statusText(interrupted)
         ui.retrainStatusLabel.setVisible(bool(text))
         for button in (ui.resumeRunButton, ui.discardRunButton):
+            if interrupted is None:
+                give_up_focus(button)
             button.setVisible(interrupted is not None)
         self._showReplayFolder(isRunning)
         self._showCurveButton()
@@ -202,16 +210,16 @@ class RetrainSection:
             return ""
         if plan.obstacles:
             return "\n".join(plan.obstacles)
-        text = _(
-            "Trains on {cases} of {patients}, starting from {parent}; {holdOut} untouched. {time} on this computer."
-        )
+        text = _("Trains on {cases} of {patients}, starting from {parent}; {kept}. {time} on this computer.")
         lines = [
             text.format(
-                cases=_counted(plan.training, _("1 case"), _("{count} cases")),
-                patients=_counted(plan.training_patients, _("1 patient"), _("{count} patients")),
+                cases=cases(plan.training),
+                patients=patients(plan.training_patients),
                 parent=plan.parent,
-                holdOut=_counted(
-                    plan.hold_out_patients, _("1 hold-out patient stays"), _("{count} hold-out patients stay")
+                kept=counted(
+                    plan.hold_out_patients,
+                    _("1 patient is kept for checking"),
+                    _("{count} patients are kept for checking"),
                 ),
                 time=_duration(plan.seconds),
             ),
@@ -272,10 +280,6 @@ class RetrainSection:
         begun = _("The retraining has begun with what was chosen.") if isRunning else ""
         enable(ui.replayFolderButton, begun, _("Train without these scans.") if folder else self._replayTip)
         ui.replayFolderLabel.text = folder or _("none")
-
-
-def _counted(count: int, one: str, many: str) -> str:
-    return one if count == 1 else many.format(count=count)
 
 
 def _duration(seconds: float) -> str:

@@ -70,7 +70,9 @@ class SegmentSection:
         self._run: Run | None = None
         self._installing = False
         self.isImporting = False
-        self.question = Question(ui)
+        answers = (ui.firstAnswerButton, ui.secondAnswerButton, ui.thirdAnswerButton)
+        labels = ui.questionLabel, ui.questionDetailsLabel
+        self.question = Question(ui.questionFrame, *labels, answers, lambda: self._say(_("Answer the question above.")))
         self._clock = qt.QTimer()
         self._clock.setInterval(TICK_MS)
         self._clock.connect("timeout()", self._showProgress)
@@ -167,6 +169,7 @@ class SegmentSection:
             missing.question,
             (missing.accept, "", install),
             (_("Not Now"), "", lambda: self._say(missing.refused)),
+            details=missing.details,
         )
         self._say(_("Answer the question above to continue."))
 

@@ -1,0 +1,37 @@
+"""Where the user looks and where keys go, when part of the panel comes or goes."""
+
+from __future__ import annotations
+
+
+def bring_into_view(widget) -> None:
+    """Scroll to a widget that was just shown: whoever clicked far from it would not see it."""
+    import qt
+
+    timer = qt.QTimer(widget)  # goes with the widget
+    timer.setSingleShot(True)
+    timer.connect("timeout()", lambda: _scroll_to(widget, timer))
+    timer.start(0)  # it has no place until the layouts around it are done
+
+
+def _scroll_to(widget, timer) -> None:
+    timer.deleteLater()
+    area = widget.parent()
+    while area is not None and not area.inherits("QScrollArea"):
+        area = area.parent()
+    if area is not None:
+        area.ensureWidgetVisible(widget, 0, 0)
+
+
+def give_up_focus(widget) -> None:
+    """Move the keyboard to the header of the section before a widget that holds it is hidden or disabled.
+
+    Qt would hand it to the next field, and the next key, meant for the Segment Editor, would change a number there.
+    """
+    focused = widget.window().focusWidget()
+    if focused is None or (focused is not widget and not widget.isAncestorOf(focused)):
+        return
+    header = widget.parent()
+    while header is not None and not header.inherits("ctkCollapsibleButton"):
+        header = header.parent()
+    if header is not None:
+        header.setFocus()
