@@ -35,6 +35,7 @@ def person(slicer_window, warm_worker, monkeypatch):
     monkeypatch.setattr("DDSPSegmentationLib.scene.panel.panel.end_shared_worker", lambda: None)
     person = Person(openModule(MODULE_FILE))
     person.ui.biasFieldCheckBox.checked = False
+    person.ui.moreFiguresGroupBox.collapsed = False
     person.panel.segment.now = itertools.count().__next__  # no two clicks of a test are a double click
     yield person
     warm_worker.cancel()

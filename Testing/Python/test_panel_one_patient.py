@@ -491,3 +491,17 @@ def test_a_contour_can_be_told_from_the_tissue_and_the_uncertainty(person):
     _, node = add_result(1, "scan")
     red, green, blue = node.GetSegmentation().GetSegment(own_segment_id(node)).GetColor()
     assert green > 0.9 and max(red, blue) < 0.5 and node.GetDisplayNode().GetSliceIntersectionThickness() == 2
+
+
+def test_long_sections_fold_one_another_and_the_way_through_a_review_stays_in_reach(person):
+    ui = person.ui
+    assert ui.actionsWidget.isHidden()
+    add_result(1, "scan")
+    assert wait_for(person.shows_result)
+    assert not ui.actionsWidget.isHidden() and not ui.correctCollapsibleButton.collapsed
+    for button in (ui.previousSliceButton, ui.nextSliceButton, ui.acceptButton):
+        assert ui.segmentCollapsibleButton.isAncestorOf(button) and not button.icon.isNull()
+    person.open_learn()
+    assert ui.correctCollapsibleButton.collapsed and not ui.reviewCollapsibleButton.collapsed
+    ui.correctCollapsibleButton.collapsed = False
+    assert ui.learnCollapsibleButton.collapsed

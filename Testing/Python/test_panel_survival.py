@@ -264,6 +264,8 @@ def test_a_reload_ends_the_run_and_keeps_the_choices(slicer_window, own_worker):
     person.ui.biasFieldCheckBox.checked = False
     person.segment()
     choose_everything(person)
+    assert wait_for(lambda: "threshold" in person.ui.detailsLabel.text)  # the contour follows it
+    person.settle()
     shown, choices, user = figures(person), choices_of_scene(person), choices_of_user(person)
     process, old_widget = run_of_its_own(person), person.widget
     scene_ids = {node.GetID() for node in slicer.util.getNodesByClass("vtkMRMLDisplayableNode")}

@@ -43,7 +43,7 @@ class CorrectSection(VTKObservationMixin):
         self.editor = slicer.qMRMLSegmentEditorWidget()
         self.editor.setMaximumNumberOfUndoStates(UNDO_STATES)
         for part in ("SegmentationNodeSelector", "SourceVolumeNodeSelector", "SwitchToSegmentationsButton",
-                     "AddRemoveSegmentButtons", "Show3DButton"):  # fmt: skip
+                     "AddRemoveSegmentButtons", "Show3DButton", "SpecifyGeometryButton"):  # fmt: skip
             setVisible = getattr(self.editor, f"set{part}Visible", None)
             if setVisible is not None:
                 setVisible(False)
@@ -77,6 +77,7 @@ class CorrectSection(VTKObservationMixin):
         edits = (segmentation.SourceRepresentationModified, segmentation.SegmentModified,
                  segmentation.SegmentAdded, segmentation.SegmentRemoved, node.TransformModifiedEvent)  # fmt: skip
         self._nodeTags = [node.AddObserver(event, self._onSegmentationModified) for event in edits]
+        self._showSegments()
         self.turnOffLightboxes()
 
     def _forgetNode(self) -> None:
@@ -178,7 +179,14 @@ class CorrectSection(VTKObservationMixin):
         """Have the contour measured once nothing has changed for 300 ms."""
         self._settling.start(SETTLING_MS)
 
+    def _showSegments(self) -> None:
+        """The table of segments takes the place of tools; where there is one segment, nothing can be chosen in it."""
+        several = self._node.GetSegmentation().GetNumberOfSegments() > 1
+        for table in slicer.util.findChildren(self.editor, name="SegmentsTableResizableFrame"):
+            table.setVisible(several)
+
     def _onSegmentationModified(self, caller, event) -> None:
+        self._showSegments()
         self._settling.start(SETTLING_MS if own_segment_id(self._node) else 0)
 
     def _onEditorNodeModified(self, caller, event) -> None:

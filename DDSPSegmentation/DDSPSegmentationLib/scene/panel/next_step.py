@@ -25,6 +25,4 @@ def next_step(volumeNode, resultNode, shown: ResultSection) -> str:
         return _("No prostate was found. Choose another volume, or a point in it under Prostate location.")
     if facts is not None and facts.warnings:
         return _("Read the warnings under Result, then check every slice and fix the contour under Correct.")
-    return _(
-        "Check the contour: Next under Review shows the least certain slices. Fix it under Correct, then press Accept."
-    )
+    return _("Check the contour: Next shows the least certain slices. Fix it under Correct, then press Accept.")

@@ -23,6 +23,7 @@ from .correct_section import CorrectSection
 from .export_section import ExportSection
 from .guard import Guard
 from .learn_section import LearnSection
+from .looks import Folding, show_icons
 from .next_step import next_step
 from .parameters import CHOSEN_NODES, KEPT_ON_CLOSE, PanelParameters, connect_widgets
 from .result_section import ResultSection
@@ -65,6 +66,8 @@ class Panel(VTKObservationMixin):
         self.shown = ShownVolume(ui, lambda: self._parameters, self.refresh)
         self.correct = CorrectSection(ui, self._onContourSettled, self._onBrush, self.say)
         self.export = ExportSection(ui, self._guard)
+        self.folding = Folding(ui)
+        show_icons(ui, modulePath)
         self.learn = LearnSection(ui, self._guard, self._onReopened, self.advanced.showModel)
         self._settling = qt.QTimer()
         self._settling.setSingleShot(True)

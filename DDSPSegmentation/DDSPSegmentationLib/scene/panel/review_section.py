@@ -76,6 +76,7 @@ class ReviewSection:
             self.leave()
         self._node, self._volumeNode, self._shown, self._isElsewhere = node, volumeNode, None, False
         self.ui.reviewCollapsibleButton.setVisible(node is not None)
+        self.ui.actionsWidget.setVisible(node is not None)
         self._startTour(None if node is None else facts_of(node))
 
     def _startTour(self, facts) -> None:
