@@ -257,7 +257,7 @@ def test_after_undo_the_keyboard_is_in_no_field(person):
     person.accept()
     person.ui.undoAcceptButton.setFocus()
     person.ui.undoAcceptButton.click()
-    assert person.ui.undoAcceptButton.isHidden() and focused(person) == "correctCollapsibleButton"
+    assert person.ui.undoAcceptButton.isHidden() and focused(person) == "segmentCollapsibleButton"
 
 
 def test_warnings_of_the_library_are_shown(person):
