@@ -3,12 +3,14 @@
     Slicer --no-splash --testing --python-script Testing/Slicer/run_self_test.py
     Slicer --no-splash --testing --no-main-window --python-script Testing/Slicer/run_self_test.py
 
-A Slicer that does not have the module yet takes it from this checkout. Exit codes: 0 passed, 1 failed, 3 PyTorch is
-missing, so that only the message about it was tested.
+A Slicer that does not have the module yet takes it from this checkout. One line is printed for each check: "ok", "FAIL"
+with the reason, or "skip" with what it needs and this Slicer lacks, be it a window or a plugin. Exit codes: 0 passed,
+1 failed, 3 PyTorch is missing, so that only the message about it was tested.
 """
 
 import pathlib
 import sys
+import time
 import traceback
 
 import slicer
@@ -35,7 +37,9 @@ def main():
     from DDSPSegmentation import DDSPSegmentationLogic
 
     print("Testing", slicer.modules.ddspsegmentation.path, "in Slicer", slicer.app.applicationVersion)
+    started = time.monotonic()
     slicer.selfTests["DDSPSegmentation"]()
+    print(f"{time.monotonic() - started:.0f} seconds")
     missing = DDSPSegmentationLogic().missingTorch()
     print(missing or "Self test passed")
     return TORCH_MISSING if missing else PASSED

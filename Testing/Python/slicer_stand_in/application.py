@@ -167,12 +167,14 @@ class ModuleManager(Signals):
 
 
 class FileManager:
-    """slicer.app.coreIOManager() for volumes, segmentations and scenes."""
+    """slicer.app.coreIOManager() for volumes, segmentations, and scenes in one .mrb file."""
 
     def fileWriterFileType(self, node):
         return ""
 
     def saveNodes(self, fileType, properties, messages):
+        if fileType == "SceneFile":
+            return bool(slicer.mrmlScene.WriteToMRB(properties["fileName"]))
         node = slicer.mrmlScene.GetNodeByID(properties["nodeID"])
         node.AddDefaultStorageNode()
         node.GetStorageNode().SetFileName(properties["fileName"])
@@ -180,6 +182,8 @@ class FileManager:
 
     def loadNodes(self, fileType, properties, loaded, messages):
         path = properties["fileName"]
+        if fileType == "SceneFile":
+            return self._load_scene(path, properties.get("clear", False))
         if fileType == "SegmentationFile":
             node = slicer.modules.segmentations.logic().LoadSegmentationFromFile(path)
         else:
@@ -192,6 +196,11 @@ class FileManager:
             show_volume(node)
         loaded.AddItem(node)
         return True
+
+    def _load_scene(self, path, clear):
+        folder = tempfile.mkdtemp(dir=slicer.app.temporaryPath)
+        slicer.mrmlScene.SetURL(slicer.vtkMRMLScene.UnpackSlicerDataBundle(path, folder))
+        return bool(slicer.mrmlScene.Connect() if clear else slicer.mrmlScene.Import())
 
 
 def show_volume(node):
