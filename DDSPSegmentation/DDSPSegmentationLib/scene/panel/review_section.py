@@ -210,10 +210,10 @@ class ReviewSection:
         before.SetReferenceImageGeometryParameterFromVolumeNode(self._volumeNode)
         segmentId = before.GetSegmentation().AddEmptySegment("", _("Before correction"), list(BEFORE_COLOR))
         write_segment(mask, before, segmentId, self._volumeNode)
-        self._beforeNode = before = slicer.mrmlScene.AddNode(before)
-        before.CreateDefaultDisplayNodes()
         if self._parameters().showSurface:
             before.CreateClosedSurfaceRepresentation()
+        self._beforeNode = before = slicer.mrmlScene.AddNode(before)
+        before.CreateDefaultDisplayNodes()
         before.GetDisplayNode().SetSaveWithScene(False)
         before.GetDisplayNode().SetSliceIntersectionThickness(CONTOUR_WIDTH)
         before.GetDisplayNode().SetVisibility2DFill(False)
