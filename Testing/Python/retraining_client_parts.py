@@ -16,7 +16,7 @@ from retraining_parts import make_library, make_registry, small_sample
 from DDSPSegmentationLib.service.retraining_status import RUNNING, read_status
 
 PRETENDED_STEPS = 40
-SENTENCES = ["Too few cases to judge. 1 patient is kept for checking.", "Keep the old version."]
+SENTENCES = ["Too few cases to judge. 1 patient was kept for checking.", "Keep the old version."]
 PRETENDED_PYTHON = [
     sys.executable,
     "-c",

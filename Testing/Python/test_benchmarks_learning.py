@@ -52,7 +52,7 @@ def test_a_job_that_trains_on_a_hold_out_case_is_refused(tmp_path):
     import no_leakage
 
     results = no_leakage.run(tmp_path, rounds=1, seed=0, fault="job")
-    assert "hold-out" in results["refusal"] and results["hospitals"][0]["versions"] == 0
+    assert "kept for checking" in results["refusal"] and results["hospitals"][0]["versions"] == 0
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no kill -9")

@@ -478,7 +478,7 @@ def test_a_patient_on_both_sides_is_named(tmp_path):
     while (other := library.add(*toy_scan(number := next(seed)), patient_key=f"key {number}").case).split == HOLD_OUT:
         pass
     again = library.add(*toy_scan(held.number - 1), patient_key=f"key {number}")
-    assert again.case.split == HOLD_OUT and "Other scans of this patient are in training" in again.warnings[0]
+    assert again.case.split == HOLD_OUT and "Other scans of this patient are for training" in again.warnings[0]
     assert other.split == TRAINING
 
 
@@ -504,7 +504,9 @@ def test_a_known_scan_goes_over_to_another_patient_only_within_its_split(tmp_pat
     stored = [library.add(*toy_scan(seed)).case for seed in range(9)]
     held = next(case for case in stored if case.split == HOLD_OUT)
     first, second = [case for case in stored if case.split == TRAINING][:2]
-    with pytest.raises(DatasetError, match=f"known as case {held.id} .hold-out. and cannot join case {first.id}"):
+    with pytest.raises(
+        DatasetError, match=f"known as case {held.id} .kept for checking. and cannot join case {first.id}"
+    ):
         library.add(*toy_scan(held.number - 1), same_patient_as=first.id)
     moved = library.add(*toy_scan(second.number - 1), same_patient_as=first.id)
     assert not moved.is_new and library.case(second.id).patient == first.patient

@@ -165,8 +165,8 @@ def test_the_verdict_is_told_with_its_figures():
 @pytest.mark.parametrize(("patients", "missing"), [(0, 25), (1, 20), (3, 10), (4, 5)])
 def test_below_five_patients_it_is_told_how_many_more_it_takes(patients, missing):
     first = verdict_of(gains(*[0.05] * 2 * patients, patients=[*range(patients)] * 2)).sentences[0]
-    told = {0: "No patient is", 1: "1 patient is"}.get(patients, f"{patients} patients are")
-    assert first.startswith(f"Too few cases to judge. {told} kept for checking; with 5 a comparison can say")
+    told = f"With 5 patients kept for checking instead of {patients or 'none'} a comparison can say"
+    assert first.startswith(f"Too few cases to judge. {told}")
     assert f"about {missing} more accepted patients, as one in 5 is kept" in first
 
 

@@ -76,7 +76,7 @@ def start_and_train(person, folders, monkeypatch):
     monkeypatch.setenv("STEP_SECONDS", SLOW)
     start(person)
     assert wait_for(lambda: trains(folders[1]), PATIENCE_SECONDS), person.ui.retrainStatusLabel.text
-    assert wait_for(lambda: "Cross-validation" in person.ui.retrainStatusLabel.text)
+    assert wait_for(lambda: "left out in turn, 1 of 1" in person.ui.retrainStatusLabel.text)
     return the_run(folders[1])
 
 
@@ -103,6 +103,24 @@ def test_it_says_what_it_will_do(person):
     assert person.ui.retrainButton.enabled and person.ui.retrainButton.text == START
     assert person.ui.retrainProgressBar.isHidden() and person.ui.resumeRunButton.isHidden()
     assert not person.ui.curveButton.enabled and "first steps" in person.ui.curveButton.toolTip
+
+
+def test_no_text_of_learn_has_a_word_of_statisticians(person):
+    import qt
+
+    ui, texts = person.ui, []
+    for table in (ui.casesTable, ui.modelsTable):
+        cells = [table.item(row, column) for row in range(table.rowCount) for column in range(table.columnCount)]
+        titles = [table.horizontalHeaderItem(column) for column in range(table.columnCount)]
+        texts += [item.text() for item in [*titles, *cells]]
+    for kind in (qt.QLabel, qt.QPushButton):
+        texts += [widget.text for widget in ui.learnCollapsibleButton.findChildren(kind)]
+    assert len("".join(texts)) > 200
+    found = re.findall(
+        "hold-?out|held out|split|drift|dice before|leave-one|cross-validation", "\n".join(texts).lower()
+    )
+    assert found == []
+    assert "hold-out" in ui.retrainLabel.toolTip
 
 
 def test_a_gray_button_says_that_cases_are_missing_and_wakes_up_with_them(person, folders):
@@ -244,7 +262,7 @@ def test_it_pauses_while_a_scan_is_segmented(person, folders, monkeypatch, warm_
     assert the_run(folders[1]).state == PAUSED
     requests[0]["onError"](Canceled())
     assert person.ui.segmentButton.text == READY
-    assert wait_for(lambda: "Cross-validation" in person.ui.retrainStatusLabel.text)
+    assert wait_for(lambda: "left out in turn, 1 of 1" in person.ui.retrainStatusLabel.text)
     assert the_run(folders[1]).state == RUNNING
 
 

@@ -48,7 +48,7 @@ from DDSPSegmentationLib.service.retraining_job import (
 )
 from DDSPSegmentationLib.service.retraining_run import CANDIDATE_FILE, NothingGained
 
-HOLD_OUT_PATIENT, CHANGED = "of a hold-out patient; nothing was trained", "was deleted or changed"
+HOLD_OUT_PATIENT, CHANGED = "of a patient who is kept for checking; nothing was trained", "was deleted or changed"
 
 
 @pytest.fixture(scope="module")

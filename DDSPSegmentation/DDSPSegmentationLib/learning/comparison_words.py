@@ -47,10 +47,9 @@ def too_few_patients(patients: int) -> str:
     missing = LEAST_PATIENTS - patients
     if missing <= 0:
         return ""
-    kept = f"{counted(patients, 'patient')} {'is' if patients == 1 else 'are'}" if patients else "No patient is"
     return (
-        f"{kept} kept for checking; with {LEAST_PATIENTS} a comparison can say which version is better. "
-        f"That takes about {missing * ONE_IN} more accepted patients, as one in {ONE_IN} is kept."
+        f"With {LEAST_PATIENTS} patients kept for checking instead of {patients or 'none'} a comparison can say which "
+        f"version is better. That takes about {missing * ONE_IN} more accepted patients, as one in {ONE_IN} is kept."
     )
 
 

@@ -20,7 +20,7 @@ from ..engine.model import ModelDescription
 from ..engine.scan_identity import ScanIdentity
 from .case_files import CaseFiles
 from .case_intake import NewCase
-from .case_records import HOLD_OUT, TRAINING, StoredCase
+from .case_records import HOLD_OUT, PURPOSES, TRAINING, StoredCase
 from .case_transfer import ImportReport, export_cases, find_pairs
 from .folder_lock import FolderInUseError
 from .model_registry import ModelRegistry
@@ -199,7 +199,8 @@ class CaseLibrary:
             patient = patients.root(case.patient)
             if patients.splits.setdefault(patient, case.split) != case.split and not case.is_bundled:
                 raise DatasetError(
-                    f"Case {case_id} is of {case.split}, but its patient is in {patients.splits[patient]}.",
+                    f"Case {case_id} is {PURPOSES[case.split]}, but its patient is "
+                    f"{PURPOSES[patients.splits[patient]]}.",
                     "Store its scan again instead.",
                 )
             with self._files.changing(case_id):
@@ -463,15 +464,15 @@ class CaseLibrary:
                 known_as = f"looks like a copy of {known_as}" if twin is not None else f"is known as {known_as}"
                 whose = f"case {new.same_patient_as}" if said == joined else "the other scans of its patient ID"
                 raise DatasetError(
-                    f"The scan {known_as} ({sides[0]}) and cannot join {whose} "
-                    f"({sides[1]}): a patient's split is kept for ever.",
+                    f"The scan {known_as} ({PURPOSES[sides[0]]}) and cannot join {whose} ({PURPOSES[sides[1]]}): what "
+                    "a patient is there for never changes.",
                     "It is not stored. If both show one patient, delete the cases of one side, so that comparisons "
                     "stay fair.",
                 )
             else:
                 warnings.append(
-                    f"Other scans of this patient are in {sides[1]}, this one is in {sides[0]} since it was first "
-                    "stored. Delete the one or the other, so that comparisons stay fair."
+                    f"Other scans of this patient are {PURPOSES[sides[1]]}, this one is {PURPOSES[sides[0]]} since it "
+                    "was first stored. Delete the one or the other, so that comparisons stay fair."
                 )
         return own, warnings
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from ..engine.errors import DatasetError
 
 TRAINING, HOLD_OUT = "training", "hold-out"
+PURPOSES = {TRAINING: "for training", HOLD_OUT: "kept for checking"}  # to people
 SCHEMA_VERSION = 1
 CASE_FILE = "case.json"
 

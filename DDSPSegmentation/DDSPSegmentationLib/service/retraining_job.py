@@ -147,8 +147,8 @@ def check_training_cases(job: RetrainingJob, library: CaseLibrary) -> None:
         folders = {PurePosixPath(place).parts[0] for place in (case.image, case.mask)}
         if memory.root(case.patient) in held_out or folders & {"imagesTs", "labelsTs"}:
             raise DatasetError(
-                f"Training case '{case.id}' is of a hold-out patient; nothing was trained.",
-                f"{START_AGAIN} The case library's {TRAINING} and {HOLD_OUT} cases were mixed up.",
+                f"Case '{case.id}' for training is of a patient who is kept for checking; nothing was trained.",
+                f"{START_AGAIN} Both kinds of cases were mixed up in the case library.",
             )
         stored = job.case(case)
         if not stored.image_path.is_file() or known_sha256(stored.label_path) != case.mask_sha256:

@@ -28,7 +28,7 @@ def give_up_focus(widget) -> None:
     Qt would hand it to the next field, and the next key, meant for the Segment Editor, would change a number there.
     """
     focused = widget.window().focusWidget()
-    if focused is None or (focused is not widget and not widget.isAncestorOf(focused)):
+    if focused is None or (focused != widget and not widget.isAncestorOf(focused)):
         return
     header = widget.parent()
     while header is not None and not header.inherits("ctkCollapsibleButton"):

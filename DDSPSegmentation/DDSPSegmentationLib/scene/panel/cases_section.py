@@ -98,7 +98,7 @@ class CasesSection:
 
     def cleanup(self) -> None:
         """The widgets go; an import that is under way ends with the case it is at."""
-        self._isOver = True
+        self._isOver, self._watcher = True, None
 
     def _showSummary(self) -> None:
         self.ui.casesLabel.text = "\n".join(filter(None, [self._summary(), *self._problems, self._said]))

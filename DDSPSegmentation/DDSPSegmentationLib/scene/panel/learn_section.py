@@ -80,6 +80,7 @@ class LearnSection:
 
     def cleanup(self) -> None:
         self._settling.stop()
+        self._watchers.clear()
         self.cases.cleanup()
         self.retrain.cleanup()
         self.models.cleanup()

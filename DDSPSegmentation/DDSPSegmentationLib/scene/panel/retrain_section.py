@@ -23,6 +23,8 @@ from .guard import WENT_WRONG, Guard
 from .paths import ask_for_folder
 from .words import about_purposes, cases, counted, patients
 
+LEAVING_OUT = "Cross-validation"  # how such a stage of a run begins
+
 
 class RetrainSection:
     """Starts a retraining in a process of its own and follows it, whatever happens to the scene or the module.
@@ -184,6 +186,7 @@ class RetrainSection:
         ui.retrainProgressBar.setVisible(isRunning)
         ui.retrainProgressBar.value = 0 if status is None else round(100 * status.fraction)
         ui.retrainStatusLabel.text = text = self._statusText(interrupted)
+        ui.retrainStatusLabel.toolTip = _("Patients left out in turn: cross-validation by patient.")
         ui.retrainStatusLabel.setVisible(bool(text))
         for button in (ui.resumeRunButton, ui.discardRunButton):
             if interrupted is None:
@@ -298,6 +301,8 @@ def _stageText(stage: str) -> str:
         "Calibrating the expected Dice": _("Calibrating the expected Dice"),
         "Publishing the candidate": _("Storing the candidate"),
     }
+    if stage.startswith(LEAVING_OUT):
+        return _("Training with patients left out in turn, {turn}").format(turn=stage[len(LEAVING_OUT) :].strip())
     return words.get(stage, stage)
 
 
