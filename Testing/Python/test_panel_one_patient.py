@@ -4,7 +4,7 @@ import random
 
 import pytest
 import slicer
-from panel_parts import add_result, load_sample, wait_for
+from panel_parts import add_result, load_sample, load_scene, save_scene, wait_for
 from scene_parts import put_under_transform, rigid_matrix
 
 from DDSPSegmentationLib.scene.result_nodes import all_results, own_segment_id, psa_of, results_of, volume_of
@@ -190,6 +190,41 @@ def test_what_lay_over_one_scan_goes_when_another_one_is_chosen(two):
     person.ui.inputSelector.setCurrentNode(second)
     work()
     assert layer("Red", "Foreground") is None and layer("Red", "Background") is second
+
+
+def test_after_the_volume_of_a_run_was_deleted_another_one_is_chosen(person):
+    first = load_sample("first")
+    work()
+    second, _ = add_result(2, "second")
+    person.start()
+    slicer.mrmlScene.RemoveNode(first)
+    assert wait_for(lambda: person.ui.segmentButton.text == "Segment Prostate")
+    work()
+    assert person.volume is second and "was deleted" in person.status
+
+
+def test_a_scene_that_was_saved_with_two_contours_shows_one(two, tmp_path):
+    person, first, of_first, _, of_second = two
+    of_second.GetDisplayNode().SetVisibility(True)  # as an older version left it
+    load_scene(save_scene(tmp_path / "scene"))
+    work()
+    assert person.volume.GetName() == "first" and seen() == {"first prostate"}
+
+
+def test_a_reload_of_the_module_leaves_one_contour(two):
+    person, _, of_first, _, of_second = two
+    of_second.GetDisplayNode().SetVisibility(True)
+    person.widget.onReload()
+    work()
+    assert seen() == {of_first.GetName()}
+
+
+def test_closing_the_scene_leaves_nothing_behind(two):
+    person = two[0]
+    slicer.mrmlScene.Clear(0)
+    work()
+    assert person.volume is None and not person.shows_result() and person.ui.otherVolumeFrame.isHidden()
+    assert [layer(name, which) for name in NAMES for which in LAYERS] == [None] * 9
 
 
 # ---- the rule over any way of working

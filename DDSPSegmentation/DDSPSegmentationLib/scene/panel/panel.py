@@ -370,6 +370,7 @@ class Panel(VTKObservationMixin):
         """A surface that follows every stroke would make strokes slow."""
         self.review.surfacePaused = active
         if active:
+            self.correct.turnOffLightboxes()
             self.review.showAfter()
             self.say(_("Editing. The 3D surface is hidden until the tool is off: press Esc, or click the tool again."))
         elif not self._sceneIsChanging:
