@@ -13,6 +13,7 @@ from panel_parts import (
     SEGMENTING,
     UNCALIBRATED,
     add_point,
+    add_result,
     cut_off,
     narrow_window,
     node_ids,
@@ -276,3 +277,19 @@ def test_no_text_is_cut_off_in_a_narrow_panel(person, t2):
         assert cut_off(panel) == []
         person.start()
         assert not person.ui.questionFrame.isHidden() and cut_off(panel) == []
+
+
+def test_nothing_that_the_panel_says_widens_it_for_good(person):
+    long = "a very long series description " * 6
+    add_result(1, long, 0.82, warnings=[f"{long}." for _ in range(3)])
+    assert wait_for(person.shows_result)
+    with narrow_window(person) as panel:
+        for text in (long, "x" * 60 + " " + long):
+            person.panel.say(text)
+            slicer.app.processEvents()
+            assert panel.minimumSizeHint.width() <= 350
+        person.set_psa(6.5)
+        person.set_psa(7.5)
+        person.ui.advancedCollapsibleButton.collapsed = False
+        slicer.app.processEvents()
+        assert panel.minimumSizeHint.width() <= 350

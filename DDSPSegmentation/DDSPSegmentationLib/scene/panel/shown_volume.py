@@ -50,8 +50,8 @@ class ShownVolume:
             names = {"shown": self._other.GetName(), "chosen": self._parameters().inputVolume.GetName()}
             text = _("The views show '{shown}'; the panel works on '{chosen}'.")
             self.ui.otherVolumeLabel.text = text.format(**names)
-            self.ui.useShownButton.text = _("Work on '{shown}'").format(**names)
-            self.ui.showInputButton.text = _("Show '{chosen}'").format(**names)
+            self.ui.useShownButton.toolTip = _("Makes '{shown}' the input volume.").format(**names)
+            self.ui.showInputButton.toolTip = _("Shows '{chosen}' in the views.").format(**names)
 
     def forget(self) -> None:
         """The scene is being closed: its nodes go by themselves."""
