@@ -146,6 +146,21 @@ def test_where_one_view_shows_another_scan_the_contour_stays_out_of_it_alone(two
     assert all(is_seen(of_first, name) for name in NAMES) and not of_first.GetDisplayNode().GetViewNodeIDs()
 
 
+def test_over_another_series_of_the_same_patient_the_contour_stays(two):
+    person, first, of_first, second, _ = two
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
+    patients = [hierarchy.CreateSubjectItem(hierarchy.GetSceneItemID(), name) for name in ("A", "B")]
+    for patient in patients:
+        hierarchy.SetItemLevel(patient, slicer.vtkMRMLSubjectHierarchyConstants.GetDICOMLevelPatient())
+    diffusion = slicer.modules.volumes.logic().CloneVolume(slicer.mrmlScene, first, "ADC of the first")
+    for volume, patient in ((first, patients[0]), (diffusion, patients[0]), (second, patients[1])):
+        hierarchy.SetItemParent(hierarchy.GetItemByDataNode(volume), patient)
+    load_by_hand(diffusion)
+    assert is_seen(of_first, "Red") and is_seen(of_first)
+    load_by_hand(second)
+    assert not is_seen(of_first, "Red") and not is_seen(of_first)
+
+
 def test_what_a_person_shows_by_hand_stays_until_another_result_is_chosen(two):
     person, first, of_first, second, of_second = two
     of_second.GetDisplayNode().SetVisibility(True)

@@ -47,13 +47,13 @@ def apply_display(
 
 
 def keep_to_scan(segmentation_node: slicer.vtkMRMLSegmentationNode, volume_node: slicer.vtkMRMLVolumeNode) -> bool:
-    """Confine a result to the views that show its scan, where others show another one.
+    """Confine a result to the views that show its scan or another one of its patient, where others show someone else's.
 
     Returns:
         Whether it may be seen at all: any view shows the scan, or none shows anything.
     """
     views = views_in_use()
-    with_scan = [logic.GetSliceNode().GetID() for logic in views if shows(logic, volume_node)]
+    with_scan = [logic.GetSliceNode().GetID() for logic in views if _is_of_patient(logic, volume_node)]
     wanted: list[str] = []  # of none: in all views, in those of later layouts too
     if 0 < len(with_scan) < len(views):
         wanted = with_scan + [view.GetID() for view in slicer.util.getNodesByClass("vtkMRMLViewNode")]
@@ -64,6 +64,21 @@ def keep_to_scan(segmentation_node: slicer.vtkMRMLSegmentationNode, volume_node:
             for view_id in wanted:
                 display_node.AddViewNodeID(view_id)
     return bool(with_scan) or not views
+
+
+def _is_of_patient(logic: slicer.vtkMRMLSliceLogic, volume_node: slicer.vtkMRMLVolumeNode) -> bool:
+    """Whether a view shows a volume, or one that the subject hierarchy keeps under the same patient."""
+    if shows(logic, volume_node):
+        return True
+    shown = slicer.mrmlScene.GetNodeByID(logic.GetSliceCompositeNode().GetBackgroundVolumeID() or "")
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
+    level = slicer.vtkMRMLSubjectHierarchyConstants.GetDICOMLevelPatient()
+    patients = [
+        hierarchy.GetItemAncestorAtLevel(item, level) if (item := hierarchy.GetItemByDataNode(node)) else 0
+        for node in (shown, volume_node)
+        if node is not None
+    ]
+    return len(patients) == 2 and patients[0] == patients[1] != hierarchy.GetInvalidItemID()
 
 
 def hide_others(
