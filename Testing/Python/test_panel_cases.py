@@ -416,6 +416,8 @@ def test_nothing_lies_over_anything_in_whatever_order_it_is_opened(person, t2, w
         person.choose_cases(1, 2)
         ui.deleteCaseButton.click()
         assert cut_off(panel) == [] and squeezed(panel) == []
+        for box in (ui.casesGroupBox, ui.retrainGroupBox, ui.modelsGroupBox):
+            assert box.minimumSizeHint.height() >= box.heightForWidth(box.width)  # what Slicer may squeeze it to
         table = ui.casesTable
         assert table.horizontalScrollBar().maximum == area.horizontalScrollBar().maximum == 0
         assert sum(table.rowHeight(row) for row in range(4)) < table.height
@@ -432,6 +434,10 @@ def test_texts_that_wrap_get_less_room_again_in_a_wider_panel(person):
         for _ in range(5):
             slicer.app.processEvents()
         assert 0 < label.minimumHeight < narrow
+        settled = []
+        person.panel.learn._settling.connect("timeout()", lambda: settled.append(1))
+        wait_for(lambda: False, 0.2)
+        assert settled == []  # it comes to rest
 
 
 def test_numbers_sort_as_numbers(person):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+MARGIN = 8  # pixels
+
 
 def bring_into_view(widget) -> None:
     """Scroll to a widget that was just shown: whoever clicked far from it would not see it."""
@@ -19,7 +21,7 @@ def _scroll_to(widget, timer) -> None:
     while area is not None and not area.inherits("QScrollArea"):
         area = area.parent()
     if area is not None:
-        area.ensureWidgetVisible(widget, 0, 0)
+        area.ensureWidgetVisible(widget, 0, MARGIN)
 
 
 def give_up_focus(widget) -> None:

@@ -44,12 +44,13 @@ class LearnSection:
             ui.modelsGroupBox: (ui.chosenVersionLabel, ui.comparisonLabel),
             ui.learnQuestionFrame: labels,
         }
-        self._watchers = [keep_room(box, wrapping) for box, wrapping in self._boxes.items()]
         self._settling = qt.QTimer(ui.learnCollapsibleButton)
         self._settling.setSingleShot(True)
         self._settling.connect("timeout()", self._settle)
+        settleSoon = partial(self._settling.start, 0)
+        self._watchers = [keep_room(box, wrapping, settleSoon) for box, wrapping in self._boxes.items()]
         for box in (ui.casesGroupBox, ui.retrainGroupBox, ui.modelsGroupBox):
-            box.connect("toggled(bool)", lambda opened: self._settling.start(0))
+            box.connect("toggled(bool)", lambda opened: settleSoon())
 
     @property
     def isOpen(self) -> bool:

@@ -25,11 +25,14 @@ def on_resize(widgets: Sequence, action: Callable[[], None]):
     return watcher
 
 
-def keep_room(box, labels: Sequence):
+def keep_room(box, labels: Sequence, onFitted: Callable[[], None]):
     """Keep wrapping labels of a box as high as their texts are at their width.
 
     A wrapping label knows its height only by its width; of boxes in boxes in a scroll area that were opened one by
     one some do not ask for it again, and squeeze what they hold. A least height of pixels reaches them all.
+
+    Args:
+        onFitted: called when a label came to need another height, came or went.
 
     Returns:
         As ``on_resize``.
@@ -37,12 +40,15 @@ def keep_room(box, labels: Sequence):
     fitted: dict[int, tuple] = {}
 
     def fit() -> None:
-        for number, label in enumerate(labels):
-            isFor = label.text, label.width
-            if fitted.get(number) != isFor:  # or a height that is set would ask for the next one, for ever
-                fitted[number] = isFor
-                label.minimumHeight = 0  # it is part of what the label answers
-                label.minimumHeight = max(label.heightForWidth(label.width), 0)
+        needed = {number: (label.text, label.width, label.isHidden()) for number, label in enumerate(labels)}
+        others = [number for number, isFor in needed.items() if fitted.get(number) != isFor]
+        fitted.update(needed)  # first, since each height that is set asks again
+        for number in others:
+            label = labels[number]
+            label.minimumHeight = 0  # it is part of what the label answers
+            label.minimumHeight = max(label.heightForWidth(label.width), 0)
+        if others:
+            onFitted()
 
     return on_resize((box, *labels), fit)
 
