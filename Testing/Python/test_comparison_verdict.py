@@ -268,13 +268,15 @@ def test_worse_on_the_hold_out_is_said_before_what_else_is_wrong():
 @pytest.mark.parametrize("hold_out", [1, 6])
 @pytest.mark.parametrize(
     ("left_out", "label"),
-    [("one patient", "one at a time"), ("groups of patients", "some at a time")],
+    [
+        ("one patient", "Each of the 5 patients for training was left out of it once"),
+        ("groups of patients", "The 5 patients for training were left out a few at a time"),
+    ],
 )
 def test_the_cross_validation_is_shown_beside_the_hold_out_as_what_it_is(hold_out, left_out, label):
     found = {"patients": 5, "dice_before": 0.81, "dice_after": 0.84, "left_out": left_out, "per_case": {}}
     told = said(verdict_of(gains(*[0.1] * hold_out), cross_validation=found))
-    where = f"On the 5 patients for training, left out of it {label}, the mean Dice went"
-    assert f"{where} from 0.810 to 0.840 (+0.030)" in told
+    assert f"{label}: the mean Dice on those left out went from 0.810 to 0.840 (+0.030)" in told
     assert "do not replace patients kept for checking" in told
 
 

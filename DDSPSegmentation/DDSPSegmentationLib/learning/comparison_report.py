@@ -80,7 +80,8 @@ def _groups(comparison: Comparison) -> str:
         groups.append((name, evidence.forgetting, comparison.forgetting_summary))
     parts = []
     for title, cases, summary in groups:
-        parts.append(f"<h2>{escape(title)}</h2>")
+        tip = ' title="The hold-out of the case library"' if cases is evidence.hold_out else ""
+        parts.append(f"<h2{tip}>{escape(title)}</h2>")
         if not cases:
             parts.append('<p class="soft">There is no case.</p>')
             continue
@@ -143,8 +144,8 @@ def _cross_validation(comparison: Comparison) -> str:
     )
     head = '<tr><th class="name">Training case</th><th>Dice before retraining</th><th>after</th></tr>'
     table = f"<table>{head}{rows}</table>" if rows else ""
-    method = "leave-one-patient-out" if found.get("left_out") == "one patient" else "cross-validation by patient"
-    return f"<h2>Patients for training, left out in turn</h2>\n<p>{escape(sentence)} ({method})</p>\n{table}"
+    tip = "Leave-one-patient-out" if found.get("left_out") == "one patient" else "Cross-validation by patient"
+    return f'<h2 title="{tip}">Patients for training, left out in turn</h2>\n<p>{escape(sentence)}</p>\n{table}'
 
 
 def _pictures(pictures: Mapping[Path, ComparedCase], colors: Mapping[str, tuple[int, int, int]]) -> str:

@@ -89,11 +89,13 @@ def left_out_sentence(found: Mapping) -> str:
     if dice is None:
         return ""
     before, after = dice
-    left_out = "one at a time" if found.get("left_out") == "one patient" else "some at a time"
+    patients = f"{found.get('patients', '')} patients for training"
+    one = found.get("left_out") == "one patient"
+    how = f"Each of the {patients} was left out of it once" if one else f"The {patients} were left out a few at a time"
     return (
-        f"On the {found.get('patients', '')} patients for training, left out of it {left_out}, the mean Dice went from "
-        f"{before:.3f} to {after:.3f} ({signed(after - before)}). These figures chose the length of the training and "
-        "come from other weights than the new version's; they do not replace patients kept for checking."
+        f"{how}: the mean Dice on those left out went from {before:.3f} to {after:.3f} ({signed(after - before)}). "
+        "These figures chose the length of the training and come from other weights than the new version's; they do "
+        "not replace patients kept for checking."
     )
 
 
