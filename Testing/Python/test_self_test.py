@@ -36,7 +36,7 @@ def run_checks(capsys):
     closeModule("DDSPSegmentation")
 
 
-def test_self_test_passes_in_a_window_and_skips_what_the_plugin_of_slicer_does(slicer_window, run_checks):
+def test_self_test_passes_in_a_window_and_skips_what_the_plugin_of_slicer_does(slicer_window, own_worker, run_checks):
     slicer.util.mainWindow().show()
     lines = run_checks()
     skipped = {title for title, (state, _reason) in lines.items() if state == "skip"}
