@@ -421,6 +421,9 @@ def test_nothing_lies_over_anything_in_whatever_order_it_is_opened(person, t2, w
         table = ui.casesTable
         assert table.horizontalScrollBar().maximum == area.horizontalScrollBar().maximum == 0
         assert sum(table.rowHeight(row) for row in range(4)) < table.height
+        for column in range(table.columnCount):
+            if not table.isColumnHidden(column):
+                assert table.columnWidth(column) >= table.horizontalHeader().sectionSizeHint(column)
 
 
 def test_texts_that_wrap_get_less_room_again_in_a_wider_panel(person):

@@ -19,7 +19,7 @@ from DDSPSegmentationLib.library.model_archive import EXPORT_AGAIN
 from DDSPSegmentationLib.library.model_registry import ModelRegistry
 from DDSPSegmentationLib.scene import model_process
 
-ACTIVATED, KEEP = "segments from now on", "Keep the Active One"
+ACTIVATED, KEEP = "segments from now on", "Keep the Old One"
 NAME, STATE, AGREEMENT = range(3)
 LEFT_OUT = {"dice_before": 0.85, "dice_after": 0.861}
 BETTER = ["The new version is better: mean Dice 0.871 -> 0.893 on 5 patients kept for checking.", "Activate it."]

@@ -18,14 +18,13 @@ from ..user_folders import case_library
 from .enabling import enable
 from .guard import WENT_WRONG, Guard
 from .paths import ask_for_folder
-from .room import on_resize
-from .tables import cell, fit_height, fit_widths, hide_last_when_narrow, set_titles
+from .tables import Columns, cell, fit_height, set_titles
 from .words import about_purposes, cases, counted, patients, purpose
 
 REASONS_SHOWN = 5
 NEXT_CASES_SHOWN = 5
 ROWS_SHOWN = 6
-NUMBER_COLUMNS = (0, 3)
+USE, NUMBER_COLUMNS = 2, (0, 3)
 
 
 class CasesSection:
@@ -58,9 +57,7 @@ class CasesSection:
             (_("Agreement"), self._agreementTip(), True),
             (_("Note"), "", False),
         )
-        table.horizontalHeader().setSectionResizeMode(table.columnCount - 1, qt.QHeaderView.Stretch)
-        self._widths: list[int] = []
-        self._watcher = on_resize((table,), lambda: hide_last_when_narrow(table, self._widths))
+        self._columns = Columns(table, spare=USE)
         table.sortByColumn(0, qt.Qt.AscendingOrder)
         table.connect("itemSelectionChanged()", self._refreshButtons)
         table.connect("cellDoubleClicked(int,int)", lambda row, column: self._onReopen())
@@ -98,7 +95,8 @@ class CasesSection:
 
     def cleanup(self) -> None:
         """The widgets go; an import that is under way ends with the case it is at."""
-        self._isOver, self._watcher = True, None
+        self._isOver = True
+        self._columns.cleanup()
 
     def _showSummary(self) -> None:
         self.ui.casesLabel.text = "\n".join(filter(None, [self._summary(), *self._problems, self._said]))
@@ -127,8 +125,7 @@ class CasesSection:
         for row, (case, values) in enumerate(rows):
             self._fillRow(row, case, values, case in chosen)
         table.setSortingEnabled(True)
-        table.horizontalHeader().setSortIndicatorShown(False)  # room for one would be kept in each of the columns
-        self._widths = fit_widths(table)
+        self._columns.fit()
         fit_height(table, ROWS_SHOWN)
         self.ui.restoreCaseButton.setVisible(bool(self._trashed))
         self.ui.emptyTrashButton.setVisible(bool(self._trashed))

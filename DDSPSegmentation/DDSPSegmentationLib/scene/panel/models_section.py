@@ -215,7 +215,7 @@ class ModelsSection:
         self._ask(
             _("Activate {name}?").format(name=version.name),
             (
-                _("Keep the Active One"),
+                _("Keep the Old One"),
                 _("{name} goes on segmenting; the other version stays a candidate.").format(name=current),
                 lambda: self._say(_("{name} stays active.").format(name=current)),
             ),

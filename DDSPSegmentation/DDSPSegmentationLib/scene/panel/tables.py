@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from .room import on_resize
+
 FEW_WORDS = 70  # pixels
 
 
@@ -42,30 +44,50 @@ def fit_height(table, mostRows: int) -> None:
     table.minimumHeight = table.maximumHeight = height
 
 
-def fit_widths(table) -> list[int]:
-    """Make every column but the last as wide as what it holds; returns their widths."""
-    import qt
+class Columns:
+    """Columns of a table as wide as what they hold; those that can be spared go where the table is narrow.
 
-    last, header = table.columnCount - 1, table.horizontalHeader()
-    header.setSectionResizeMode(last - 1, qt.QHeaderView.Interactive)
-    for column in range(last):
-        table.resizeColumnToContents(column)
-    widths = [table.columnWidth(column) for column in range(last)]
-    table.setColumnHidden(last, False)
-    hide_last_when_narrow(table, widths)
-    return widths
+    The last column takes what the others leave; where that is no room for a few words, it goes first.
 
+    Args:
+        spare: the column that goes next, so that the others are shown whole.
+    """
 
-def hide_last_when_narrow(table, widths: list[int]) -> None:
-    """Leave the last column out where the others leave it no room for a few words; one of them takes the rest."""
-    import qt
+    def __init__(self, table, spare: int):
+        import qt
 
-    last, header = table.columnCount - 1, table.horizontalHeader()
-    isNarrow = table.viewport().width - sum(widths) < FEW_WORDS
-    if table.isColumnHidden(last) == isNarrow:
-        return
-    table.setColumnHidden(last, isNarrow)
-    header.setSectionResizeMode(last - 1, qt.QHeaderView.Stretch if isNarrow else qt.QHeaderView.Interactive)
-    header.setSectionResizeMode(last, qt.QHeaderView.Stretch)
-    if not isNarrow:
-        header.resizeSection(last - 1, widths[-1])
+        self._table, self._spare, self._widths = table, spare, [0] * (table.columnCount - 1)
+        table.horizontalHeader().setSectionResizeMode(table.columnCount - 1, qt.QHeaderView.Stretch)
+        self._watcher = on_resize((table,), self._spareColumns)
+
+    def fit(self) -> None:
+        """Follow what the table holds now."""
+        import qt
+
+        table, last = self._table, self._table.columnCount - 1
+        table.horizontalHeader().setSortIndicatorShown(False)  # room for one would be kept in each of the columns
+        table.horizontalHeader().setSectionResizeMode(last - 1, qt.QHeaderView.Interactive)
+        for column in (self._spare, last):
+            table.setColumnHidden(column, False)
+        for column in range(last):
+            table.resizeColumnToContents(column)
+        self._widths = [table.columnWidth(column) for column in range(last)]
+        self._spareColumns()
+
+    def cleanup(self) -> None:
+        self._watcher = None
+
+    def _spareColumns(self) -> None:
+        import qt
+
+        table, last, header = self._table, self._table.columnCount - 1, self._table.horizontalHeader()
+        left = table.viewport().width - sum(self._widths)
+        if table.isColumnHidden(self._spare) != (left < 0):
+            table.setColumnHidden(self._spare, left < 0)
+        isNarrow = left < FEW_WORDS
+        if table.isColumnHidden(last) == isNarrow:
+            return
+        table.setColumnHidden(last, isNarrow)
+        header.setSectionResizeMode(last - 1, qt.QHeaderView.Stretch if isNarrow else qt.QHeaderView.Interactive)
+        if not isNarrow:
+            header.resizeSection(last - 1, self._widths[-1])
