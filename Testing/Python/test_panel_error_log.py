@@ -8,6 +8,7 @@ import slicer
 from panel_parts import (
     MODULE_FILE,
     SEGMENTING,
+    Person,
     add_result,
     load_sample,
     load_scene,
@@ -16,7 +17,7 @@ from panel_parts import (
     wait_for,
 )
 from scene_parts import put_under_transform, rigid_matrix
-from slicer_stand_in import enterModule, leaveModule
+from slicer_stand_in import enterModule, leaveModule, openModule
 
 from DDSPSegmentationLib.scene.conversion import read_segment
 from DDSPSegmentationLib.scene.result_nodes import network_mask
@@ -132,10 +133,14 @@ def test_a_volume_deleted_with_its_result_shown_adds_no_entry(person):
         slicer.mrmlScene.RemoveNode(volume)
 
 
-def test_a_reloaded_module_lets_go_of_the_result(segmented):
-    node, volume, segment_id = segmented.result, segmented.volume, segmented.editor.currentSegmentID()
+def test_a_reloaded_module_lets_go_of_the_result(slicer_window, own_worker):
+    person = Person(openModule(MODULE_FILE))
+    volume, node = add_result()
+    person.ui.inputSelector.setCurrentNode(volume)
+    segment_id = person.editor.currentSegmentID()
+    assert person.editor.segmentationNode() is node and segment_id
     with still():
-        segmented.widget.onReload()
+        person.widget.onReload()
         work()
         node.GetSegmentation().GetSegment(segment_id).SetName("Gland")
         node.GetSegmentation().AddEmptySegment("Lesion")
