@@ -448,8 +448,22 @@ def test_label_layer_takes_label_maps_alone():
 
 def test_closed_scene_leaves_empty_layers():
     slicer.util.setSliceViewerLayers(background=new_volume("A"), foreground=new_volume("B"))
-    slicer.mrmlScene.Clear(0)
-    assert layers_of() == ("", "", "")
+    seen, scene = [], slicer.mrmlScene
+    tag = scene.AddObserver(scene.NodeRemovedEvent, lambda *_: seen.append(layers_of()))
+    scene.Clear(0)
+    scene.RemoveObserver(tag)
+    assert layers_of() == ("", "", "") and not {("B", "B", ""), ("A", "A", "")} & set(seen)
+
+
+def test_views_take_another_volume_in_the_middle_of_a_batch_too():
+    first, second = new_volume("A"), new_volume("B")
+    slicer.util.setSliceViewerLayers(background=first)
+    scene = slicer.mrmlScene
+    scene.StartState(scene.BatchProcessState)
+    scene.RemoveNode(first)
+    assert layers_of()[0] == second.GetName()
+    scene.EndState(scene.BatchProcessState)
+    assert layers_of()[0] == second.GetName()
 
 
 def test_every_bar_complains_of_the_first_segmentation_without_outline_and_fill():

@@ -139,7 +139,7 @@ class qMRMLNodeComboBox(PythonQtMixin, QtWidgets.QWidget):
         self._refresh()
 
     def _on_node_leaving(self, node):
-        if node.GetID() in self._ids:
+        if node.GetID() in self._ids and not self._scene.IsClosing():  # the list is made anew when it was closed
             self.nodeAboutToBeRemoved.emit(node)
             self._leaving = node
             self._refresh()
