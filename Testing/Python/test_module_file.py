@@ -122,8 +122,13 @@ def test_code_and_ui_file_know_the_same_widgets():
 def test_every_widget_that_takes_the_keyboard_is_in_the_tab_order():
     root = ElementTree.parse(UI_FILE).getroot()
     kinds = {"QPushButton", "QCheckBox", "QComboBox", "QDoubleSpinBox", "ctkSliderWidget", "qMRMLNodeComboBox"}
-    kinds |= {"QLineEdit", "QTableWidget"}
-    in_order = [widget.get("name") for widget in root.iter("widget") if widget.get("class") in kinds]
+    kinds |= {"QLineEdit", "QTableWidget", "QToolButton"}
+    by_mouse = {"Qt::ClickFocus", "Qt::NoFocus"}
+    in_order = [
+        widget.get("name")
+        for widget in root.iter("widget")
+        if widget.get("class") in kinds and widget.findtext("property[@name='focusPolicy']/enum", "") not in by_mouse
+    ]
     assert [stop.text for stop in root.iter("tabstop")] == in_order
 
 
