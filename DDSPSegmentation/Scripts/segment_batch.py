@@ -1,10 +1,10 @@
-"""Segments many scans through the module's logic, in a Slicer without a window.
+"""Segments many scans in a Slicer without a window.
 
     Slicer --no-splash --no-main-window --python-script segment_batch.py -- INPUT... --output FOLDER
 
-The arguments are those of ``ddsp-segmentation segment``, which does the same without Slicer. Each scan becomes a volume
-node, is segmented by ``DDSPSegmentationLogic.segmentProstate`` and its segmentation node is saved. Slicer ends by
-itself and asks nothing. Exit codes: 0 all done, 1 some failed, 2 usage, 3 PyTorch is missing.
+The arguments are those of ``ddsp-segmentation segment``, which does the same without Slicer. The scans are done by a
+Python of Slicer's in a process of its own, so that no scan can end Slicer. Slicer ends by itself and asks nothing. Exit
+codes: 0 all done, 1 some failed, 2 usage, 3 PyTorch is missing.
 """
 
 import pathlib
@@ -14,44 +14,12 @@ import sys
 def main(arguments):
     """Run the batch; returns the exit code."""
     sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+    from DDSPSegmentationLib.scene.worker_process import python_program
     from DDSPSegmentationLib.service.arguments import segment_parser
     from DDSPSegmentationLib.service.command_line import guarded, segment_inputs
 
     chosen = segment_parser("segment_batch.py").parse_args(arguments)
-    return guarded(lambda: segment_inputs(chosen, makeSegmentCase))
-
-
-def makeSegmentCase(settings):
-    """A function that takes one scan through the scene and saves its segmentation node."""
-    import slicer
-
-    from DDSPSegmentation import DDSPSegmentationLogic
-    from DDSPSegmentationLib.scene.conversion import add_volume_node
-    from DDSPSegmentationLib.scene.export import write_seg_nrrd
-    from DDSPSegmentationLib.service.mask_files import MASK_SUFFIXES, write_mask
-
-    logic = DDSPSegmentationLogic()
-
-    def segmentCase(name, image, maskPath):
-        slicer.mrmlScene.Clear(0)
-        try:
-            result = logic.segmentProstate(
-                add_volume_node(image, name),
-                mode=settings.mode,
-                device=settings.device,
-                model=settings.model,
-                biasField=settings.bias_field,
-                threshold=settings.threshold,
-            )
-            if maskPath.name.endswith(MASK_SUFFIXES["seg.nrrd"]):
-                write_seg_nrrd(result.outputSegmentationNode, maskPath)
-            else:
-                write_mask(result.segmentation.mask, maskPath)
-            return result.segmentation
-        finally:
-            slicer.mrmlScene.Clear(0)
-
-    return segmentCase
+    return guarded(lambda: segment_inputs(chosen, [python_program()]))
 
 
 def argumentsAfter(argv):

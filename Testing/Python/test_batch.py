@@ -22,6 +22,7 @@ from DDSPSegmentationLib.engine.segmentation import ExpectedDice, Segmentation, 
 from DDSPSegmentationLib.library.folder_lock import LOCK_NAME, FolderLock, lock_holder
 from DDSPSegmentationLib.service.batch import BatchSettings, run_batch
 from DDSPSegmentationLib.service.batch_record import BatchRecord, without_folders
+from DDSPSegmentationLib.service.case_work import do_case
 from DDSPSegmentationLib.service.inputs import Skipped
 from DDSPSegmentationLib.service.mask_files import write_mask
 from DDSPSegmentationLib.service.report import write_report
@@ -76,6 +77,11 @@ class FakeSegmenter:
         )  # fmt: skip
 
 
+def in_this_process(segment):
+    """What a batch does with each case, without a process of its own."""
+    return lambda case, outputs, tell: do_case(case, outputs, segment, tell)
+
+
 class Lines(list):
     def __call__(self, line):
         self.append(line)
@@ -83,7 +89,8 @@ class Lines(list):
 
 def run(folder, cases, segment=None, settings=SETTINGS, skipped=(), progress=None):
     segment = segment or FakeSegmenter()
-    return run_batch(cases, skipped, folder, settings, segment, Lines() if progress is None else progress), segment
+    do = in_this_process(segment)
+    return run_batch(cases, skipped, folder, settings, do, Lines() if progress is None else progress), segment
 
 
 def cases(count=3):
@@ -359,10 +366,10 @@ import sys
 from pathlib import Path
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell has it ignored
 sys.path[:0] = {paths!r}
-from test_batch import FakeSegmenter, SETTINGS, cases
+from test_batch import FakeSegmenter, SETTINGS, cases, in_this_process
 from DDSPSegmentationLib.service.batch import run_batch
 say = lambda line: print(line, flush=True)
-result = run_batch(cases(6), [], Path({folder!r}), SETTINGS, FakeSegmenter(wait=0.05), say)
+result = run_batch(cases(6), [], Path({folder!r}), SETTINGS, in_this_process(FakeSegmenter(wait=0.05)), say)
 say(f"exit {{result.exit_code}}: {{result.message}}")
 """
 

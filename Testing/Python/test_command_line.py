@@ -24,7 +24,7 @@ from DDSPSegmentationLib.learning.comparison_record import SCHEMA_VERSION
 from DDSPSegmentationLib.library.active_version import ROLL_BACK
 from DDSPSegmentationLib.library.model_registry import ModelRegistry
 from DDSPSegmentationLib.service.command_line import main
-from DDSPSegmentationLib.service.mask_files import write_mask
+from DDSPSegmentationLib.service.mask_files import SEGMENT_COLOR, write_mask
 
 ROOT = Path(__file__).resolve().parents[2]
 MODULE = ROOT / "DDSPSegmentation"
@@ -454,7 +454,7 @@ def test_mask_file_has_name_color_and_terminology_in_slicer(tmp_path, scene):
     assert segmentation.GetNumberOfSegments() == 1
     segment = segmentation.GetNthSegment(0)
     assert segment.GetName() == "Prostate" == results.SEGMENT_NAME
-    assert np.allclose(segment.GetColor(), results.SEGMENT_COLOR, atol=1e-5)
+    assert np.allclose(segment.GetColor(), SEGMENT_COLOR, atol=1e-5)
     terminology = vtk.reference("")
     assert segment.GetTag("TerminologyEntry", terminology) and str(terminology) == results.TERMINOLOGY
     labelmap = slicer.vtkOrientedImageData()
@@ -520,6 +520,7 @@ codes = []
 slicer = types.ModuleType("slicer")
 slicer.app, slicer.util = object(), types.SimpleNamespace(exit=codes.append)
 sys.modules["slicer"] = slicer
+sys.modules["slicer.i18n"] = types.SimpleNamespace(tr=str)
 sys.argv = {argv!r}
 runpy.run_path({script!r}, run_name="__main__")
 print("exit", codes)

@@ -59,6 +59,13 @@ def add_segment_arguments(parser: argparse.ArgumentParser) -> None:
     )
     _add_output(parser, "where masks, pictures and the report go")
     _add_run(parser)
+    parser.add_argument(
+        "--time-limit",
+        type=_positive,
+        default=1800.0,
+        metavar="SECONDS",
+        help="a scan that takes longer is given up, the others go on (default: 1800)",
+    )
     parser.add_argument("--format", choices=tuple(MASK_SUFFIXES), default="seg.nrrd", help="of the masks")
     parser.add_argument("--threshold", type=_probability, default=0.5, help="probability of the contour (default: 0.5)")
 

@@ -10,16 +10,14 @@ from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import SimpleITK as sitk
-
 from .. import __version__
 from ..engine.errors import Canceled, DDSPSegmentationError, ModelError, StorageError, TorchMissingError
 from ..engine.files import csv_text, delete_leftovers, make_folder, write_text
-from ..engine.pictures import PROSTATE_COLOR, contour_picture, thumbnail
 from ..engine.run_settings import RunSettings
-from ..engine.segmentation import EXPECTED_COLUMNS, Segmentation
+from ..engine.segmentation import EXPECTED_COLUMNS
 from ..library.folder_lock import FolderInUseError, FolderLock
 from .batch_record import BatchRecord, error_text, known_sha256, log_unexpected, without_folders
+from .case_work import Outputs, Tell
 from .report import write_report
 
 if TYPE_CHECKING:
@@ -28,7 +26,7 @@ if TYPE_CHECKING:
 EXIT_DONE, EXIT_SOME_FAILED, EXIT_USAGE, EXIT_TORCH_MISSING = 0, 1, 2, 3
 THUMBNAILS = "thumbnails"
 
-SegmentCase = Callable[[str, sitk.Image, Path], Segmentation]
+DoCase = Callable[["InputCase", Outputs, Tell], dict]  # see ``case_work.do_case``
 
 _REPORT_EVERY_SECONDS = 30.0
 _GO_ON = "Run the same command again to continue."
@@ -83,7 +81,7 @@ def run_batch(
     skipped: Iterable[Skipped],
     output_folder: str | Path,
     settings: BatchSettings,
-    segment_case: SegmentCase,
+    do_case: DoCase,
     progress: Callable[[str], None] = print,
 ) -> BatchResult:
     """Segment every case that is not there yet and write masks, pictures, table, report and run.json.
@@ -95,8 +93,7 @@ def run_batch(
         cases: with ``name`` (unique, usable as a file name), ``load()`` and ``fingerprint()``.
         skipped: inputs that are not cases, with ``label`` and ``reason``; they are listed and nothing else.
         output_folder: made when it is missing.
-        segment_case: called with the name, the image and the mask's path; writes the mask there and returns the
-            answer.
+        do_case: reads a case, segments it and writes its files; what ends it ends that case alone.
         progress: takes one line of text at a time.
 
     Returns:
@@ -111,14 +108,14 @@ def run_batch(
         with FolderLock(folder):
             for place in (folder, folder / THUMBNAILS):
                 delete_leftovers(place)
-            return _Batch(folder, settings, segment_case, progress).run(cases, skipped)
+            return _Batch(folder, settings, do_case, progress).run(cases, skipped)
     except (FolderInUseError, StorageError) as error:
         return BatchResult(EXIT_USAGE, message=str(error))
 
 
 class _Batch:
-    def __init__(self, folder: Path, settings: BatchSettings, segment_case: SegmentCase, progress):
-        self._folder, self._settings, self._segment_case, self._progress = folder, settings, segment_case, progress
+    def __init__(self, folder: Path, settings: BatchSettings, do_case: DoCase, progress: Callable[[str], None]):
+        self._folder, self._settings, self._do_case, self._progress = folder, settings, do_case, progress
         self._record = BatchRecord.read(folder)
         self._result = BatchResult()
         self._seconds: list[float] = []
@@ -182,27 +179,16 @@ class _Batch:
         self._write_tables()
 
     def _segmented(self, case: InputCase, identity: dict) -> dict:
-        image = case.load()
-        mask, picture, small = self._paths(case.name)
-        answer = self._segment_case(case.name, image, mask)
-        if not mask.is_file():
-            raise StorageError(f"'{mask.name}' was not written.", "Check the disk and try again.")
-        contour_picture(image, [(answer.mask, PROSTATE_COLOR)], picture)
-        thumbnail(image, answer.mask, small)
+        outputs = self._outputs(case.name)
+        facts = self._do_case(case, outputs, lambda phase, fraction: None)
+        mask = outputs.mask
         previous = self._record.entry(case.name).get("mask")
         if previous and previous["file"] != mask.name:
             self._remove_if_ours(previous)
         return {
             "identity": identity,
             "mask": {"file": mask.name, "sha256": known_sha256(mask)},
-            "measurements": answer.as_row(),
-            "largest_doubt": max((doubt for doubt in answer.slice_doubts if doubt is not None), default=0.0),
-            "warnings": list(answer.warnings),
-            "notices": list(answer.notices),
-            "seconds": dict(answer.seconds),
-            "peak_memory_mb": dict(answer.peak_memory_mb),
-            "device": answer.device,
-            "precision": answer.precision,
+            **facts,
         }
 
     def _fail(self, name: str, label: str, error: Exception) -> None:
@@ -211,26 +197,25 @@ class _Batch:
         self._result.failed[name] = reason
         self._progress(f"{label}: FAILED: {reason}")
         self._record.set_failed(name, reason)
-        if not isinstance(error, DDSPSegmentationError):
+        if not isinstance(error, DDSPSegmentationError) or getattr(error, "frames", None):
             log_unexpected(self._folder, name, error)
         if _concerns_the_disk(error):
             raise StorageError(f"The run stopped at case '{name}'. {reason}")
 
-    def _paths(self, name: str) -> tuple[Path, Path, Path]:
-        """Mask, nine-slice picture and thumbnail of a case."""
+    def _outputs(self, name: str) -> Outputs:
         folder, picture = self._folder, f"{name}.png"
-        return folder / f"{name}{self._settings.mask_suffix}", folder / picture, folder / THUMBNAILS / picture
+        return Outputs(folder / f"{name}{self._settings.mask_suffix}", folder / picture, folder / THUMBNAILS / picture)
 
     def _is_done(self, name: str, identity: dict) -> bool:
         entry = self._record.entry(name)
         if entry.get("state") != "done" or entry.get("identity") != identity:
             return False
-        mask, picture, small = self._paths(name)
+        mask, picture, small = self._outputs(name)
         return known_sha256(mask) == entry["mask"]["sha256"] and picture.is_file() and small.is_file()
 
     def _set_unknown_mask_aside(self, name: str) -> None:
         """Keep a mask that this folder's record does not know: somebody edited it or put it there."""
-        entry, mask = self._record.entry(name), self._paths(name)[0]
+        entry, mask = self._record.entry(name), self._outputs(name)[0]
         if not mask.exists() or known_sha256(mask) == entry.get("mask", {}).get("sha256"):
             return
         suffix, number = self._settings.mask_suffix, 1
@@ -251,7 +236,7 @@ class _Batch:
         entry = self._record.entry(name)
         if entry.get("mask"):
             self._remove_if_ours(entry["mask"])
-        mask, *pictures = self._paths(name)
+        mask, *pictures = self._outputs(name)
         if entry.get("state") == "running":
             mask.unlink(missing_ok=True)
         if not mask.exists():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -119,10 +119,18 @@ class BatchRecord:
         return entry["state"] == "done" and (self._folder / entry["mask"]["file"]).is_file()
 
 
+class UnexpectedError(Exception):
+    """A fault of ours in another process: one line on it, and where it arose there."""
+
+    def __init__(self, text: str, frames: Sequence[str]):
+        super().__init__(text)
+        self.frames = list(frames)
+
+
 def error_text(error: BaseException) -> str:
     """One line for the user: our own errors as they are, anything else named as unexpected; never a folder."""
     text = str(error)
-    if not isinstance(error, DDSPSegmentationError):
+    if not isinstance(error, (DDSPSegmentationError, UnexpectedError)):
         first_line = text.strip().partition("\n")[0] or "no message"
         unexpected = f"Unexpected error ({type(error).__name__}: {first_line})"
         text = str(not_enough_memory()) if is_out_of_memory(error) else unexpected
@@ -136,11 +144,18 @@ def without_folders(text: str) -> str:
 
 def log_unexpected(folder: Path, name: str, error: BaseException) -> None:
     """Append where an unexpected error arose to a log beside the outputs: file names without folders, no values."""
-    places = traceback.extract_tb(error.__traceback__)
-    frames = [f"  {Path(place.filename).name}:{place.lineno} in {place.name}" for place in places]
-    lines = [f"{time.strftime('%Y-%m-%d %H:%M:%S')} {name}: {error_text(error)}", *frames]
+    lines = [f"{time.strftime('%Y-%m-%d %H:%M:%S')} {name}: {error_text(error)}", *frames_of(error)]
     with suppress(OSError), open(folder / LOG_FILE, "a", encoding="utf-8") as file:
         file.write("\n".join(lines) + "\n")  # the reason itself is in run.json; the log helps us to find the fault
+
+
+def frames_of(error: BaseException) -> list[str]:
+    """Where an error arose, in this process or another one: file names without folders."""
+    told = getattr(error, "frames", None)
+    if told is not None:
+        return told
+    places = traceback.extract_tb(error.__traceback__)
+    return [f"  {Path(place.filename).name}:{place.lineno} in {place.name}" for place in places]
 
 
 def known_sha256(path: Path) -> str | None:

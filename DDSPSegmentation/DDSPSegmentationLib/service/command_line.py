@@ -27,10 +27,11 @@ from ..engine.run_settings import RunSettings
 from ..engine.scan_identity import NOTHING_SEEN
 from ..library.model_registry import ModelRegistry, resolve_model
 from .arguments import command_parser
-from .batch import EXIT_SOME_FAILED, EXIT_TORCH_MISSING, EXIT_USAGE, BatchSettings, SegmentCase, run_batch
+from .batch import EXIT_SOME_FAILED, EXIT_TORCH_MISSING, EXIT_USAGE, BatchSettings, run_batch
 from .batch_record import error_text
+from .case_process import CaseProcess
 from .inputs import collect_inputs
-from .mask_files import MASK_SUFFIXES, write_mask
+from .mask_files import MASK_SUFFIXES
 from .runner import InProcessRunner, require_torch
 
 if TYPE_CHECKING:
@@ -83,16 +84,16 @@ def say(line: str, file: TextIO | None = None) -> None:
 
 
 def segment(chosen: argparse.Namespace) -> int:
-    """``segment``: the batch runner with the engine itself."""
-    return segment_inputs(chosen, _engine_case)
+    """``segment``: the batch runner with this Python."""
+    return segment_inputs(chosen, [sys.executable])
 
 
-def segment_inputs(chosen: argparse.Namespace, make_segment_case: Callable[[RunSettings], SegmentCase]) -> int:
+def segment_inputs(chosen: argparse.Namespace, python: Sequence[str]) -> int:
     """Segment what the arguments name into their output folder, say how it went, return the exit code.
 
     Args:
         chosen: see ``arguments.add_segment_arguments``.
-        make_segment_case: called once the arguments are known to be good.
+        python: the command that starts a Python with this package and torch, for the process that does the scans.
     """
     require_torch()
     model = str(resolve_model(chosen.model))  # one version for all scans, whatever is activated meanwhile
@@ -106,7 +107,8 @@ def segment_inputs(chosen: argparse.Namespace, make_segment_case: Callable[[RunS
     except InputError as error:
         return _complain(str(error), EXIT_USAGE)
     settings = BatchSettings(run, MASK_SUFFIXES[chosen.format], description.version, description.sha256)
-    result = run_batch(cases, skipped, output, settings, make_segment_case(run), say)
+    with CaseProcess(run, chosen.time_limit, python) as do_case:
+        result = run_batch(cases, skipped, output, settings, do_case, say)
     for name, reason in result.failed.items():
         _complain(f"{name}: {reason}", result.exit_code)
     if result.message:
@@ -115,17 +117,6 @@ def segment_inputs(chosen: argparse.Namespace, make_segment_case: Callable[[RunS
         counts = f"{len(result.done)} segmented, {len(result.unchanged)} unchanged, {len(result.failed)} failed"
         say(f"{counts}. See {output / 'report.html'}")
     return result.exit_code
-
-
-def _engine_case(settings: RunSettings) -> SegmentCase:
-    runner = InProcessRunner()
-
-    def segment_case(name, image, mask_path):
-        answer = runner.segment(image, settings, name=name)
-        write_mask(answer.mask, mask_path)
-        return answer
-
-    return segment_case
 
 
 def _check_device(name: str) -> None:

@@ -46,6 +46,12 @@ class InputCase:
         """
         return load_series(self.source) if isinstance(self.source, DicomSeries) else read_image(self.source)
 
+    def files(self) -> tuple[list[Path], bool]:
+        """The files that it is read from, and whether they are the slices of a DICOM series; see ``case_of_files``."""
+        if isinstance(self.source, DicomSeries):
+            return [file.path for file in self.source.files], True
+        return [self.source], False
+
     def fingerprint(self) -> str:
         """SHA-256 of the content; names, folders and dates of the files do not count.
 
@@ -62,6 +68,14 @@ class InputCase:
         if voxels is None or not os.path.isfile(voxels):
             return digest
         return hashlib.sha256((digest + _digest(voxels, title)).encode()).hexdigest()
+
+
+def case_of_files(name: str, files: Sequence[Path], dicom: bool) -> InputCase:
+    """A case from what ``InputCase.files`` gave, in another process."""
+    if not dicom:
+        return InputCase(name, files[0])
+    read = (read_dicom_file(path) for path in files)
+    return InputCase(name, DicomSeries(name, tuple(file for file in read if file is not None)))
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,14 @@ def python_environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": path, "PYTHONUTF8": "1", "PYTHONDONTWRITEBYTECODE": "1"}
 
 
+def kill_tree(pid: int) -> None:
+    """End a process that leads a session of its own, and all that it started; on Windows the process alone."""
+    if hasattr(os, "killpg"):
+        with suppress(OSError):
+            os.killpg(pid, _AT_ONCE)
+    kill_process(pid)
+
+
 def kill_process(pid: int) -> None:
     """End a process of this user at once; one that is gone already is fine.
 

@@ -1,0 +1,56 @@
+"""One scan of a batch, from its file to mask, pictures and figures; in whatever process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import SimpleITK as sitk
+
+from ..engine.errors import StorageError
+from ..engine.pictures import PROSTATE_COLOR, contour_picture, thumbnail
+from ..engine.segmentation import Segmentation
+
+if TYPE_CHECKING:
+    from .inputs import InputCase
+
+Segment = Callable[[str, sitk.Image, Path], Segmentation]  # of a case's name and scan; writes the mask to the path
+Tell = Callable[[str, float], None]  # phase and its fraction
+
+
+class Outputs(NamedTuple):
+    """Where the files of a case go."""
+
+    mask: Path
+    picture: Path
+    thumbnail: Path
+
+
+def do_case(case: InputCase, outputs: Outputs, segment: Segment, tell: Tell = lambda phase, fraction: None) -> dict:
+    """Read a scan, segment it and write its files.
+
+    Returns:
+        What the batch records of it besides the identity of its result and the hash of its mask.
+
+    Raises:
+        Exception: whatever a scan can make of a reader.
+    """
+    tell("Reading", 0.0)
+    image = case.load()
+    answer = segment(case.name, image, outputs.mask)
+    if not outputs.mask.is_file():
+        raise StorageError(f"'{outputs.mask.name}' was not written.", "Check the disk and try again.")
+    tell("Drawing", 0.0)
+    contour_picture(image, [(answer.mask, PROSTATE_COLOR)], outputs.picture)
+    thumbnail(image, answer.mask, outputs.thumbnail)
+    return {
+        "measurements": answer.as_row(),
+        "largest_doubt": max((doubt for doubt in answer.slice_doubts if doubt is not None), default=0.0),
+        "warnings": list(answer.warnings),
+        "notices": list(answer.notices),
+        "seconds": dict(answer.seconds),
+        "peak_memory_mb": dict(answer.peak_memory_mb),
+        "device": answer.device,
+        "precision": answer.precision,
+    }
