@@ -77,12 +77,13 @@ def check_metaimage(path: Path) -> None:
     data_name = fields.get("elementdatafile", "")
     if not data_name or "ndims" not in fields:
         raise InputError(f"File '{path.name}' is not a readable MetaImage.", CHECK_TYPE)
-    if data_name.split()[0] == "LIST" or "%" in data_name:
-        return
     data = detached_voxels(path) or path
     if not data.is_file():
+        if data_name.split()[0] == "LIST" or "%" in data_name:
+            cause = f"'{path.name}' keeps its voxels in several files, which is not read here."
+            raise InputError(cause, "Save it as one file: NRRD, .mha or NIfTI.")
         raise InputError(
-            f"The voxels of '{path.name}' are missing: its file '{Path(data_name).name}' is not beside it.",
+            f"The voxels of '{path.name}' are missing: its file '{data.name}' is not beside it.",
             "Copy both files into one folder.",
         )
     try:
@@ -109,7 +110,19 @@ def detached_voxels(path: Path) -> Path | None:
         name = fields.get("data file", fields.get("datafile", "LOCAL"))
     else:
         return None
-    return None if name.upper() == "LOCAL" else path.parent / name
+    if name.upper() == "LOCAL":
+        return None
+    beside = path.parent / name
+    if "\\" in name and not beside.is_file():  # as Windows writes a folder
+        beside = path.parent / name.replace("\\", "/")
+    return beside
+
+
+def metaimage_parts(path: Path) -> tuple[str, dict[str, str], int]:
+    """The name that a MetaImage gives its voxels' file ("" for its own), its header, and where that header ends."""
+    fields, offset = _text_header(path, "=")
+    name = fields.get("elementdatafile", "LOCAL")
+    return "" if name.upper() == "LOCAL" else name, fields, offset
 
 
 def shear_of(direction: Sequence[float] | np.ndarray) -> float:
@@ -190,7 +203,7 @@ def _text_header(path: Path, separator: str) -> tuple[dict[str, str], int]:
     fields: dict[str, str] = {}
     with open(path, "rb") as file:
         while file.tell() < _LONGEST_HEADER:
-            line = file.readline(_LONGEST_HEADER).decode("utf-8", "replace").strip()
+            line = file.readline(_LONGEST_HEADER).decode("utf-8", "surrogateescape").strip()
             key, found, value = line.partition(separator)
             if found and not key.startswith("#"):
                 fields[key.strip().lower()] = value.strip()

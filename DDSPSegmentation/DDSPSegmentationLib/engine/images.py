@@ -22,8 +22,11 @@ from .image_headers import (
     check_metaimage,
     check_nifti,
     check_nrrd,
+    detached_voxels,
+    metaimage_parts,
     shear_of,
 )
+from .plain_names import is_plain, plainly_named
 
 IMAGE_FORMATS = {
     ".nii.gz": ("NIfTI", "NiftiImageIO", check_nifti),
@@ -38,6 +41,7 @@ MINIMUM_IN_PLANE = 32
 IN_PLANE_MM = (60.0, 600.0)
 THROUGH_PLANE_MM = (40.0, 500.0)
 LABELMAP_VALUES = 8
+_BIG_ENDIAN = ("binarydatabyteordermsb", "elementbyteordermsb")
 MOST_LABELS = 32
 
 _EXPORT = "Export the scan as NRRD, NIfTI (.nii, .nii.gz) or MetaImage (.mha, .mhd)."
@@ -75,12 +79,12 @@ def read_image(path: str | os.PathLike) -> sitk.Image:
             raise InputError(f"File '{path.name}' is empty (0 bytes).", COPY_AGAIN)
         check_format = IMAGE_FORMATS[suffix][2]
         check_format(path)
-        if suffix in (".nii", ".nii.gz") and _is_misread_by_itk(path, suffix):
-            with tempfile.TemporaryDirectory() as folder:
-                alone = Path(folder, f"volume{suffix}")
-                shutil.copyfile(path, alone)
-                return _read(alone, path.name, suffix)
-        return _read(path, path.name, suffix)
+        misread = suffix in (".nii", ".nii.gz") and _is_misread_by_itk(path, suffix)
+        with plainly_named(path, suffix, always=misread) as plain:
+            image = _read(plain, path.name, suffix)
+        if suffix in (".mha", ".mhd"):
+            _check_first_slice(image, path)
+        return image
 
 
 def read_mask(path: str | os.PathLike) -> sitk.Image:
@@ -140,18 +144,46 @@ def write_image(image: sitk.Image, path: str | os.PathLike, compress: bool = Tru
     _check_structure(path.name, image.GetSize(), image.GetNumberOfComponentsPerPixel(), image.GetPixelID())
 
     def write(aside: Path) -> None:
-        with silent_itk():
-            sitk.WriteImage(image, str(aside), useCompression=compress)
+        with silent_itk(), _written_plainly(aside) as plain:
+            sitk.WriteImage(image, str(plain), useCompression=compress)
         # ITK does not notice a disk that fills up under a compressed NIfTI file, so what was written is read once.
         read_image(aside)
 
     write_aside(path, suffix, write)
 
 
+@contextmanager
+def _written_plainly(path: Path) -> Iterator[Path]:
+    """A name that ITK can write to; what it wrote there is moved to the path."""
+    if is_plain(str(path)):
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        plain = Path(folder, f"volume{image_suffix(path)}")
+        yield plain
+        shutil.copyfile(plain, path)
+
+
 def _is_misread_by_itk(path: Path, suffix: str) -> bool:
     """ITK opens T2.nii when asked for T2.nii.gz beside it, and refuses suffixes of mixed case as in T2.Nii."""
     twin = suffix == ".nii.gz" and path.with_suffix("").exists()
     return twin or path.name[-len(suffix) :] not in (suffix, suffix.upper())
+
+
+def _check_first_slice(image: sitk.Image, path: Path) -> None:
+    """Refuse voxels that are not those of the file: ITK's MetaImage reader goes by names, and tells no failure."""
+    _, fields, offset = metaimage_parts(path)
+    if fields.get("compresseddata", "").lower().startswith("t") or int(fields.get("headersize", 0) or 0):
+        return
+    voxels = sitk.GetArrayViewFromImage(image)
+    swapped = any(fields.get(key, "").lower().startswith("t") for key in _BIG_ENDIAN)
+    data = detached_voxels(path)
+    with open(data or path, "rb") as file:
+        file.seek(0 if data else offset)
+        expected = np.fromfile(file, voxels.dtype.newbyteorder(">" if swapped else "<"), voxels[0].size)
+    if not np.array_equal(voxels[0].ravel(), expected, equal_nan=voxels.dtype.kind == "f"):
+        cause = f"What was read is not what lies in the file of '{path.name}'."
+        raise InputError(cause, "Save it as one file: NRRD, .mha or NIfTI.")
 
 
 def _read(path: Path, name: str, suffix: str) -> sitk.Image:

@@ -19,6 +19,7 @@ from ..engine.files import make_folder, os_errors_as, write_aside
 from ..engine.grids import on_grid
 from ..engine.image_headers import check_nifti, detached_voxels
 from ..engine.images import check_image, image_stem, image_suffix, read_image, read_mask
+from ..engine.plain_names import plainly_named
 from ..engine.preprocessing import PreprocessingSettings, prepare
 from ..engine.scan_identity import ScanIdentity, ScanTexture
 from .case_index import IndexRow, index_in, read_index
@@ -72,24 +73,28 @@ class Case:
 
 def _volume_of_4d(path: Path, volume: int) -> sitk.Image | None:
     """One volume of a 4D NIfTI file; ``None`` for any other file."""
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
-    try:
-        reader.ReadImageInformation()
-    except RuntimeError:
-        return None  # read_image says what is wrong with it
-    size = reader.GetSize()
-    if len(size) != 4 or not path.name.lower().endswith((".nii", ".nii.gz")):
+    suffix = image_suffix(path)
+    if suffix not in (".nii", ".nii.gz"):
         return None
-    if volume >= size[3]:
-        raise DatasetError(
-            f"File '{path.name}' has {size[3]} volumes, but dataset.json says that T2 is number {volume}.",
-            "Correct dataset.json.",
-        )
-    check_nifti(path)
-    reader.SetExtractIndex((0, 0, 0, volume))
-    reader.SetExtractSize((*size[:3], 0))
-    return reader.Execute()
+    reader = sitk.ImageFileReader()
+    with plainly_named(path, suffix) as plain:
+        reader.SetFileName(str(plain))
+        try:
+            reader.ReadImageInformation()
+        except RuntimeError:
+            return None  # read_image says what is wrong with it
+        size = reader.GetSize()
+        if len(size) != 4:
+            return None
+        if volume >= size[3]:
+            raise DatasetError(
+                f"File '{path.name}' has {size[3]} volumes, but dataset.json says that T2 is number {volume}.",
+                "Correct dataset.json.",
+            )
+        check_nifti(path)
+        reader.SetExtractIndex((0, 0, 0, volume))
+        reader.SetExtractSize((*size[:3], 0))
+        return reader.Execute()
 
 
 def read_dataset(folder: Path | str) -> list[Case]:

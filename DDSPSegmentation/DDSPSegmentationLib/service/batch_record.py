@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from ..engine.errors import DDSPSegmentationError, StorageError, is_out_of_memory, not_enough_memory
 from ..engine.files import as_json, file_sha256, read_json, write_json
 from ..engine.html_page import RESEARCH_ONLY
+from ..engine.plain_names import printable
 
 if TYPE_CHECKING:
     from .inputs import Skipped
@@ -138,8 +139,8 @@ def error_text(error: BaseException) -> str:
 
 
 def without_folders(text: str) -> str:
-    """The text with the folders of every absolute path in it taken out."""
-    return _FOLDERS.sub("", text)
+    """The text with the folders of every absolute path in it taken out, and printable."""
+    return "\n".join(map(printable, _FOLDERS.sub("", text).split("\n")))
 
 
 def log_unexpected(folder: Path, name: str, error: BaseException) -> None:

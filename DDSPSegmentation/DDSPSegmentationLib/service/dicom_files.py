@@ -18,6 +18,7 @@ from pydicom import uid
 from pydicom.tag import Tag
 
 from ..engine.images import silent_itk
+from ..engine.plain_names import plainly_named
 from ..engine.t2_recognition import ScanFacts
 
 DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
@@ -96,8 +97,9 @@ def read_pixels(file: DicomFile) -> np.ndarray:
             return _run_length_pixels(file.path)
         reader = sitk.ImageFileReader()
         reader.SetImageIO("GDCMImageIO")
-        reader.SetFileName(str(file.path))
-        return sitk.GetArrayFromImage(reader.Execute())
+        with plainly_named(file.path, ".dcm") as plain:
+            reader.SetFileName(str(plain))
+            return sitk.GetArrayFromImage(reader.Execute())
 
 
 @contextmanager

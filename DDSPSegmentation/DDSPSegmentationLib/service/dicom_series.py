@@ -17,6 +17,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from ..engine.errors import InputError
+from ..engine.plain_names import printable
 from ..engine.t2_recognition import NOT_AXIAL, recognize
 from ..learning.comparison_words import counted
 from .dicom_files import READ_HERE, DicomFile, read_dicom_file, read_pixels
@@ -37,6 +38,9 @@ class Skipped:
 
     label: str
     reason: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "label", printable(self.label))
 
 
 @dataclass(frozen=True)
