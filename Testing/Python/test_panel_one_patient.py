@@ -4,7 +4,7 @@ import random
 
 import pytest
 import slicer
-from panel_parts import add_result, load_sample, load_scene, save_scene, wait_for
+from panel_parts import add_point, add_result, load_sample, load_scene, save_scene, wait_for
 from scene_parts import put_under_transform, rigid_matrix
 
 from DDSPSegmentationLib.scene.result_nodes import all_results, own_segment_id, psa_of, results_of, volume_of
@@ -146,15 +146,14 @@ def test_where_one_view_shows_another_scan_the_contour_stays_out_of_it_alone(two
     assert all(is_seen(of_first, name) for name in NAMES) and not of_first.GetDisplayNode().GetViewNodeIDs()
 
 
-def test_over_another_series_of_the_same_patient_the_contour_stays(two):
+def test_over_another_series_of_the_same_study_the_contour_stays(two):
     person, first, of_first, second, _ = two
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
-    patients = [hierarchy.CreateSubjectItem(hierarchy.GetSceneItemID(), name) for name in ("A", "B")]
-    for patient in patients:
-        hierarchy.SetItemLevel(patient, slicer.vtkMRMLSubjectHierarchyConstants.GetDICOMLevelPatient())
+    patient = hierarchy.CreateSubjectItem(hierarchy.GetSceneItemID(), "ANONYMOUS")  # of them both
+    studies = [hierarchy.CreateStudyItem(patient, name) for name in ("A", "B")]
     diffusion = slicer.modules.volumes.logic().CloneVolume(slicer.mrmlScene, first, "ADC of the first")
-    for volume, patient in ((first, patients[0]), (diffusion, patients[0]), (second, patients[1])):
-        hierarchy.SetItemParent(hierarchy.GetItemByDataNode(volume), patient)
+    for volume, study in ((first, studies[0]), (diffusion, studies[0]), (second, studies[1])):
+        hierarchy.SetItemParent(hierarchy.GetItemByDataNode(volume), study)
     load_by_hand(diffusion)
     assert is_seen(of_first, "Red") and is_seen(of_first)
     load_by_hand(second)
@@ -242,6 +241,76 @@ def test_closing_the_scene_leaves_nothing_behind(two):
     assert [layer(name, which) for name in NAMES for which in LAYERS] == [None] * 9
 
 
+def test_a_volume_that_is_deleted_in_another_module_leaves_its_layer_empty(two):
+    person, first, _, second, _ = two
+    diffusion = slicer.modules.volumes.logic().CloneVolume(slicer.mrmlScene, first, "ADC of the first")
+    put("Red", "Foreground", diffusion)
+    person.widget.exit()
+    slicer.mrmlScene.RemoveNode(diffusion)
+    work()
+    assert layer("Red", "Foreground") is None and second.GetScene() is not None
+    person.widget.enter()
+    assert layer("Red", "Foreground") is None
+
+
+def test_a_result_that_a_script_made_meanwhile_is_hidden_when_the_panel_is_back(two):
+    person, _, of_first, _, _ = two
+    person.widget.exit()
+    _, of_third = add_result(3, "third")
+    work()
+    person.widget.enter()
+    work()
+    assert seen() == {of_first.GetName()} and not of_third.GetDisplayNode().GetVisibility()
+
+
+def test_the_contour_of_the_network_is_not_laid_over_another_scan(two):
+    person, first, of_first, second, _ = two
+    mask = person.mask(of_first)
+    mask[5, 5:9, 5:9] = 1
+    person.write(mask, of_first)
+    person.settle()
+    assert person.ui.beforeButton.enabled
+    person.ui.beforeButton.click()
+    load_by_hand(second)
+    assert not person.ui.beforeButton.enabled and not person.ui.beforeButton.checked
+    assert "another scan" in person.ui.beforeButton.toolTip and seen() == set()
+    assert not person.ui.acceptButton.enabled and person.editor.readOnly
+    load_by_hand(first)
+    assert person.ui.beforeButton.enabled and person.ui.acceptButton.enabled and not person.editor.readOnly
+
+
+def test_a_place_in_one_scan_is_none_in_another(two):
+    person, first, _, second, _ = two
+    point = add_point((0.0, 0.0, 0.0))
+    person.ui.locationSelector.setCurrentNode(point)
+    work()
+    person.ui.inputSelector.setCurrentNode(second)
+    work()
+    assert person.ui.locationSelector.currentNode() is None
+    person.ui.inputSelector.setCurrentNode(first)
+    work()
+    assert person.ui.locationSelector.currentNode() is point
+
+
+def test_a_lesion_of_another_scan_is_hidden_though_its_prostate_is_gone(two):
+    person, _, of_first, second, _ = two
+    segments = of_first.GetSegmentation()
+    segments.AddEmptySegment("Lesion", "Lesion")
+    segments.RemoveSegment(own_segment_id(of_first))
+    work()
+    person.ui.inputSelector.setCurrentNode(second)
+    work()
+    assert not of_first.GetDisplayNode().GetVisibility()
+
+
+def test_views_that_somebody_chose_for_a_contour_stay_chosen(two):
+    person, _, of_first, _, _ = two
+    red = slicer.app.layoutManager().sliceWidget("Red").mrmlSliceNode().GetID()
+    of_first.GetDisplayNode().AddViewNodeID(red)
+    person.panel.refresh()
+    assert list(of_first.GetDisplayNode().GetViewNodeIDs()) == [red]
+
+
 # ---- the rule over any way of working
 
 
@@ -250,7 +319,7 @@ class Acts:
 
     def __init__(self, person, seed):
         self.person, self.draw = person, random.Random(seed)
-        self.put, self.made_seen = {}, set()
+        self.put, self.made_seen, self.away = {}, set(), None
         self.done = []
 
     def volumes(self):
@@ -261,11 +330,16 @@ class Acts:
         action = self.draw.choice([
             self.choose, self.choose, self.load, self.lay_over, self.segment, self.segment_as_new, self.uncertainty,
             self.delete_uncertainty, self.delete_volume, self.delete_result, self.undo, self.choose_result,
-            self.show_by_hand, self.edit, self.leave_and_come_back, self.work_on_shown, self.show_input,
+            self.show_by_hand, self.edit, self.leave_and_come_back, self.leave_and_come_back, self.work_on_shown,
+            self.show_input, self.look_at_the_networks, self.move, self.move_along, self.threshold,
         ])  # fmt: skip
         self.done.append(action.__name__)
+        before = self.person.volume, self.person.result
         action()
         work()
+        self.away = None
+        if before != (self.person.volume, self.person.result):
+            self.made_seen.clear()
 
     def _any(self, nodes):
         nodes = list(nodes)
@@ -280,13 +354,15 @@ class Acts:
     def _now_in_all_views(self, volume):
         for name in NAMES:
             self.put[name, "Background"] = volume
+            self.put.pop((name, "Foreground"), None)
 
     def load(self):
         volume = self._any(self.volumes()) if len(self.volumes()) >= 3 else None
         if volume is None:
-            volume, _ = add_result(self.draw.randrange(5), f"scan {self.draw.randrange(10**6)}")
+            volume, self.away = add_result(self.draw.randrange(5), f"scan {self.draw.randrange(10**6)}")
         load_by_hand(volume)
-        self._now_in_all_views(volume)
+        for name in NAMES:
+            self.put[name, "Background"] = volume  # what lies over it stays, as in Slicer
 
     def lay_over(self):
         name, volume = self.draw.choice(NAMES), self._any(self.volumes())
@@ -303,8 +379,11 @@ class Acts:
 
         run = Run(panel._parameters.inputVolume, None if as_new else self.person.result, False, as_new)
         run.before = state_of(run.volumeNode)
+        layers = [layer(name, which) for name in NAMES for which in ("Background", "Foreground")]
+        is_news = not results_of(run.volumeNode) or run.volumeNode not in layers
         panel._place(run, a_segmentation_of(run.volumeNode))
-        self._now_in_all_views(run.volumeNode)
+        if is_news:
+            self._now_in_all_views(run.volumeNode)
 
     def segment(self):
         self._segment(as_new=False)
@@ -335,7 +414,7 @@ class Acts:
         self.person.editor.undo()
 
     def edit(self):
-        if self.person.result is not None and self.person.shows_result():
+        if self.person.result is not None and self.person.shows_result() and not self.person.editor.readOnly:
             self.person.paint(3.0)
 
     def choose_result(self):
@@ -351,9 +430,36 @@ class Acts:
             self.made_seen.add(node)
 
     def leave_and_come_back(self):
+        """What another module is for: volumes are deleted, laid over others, and given results by scripts."""
         self.person.widget.exit()
         work()
+        self.draw.choice([self.delete_volume, self.lay_over, self.delete_result, self.load, self.script])()
+        work()
+        self.check()
         self.person.widget.enter()
+
+    def script(self):
+        from DDSPSegmentationLib.scene.results import place_result
+
+        volume = self._any(self.volumes())
+        if volume is not None:
+            self.away = place_result(a_segmentation_of(volume), volume, as_new=True).outputSegmentationNode
+
+    def look_at_the_networks(self):
+        if self.person.ui.beforeButton.enabled and self.person.shows_result():
+            self.person.ui.beforeButton.click()
+
+    def move(self):
+        volume = self._any(self.volumes())
+        if volume is not None:
+            put_under_transform(volume, rigid_matrix(5.0))
+
+    def move_along(self):
+        if not self.person.ui.moveAlongButton.isHidden():
+            self.person.ui.moveAlongButton.click()
+
+    def threshold(self):
+        self.person.ui.thresholdSlider.value = self.draw.choice([0.3, 0.5, 0.8])
 
     def work_on_shown(self):
         if not self.person.ui.otherVolumeFrame.isHidden():
@@ -375,10 +481,22 @@ class Acts:
                 if which == "Foreground" and layer(name, "Background") is chosen and self.person.result is not None:
                     allowed.append(uncertainty_volume_of(self.person.result))
                 assert shown in allowed, (name, which, shown.GetName(), self.done)
-            for node in all_results():
-                if is_seen(node, name) and node not in self.made_seen:
-                    assert volume_of(node) is chosen, (name, node.GetName(), self.done)
-                    assert node is self.person.result, (name, node.GetName(), self.done)
+            self._check_contours(name, chosen)
+        self._check_contours(None, chosen)
+
+    def _check_contours(self, name, chosen):
+        """In a slice view, or in 3D without a name; the network's own contour stands for the result."""
+        for before in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
+            if before.GetHideFromEditors() and before.GetDisplayNode().GetVisibility():
+                views = before.GetDisplayNode().GetViewNodeIDs()
+                view = name and slicer.app.layoutManager().sliceWidget(name).mrmlSliceNode().GetID()
+                if name and (not views or view in views):
+                    assert chosen in [layer(name, "Background"), layer(name, "Foreground")], (name, self.done)
+        for node in all_results():
+            if is_seen(node, name) and node not in self.made_seen and node is not self.away:
+                assert volume_of(node) is chosen, (name, node.GetName(), self.done)
+                assert node is self.person.result, (name, node.GetName(), self.done)
+                if name is not None:
                     volumes = [layer(name, which) for which in ("Background", "Foreground")]
                     assert chosen in volumes or volumes == [None, None], (name, node.GetName(), self.done)
 
@@ -399,11 +517,12 @@ def a_segmentation_of(volume):
     return ThresholdRunner().segment(bright, RunSettings(device="cpu"), name="scan")
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(12))
 def test_whatever_a_person_does_no_view_shows_another_patient(person, seed):
     acts = Acts(person, seed)
     for _ in range(3):
         acts.load()
+    acts.away = None
     acts.check()
     for _ in range(30):
         acts.act()
@@ -438,7 +557,60 @@ def test_a_contour_that_is_moved_alone_is_said_too(two):
     assert person.ui.moveAlongButton.isHidden() and person.ui.volumeLabel.enabled
 
 
+def test_nothing_beside_its_scan_leaves_the_program(two, tmp_path, monkeypatch):
+    person, first, of_first, _, _ = two
+    put_under_transform(first, rigid_matrix())
+    person.settle()
+    asked = []
+    monkeypatch.setattr("DDSPSegmentationLib.scene.panel.export_section.ask_for_new_file", lambda *a: asked.append(a))
+    monkeypatch.setattr("DDSPSegmentationLib.scene.panel.export_section.ask_for_folder", lambda *a: asked.append(a))
+    for name in ("segNrrd", "nifti", "stl", "dicomSeg"):
+        button = getattr(person.ui, f"{name}Button")
+        button.enabled = True
+        button.click()
+        assert "do not belong together" in person.status and not asked, name
+    assert person.table() == {}
+    person.ui.moveAlongButton.click()
+    person.settle()
+    assert person.table()["volume_ml"] > 0
+
+
+def test_the_patient_that_was_chosen_outlives_a_refusal(two):
+    person, first, of_first, second, _ = two
+    person.accept()
+    person.ui.inputSelector.setCurrentNode(second)
+    work()
+    person.ui.patientComboBox.currentIndex = 1
+    transform = put_under_transform(second, rigid_matrix())
+    person.settle()
+    assert "do not belong together" in person.accept() and person.ui.patientComboBox.currentIndex == 1
+    second.SetAndObserveTransformNodeID(None)
+    slicer.mrmlScene.RemoveNode(transform)
+    person.settle()
+    assert person.ui.patientComboBox.currentIndex == 1
+
+
 # ---- keys
+
+
+def test_a_number_that_is_being_written_is_not_lost(two):
+    person, first, of_first, second, of_second = two
+    person.ui.psaLineEdit.text = "6.2"
+    person.ui.psaLineEdit.modified = True  # as typing leaves it
+    person.panel.result.measure()
+    assert person.ui.psaLineEdit.text == "6.2"
+    person.ui.inputSelector.setCurrentNode(second)
+    work()
+    assert psa_of(of_first) == 6.2 and psa_of(of_second) == 0 and person.ui.psaLineEdit.text == ""
+
+
+def test_a_tool_does_not_stay_active_where_nobody_sees_it(two):
+    person = two[0]
+    person.editor.setActiveEffectByName("Paint")
+    assert person.editor.activeEffect() is not None
+    person.ui.exportCollapsibleButton.collapsed = False
+    work()
+    assert person.ui.correctCollapsibleButton.collapsed and person.editor.activeEffect() is None
 
 
 def test_the_psa_is_changed_by_a_click_and_enter_alone_and_can_be_taken_back(two):
@@ -508,6 +680,29 @@ def test_an_exported_contour_that_is_loaded_again_is_taken_up_when_asked(person,
     assert "imported" in person.ui.questionLabel.text
     person.ui.thirdAnswerButton.click()
     assert "Stored as case" in person.accept()
+
+
+def test_a_contour_of_another_patient_is_not_offered_though_the_grids_agree(two):
+    person, first, of_first, second, _ = two
+    of_first.SetNodeReferenceID("DDSPSegmentation.Volume", None)
+    person.ui.inputSelector.setCurrentNode(second)
+    person.ui.outputSelector.setCurrentNode(of_first)
+    work()
+    assert person.ui.questionFrame.isHidden()
+
+
+def test_nothing_that_was_said_of_another_contour_stays_with_one_that_is_taken_up(two):
+    person, first, of_first, second, _ = two
+    person.set_psa(7.7)
+    slicer.mrmlScene.RemoveNode(first)
+    of_first.SetNodeReferenceID(of_first.GetReferenceImageGeometryReferenceRole(), None)
+    person.ui.inputSelector.setCurrentNode(second)
+    person.ui.outputSelector.setCurrentNode(of_first)
+    work()
+    person.ui.firstAnswerButton.click()
+    work()
+    assert person.result is of_first and person.ui.psaLineEdit.text == "" and person.ui.diceLabel.isHidden()
+    assert "Contour: imported" in person.panel.result.text()
 
 
 def test_a_contour_on_another_grid_is_not_offered(person):

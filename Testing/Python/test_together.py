@@ -106,3 +106,34 @@ def test_a_contour_drawn_with_finer_voxels_is_not_apart(pair):
     logic = slicer.vtkSlicerSegmentationsModuleLogic
     assert logic.SetBinaryLabelmapToSegment(fine, node, own_segment_id(node), logic.MODE_REPLACE, fine.GetExtent())
     assert not are_apart(node, volume)
+
+
+def test_a_scale_that_was_hardened_on_both_is_none_between_them(pair):
+    volume, node = pair
+    transform = put_under_transform(volume, np.diag([1.1, 1.1, 1.0, 1.0]))
+    node.SetAndObserveTransformNodeID(transform.GetID())
+    assert not are_apart(node, volume)
+    for moved in (volume, node):
+        harden(moved)
+    assert not are_apart(node, volume)
+
+
+def test_a_contour_of_finer_voxels_is_brought_along_once(pair):
+    volume, node = pair
+    labelmap, fine = slicer.vtkOrientedImageData(), slicer.vtkOrientedImageData()
+    node.GetBinaryLabelmapRepresentation(own_segment_id(node), labelmap)
+    fine.DeepCopy(labelmap)
+    fine.SetSpacing([size / 2 for size in labelmap.GetSpacing()])
+    logic = slicer.vtkSlicerSegmentationsModuleLogic
+    assert logic.SetBinaryLabelmapToSegment(fine, node, own_segment_id(node), logic.MODE_REPLACE, fine.GetExtent())
+    put_under_transform(volume, shift(20.0, 0.0, 0.0))
+    harden(volume)
+    bounds = [0.0] * 6
+    node.GetRASBounds(bounds)
+    assert are_apart(node, volume)
+    for _ in range(2):
+        move_along(node, volume)
+        assert not are_apart(node, volume)
+    moved = [0.0] * 6
+    node.GetRASBounds(moved)
+    assert moved[0] - bounds[0] == pytest.approx(20.0, abs=0.01)

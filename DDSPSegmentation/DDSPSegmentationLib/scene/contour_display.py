@@ -6,11 +6,12 @@ from collections.abc import Collection
 
 import slicer
 
-from .result_nodes import all_results, own_segment_id, volume_of
+from .result_nodes import ATTRIBUTE_PREFIX, own_segment_id, results_in_scene, volume_of
 from .slice_views import shows, views_in_use
 
 CONTOUR_COLOR = (0.3, 1.0, 0.35)  # to be told from tissue, bright or dark, and from the colors of the uncertainty
 CONTOUR_WIDTH = 2  # pixels
+CONFINED = ATTRIBUTE_PREFIX + "Confined"  # of a display node whose views were chosen here
 
 
 def apply_display(
@@ -47,7 +48,7 @@ def apply_display(
 
 
 def keep_to_scan(segmentation_node: slicer.vtkMRMLSegmentationNode, volume_node: slicer.vtkMRMLVolumeNode) -> bool:
-    """Confine a result to the views that show its scan or another one of its patient, where others show someone else's.
+    """Confine a result to the views that show its scan or another series of its study, where others show anything else.
 
     Returns:
         Whether it may be seen at all: any view shows the scan, or none shows anything.
@@ -58,7 +59,9 @@ def keep_to_scan(segmentation_node: slicer.vtkMRMLSegmentationNode, volume_node:
     if 0 < len(with_scan) < len(views):
         wanted = with_scan + [view.GetID() for view in slicer.util.getNodesByClass("vtkMRMLViewNode")]
     display_node = segmentation_node.GetDisplayNode()
-    if display_node is not None and list(display_node.GetViewNodeIDs()) != wanted:
+    by_user = display_node is None or (not wanted and not display_node.GetAttribute(CONFINED))
+    if not by_user and list(display_node.GetViewNodeIDs()) != wanted:
+        display_node.SetAttribute(CONFINED, "1" if wanted else None)
         with slicer.util.NodeModify(display_node):
             display_node.RemoveAllViewNodeIDs()
             for view_id in wanted:
@@ -67,18 +70,21 @@ def keep_to_scan(segmentation_node: slicer.vtkMRMLSegmentationNode, volume_node:
 
 
 def _is_of_patient(logic: slicer.vtkMRMLSliceLogic, volume_node: slicer.vtkMRMLVolumeNode) -> bool:
-    """Whether a view shows a volume, or one that the subject hierarchy keeps under the same patient."""
+    """Whether a view shows a volume, or one that the subject hierarchy keeps in the same study.
+
+    The same patient is not enough: where names were taken away, one patient stands for many.
+    """
     if shows(logic, volume_node):
         return True
     shown = slicer.mrmlScene.GetNodeByID(logic.GetSliceCompositeNode().GetBackgroundVolumeID() or "")
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
-    level = slicer.vtkMRMLSubjectHierarchyConstants.GetDICOMLevelPatient()
-    patients = [
+    level = slicer.vtkMRMLSubjectHierarchyConstants.GetDICOMLevelStudy()
+    studies = [
         hierarchy.GetItemAncestorAtLevel(item, level) if (item := hierarchy.GetItemByDataNode(node)) else 0
         for node in (shown, volume_node)
         if node is not None
     ]
-    return len(patients) == 2 and patients[0] == patients[1] != hierarchy.GetInvalidItemID()
+    return len(studies) == 2 and studies[0] == studies[1] != hierarchy.GetInvalidItemID()
 
 
 def hide_others(
@@ -94,13 +100,15 @@ def hide_others(
     Returns:
         The IDs of all results.
     """
-    nodes = all_results()
+    nodes = results_in_scene()
     for node in nodes:
         display_node = node.GetDisplayNode()
         if node is shown or display_node is None or node.GetID() in hidden_before:
             continue
-        if volume_of(node) is volume_node and node.GetSegmentation().GetNumberOfSegments() > 1:
-            display_node.SetSegmentVisibility(own_segment_id(node), False)
+        segment_id = own_segment_id(node)
+        if volume_of(node) is volume_node and node.GetSegmentation().GetNumberOfSegments() > (1 if segment_id else 0):
+            if segment_id:
+                display_node.SetSegmentVisibility(segment_id, False)
         else:
             display_node.SetVisibility(False)
     return {node.GetID() for node in nodes}

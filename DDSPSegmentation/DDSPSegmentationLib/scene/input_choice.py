@@ -65,9 +65,9 @@ def doubt_about(volume_node: slicer.vtkMRMLScalarVolumeNode) -> str:
     return _doubt(volume_node, recognition_of(volume_node))
 
 
-def shown_volume() -> slicer.vtkMRMLScalarVolumeNode | None:
-    """The volume in the slice views that could be segmented, the red one's before the others'."""
-    return _shown_among(_candidates())
+def can_be_segmented(volume_node: slicer.vtkMRMLVolumeNode) -> bool:
+    """Whether a volume is of a kind that the panel offers as input."""
+    return volume_node in _candidates()
 
 
 def recognition_of(volume_node: slicer.vtkMRMLScalarVolumeNode) -> Recognition:

@@ -105,12 +105,12 @@ def write_origin(
         ("SegmentID", segment_id),
         ("MaskSHA256", None if mask is None else _fingerprint(mask)),
         ("MaskSize", _size(volume_node.GetImageData().GetDimensions())),
-        ("PlacedOn", " ".join(f"{number:.9g}" for number in ijk_to_ras(volume_node).ravel())),
         ("NetworkMask", None if mask is None else _packed(mask)),
         ("ModelVersion", model_version),
         ("ModelSHA256", model_sha256),
     ):
         node.SetAttribute(ATTRIBUTE_PREFIX + name, value)
+    note_place(node, volume_node)
 
 
 def facts_of(node: slicer.vtkMRMLSegmentationNode) -> NetworkFacts | None:
@@ -131,6 +131,12 @@ def volume_of(node: slicer.vtkMRMLSegmentationNode) -> slicer.vtkMRMLScalarVolum
     return node.GetNodeReference(VOLUME_ROLE)
 
 
+def note_place(node: slicer.vtkMRMLSegmentationNode, volume_node: slicer.vtkMRMLScalarVolumeNode) -> None:
+    """Keep where the volume is while the contour lies on it, see ``together``."""
+    numbers = " ".join(f"{number:.9g}" for number in ijk_to_ras(volume_node).ravel())
+    node.SetAttribute(ATTRIBUTE_PREFIX + "PlacedOn", numbers)
+
+
 def placed_on(node: slicer.vtkMRMLSegmentationNode, volume_node: slicer.vtkMRMLScalarVolumeNode) -> np.ndarray:
     """The volume's matrix from voxels to its own RAS coordinates (4 x 4) when the contour was placed on it.
 
@@ -146,10 +152,15 @@ def own_segment_id(node: slicer.vtkMRMLSegmentationNode) -> str:
     return segment_id if segment_id and node.GetSegmentation().GetSegment(segment_id) is not None else ""
 
 
+def results_in_scene() -> list[slicer.vtkMRMLSegmentationNode]:
+    """Every segmentation that was made of a volume, of whichever and with its segment or without, the latest first."""
+    nodes = reversed(slicer.util.getNodesByClass("vtkMRMLSegmentationNode"))
+    return [node for node in nodes if node.GetNodeReferenceID(VOLUME_ROLE)]
+
+
 def all_results() -> list[slicer.vtkMRMLSegmentationNode]:
     """Every result in the scene that still has its segment, of whatever volume, the latest first."""
-    nodes = reversed(slicer.util.getNodesByClass("vtkMRMLSegmentationNode"))
-    return [node for node in nodes if node.GetNodeReferenceID(VOLUME_ROLE) and own_segment_id(node)]
+    return [node for node in results_in_scene() if own_segment_id(node)]
 
 
 def results_of(volume_node: slicer.vtkMRMLScalarVolumeNode | None) -> list[slicer.vtkMRMLSegmentationNode]:
@@ -180,7 +191,12 @@ def is_edited(node: slicer.vtkMRMLSegmentationNode, volume_node: slicer.vtkMRMLS
 
 
 def say_who_drew(node: slicer.vtkMRMLSegmentationNode, edited: bool) -> None:
-    """Mark the segment as drawn by the network alone, or by somebody on top of it; every export carries these tags."""
+    """Mark the segment as drawn by the network alone, or by somebody on top of it; every export carries these tags.
+
+    An imported contour keeps what its author said.
+    """
+    if is_imported(node):
+        return
     segment = node.GetSegmentation().GetSegment(own_segment_id(node))
     for name, value in (
         ("DICOM.SegmentAlgorithmType", "SEMIAUTOMATIC" if edited else "AUTOMATIC"),
@@ -189,6 +205,12 @@ def say_who_drew(node: slicer.vtkMRMLSegmentationNode, edited: bool) -> None:
         written = vtk.reference("")
         if segment is not None and not (segment.GetTag(name, written) and str(written) == value):
             segment.SetTag(name, value)
+
+
+def forget_network(node: slicer.vtkMRMLSegmentationNode) -> None:
+    """Nothing that a network or somebody said of another contour, or of another patient, stays with a node."""
+    for name in ("NetworkFacts", "Mode", "Threshold", "PSA"):
+        node.RemoveAttribute(ATTRIBUTE_PREFIX + name)
 
 
 def is_imported(node: slicer.vtkMRMLSegmentationNode) -> bool:
@@ -276,7 +298,7 @@ def current_row(
     facts, psa = facts_of(node), psa_of(node)
     row = {
         **measurements.as_row(),
-        "contour": "corrected" if edited else "network",
+        "contour": "imported" if is_imported(node) else "corrected" if edited else "network",
         "psa_ng_per_ml": psa,
         "psa_density": round(psa_density(psa, measurements.volume_ml) or 0.0, 3),
     }

@@ -19,6 +19,7 @@ from .result_nodes import (
     VOLUME_ROLE,
     add_table,
     current_row,
+    forget_network,
     is_edited,
     own_segment_id,
     psa_of,
@@ -69,7 +70,7 @@ def check_output_node(node: slicer.vtkMRMLSegmentationNode | None) -> None:
         name = node.GetName() if isinstance(node, slicer.vtkMRMLNode) else str(node)
         raise InputError(
             _("Output '{name}' is not a segmentation of this scene.").format(name=name),
-            _("Choose a segmentation, or 'Create new segmentation'."),
+            _("Choose a segmentation, or 'Automatic'."),
         )
 
 
@@ -210,15 +211,17 @@ def contour_to_take_up(node: slicer.vtkMRMLSegmentationNode, volume_node: slicer
     labelmap_name = slicer.vtkSegmentationConverter.GetBinaryLabelmapRepresentationName()
     alone = segments.GetNthSegmentID(0) if segments.GetNumberOfSegments() == 1 else ""
     segment_id = segments.GetSegmentIdBySegmentName(SEGMENT_NAME) or alone
-    if not segment_id or volume_of(node) is not None or segments.GetSourceRepresentationName() != labelmap_name:
+    is_labelmap = segments.GetSourceRepresentationName() == labelmap_name
+    is_result = volume_of(node) is volume_node
+    if not segment_id or not is_labelmap or is_result or _belongs_elsewhere(node, volume_node):
         return ""
     return segment_id if is_on_grid(node, segment_id, volume_node) else ""
 
 
 def take_up(node: slicer.vtkMRMLSegmentationNode, segment_id: str, volume_node: slicer.vtkMRMLScalarVolumeNode) -> None:
     """Make a segment that somebody drew or loaded a result of a volume: measured, corrected and accepted as others."""
+    forget_network(node)
     write_origin(None, segment_id, node, volume_node, "", "")
-    say_who_drew(node, edited=True)
     _keep_psa(node, volume_node)
     _place_beside(volume_node, node)
 
@@ -238,6 +241,14 @@ def add_uncertainty_volume(
     shown.SetNodeReferenceID(SEGMENTATION_ROLE, node.GetID())
     _place_beside(volume_node, shown)
     return shown
+
+
+def follow_scan(shown: slicer.vtkMRMLScalarVolumeNode, volume_node: slicer.vtkMRMLScalarVolumeNode) -> None:
+    """Bring a volume on the grid of a scan to where the scan is by now."""
+    if shown.GetParentTransformNode() is not volume_node.GetParentTransformNode():
+        shown.SetAndObserveTransformNodeID(volume_node.GetTransformNodeID())
+    if not np.array_equal(ijk_to_ras(shown), ijk_to_ras(volume_node)):
+        shown.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(ijk_to_ras(volume_node)))
 
 
 def uncertainty_volume_of(node: slicer.vtkMRMLSegmentationNode) -> slicer.vtkMRMLScalarVolumeNode | None:

@@ -76,6 +76,12 @@ def shows(logic: slicer.vtkMRMLSliceLogic, volume_node: slicer.vtkMRMLVolumeNode
     return volume_node.GetID() in (logic.GetSliceCompositeNode().GetBackgroundVolumeID(), _over(logic))
 
 
+def volume_in(logic: slicer.vtkMRMLSliceLogic) -> slicer.vtkMRMLVolumeNode | None:
+    """The volume that a view shows, the one below where there are two."""
+    shown = logic.GetSliceCompositeNode().GetBackgroundVolumeID() or _over(logic)
+    return slicer.mrmlScene.GetNodeByID(shown) if shown else None
+
+
 def _over(logic: slicer.vtkMRMLSliceLogic) -> str:
     """ID of the volume that is to be seen over the background, empty without."""
     composite = logic.GetSliceCompositeNode()

@@ -15,7 +15,7 @@ from slicer.i18n import tr as _
 
 from ..engine.errors import InputError
 from .conversion import ijk_to_coordinates_under, labelmap_of
-from .result_nodes import own_segment_id, placed_on
+from .result_nodes import note_place, own_segment_id, placed_on
 
 TOLERANCE_MM = 0.1
 
@@ -42,6 +42,7 @@ def move_along(node: slicer.vtkMRMLSegmentationNode, volume_node: slicer.vtkMRML
     way = _way_back(node, volume_node)
     if way is not None and way is not _NONE:
         node.ApplyTransformMatrix(slicer.util.vtkMatrixFromArray(way))
+    note_place(node, volume_node)
 
 
 _NONE = np.eye(4)
@@ -55,7 +56,8 @@ def _way_back(node: slicer.vtkMRMLSegmentationNode, volume_node: slicer.vtkMRMLS
     where_the_scan_is = ijk_to_coordinates_under(node.GetParentTransformNode(), volume_node)
     if where_the_scan_is is None:
         return None
-    placed = placed_on(node, volume_node)
+    if _lies_on_scaled(node, where_the_scan_is, placed := placed_on(node, volume_node)):
+        return _NONE
     ways = [where_the_scan_is @ np.linalg.inv(moved @ placed) for moved in _moves_of(node, placed)]
     corners = np.array(list(itertools.product(*((0, n - 1) for n in volume_node.GetImageData().GetDimensions()), (1,))))
     voxels = placed @ corners.T
@@ -69,14 +71,25 @@ def _moves_of(node: slicer.vtkMRMLSegmentationNode, placed: np.ndarray) -> list[
     if labelmap is None:
         return [_NONE]
     now = _matrix_of(labelmap)
-    sizes = np.linalg.norm(now[:3, :3], axis=0) / np.linalg.norm(placed[:3, :3], axis=0)
-    if not np.allclose(sizes, 1, rtol=1e-3):
+    if not _same_sizes(now, placed):
         return [_NONE]  # somebody drew with other voxels
     moved, shift = now @ np.linalg.inv(placed), np.linalg.inv(placed) @ now
     whole_voxels = np.eye(4)
     whole_voxels[:3, 3] = np.rint(shift[:3, 3])
     # A labelmap may begin some voxels further on without having been moved; its segmentation's grid does not.
     return [moved] if not np.allclose(shift, whole_voxels, atol=1e-2) or _grid_is(node, now) else [_NONE, moved]
+
+
+def _lies_on_scaled(node: slicer.vtkMRMLSegmentationNode, where_the_scan_is: np.ndarray, placed: np.ndarray) -> bool:
+    """Whether a transform that changed the size of the scan's voxels was hardened on both."""
+    labelmap = labelmap_of(node, own_segment_id(node))
+    if labelmap is None or _same_sizes(where_the_scan_is, placed):
+        return False
+    return np.allclose(np.linalg.inv(where_the_scan_is) @ _matrix_of(labelmap), np.eye(4), atol=1e-2)
+
+
+def _same_sizes(one: np.ndarray, other: np.ndarray) -> bool:
+    return np.allclose(*(np.linalg.norm(matrix[:3, :3], axis=0) for matrix in (one, other)), rtol=1e-3)
 
 
 def _grid_is(node: slicer.vtkMRMLSegmentationNode, matrix: np.ndarray) -> bool:

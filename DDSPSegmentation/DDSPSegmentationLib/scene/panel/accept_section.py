@@ -15,6 +15,7 @@ from ..dicom_tags import database_trouble, patient_key_of
 from ..result_nodes import case_note_of, case_of, differs_from_case, set_case_note
 from ..user_folders import case_library, model_registry
 from .attention import give_up_focus
+from .enabling import enable, other_scan
 from .guard import WENT_WRONG, Guard
 from .words import about_purposes, purpose
 
@@ -39,7 +40,8 @@ class AcceptSection:
         self.ui, self._guard, self._say, self._onChanged = ui, guard, guard.say, onChanged
         self._node = self._volumeNode = None
         self._last: _Accepted | None = None
-        self._said, self._wasRefused = "", False
+        self._offeredFor = None  # the volume whose patient can be chosen
+        self._said, self._wasRefused, self._obstacle = "", False, ""
         self._troubles: set[str] = set()
         ui.noteLineEdit.connect("textChanged(QString)", self._onNote)
         ui.acceptButton.connect("clicked(bool)", lambda checked: self._do(self._store))
@@ -59,6 +61,8 @@ class AcceptSection:
         """Where nothing says whose the scan is, offer the patients of the cases that are there now."""
         combo, node = self.ui.patientComboBox, self._node
         unknown = node is not None and not case_of(node) and not patient_key_of(self._volumeNode)
+        chosen = combo.currentData if self._volumeNode is self._offeredFor else ""
+        self._offeredFor = self._volumeNode
         combo.clear()
         combo.setVisible(unknown)
         if unknown:
@@ -68,11 +72,19 @@ class AcceptSection:
                 cases = case_library().ids()
             for case in reversed(cases):
                 combo.addItem(_("Same patient as case {number}").format(number=case_number(case)), case)
+            combo.currentIndex = max(combo.findData(chosen), 0)
             why = _(
                 "Neither DICOM nor the scene says whose scan this is. If its patient has a case already, choose it: "
                 "scans of one patient must not be trained on and compared on."
             )
             combo.toolTip = " ".join(filter(None, (database_trouble(self._volumeNode), why)))
+
+    def lock(self, isElsewhere: bool) -> None:
+        """Nobody accepts what the views do not show."""
+        obstacle = other_scan(isElsewhere)
+        if obstacle != self._obstacle:
+            self._obstacle = obstacle
+            self.refresh()
 
     def changed(self) -> None:
         """The contour or its case is another one: what was said last is out of date."""
@@ -90,10 +102,11 @@ class AcceptSection:
         if not offersUndo:
             give_up_focus(ui.undoAcceptButton)
         ui.undoAcceptButton.setVisible(offersUndo)
-        ui.acceptButton.toolTip = _(
+        tip = _(
             "Stores the scan and the contour as a case that the network can learn from, corrected or not, "
             "on this computer: {folder}"
-        ).format(folder=case_library().folder)
+        )
+        enable(ui.acceptButton, self._obstacle, tip.format(folder=case_library().folder))
 
     def _canTakeBack(self) -> bool:
         last = self._last
@@ -122,7 +135,8 @@ class AcceptSection:
             self._say(said)
         self._wasRefused = said is WENT_WRONG
         self._said = self.ui.statusLabel.text
-        self.offerPatients()
+        if not self._wasRefused:
+            self.offerPatients()
         self.refresh()
 
     def _store(self) -> str:

@@ -154,12 +154,31 @@ class CorrectSection(VTKObservationMixin):
         self.editor.setMRMLSegmentEditorNode(None)
         self.editor.setMRMLScene(None)
 
+    def onFolded(self, collapsed: bool) -> None:
+        """No tool is left active where nobody sees it."""
+        if collapsed:
+            self.editor.setActiveEffect(None)
+
+    def forgetUndo(self) -> None:
+        """Another contour of the network's own took the place of this one: nothing earlier belongs to it."""
+        self.editor.setMaximumNumberOfUndoStates(0)
+        self.editor.setMaximumNumberOfUndoStates(UNDO_STATES)
+
+    def lock(self, locked: bool) -> None:
+        """Nothing is edited that the views do not show."""
+        if locked:
+            self.editor.setActiveEffect(None)
+        self.editor.readOnly = locked
+
     def _onEffectRegistered(self, name: str = "") -> None:
         self.editor.updateEffectList()  # extensions register theirs when Slicer has started
 
     def turnOffLightboxes(self) -> None:
         """The Segment Editor does not work in views of several slices."""
-        if self._node is not None and self.editor.turnOffLightboxes():
+        views = slicer.util.getNodesByClass("vtkMRMLSliceNode")
+        has_lightbox = any(view.GetLayoutGridRows() * view.GetLayoutGridColumns() > 1 for view in views)
+        # Newer Slicers have no lightbox, and warn whoever turns it off.
+        if self._node is not None and has_lightbox and self.editor.turnOffLightboxes():
             self._say(_("Views that showed several slices at once were reset; the Segment Editor does not work there."))
 
     def _selectEditorNode(self) -> None:

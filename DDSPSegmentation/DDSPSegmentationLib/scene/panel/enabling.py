@@ -21,3 +21,8 @@ def no_network_contour(node, edited: bool) -> str:
     if node is not None and is_imported(node):
         return _("This contour was imported; no network drew it.")
     return "" if edited else _("The contour is still as the network made it.")
+
+
+def other_scan(isElsewhere: bool) -> str:
+    """Why nothing is done to a contour that the views do not show."""
+    return _("The views show another scan.") if isElsewhere else ""

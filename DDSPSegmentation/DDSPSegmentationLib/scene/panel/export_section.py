@@ -9,6 +9,7 @@ from slicer.i18n import tr as _
 
 from .. import export
 from ..result_nodes import own_segment_id
+from ..together import check_together
 from .enabling import enable
 from .guard import WENT_WRONG, Guard
 from .paths import ask_for_folder, ask_for_new_file
@@ -27,8 +28,9 @@ class ExportSection:
             (ui.stlButton, ".stl", _("STL surface (*.stl)"), self._writeStl),
             (ui.screenshotButton, ".png", _("Picture (*.png)"), export.export_screenshot),
         ):
+            isContour = button is not ui.screenshotButton
             self._tips[button] = button.toolTip
-            button.connect("clicked(bool)", partial(self._onFile, suffix, kind, write))
+            button.connect("clicked(bool)", partial(self._onFile, suffix, kind, write, isContour))
         ui.dicomSegButton.connect("clicked(bool)", self._onDicomSeg)
         self.show(None, None)
 
@@ -46,12 +48,22 @@ class ExportSection:
         obstacle = missing or export.dicom_seg_obstacle(node, volumeNode)
         enable(self.ui.dicomSegButton, obstacle, _("DICOM segmentation object in the study of the scan."))
 
-    def _onFile(self, suffix: str, kind: str, write: Callable[[str], None], checked: bool = False) -> None:
+    def _onFile(
+        self, suffix: str, kind: str, write: Callable[[str], None], isContour: bool, checked: bool = False
+    ) -> None:
+        if isContour and not self._isTogether():
+            return
         path = ask_for_new_file(_("Export"), export.NEUTRAL_NAME, suffix, kind, self._say)
         if path and self._guard(lambda: write(path)) is not WENT_WRONG:
             self._say(_("Written: {path}").format(path=path))
 
+    def _isTogether(self) -> bool:
+        """A contour beside its scan leaves this program as nothing of that scan."""
+        return self._guard(lambda: check_together(self._node, self._volumeNode)) is not WENT_WRONG
+
     def _onDicomSeg(self, checked: bool = False) -> None:
+        if not self._isTogether():
+            return
         folder = ask_for_folder(_("Folder for the DICOM file"))
         if not folder:
             return

@@ -17,7 +17,7 @@ from ..contour_display import hide_others
 from ..input_choice import doubt_about, preferred_volume
 from ..result_nodes import results_of, volume_of
 from ..shared_worker import end_shared_worker, shared_worker
-from ..slice_views import empty_layers, show_volume
+from ..slice_views import empty_layers, show_volume, shows, views_in_use
 from .advanced_section import AdvancedSection
 from .correct_section import CorrectSection
 from .export_section import ExportSection
@@ -55,6 +55,7 @@ class Panel(VTKObservationMixin):
         self._kept: dict = {}
         self._guard = Guard(self.say)
         self._lastShown: dict[str, str] = {}  # volume's node ID to that of the result
+        self._locations: dict[str, object] = {}  # volume's node ID to the point or box that was chosen for it
         self._hidden: set[str] = set()  # IDs of the results that the user may have shown again by hand
         self._volumeTags: list[tuple] = []
         self.advanced = AdvancedSection(ui, modulePath, self.say)
@@ -62,11 +63,12 @@ class Panel(VTKObservationMixin):
             ui, lambda: self._parameters, self.advanced.asked, self._guard, self._place, self._onRunChanged
         )
         self.result = ResultSection(ui, self.say)
-        self.review = ReviewSection(ui, lambda: self._parameters, self._guard)
+        self.review = ReviewSection(ui, lambda: self._parameters, self._guard, self._onPlacedAgain)
         self.shown = ShownVolume(ui, lambda: self._parameters, self.refresh)
         self.correct = CorrectSection(ui, self._onContourSettled, self._onBrush, self.say)
         self.export = ExportSection(ui, self._guard)
         self.folding = Folding(ui)
+        ui.correctCollapsibleButton.connect("contentsCollapsed(bool)", self.correct.onFolded)
         show_icons(ui, modulePath)
         self.learn = LearnSection(ui, self._guard, self._onReopened, self.advanced.showModel)
         self._settling = qt.QTimer()
@@ -105,6 +107,7 @@ class Panel(VTKObservationMixin):
         self._preselect()
         self._takeUpNext()
         self.refresh()
+        self._hidden = hide_others(self._resultNode, self._volumeNode, self._hidden)
         if not slicer.app.testingEnabled():
             with suppress(TorchMissingError):
                 require_torch()
@@ -162,6 +165,7 @@ class Panel(VTKObservationMixin):
         self._sceneIsChanging = True
         self._watchVolume(None)
         self._lastShown.clear()
+        self._locations.clear()
         self._hidden.clear()
         self.review.forget()
         self.shown.forget()
@@ -219,8 +223,7 @@ class Panel(VTKObservationMixin):
         if isinstance(node, slicer.vtkMRMLVolumeNode):
             if not self._placing and self.review.loses(node):
                 self._parameters.showUncertainty = False  # or it would come again at once
-            if self.isEntered or node is self._volumeNode:
-                empty_layers(node)
+            empty_layers(node)
         self._resultWasDeleted |= node is self._resultNode
         for name in CHOSEN_NODES:
             if getattr(self._parameters, name) is node:
@@ -276,6 +279,8 @@ class Panel(VTKObservationMixin):
             self.segment.refresh()
             self.correct.refresh(self.result.edited)
             self._guard(lambda: self.review.refresh(self.result.edited))
+            self.correct.lock(self.review.isElsewhere)
+            self.learn.accept.lock(self.review.isElsewhere)
             self.shown.refresh()
         finally:
             self._refreshing = False
@@ -287,6 +292,7 @@ class Panel(VTKObservationMixin):
         changed = volumeNode is not self._volumeNode
         if changed:
             self._watchVolume(volumeNode)
+            self._changeLocation(volumeNode)
             self._volumeNode, self._doubtfulGuess = volumeNode, None
             if output is None or volume_of(output) is not volumeNode:
                 output = chosen.outputSegmentation = self._latestResult(volumeNode)
@@ -300,11 +306,19 @@ class Panel(VTKObservationMixin):
         self._showResult(output if output is not None and output in results_of(volumeNode) else None)
         if changed and not self._preselecting:
             show_volume(volumeNode)
-        if isNewOutput and output is not None and volumeNode is not None and self.isEntered:
-            self._offerToTakeUp(output, volumeNode)
         if changed or shown is not self._resultNode:
             self._hidden = hide_others(self._resultNode, volumeNode)
             self.sayNextStep()
+        if isNewOutput and output is not None and volumeNode is not None and self.isEntered:
+            self._offerToTakeUp(output, volumeNode)
+
+    def _changeLocation(self, volumeNode) -> None:
+        """A place in one scan is none in another: with each scan its own comes back."""
+        if self._volumeNode is None:
+            return  # it was chosen before any scan was
+        self._locations[self._volumeNode.GetID()] = self._parameters.location
+        location = None if volumeNode is None else self._locations.get(volumeNode.GetID())
+        self._parameters.location = location if slicer.mrmlScene.IsNodePresent(location) else None
 
     def _offerToTakeUp(self, node, volumeNode) -> None:
         """A contour that was loaded, or drawn elsewhere, can be measured, corrected and accepted as any other."""
@@ -320,7 +334,7 @@ class Panel(VTKObservationMixin):
         words = _("Take up the contour of '{contour}' for '{scan}'?")
         self.segment.question.ask(
             words.format(contour=node.GetName(), scan=volumeNode.GetName()),
-            (_("Take It Up"), _("It is measured, and can be corrected and accepted."), takeUp),
+            (_("Take It Up"), _("It is measured, and can be corrected and accepted."), lambda: self._guard(takeUp)),
             (_("Leave It"), _("It stays as it is; a new result goes beside it."), self.sayNextStep),
         )
 
@@ -359,12 +373,17 @@ class Panel(VTKObservationMixin):
         self.learn.showResult(node, volumeNode)
 
     def _onContourSettled(self) -> None:
-        wasEdited = self.result.edited
+        before = self.result.edited, self.result.apart
         self.result.measure()
+        if self.result.apart:
+            self.review.showAfter()
         self.learn.accept.changed()
         self.refresh()
-        if self.result.edited != wasEdited and not self.review.surfacePaused:
+        if (self.result.edited, self.result.apart) != before and not self.review.surfacePaused:
             self.sayNextStep()
+
+    def _onPlacedAgain(self) -> None:
+        self.correct.forgetUndo()
 
     def _onBrush(self, active: bool) -> None:
         """A surface that follows every stroke would make strokes slow."""
@@ -393,6 +412,8 @@ class Panel(VTKObservationMixin):
         """Put a result into the scene, beside the volume that was chosen at the click."""
         results.check_unchanged(run.volumeNode, run.before)
         isShown = run.outputNode is not None and run.outputNode is self._resultNode
+        # After a later one the views stay as somebody looks at them.
+        isNews = not results_of(run.volumeNode) or not any(shows(logic, run.volumeNode) for logic in views_in_use())
         overwrite = run.overwrite and isShown  # or Undo could not bring the correction back
         if isShown:
             self.correct.saveStateForUndo()
@@ -413,7 +434,8 @@ class Panel(VTKObservationMixin):
         self._refreshing = False
         self._resultNode = None  # the same node may hold another result now
         self.refresh()
-        self.review.showInViews()
+        if self.isEntered and isNews:
+            self.review.showInViews()
         self.sayNextStep()
         if placed.message:
             self.say(f"{placed.message} {self.ui.statusLabel.text}")
@@ -423,6 +445,7 @@ class Panel(VTKObservationMixin):
     def _onReopened(self, volumeNode, node) -> None:
         """Show a case that came back into the scene."""
         self._parameters.inputVolume, self._parameters.outputSegmentation = volumeNode, node
+        self.ui.correctCollapsibleButton.collapsed = False
         self.review.showInViews()
 
     def _listenToWorker(self) -> None:

@@ -25,7 +25,7 @@ class PanelParameters:
 
     Attributes:
         location: a point list or a box that says where the prostate is.
-        threshold: of the probability, for the next run.
+        threshold: of the probability, for the next run and for a contour that nobody edited.
         uncertaintyOpacity, surfaceSmoothing: in [0, 1].
         zoomToGland: whether a new result is looked at from near.
     """

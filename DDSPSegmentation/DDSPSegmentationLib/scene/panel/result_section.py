@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 
 import slicer
 from slicer.i18n import tr as _
 
 from ...engine.errors import DDSPSegmentationError
+from ...engine.preprocessing import PreprocessingSettings
 from ...engine.quality import verdict
+from ...engine.run_settings import DEFAULTS
 from ...engine.segmentation import GlandMeasurements
 from ..result_nodes import (
     add_table,
@@ -28,8 +31,9 @@ from ..result_nodes import (
 )
 from ..together import are_apart, move_along
 from ..unseen_by_undo import unseen_by_undo
+from .attention import give_up_focus
 
-USUAL_THRESHOLD, USUAL_BIAS_FIELD = 0.5, "fast"
+USUAL_THRESHOLD, USUAL_BIAS_FIELD = DEFAULTS.threshold, PreprocessingSettings().bias_field
 MOST_PSA = 5000  # ng/ml
 REFERENCE_PSA_DENSITY = 0.15  # ng/ml per ml, the threshold most often named in guidelines
 
@@ -44,6 +48,7 @@ class ResultSection:
         self.edited = False
         self.apart = False
         self._psaBefore: float | None = None
+        self._psaNode = None  # whose PSA the field shows
         self._aboutDice = ui.diceLabel.toolTip
         self._figures = (ui.volumeLabel, ui.diceLabel, ui.sizeLabel, ui.ellipsoidLabel, ui.psaDensityLabel)
         ui.psaLineEdit.connect("editingFinished()", self._onPsaEdited)
@@ -56,6 +61,8 @@ class ResultSection:
     def show(self, node, volumeNode) -> None:
         """Show the result of a volume, or nothing."""
         if node is not self._node:
+            if self.ui.psaLineEdit.modified:  # it was written for the patient who goes
+                self._onPsaEdited()
             self._psaBefore = None
         self._node, self._volumeNode = node, volumeNode
         self.ui.resultCollapsibleButton.setVisible(node is not None)
@@ -104,6 +111,8 @@ class ResultSection:
             lines = [_("Scan and contour were moved apart: these figures are not of this gland."), *lines]
         ui.warningsLabel.text = "\n".join(lines)
         ui.warningsLabel.setVisible(bool(lines))
+        if not self.apart:
+            give_up_focus(ui.moveAlongButton)
         ui.moveAlongButton.setVisible(self.apart)
         for label in self._figures:
             label.enabled = not self.apart
@@ -161,7 +170,9 @@ class ResultSection:
 
     def _showPsa(self) -> None:
         psa = 0.0 if self._node is None else psa_of(self._node)
-        self.ui.psaLineEdit.text = f"{psa:g}" if psa else ""
+        if self._node is not self._psaNode or not self.ui.psaLineEdit.modified:  # somebody may be writing
+            self.ui.psaLineEdit.text = f"{psa:g}" if psa else ""
+        self._psaNode = self._node
         self.ui.psaUndoButton.setVisible(self._psaBefore is not None)
         if self._psaBefore is not None:
             before = _("{psa:g} ng/ml").format(psa=self._psaBefore) if self._psaBefore else _("not given")
@@ -171,6 +182,7 @@ class ResultSection:
         if self._node is None:
             return
         text = self.ui.psaLineEdit.text.strip()
+        self.ui.psaLineEdit.modified = False
         psa = _psa(text)
         if psa is None:
             self._say(_("'{text}' is no PSA: write a number in ng/ml up to {most}, or nothing.").format(
@@ -200,7 +212,8 @@ class ResultSection:
         if self._node is not None:
             move_along(self._node, self._volumeNode)
             self.measure()
-            self._say(_("The contour lies where its scan is again."))
+            if not self.apart:
+                self._say(_("The contour lies where its scan is again."))
 
     # ---- elsewhere
 
@@ -235,10 +248,14 @@ class ResultSection:
         tableNode = None if node is None else table_of(node, self._volumeNode)
         if tableNode is None:
             return
-        if node is not self._node:
-            row = current_row(node, measure(node, self._volumeNode), is_edited(node, self._volumeNode))
-        else:
-            row = {} if self._measurements is None else current_row(node, self._measurements, self.edited)
+        row: dict = {}
+        with suppress(DDSPSegmentationError):  # what cannot be measured has no figures
+            if node is not self._node:
+                together = not are_apart(node, self._volumeNode)
+                found, edited = measure(node, self._volumeNode), is_edited(node, self._volumeNode)
+            else:
+                together, found, edited = not self.apart, self._measurements, self.edited
+            row = current_row(node, found, edited) if together and found is not None else {}
         write_row(row, tableNode)
 
     def _onTable(self, checked: bool = False) -> None:

@@ -12,11 +12,11 @@ from ...engine.thresholding import at_threshold
 from ..contour_display import CONTOUR_WIDTH, apply_display, has_surface, keep_to_scan, set_surface_smoothing
 from ..conversion import read_segment, write_segment
 from ..result_nodes import facts_of, is_edited, network_mask, own_segment_id
-from ..results import add_uncertainty_volume, place_again, remove_with_display, uncertainty_volume_of
+from ..results import add_uncertainty_volume, follow_scan, place_again, remove_with_display, uncertainty_volume_of
 from ..slice_views import SliceTour, jump_to_slice, show_volume, zoom_to
 from ..uncertainty_overlay import UncertaintyOverlay
 from ..unseen_by_undo import unseen_by_undo
-from .enabling import enable, no_network_contour
+from .enabling import enable, no_network_contour, other_scan
 from .guard import Guard
 
 BEFORE_COLOR = (0.2, 0.8, 1.0)
@@ -28,12 +28,13 @@ class ReviewSection:
 
     Args:
         parameters: called for the panel's parameters.
+        onPlacedAgain: called when the contour followed the threshold.
     """
 
-    def __init__(self, ui, parameters: Callable, guard: Guard):
+    def __init__(self, ui, parameters: Callable, guard: Guard, onPlacedAgain: Callable[[], None]):
         import qt
 
-        self.ui, self._parameters, self._guard = ui, parameters, guard
+        self.ui, self._parameters, self._guard, self._onPlacedAgain = ui, parameters, guard, onPlacedAgain
         self._node = self._volumeNode = self._beforeNode = None
         # Of results of this session: segmentation node ID to what the network said and where its images can be read.
         self._uncertainty: dict[str, tuple] = {}
@@ -43,11 +44,13 @@ class ReviewSection:
         self._tips = {button: button.toolTip for button in (ui.nextSliceButton, ui.previousSliceButton)}
         self._shown = None
         self._wasVisible = True
-        self._isElsewhere = False  # the views show another volume
+        self.isElsewhere = False  # the views show another volume
         self.surfacePaused = False
         ui.nextSliceButton.connect("clicked(bool)", partial(self._go, 1))
         ui.previousSliceButton.connect("clicked(bool)", partial(self._go, -1))
         ui.beforeButton.connect("toggled(bool)", self._onBeforeToggled)
+        self._placed = None  # the node that a run has just put a result into
+        self._asked: float | None = None  # the threshold that nobody has asked for since the result is shown
         self._zoomedTo: set[str] = set()  # IDs of volumes
         self._resting = qt.QTimer()
         self._resting.setSingleShot(True)
@@ -60,6 +63,7 @@ class ReviewSection:
         isThere = slicer.mrmlScene.GetNodeByID
         self._uncertainty = {nodeId: kept for nodeId, kept in self._uncertainty.items() if isThere(nodeId) is not None}
         self._uncertainty[node.GetID()] = facts_of(node), segmentation
+        self._placed = node
         if node is self._node:
             self._overlay.hide()
 
@@ -74,10 +78,17 @@ class ReviewSection:
         """Review the result of a volume, or nothing."""
         if node is not self._node:
             self.leave()
-        self._node, self._volumeNode, self._shown, self._isElsewhere = node, volumeNode, None, False
+        self._node, self._volumeNode, self._shown, self.isElsewhere = node, volumeNode, None, False
         self.ui.reviewCollapsibleButton.setVisible(node is not None)
         self.ui.actionsWidget.setVisible(node is not None)
-        self._startTour(None if node is None else facts_of(node))
+        facts = None if node is None else facts_of(node)
+        self._startTour(facts)
+        if node is not None and node is self._placed:
+            self._asked = None
+            self._resting.start(THRESHOLD_MS)  # the slider may have moved during the run
+        elif node is not None:
+            self._asked = self._parameters().threshold  # it is as it was when somebody looked at this result last
+        self._placed = None
 
     def _startTour(self, facts) -> None:
         self._facts = facts
@@ -105,7 +116,6 @@ class ReviewSection:
         if self._node is None:
             return
         chosen = self._parameters()
-        self._refreshBefore(edited)
         facts = facts_of(self._node)
         if facts != self._facts:  # a script put another result into the node
             self._startTour(facts)
@@ -118,12 +128,13 @@ class ReviewSection:
         )
         self.ui.uncertaintySlider.enabled = available and chosen.showUncertainty
         if not keep_to_scan(self._node, self._volumeNode):
-            if not self._isElsewhere:  # once, so that whoever wants to see it there can
+            if not self.isElsewhere:  # once, so that whoever wants to see it there can
                 self.showAfter()
                 self._node.GetDisplayNode().SetVisibility(False)
-            self._isElsewhere = True
+            self.isElsewhere = True
         else:
             self._showContour(chosen)
+        self._refreshBefore(edited)
         self._refreshOverlay(chosen.showUncertainty and available, chosen.uncertaintyOpacity)
 
     def _showContour(self, chosen) -> None:
@@ -132,12 +143,14 @@ class ReviewSection:
             return
         surface = chosen.showSurface and not self.surfacePaused
         wanted = (chosen.showContour, chosen.showFill, surface, chosen.surfaceSmoothing)
-        if wanted != self._shown or self._isElsewhere or self._surfaceDiffers(surface):
+        if self.isElsewhere:
+            self._node.GetDisplayNode().SetVisibility(True)
+        if wanted != self._shown or self.isElsewhere or self._surfaceDiffers(surface):
             with unseen_by_undo(self._node):
                 if self._shown is None or self._shown[3] != chosen.surfaceSmoothing:
                     set_surface_smoothing(self._node, chosen.surfaceSmoothing)
                 apply_display(self._node, own_segment_id(self._node), *wanted[:3])
-            self._shown, self._isElsewhere = wanted, False
+            self._shown, self.isElsewhere = wanted, False
 
     def _surfaceDiffers(self, wanted: bool) -> bool:
         """Undo brings the surface back, or takes it away, as it was when the state was saved."""
@@ -153,6 +166,7 @@ class ReviewSection:
             volumeNode = uncertainty_volume_of(self._node)
             if volumeNode is None:
                 volumeNode = add_uncertainty_volume(self._kept().uncertainty, self._node, self._volumeNode)
+            follow_scan(volumeNode, self._volumeNode)
             self._overlay.show(volumeNode, self._volumeNode, opacity)
         elif self._overlay.is_shown():
             self._overlay.hide()
@@ -162,14 +176,16 @@ class ReviewSection:
         if self._node is None or slicer.mrmlScene.IsClosing():
             return
         found, threshold = self._kept(), self._parameters().threshold
-        if self._facts is None or self._facts.threshold == threshold:
+        if self._facts is None or threshold in (self._facts.threshold, self._asked):
             return
+        self._asked = None
         if found is None or is_edited(self._node, self._volumeNode):
             self._guard.say(
                 _("The threshold of {threshold:g} counts from the next run on.").format(threshold=threshold)
             )
             return
         place_again(at_threshold(found, threshold), self._node, self._volumeNode)
+        self._onPlacedAgain()
         self._uncertainty[self._node.GetID()] = facts_of(self._node), found
 
     def _go(self, by: int, checked: bool = False) -> None:
@@ -187,7 +203,7 @@ class ReviewSection:
         button = self.ui.beforeButton
         if not edited and button.checked:
             button.checked = False
-        obstacle = no_network_contour(self._node, edited)
+        obstacle = no_network_contour(self._node, edited) or other_scan(self.isElsewhere)
         enable(button, obstacle, _("Shows the contour as the network made it instead of yours."))
 
     def _onBeforeToggled(self, on: bool) -> None:
@@ -217,6 +233,7 @@ class ReviewSection:
         before.GetDisplayNode().SetSaveWithScene(False)
         before.GetDisplayNode().SetSliceIntersectionThickness(CONTOUR_WIDTH)
         before.GetDisplayNode().SetVisibility2DFill(False)
+        keep_to_scan(before, self._volumeNode)
         self._wasVisible = bool(self._node.GetDisplayNode().GetVisibility())
         self._node.GetDisplayNode().SetVisibility(False)
 

@@ -7,8 +7,9 @@ from collections.abc import Callable
 import slicer
 from slicer.i18n import tr as _
 
-from ..input_choice import shown_volume
-from ..slice_views import show_in_new_view, show_volume, shows, slice_logics, views_in_use
+from ..input_choice import can_be_segmented
+from ..slice_views import show_in_new_view, show_volume, shows, slice_logics, views_in_use, volume_in
+from .attention import give_up_focus
 
 
 class ShownVolume:
@@ -45,8 +46,11 @@ class ShownVolume:
             self._tags[composite] = composite.AddObserver("ModifiedEvent", self._onLayers)
         self._seen = self._layers()
         self._other = self._volumeShownInstead()
+        if self._other is None:
+            give_up_focus(self.ui.otherVolumeFrame)
         self.ui.otherVolumeFrame.setVisible(self._other is not None)
         if self._other is not None:
+            self.ui.useShownButton.setVisible(can_be_segmented(self._other))
             names = {"shown": self._other.GetName(), "chosen": self._parameters().inputVolume.GetName()}
             text = _("The views show '{shown}'; the panel works on '{chosen}'.")
             self.ui.otherVolumeLabel.text = text.format(**names)
@@ -68,8 +72,7 @@ class ShownVolume:
         chosen = None if self._parameters() is None else self._parameters().inputVolume
         if chosen is None or any(shows(logic, chosen) for logic in views_in_use()):
             return None
-        shown = shown_volume()
-        return None if shown is chosen else shown
+        return next(filter(None, map(volume_in, views_in_use())), None)
 
     @staticmethod
     def _layers() -> list:
