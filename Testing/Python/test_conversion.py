@@ -118,7 +118,7 @@ def test_mirroring_transform_is_taken_as_it_is():
 def test_sheared_transform_is_refused():
     volume = new_volume("Sheared T2")
     shear = np.eye(4)
-    shear[0, 1] = 2e-4
+    shear[0, 1] = 3e-3
     put_under_transform(volume, shear)
     with pytest.raises(InputError, match="'Sheared T2' is sheared.*Resample it: in the module Crop Volume"):
         image_from_volume_node(volume)
@@ -134,7 +134,7 @@ def test_scale_of_a_rotated_volume_shears_it_and_is_refused():
 def test_shear_below_the_limit_is_accepted():
     volume = new_volume()
     shear = np.eye(4)
-    shear[0, 1] = 5e-5
+    shear[0, 1] = 1.9e-3
     put_under_transform(volume, shear)
     assert image_from_volume_node(volume).GetSize() == (24, 20, 12)
 

@@ -321,13 +321,13 @@ def test_second_acquisition_at_the_same_positions_is_refused(tmp_path):
     assert "and 4 more (" in message
 
 
-def test_uneven_spacing_over_one_percent_is_refused_and_below_is_not(tmp_path):
-    for folder, shift in (("refused", 0.05), ("taken", 0.03)):
+def test_spacing_is_uneven_beyond_what_rounding_to_tenths_leaves(tmp_path):
+    for folder, shift in (("refused", 0.15), ("taken", 0.1)):
         write_series(tmp_path / folder)
         tags = {"0020|0032": f"-40\\-48\\{5 + 4 * 6 + shift}"}
         write_slice(tmp_path / folder / "IM0006", 6, tags=tags)
     message = refusal(tmp_path / "refused")
-    assert "spaced unevenly, 3.95 to 4.05 mm: look between slices 6 and 7, 7 and 8 (" in message
+    assert "spaced unevenly, 3.85 to 4.15 mm: look between slices 6 and 7, 7 and 8 (" in message
     assert load_series(only_series(tmp_path / "taken")).GetSpacing()[2] == pytest.approx(4)
 
 

@@ -15,7 +15,7 @@ from dicom_parts import write_slice
 
 from DDSPSegmentationLib.engine.errors import InputError, StorageError
 from DDSPSegmentationLib.engine.files import write_text
-from DDSPSegmentationLib.engine.images import check_image, read_image, read_mask, write_image
+from DDSPSegmentationLib.engine.images import about_rounding, check_image, read_image, read_mask, write_image
 
 FORMATS = (".nrrd", ".nii.gz", ".nii", ".mha")
 TRUNCATED, FOREIGN = "'{}' is truncated", "'{}' is not a readable NRRD image"
@@ -220,7 +220,7 @@ def test_dicom_file_under_an_image_suffix_is_refused_and_not_read_with_its_heade
 
 
 @pytest.mark.parametrize("qform", (0, 1))
-@pytest.mark.parametrize("shear", (0.1, 0.0005))
+@pytest.mark.parametrize("shear", (0.1, 0.003))
 def test_sheared_nifti_is_refused_even_where_a_qform_would_hide_it(tmp_path, qform, shear, capfd):
     message = refusal(read_image, sheared_nifti(tmp_path / "T2.nii", shear, qform))
     assert "'T2.nii' is sheared" in message
@@ -373,10 +373,35 @@ def test_computed_tomography_is_refused_and_a_few_low_mr_values_are_not():
 
 def test_shear_is_refused_just_above_the_tolerance_and_accepted_just_below():
     image = scan()
-    image.SetDirection((1, 2e-4, 0, 0, 1, 0, 0, 0, 1))
-    assert "off orthogonal by 0.0002" in refusal(check_image, image, "T2")
-    image.SetDirection((1, 5e-5, 0, 0, 1, 0, 0, 0, 1))
+    image.SetDirection((1, 3e-3, 0, 0, 1, 0, 0, 0, 1))
+    assert "off orthogonal by 0.003" in refusal(check_image, image, "T2")
+    image.SetDirection((1, 1.9e-3, 0, 0, 1, 0, 0, 0, 1))
     check_image(image, "T2")
+
+
+def test_rounded_axes_are_told_with_what_they_cost_and_sound_ones_are_not():
+    image = sitk.Image(100, 100, 20, sitk.sitkInt16)
+    image.SetSpacing((2.0, 2.0, 3.0))
+    assert about_rounding(image) == []
+    image.SetDirection((1, 1e-3, 0, 0, 1, 0, 0, 0, 1))
+    (told,) = about_rounding(image)
+    assert "up to 0.1 mm at the edge of the field of view" in told
+    image.SetDirection((1, 5e-5, 0, 0, 1, 0, 0, 0, 1))
+    assert about_rounding(image) == []
+
+
+@pytest.mark.parametrize("suffix", (".nii", ".nii.gz"))
+@pytest.mark.parametrize("qform", (0, 1))
+def test_nifti_with_a_rounded_affine_is_read(tmp_path, qform, suffix, capfd):
+    path = sheared_nifti(tmp_path / "T2.nii", 0.0015, qform)
+    if suffix == ".nii.gz":
+        path = tmp_path / "T2.nii.gz"
+        path.write_bytes(gzip.compress((tmp_path / "T2.nii").read_bytes()))
+        (tmp_path / "T2.nii").unlink()
+    image = read_image(path)
+    assert image.GetSpacing() == pytest.approx((2, 2, 4), rel=1e-4)
+    assert np.abs(np.abs(image.GetDirection()) - np.eye(3).ravel()).max() < 0.002
+    assert capfd.readouterr() == ("", "") and "ITK_NIFTI_SFORM_PERMISSIVE" not in os.environ
 
 
 def test_failed_write_keeps_the_old_file_and_leaves_nothing_else(tmp_path, monkeypatch):

@@ -12,7 +12,8 @@ import numpy as np
 
 from .errors import InputError
 
-SHEAR_TOLERANCE = 1e-4
+SHEAR_TOLERANCE = 2e-3  # what rounding to three decimals leaves; files, DICOM and scene alike
+SOUND_AXES = 1e-4  # off orthonormal: what single precision leaves
 COPY_AGAIN = "Copy or export the file again."
 CHECK_TYPE = "Check that it is an image of this type and that it was copied whole."
 RESAMPLE = "Harden the transform or resample first, then save as NRRD."
@@ -130,9 +131,23 @@ def shear_of(direction: Sequence[float] | np.ndarray) -> float:
 
     0 where that is no more than rounding, ``SHEAR_TOLERANCE``.
     """
-    columns = np.reshape(direction, (3, 3))
-    shear = float(np.abs(columns.T @ columns - np.eye(3)).max())
+    shear = _off_orthonormal(direction)
     return 0.0 if shear <= SHEAR_TOLERANCE else shear
+
+
+def rounding_mm(direction: Sequence[float], extent_mm: Sequence[float]) -> float:
+    """How far axes that were rounded leave a voxel at the edge of the field off its place, in mm; 0 for sound ones.
+
+    Args:
+        direction: cosines, as SimpleITK gives them; ``extent_mm``: of the field of view along each image axis.
+    """
+    off = _off_orthonormal(direction)
+    return off * max(extent_mm) / 2 if off > SOUND_AXES else 0.0
+
+
+def _off_orthonormal(direction: Sequence[float] | np.ndarray) -> float:
+    columns = np.reshape(direction, (3, 3))
+    return float(np.abs(columns.T @ columns - np.eye(3)).max())
 
 
 def _unpack(file: BinaryIO, name: str) -> tuple[bytes, int]:

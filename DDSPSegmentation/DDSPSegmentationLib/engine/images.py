@@ -24,6 +24,7 @@ from .image_headers import (
     check_nrrd,
     detached_voxels,
     metaimage_parts,
+    rounding_mm,
     shear_of,
 )
 from .plain_names import is_plain, plainly_named
@@ -41,6 +42,7 @@ MINIMUM_IN_PLANE = 32
 IN_PLANE_MM = (60.0, 600.0)
 THROUGH_PLANE_MM = (40.0, 500.0)
 LABELMAP_VALUES = 8
+_PERMISSIVE = "ITK_NIFTI_SFORM_PERMISSIVE"
 _BIG_ENDIAN = ("binarydatabyteordermsb", "elementbyteordermsb")
 MOST_LABELS = 32
 
@@ -120,6 +122,14 @@ def check_image(image: sitk.Image, name: str) -> None:
     _check_geometry(image, name)
     _check_extent(image, name)
     _check_values(image, name)
+
+
+def about_rounding(image: sitk.Image) -> list[str]:
+    """A sentence on axes that are not quite orthogonal, as rounding leaves them."""
+    extent = [count * step for count, step in zip(image.GetSize(), image.GetSpacing(), strict=True)]
+    off = rounding_mm(image.GetDirection(), extent)
+    words = "The scan's axes are rounded and taken as orthogonal: up to {off:.2g} mm at the edge of the field of view."
+    return [words.format(off=off)] if off else []
 
 
 def write_image(image: sitk.Image, path: str | os.PathLike, compress: bool = True) -> None:
@@ -332,8 +342,14 @@ def _times(values) -> str:
 def silent_itk() -> Iterator[None]:
     """ITK's warnings off while we read or write, and as they were afterwards."""
     shown = sitk.ProcessObject.GetGlobalWarningDisplay()
+    before = os.environ.get(_PERMISSIVE)
     sitk.ProcessObject.SetGlobalWarningDisplay(False)
+    os.environ[_PERMISSIVE] = "1"  # axes rounded in a NIfTI file are made orthogonal; how far off they may be is ours
     try:
         yield
     finally:
         sitk.ProcessObject.SetGlobalWarningDisplay(shown)
+        if before is None:
+            del os.environ[_PERMISSIVE]
+        else:
+            os.environ[_PERMISSIVE] = before

@@ -15,7 +15,7 @@ import torch
 from .confidence import Calibration, pair_features
 from .devices import choose_device, choose_precision, peak_memory_mb, set_threads
 from .errors import InputError, is_out_of_memory, not_enough_memory
-from .images import check_image
+from .images import about_rounding, check_image
 from .inference import GlandPredictor, Prediction
 from .model import load_networks
 from .preprocessing import Grid, PreprocessingSettings, prepare
@@ -142,7 +142,7 @@ class Segmenter:
                 acquired_axis(image.GetSpacing()),
             ),
             warnings=warnings,
-            notices=self._notices(uncalibrated, asked, len(prediction.members)),
+            notices=self._notices(uncalibrated, asked, len(prediction.members)) + about_rounding(image),
             seconds={},
             peak_memory_mb={},
             model_version=self.model.version,

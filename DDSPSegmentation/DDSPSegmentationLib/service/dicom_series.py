@@ -24,6 +24,7 @@ from .dicom_files import READ_HERE, DicomFile, read_dicom_file, read_pixels
 
 MOST_DEGREES_FROM_AXIAL = 35.0
 UNEVEN_SPACING = 0.01
+ROUNDED_STEP_MM = 0.11  # by so much steps differ where positions were rounded to tenths of a millimetre
 MISSING_SLICE = 1.5
 MOST_SIDEWAYS_PIXELS = 0.5
 ORIENTATION_TOLERANCE = 1e-3
@@ -239,7 +240,9 @@ def _slice_spacing(stack: Sequence[DicomFile], normal: np.ndarray, title: str) -
         raise InputError(
             f"{title} lacks slices between {_pairs(gaps, stack)}: {found}.", "Send or export the whole series again."
         )
-    uneven = [index for index, step in enumerate(steps) if abs(step - usual) > UNEVEN_SPACING * usual]
+    uneven = [
+        index for index, step in enumerate(steps) if abs(step - usual) > max(UNEVEN_SPACING * usual, ROUNDED_STEP_MM)
+    ]
     if uneven:
         found = f"{steps.min():.2f} to {steps.max():.2f} mm"
         raise InputError(
