@@ -58,7 +58,7 @@ def check_nrrd(path: Path) -> None:
     Raises:
         InputError: truncated or damaged compressed voxels. All else is left to ITK, which notices it.
     """
-    fields, offset = _text_header(path, ":")
+    fields, offset = text_header(path, ":")
     if fields.get("encoding", "").lower() not in ("gz", "gzip"):
         return
     data = detached_voxels(path) or path
@@ -74,7 +74,7 @@ def check_metaimage(path: Path) -> None:
     Raises:
         InputError: foreign, truncated or damaged, or the file of its voxels is not there.
     """
-    fields, offset = _text_header(path, "=")
+    fields, offset = text_header(path, "=")
     data_name = fields.get("elementdatafile", "")
     if not data_name or "ndims" not in fields:
         raise InputError(f"File '{path.name}' is not a readable MetaImage.", CHECK_TYPE)
@@ -105,9 +105,9 @@ def check_metaimage(path: Path) -> None:
 def detached_voxels(path: Path) -> Path | None:
     """The second file that an NRRD or MetaImage header names for its voxels, there or not; None where there is none."""
     if path.suffix.lower() in (".mha", ".mhd"):
-        name = _text_header(path, "=")[0].get("elementdatafile", "LOCAL")
+        name = text_header(path, "=")[0].get("elementdatafile", "LOCAL")
     elif path.suffix.lower() in (".nrrd", ".nhdr"):
-        fields = _text_header(path, ":")[0]
+        fields = text_header(path, ":")[0]
         name = fields.get("data file", fields.get("datafile", "LOCAL"))
     else:
         return None
@@ -121,7 +121,7 @@ def detached_voxels(path: Path) -> Path | None:
 
 def metaimage_parts(path: Path) -> tuple[str, dict[str, str], int]:
     """The name that a MetaImage gives its voxels' file ("" for its own), its header, and where that header ends."""
-    fields, offset = _text_header(path, "=")
+    fields, offset = text_header(path, "=")
     name = fields.get("elementdatafile", "LOCAL")
     return "" if name.upper() == "LOCAL" else name, fields, offset
 
@@ -213,7 +213,7 @@ def _check_affine(columns: np.ndarray, spacing: np.ndarray, name: str) -> None:
         )
 
 
-def _text_header(path: Path, separator: str) -> tuple[dict[str, str], int]:
+def text_header(path: Path, separator: str) -> tuple[dict[str, str], int]:
     """The lines of an NRRD or MetaImage header by lower-case key, and where the voxels start."""
     fields: dict[str, str] = {}
     with open(path, "rb") as file:

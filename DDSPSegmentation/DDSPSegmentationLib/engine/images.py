@@ -6,7 +6,7 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import SimpleITK as sitk
 
 from .errors import InputError, StorageError
 from .files import os_errors_as, write_aside
+from .gland_labels import Label, chosen_labels, inside, segments_of
 from .image_headers import (
     CHECK_TYPE,
     COPY_AGAIN,
@@ -45,6 +46,7 @@ LABELMAP_VALUES = 8
 _PERMISSIVE = "ITK_NIFTI_SFORM_PERMISSIVE"
 _BIG_ENDIAN = ("binarydatabyteordermsb", "elementbyteordermsb")
 MOST_LABELS = 32
+ROUNDED_LABEL = 0.01
 
 _EXPORT = "Export the scan as NRRD, NIfTI (.nii, .nii.gz) or MetaImage (.mha, .mhd)."
 
@@ -61,8 +63,11 @@ def image_stem(path: str | os.PathLike) -> str:
     return name[: len(name) - len(image_suffix(path) or "")]
 
 
-def read_image(path: str | os.PathLike) -> sitk.Image:
+def read_image(path: str | os.PathLike, layers: bool = False) -> sitk.Image:
     """Read one 3D scalar volume with its geometry (LPS, mm) and without any metadata of the file.
+
+    Args:
+        layers: take a volume with several values a voxel, too, as a segmentation of several layers has them.
 
     Raises:
         InputError: missing, truncated, damaged, foreign or sheared file, or one that is not a 3D scalar volume; the
@@ -83,29 +88,47 @@ def read_image(path: str | os.PathLike) -> sitk.Image:
         check_format(path)
         misread = suffix in (".nii", ".nii.gz") and _is_misread_by_itk(path, suffix)
         with plainly_named(path, suffix, always=misread) as plain:
-            image = _read(plain, path.name, suffix)
+            image = _read(plain, path.name, suffix, layers)
         if suffix in (".mha", ".mhd"):
             _check_first_slice(image, path)
         return image
 
 
-def read_mask(path: str | os.PathLike) -> sitk.Image:
-    """Read one 3D labelmap as uint8 with its label values kept.
+def read_mask(path: str | os.PathLike, labels: Sequence[Label] = ()) -> sitk.Image:
+    """Read a mask of the prostate: 1 inside, 0 elsewhere, uint8.
+
+    Segments that the file itself names come first, then ``labels``, see ``gland_labels``; without names every value but
+    0 is inside.
+
+    Args:
+        labels: what a description beside the file says that its values mean.
 
     Raises:
-        InputError: as ``read_image``, or the file holds a scan or a probability map instead of labels.
+        InputError: as ``read_image``, or the file holds a scan or a probability map instead of labels, or names
+            structures none of which is the prostate.
     """
-    image, name = read_image(path), Path(path).name
-    voxels = sitk.GetArrayViewFromImage(image)
+    path = Path(path)
+    segments = segments_of(path) if path.is_file() else []
+    image = read_image(path, layers=max((label.layer for label in segments), default=0) > 0)
+    voxels = _whole_numbers(sitk.GetArrayViewFromImage(image), path.name)
+    named = segments or list(labels)
+    gland = inside(voxels, chosen_labels(named, path.name)) if named else np.not_equal(voxels, 0)
+    mask = sitk.GetImageFromArray(gland.astype(np.uint8))
+    mask.CopyInformation(image)
+    return mask
+
+
+def _whole_numbers(voxels: np.ndarray, name: str) -> np.ndarray:
+    """Label values as integers; those that a scale factor in the file moved a little are rounded."""
     values = np.unique(voxels)
     found = ""
-    if not np.isfinite(values).all() or (values != np.round(values)).any():
+    if not np.isfinite(values).all() or np.abs(values - np.round(values)).max() > ROUNDED_LABEL:
         found = "values between whole numbers; it looks like a probability map"
-    elif values[0] < 0 or values[-1] > 255 or values.size > MOST_LABELS:
+    elif (values[0] < 0 and values[0] != -1) or values[-1] > 255 or values.size > MOST_LABELS:
         found = f"{values.size} different values from {values[0]:g} to {values[-1]:g}; it looks like a scan"
     if found:
         raise InputError(f"Mask '{name}' has {found}.", "Give a labelmap: 0 outside and 1 inside the prostate.")
-    return sitk.Cast(image, sitk.sitkUInt8)
+    return np.rint(voxels).astype(np.int16)
 
 
 def check_image(image: sitk.Image, name: str) -> None:
@@ -196,7 +219,7 @@ def _check_first_slice(image: sitk.Image, path: Path) -> None:
         raise InputError(cause, "Save it as one file: NRRD, .mha or NIfTI.")
 
 
-def _read(path: Path, name: str, suffix: str) -> sitk.Image:
+def _read(path: Path, name: str, suffix: str, layers: bool = False) -> sitk.Image:
     """Header first, so that a 4D or color file is refused before its voxels are loaded."""
     format_name, image_io, _ = IMAGE_FORMATS[suffix]
     reader = sitk.ImageFileReader()
@@ -209,7 +232,8 @@ def _read(path: Path, name: str, suffix: str) -> sitk.Image:
             raise InputError(f"File '{name}' is not a readable {format_name} image.", CHECK_TYPE) from error
         size = reader.GetSize()
         single = len(size) == 4 and size[3] == 1
-        _check_structure(name, size[:3] if single else size, reader.GetNumberOfComponents(), reader.GetPixelID())
+        components, kind = (1, sitk.sitkUInt8) if layers else (reader.GetNumberOfComponents(), reader.GetPixelID())
+        _check_structure(name, size[:3] if single else size, components, kind)
         _check_spacing(name, reader.GetSpacing()[:3])
         try:
             image = reader.Execute()

@@ -16,6 +16,7 @@ import SimpleITK as sitk
 
 from ..engine.errors import DatasetError
 from ..engine.files import make_folder, os_errors_as, write_aside
+from ..engine.gland_labels import Label, labels_in_description
 from ..engine.grids import on_grid
 from ..engine.image_headers import check_nifti, detached_voxels
 from ..engine.images import check_image, image_stem, image_suffix, read_image, read_mask
@@ -35,6 +36,7 @@ class Case:
         name: the case's name; ``center``: where it was acquired, or ''.
         patient: cases of one patient never part; the case's name where ``patient_is_known`` is False.
         volume: which volume of a 4D file is the T2 scan; ``None`` where that is not known.
+        labels: what a description of the data set says that the values of its masks mean.
     """
 
     name: str
@@ -44,6 +46,7 @@ class Case:
     patient: str = ""
     volume: int | None = None
     patient_is_known: bool = False
+    labels: tuple[Label, ...] = ()
 
     def load_image(self) -> sitk.Image:
         """The T2 scan.
@@ -62,7 +65,7 @@ class Case:
             InputError, DatasetError: a file cannot be read, or the mask lies on another grid.
         """
         try:
-            return on_grid(read_mask(self.label_path), self._read_image())
+            return on_grid(read_mask(self.label_path, self.labels), self._read_image())
         except DatasetError as error:
             raise DatasetError(f"Case '{self.name}': {error.cause}", error.next_step) from error
 
@@ -113,7 +116,8 @@ def read_dataset(folder: Path | str) -> list[Case]:
     if not folder.is_dir():
         raise DatasetError(f"Folder '{folder.name}' does not exist.", "Name the folder that holds the training cases.")
     if (folder / "imagesTr").is_dir() and (folder / "labelsTr").is_dir():
-        cases = _read_pairs(folder / "imagesTr", folder / "labelsTr", _t2_channel(folder / "dataset.json"))
+        description = _read_description(folder / "dataset.json")
+        cases = _read_pairs(folder / "imagesTr", folder / "labelsTr", *description)
     elif (folder / "images").is_dir() and (folder / "labels").is_dir():
         cases = _read_pairs(folder / "images", folder / "labels")
     else:
@@ -161,7 +165,9 @@ def _images(folder: Path) -> dict[str, Path]:
     return found
 
 
-def _read_pairs(image_folder: Path, label_folder: Path, t2_channel: int | None = None) -> list[Case]:
+def _read_pairs(
+    image_folder: Path, label_folder: Path, t2_channel: int | None = None, meaning: tuple[Label, ...] = ()
+) -> list[Case]:
     labels, files = _images(label_folder), _images(image_folder)
     wanted = f"_{t2_channel or 0:04d}"
     images = {}
@@ -177,7 +183,7 @@ def _read_pairs(image_folder: Path, label_folder: Path, t2_channel: int | None =
     missing = sorted(set(images) - set(labels))
     if missing:
         raise _without_mask(missing, len(images), label_folder)
-    return [Case(name, images[name], labels[name], volume=t2_channel) for name in sorted(images)]
+    return [Case(name, images[name], labels[name], volume=t2_channel, labels=meaning) for name in sorted(images)]
 
 
 def _without_mask(missing: list[str], count: int, folder: Path) -> DatasetError:
@@ -187,17 +193,17 @@ def _without_mask(missing: list[str], count: int, folder: Path) -> DatasetError:
     )
 
 
-def _t2_channel(description: Path) -> int | None:
-    """Number of the channel that ``dataset.json`` calls T2 (Decathlon: modality; nnU-Net: channel_names)."""
-    if not description.is_file():
-        return None
+def _read_description(path: Path) -> tuple[int | None, tuple[Label, ...]]:
+    """What dataset.json says: the channel called T2 (Decathlon: modality; nnU-Net: channel_names), and the labels."""
+    if not path.is_file():
+        return None, ()
     try:
-        values = json.loads(description.read_text(encoding="utf-8"))
+        values = json.loads(path.read_text(encoding="utf-8-sig"))
         channels = values.get("channel_names") or values.get("modality") or {}
         found = [int(number) for number, name in channels.items() if str(name).lower().startswith("t2")]
-    except (OSError, ValueError, AttributeError) as error:
+        return min(found, default=None), tuple(labels_in_description(values.get("labels")))
+    except (OSError, ValueError, AttributeError, TypeError) as error:
         raise DatasetError(f"dataset.json cannot be read ({error}).", "Correct the file.") from error
-    return min(found, default=None)
 
 
 def _read_promise12(folder: Path) -> list[Case]:
