@@ -19,6 +19,7 @@ from ..engine.scan_identity import SeenScans
 from .model_version import (
     COMPARISON_FILE,
     LEDGER_FILE,
+    LEFT_BY_FILE_BROWSERS,
     MANIFEST_FILE,
     check_files,
     is_plain_name,
@@ -98,12 +99,13 @@ def read_archive(path: Path) -> tuple[str, dict[str, bytes]]:
 
 
 def _read_entries(archive: zipfile.ZipFile, path: Path) -> dict[str, bytes]:
-    entries = archive.infolist()
+    entries = [entry for entry in archive.infolist() if not _is_left_by_a_browser(entry.orig_filename)]
     if len(entries) > MOST_FILES:
         raise _refused(path, f"holds {len(entries)} files; at most {MOST_FILES} are expected")
+    folder = _common_folder([entry.orig_filename for entry in entries])
     names = set()
     for entry in entries:
-        name = entry.orig_filename  # zipfile cuts `filename` at a null byte
+        name = entry.orig_filename.removeprefix(folder)  # zipfile cuts `filename` at a null byte
         if not _is_carried(name):
             raise _refused(path, f"holds {ascii(name[:80])}, which does not belong to a model version")
         if name.casefold() in names:
@@ -118,7 +120,20 @@ def _read_entries(archive: zipfile.ZipFile, path: Path) -> dict[str, bytes]:
     size = sum(entry.file_size for entry in entries)
     if size > MOST_BYTES:
         raise _refused(path, f"would grow to {size >> 20} MB; at most {MOST_BYTES >> 20} MB are expected")
-    return {entry.orig_filename: archive.read(entry) for entry in entries}
+    return {entry.orig_filename.removeprefix(folder): archive.read(entry) for entry in entries}
+
+
+def _is_left_by_a_browser(name: str) -> bool:
+    """What macOS and Windows add to a .zip that they make anew of an unpacked one: folders, and notes of their own."""
+    last = name.rsplit("/", 1)[-1]
+    return not last or name.startswith("__MACOSX/") or last.startswith("._") or last.lower() in LEFT_BY_FILE_BROWSERS
+
+
+def _common_folder(names: list[str]) -> str:
+    """The folder that all files lie in, with its slash; "" where there is none."""
+    folders = {name.partition("/")[0] for name in names if "/" in name}
+    is_one = len(folders) == 1 and all("/" in name for name in names)
+    return f"{folders.pop()}/" if is_one else ""
 
 
 def _check_weights(weights: bytes, path: Path) -> None:

@@ -404,6 +404,9 @@ def resolve_model(text: str | None, registry: ModelRegistry | None = None) -> Pa
     registry = registry or ModelRegistry()
     if text is None:
         return registry.checked_folder()
+    if text.lower().endswith(".zip") and Path(text).is_file():
+        cause = f"'{Path(text).name}' is an exported version, not one that can be used."
+        raise ModelError(cause, f"Import it first: models import {Path(text).name}")
     if Path(text).is_dir() or not is_plain_name(text):
         return Path(text)
     return registry.checked_folder(text)

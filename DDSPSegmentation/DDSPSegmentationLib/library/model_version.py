@@ -29,6 +29,7 @@ from ..engine.model import (
 MANIFEST_FILE = "manifest.json"
 LEDGER_FILE = "ledger.json"
 COMPARISON_FILE = "comparison.json"
+LEFT_BY_FILE_BROWSERS = ("thumbs.db", "desktop.ini", ".ds_store")
 REPAIR = "Choose another version; this one can be deleted and imported again."
 UPDATE = "Update the extension, or choose another version."
 
@@ -39,7 +40,6 @@ _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _PICTURES = (".html", ".png", ".svg")  # they show scans of patients, and may be deleted whenever somebody likes
 _SUFFIXES = (".json", ".md", ".csv", *_PICTURES)
 _OF_WINDOWS = {"con", "prn", "aux", "nul", *(f"{port}{number}" for port in ("com", "lpt") for number in range(1, 10))}
-_LEFT_BY_FILE_BROWSERS = ("thumbs.db", "desktop.ini")
 
 
 @dataclass(frozen=True)
@@ -183,7 +183,7 @@ def _check_against(folder: Path, checksums: dict[str, str]) -> None:
             if file_sha256(path) != sha256:
                 raise ModelError(f"'{file}' of model '{name}' is damaged or was changed.", REPAIR)
         for file in sorted(os.listdir(folder)):
-            hidden = file.startswith(".") or file.lower() in _LEFT_BY_FILE_BROWSERS
+            hidden = file.startswith(".") or file.lower() in LEFT_BY_FILE_BROWSERS
             if not hidden and file not in (*checksums, MANIFEST_FILE):
                 raise ModelError(f"Model '{name}' holds '{file}', which does not belong to it.", "Take the file out.")
 
