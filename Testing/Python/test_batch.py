@@ -26,6 +26,7 @@ from DDSPSegmentationLib.service.case_work import do_case
 from DDSPSegmentationLib.service.inputs import Skipped
 from DDSPSegmentationLib.service.mask_files import write_mask
 from DDSPSegmentationLib.service.report import write_report
+from DDSPSegmentationLib.service.review_states import decide, read_decisions
 
 SETTINGS = BatchSettings(RunSettings(), ".seg.nrrd", "1", "0" * 64)
 
@@ -488,7 +489,8 @@ def test_report_shows_doubtful_cases_first_with_warnings_escaped(tmp_path):
     run(tmp_path, cases(), segment)
     html = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert re.findall(r"<h3>(.*?)</h3>", html) == ["case1", "case2", "case0"]
-    assert RESEARCH_ONLY in html and "3 with an expected Dice below 0.85 or a warning." in html
+    assert RESEARCH_ONLY in html and "0 skipped; 2 doubtful, 1 check; 3 to review." in html
+    assert re.findall(r'<dd class="word">(.*?)</dd>', html) == ["doubtful", "doubtful", "check"]  # 0.93 with a warning
     assert "&lt;b&gt;&amp;odd&lt;/b&gt;" in html and "<b>" not in html
     assert html.count("data:image/png;base64,") == 3
     assert not re.search(r"https?://|<script|<link|@import", html)
@@ -521,8 +523,8 @@ def test_without_an_expected_dice_the_report_goes_by_warnings_then_by_the_least_
     result, _ = run(tmp_path, cases(4), segment)
     html = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert result.exit_code == 0 and re.findall(r"<h3>(.*?)</h3>", html) == ["case2", "case1", "case0", "case3"]
-    assert "; 1 with a warning." in html and "xpected Dice" not in html
-    assert html.count('<article class="doubtful">') == 1
+    assert "; 1 check; 4 to review." in html and "xpected Dice" not in html
+    assert html.count('<article class="check">') == 1 and html.count('<article class="unjudged">') == 3
     with open(tmp_path / "measurements.csv", newline="", encoding="utf-8") as file:
         assert [row["expected_dice"] for row in csv.DictReader(file)] == [""] * 4
 
@@ -584,8 +586,8 @@ def test_run_file_of_a_newer_version_is_refused(tmp_path):
 def test_progress_is_one_line_a_case_with_number_seconds_and_time_left(tmp_path):
     lines = Lines()
     run(tmp_path, cases(2), progress=lines)
-    assert re.fullmatch(r"\[1/2\] case0: [\d.]+ ml, expected Dice 0.9, [\d.]+ s, about \d+ s left", lines[0])
-    assert re.fullmatch(r"\[2/2\] case1: [\d.]+ ml, expected Dice 0.9, [\d.]+ s", lines[1]) and len(lines) == 2
+    assert re.fullmatch(r"\[1/2\] case0: [\d.]+ ml, expected Dice 0.9, good, [\d.]+ s, about \d+ s left", lines[0])
+    assert re.fullmatch(r"\[2/2\] case1: [\d.]+ ml, expected Dice 0.9, good, [\d.]+ s", lines[1]) and len(lines) == 2
 
 
 def test_a_line_of_progress_names_no_expected_dice_where_there_is_none(tmp_path):
@@ -613,3 +615,71 @@ def test_a_run_that_ends_at_once_leaves_earlier_results_in_the_tables(tmp_path):
     run(tmp_path, cases(2), unusable_model, replace(SETTINGS, model_sha256="f" * 64))
     assert {entry["state"] for entry in record(tmp_path)["cases"].values()} == {"done"}
     assert "case0" in (tmp_path / "measurements.csv").read_text(encoding="utf-8")
+
+
+# ---- what a person decides
+
+
+def states_in(folder):
+    html = (folder / "report.html").read_text(encoding="utf-8")
+    return dict(
+        zip(re.findall(r"<h3>(.*?)</h3>", html), re.findall(r'<dd class="state">(.*?)</dd>', html), strict=True)
+    )
+
+
+def test_decisions_stand_in_the_report_and_outlive_a_rerun(tmp_path):
+    run(tmp_path, cases())
+    masks = {name: entry["mask"]["sha256"] for name, entry in record(tmp_path)["cases"].items()}
+    decide(tmp_path, "accepted", {"case1": masks["case1"]})
+    decide(tmp_path, "rejected", {"case2": masks["case2"]})
+    kept = (tmp_path / "review.json").read_bytes()
+    run(tmp_path, cases(4))
+    assert (tmp_path / "review.json").read_bytes() == kept
+    assert states_in(tmp_path) == {"case0": "to review", "case1": "accepted", "case2": "rejected", "case3": "to review"}
+    html = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "2 to review, 1 accepted, 1 rejected." in html
+
+
+def test_a_decision_is_about_one_mask(tmp_path):
+    run(tmp_path, cases(1))
+    decide(tmp_path, "accepted", {"case0": record(tmp_path)["cases"]["case0"]["mask"]["sha256"]})
+    run(tmp_path, [FakeCase("case0", seed=3)])
+    assert states_in(tmp_path) == {"case0": "to review"}
+    assert read_decisions(tmp_path)["case0"].state == "accepted"  # nothing of it is lost
+
+
+def test_a_damaged_review_is_left_alone_and_told_to_who_reviews(tmp_path):
+    run(tmp_path, cases(1))
+    (tmp_path / "review.json").write_text("{", encoding="utf-8")
+    result, _ = run(tmp_path, cases(2))
+    assert result.exit_code == 0 and states_in(tmp_path) == {"case0": "to review", "case1": "to review"}
+    with pytest.raises(errors.StorageError, match=r"review.json in '.*' is damaged"):
+        decide(tmp_path, "accepted", {"case0": "0" * 64})
+    assert (tmp_path / "review.json").read_text(encoding="utf-8") == "{"
+
+
+def test_an_unknown_state_is_refused(tmp_path):
+    with pytest.raises(errors.InputError, match="'maybe' is no state.*to review, corrected, accepted, rejected"):
+        decide(tmp_path, "maybe", {"case0": "0" * 64})
+    assert not (tmp_path / "review.json").exists()
+
+
+def test_many_cases_come_in_pages_that_are_small_and_linked(tmp_path):
+    run(tmp_path, cases(1))
+    content = record(tmp_path)
+    entry = content["cases"]["case0"]
+    content["cases"] = {f"case{number:05d}": entry for number in range(10_000)}
+    (tmp_path / "run.json").write_text(json.dumps(content), encoding="utf-8")
+    started = time.monotonic()
+    write_report(BatchRecord.read(tmp_path), tmp_path)
+    assert time.monotonic() - started < 20
+    pages = sorted(tmp_path.glob("report*.html"))
+    assert len(pages) == 50 and max(page.stat().st_size for page in pages) < 500_000
+    first = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert 'href="report-50.html"' in first and 'src="thumbnails/case00000.png"' in first
+    names = [name for page in pages for name in re.findall(r"<h3>(.*?)</h3>", page.read_text(encoding="utf-8"))]
+    assert len(names) == len(set(names)) == 10_000
+    content["cases"] = {"case0": entry}
+    (tmp_path / "run.json").write_text(json.dumps(content), encoding="utf-8")
+    write_report(BatchRecord.read(tmp_path), tmp_path)
+    assert [page.name for page in tmp_path.glob("report*.html")] == ["report.html"]

@@ -430,6 +430,25 @@ def test_full_disk_is_one_line_and_leaves_nothing_half_written(tmp_path, small_m
     assert not [path for path in (tmp_path / "out").rglob("*") if path.suffix in (".png", ".nrrd")]
 
 
+# ---- review
+
+
+def test_what_a_batch_found_is_listed_and_decided_from_the_shell(run, tmp_path, small_model):
+    scans = [write_scan(tmp_path / "in" / f"scan{seed}.nrrd", seed=seed) for seed in range(2)]
+    folder = tmp_path / "out"
+    assert run("segment", *scans, "--output", folder)[0] == 0
+    code, out, _ = run("review", folder, model=None)
+    assert code == 0 and "scan0: to review" in out and out.endswith("2 to review\n")
+    code, out, _ = run("review", folder, "scan1", "--state", "accepted", model=None)
+    assert code == 0 and "scan1: accepted" in out and out.endswith("1 to review, 1 accepted\n")
+    assert '<dd class="state">accepted</dd>' in (folder / "report.html").read_text(encoding="utf-8")
+    for words in (("scan7", "--state", "accepted"), ("--state", "accepted"), ("scan0", "--state", "fine")):
+        code, _, err = run("review", folder, *words, model=None)
+        assert code != 0 and err.startswith("error: ")
+    code, _, err = run("review", tmp_path, model=None)
+    assert code == 1 and "is no folder of results" in err
+
+
 # ---- what Slicer reads
 
 

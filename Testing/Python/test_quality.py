@@ -50,10 +50,10 @@ def test_nothing_is_called_good_or_doubtful_without_an_expected_dice(dice, warni
     assert verdict(dice, warnings) == word
 
 
-def test_the_most_doubtful_come_first_and_those_of_which_nothing_is_known_last():
+def test_the_most_doubtful_come_first_and_those_of_which_nothing_is_known_before_the_good_ones():
     results = [(None, []), (0.9, []), (None, ["Look."]), (0.4, ["Look."]), (0.0, [])]
     in_order = sorted(results, key=lambda result: review_rank(*result))
-    assert in_order == [(None, ["Look."]), (0.0, []), (0.4, ["Look."]), (0.9, []), (None, [])]
+    assert in_order == [(0.0, []), (0.4, ["Look."]), (None, ["Look."]), (None, []), (0.9, [])]
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])

@@ -11,6 +11,7 @@ DOUBTFUL_DICE = 0.85
 GOOD_DICE = 0.87
 LARGE_COMPONENT = 0.05  # of the gland's volume
 LARGE_SLICE = 0.1  # of the gland's largest cross-section
+WORDS = ("doubtful", "check", "", "good")  # of a verdict, as they come in a review
 NO_EXPECTED_DICE = "There is no expected Dice"
 NOT_CALIBRATED = NO_EXPECTED_DICE + ": {what} was not calibrated."
 NOT_AXIAL = "The slices are not axial; the network was trained on axial scans alone."
@@ -64,12 +65,9 @@ def verdict(dice: float | None, warnings: Sequence[str]) -> str:
     return "check" if warnings or dice < GOOD_DICE else "good"
 
 
-def review_rank(dice: float | None, warnings: Sequence[str]) -> float:
-    """Where a result stands among others when the most doubtful come first: the lower, the earlier.
-
-    Without an expected Dice one with warnings comes before all others, one without after them.
-    """
-    return dice if dice is not None else 0.0 if warnings else 1.0
+def review_rank(dice: float | None, warnings: Sequence[str]) -> tuple[int, float]:
+    """Where a result stands among others when the most doubtful come first: by its word, then by expected Dice."""
+    return WORDS.index(verdict(dice, warnings)), dice or 0.0
 
 
 def unusual_volume(volume_ml: float) -> list[str]:

@@ -57,7 +57,7 @@ class NetworkFacts:
     seconds: float
 
     @property
-    def review_rank(self) -> float:
+    def review_rank(self) -> tuple[int, float]:
         """See ``quality.review_rank``."""
         return review_rank(self.expected_dice and self.expected_dice.value, self.warnings)
 

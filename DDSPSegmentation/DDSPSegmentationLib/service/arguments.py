@@ -9,6 +9,7 @@ from .. import __version__
 from ..engine.html_page import RESEARCH_ONLY
 from ..engine.run_settings import BIAS_FIELD_MODES, DEVICES, MODES
 from .mask_files import MASK_SUFFIXES
+from .review_states import STATES
 
 PLANS = ("improved", "paper")
 MODES_IN_WORDS = (
@@ -35,6 +36,7 @@ def command_parser() -> Parser:
         "segment", help="outline the prostate on scans", epilog=f"{_EXIT_CODES} {RESEARCH_ONLY}"
     )
     add_segment_arguments(segment)
+    _add_review_arguments(commands.add_parser("review", help="list what a batch found, and note what was decided"))
     _add_train_arguments(commands.add_parser("train", help="train a model on scans with expert masks"))
     _add_evaluate_arguments(commands.add_parser("evaluate", help="compare masks, or a model, with expert masks"))
     _add_model(commands.add_parser("info", help="show versions, devices and the model"))
@@ -68,6 +70,12 @@ def add_segment_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--format", choices=tuple(MASK_SUFFIXES), default="seg.nrrd", help="of the masks")
     parser.add_argument("--threshold", type=_probability, default=0.5, help="probability of the contour (default: 0.5)")
+
+
+def _add_review_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", type=_folder, metavar="FOLDER", help="with the results of 'segment'")
+    parser.add_argument("cases", nargs="*", metavar="CASE", help="those that --state is for")
+    parser.add_argument("--state", choices=STATES, help="note this state for the cases named")
 
 
 def _add_train_arguments(parser: argparse.ArgumentParser) -> None:

@@ -18,7 +18,7 @@ from ..engine.segmentation import EXPECTED_COLUMNS
 from ..library.folder_lock import FolderInUseError, FolderLock
 from .batch_record import BatchRecord, error_text, known_sha256, log_unexpected, without_folders
 from .case_work import Outputs, Tell
-from .report import write_report
+from .report import word_of, write_report
 
 if TYPE_CHECKING:
     from .inputs import InputCase, Skipped
@@ -173,7 +173,9 @@ class _Batch:
         self._result.done.append(case.name)
         self._seconds.append(time.monotonic() - started)
         row, time_left = entry["measurements"], self._time_left(total - number)
+        word = word_of(entry)
         expected = f", expected Dice {row['expected_dice']}" if row["expected_dice"] != "" else ""
+        expected += f", {word}" if word else ""
         line = f"{label}: {row['volume_ml']} ml{expected}, {self._seconds[-1]:.1f} s{time_left}"
         self._progress(f"{line}. {' '.join(entry['warnings'])}" if entry["warnings"] else line)
         self._write_tables()

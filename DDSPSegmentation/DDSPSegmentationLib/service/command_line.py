@@ -353,7 +353,12 @@ def _complain(line: str, exit_code: int) -> int:
 
 
 _COMMANDS = {"segment": segment, "train": train, "evaluate": evaluate, "info": info}
-_ELSEWHERE = {"models": "model_commands", "finetune": "retraining_commands", "cases": "retraining_commands"}
+_ELSEWHERE = {
+    "models": "model_commands",
+    "finetune": "retraining_commands",
+    "cases": "retraining_commands",
+    "review": "review_command",
+}
 
 
 if __name__ == "__main__":

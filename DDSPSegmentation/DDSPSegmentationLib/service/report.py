@@ -1,18 +1,25 @@
-"""report.html: one page that shows the doubtful cases first; it needs no network, no script and no other file."""
+"""report.html: what a batch found, the doubtful first; it needs no network, no script and, up to a page, no other file.
+
+With more cases there are pages of ``PER_PAGE``, whose pictures stay beside them, so that each opens at once.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
+from ..engine.errors import StorageError
 from ..engine.files import write_text
 from ..engine.html_page import RESEARCH_ONLY, embedded, html_page
-from ..engine.quality import DOUBTFUL_DICE, review_rank
+from ..engine.quality import WORDS, review_rank, verdict
 from ..engine.segmentation import EXPECTED_COLUMNS, ExpectedDice
 from .batch_record import BatchRecord
+from .review_states import Decision, counts, read_decisions, state_of
 
 REPORT_FILE = "report.html"
+PER_PAGE = 200
 
 _STYLE = """
 article { display: flex; gap: 16px; margin: 12px 0; padding: 12px; background: var(--card);
@@ -22,7 +29,8 @@ article h3 { margin: 0 0 4px; font-size: 16px; overflow-wrap: anywhere; }
 article > div { min-width: 0; flex: 1; }
 dl { display: flex; flex-wrap: wrap; gap: 4px 24px; margin: 4px 0 8px; }
 dt { color: var(--soft); font-size: 12px; } dd { margin: 0; font-variant-numeric: tabular-nums; }
-.doubtful dd.dice { color: var(--bad); font-weight: 600; } dd.dice { color: var(--good); font-weight: 600; }
+.doubtful dd.word { color: var(--bad); } .check dd.word { color: var(--new); } .good dd.word { color: var(--good); }
+dd.word, dd.state { font-weight: 600; } .pages { margin: 12px 0; line-height: 2; }
 ul.warnings { margin: 4px 0; padding-left: 20px; color: var(--bad); } ul.notices { margin: 4px 0; padding-left: 20px;
   color: var(--soft); }
 th, td { text-align: left; padding: 6px 12px; border-bottom: 1px solid var(--line); overflow-wrap: anywhere;
@@ -32,35 +40,71 @@ a { color: inherit; }
 
 
 def write_report(record: BatchRecord, folder: Path) -> None:
-    """Write report.html for all that the record lists, the most doubtful first.
-
-    That is by expected Dice; without one, what has a warning comes before all others and the rest behind them, each by
-    the slice that the network is least sure of.
+    """Write report.html, and further pages where there are many cases, for all that the record lists.
 
     Args:
         record: the state of the folder.
-        folder: holds ``thumbnails/<case>.png``, which are put into the page, and ``<case>.png``, linked by name.
+        folder: holds ``thumbnails/<case>.png`` and ``<case>.png``, linked by name; and review.json, where there is one.
 
     Raises:
-        StorageError: the page cannot be written.
+        StorageError: a page cannot be written.
     """
-    done = sorted(record.done(), key=lambda item: _review_order(item[1]))
-    parts = [_head(record, len(done)), *(_case(name, entry, folder) for name, entry in done)]
-    if not done:
-        parts.append('<p class="soft">No case has been segmented.</p>')
-    parts.append(_reasons("Failed", record.failed()))
-    parts.append(_reasons("Skipped", [(item["name"], item["reason"]) for item in record.content.get("skipped", [])]))
-    parts.append(f'<p class="soft">{RESEARCH_ONLY}</p>')
-    write_text(html_page("Prostate segmentation report", _STYLE, parts), folder / REPORT_FILE)
+    done = in_review_order(record)
+    try:
+        decisions = read_decisions(folder)
+    except StorageError:
+        decisions = {}  # whoever reviews is told; the report of a run does not wait for that
+    pages = [done[first : first + PER_PAGE] for first in range(0, len(done), PER_PAGE)] or [[]]
+    for number, page in enumerate(pages):
+        parts = [_head(record, len(done), decisions), _pages(number, len(pages))]
+        parts += [_case(name, entry, folder, decisions, len(pages) == 1) for name, entry in page]
+        if not done:
+            parts.append('<p class="soft">No case has been segmented.</p>')
+        if number == 0:
+            skipped = [(item["name"], item["reason"]) for item in record.content.get("skipped", [])]
+            parts += [_reasons("Failed", record.failed()), _reasons("Skipped", skipped)]
+        parts += [_pages(number, len(pages)), f'<p class="soft">{RESEARCH_ONLY}</p>']
+        write_text(html_page("Prostate segmentation report", _STYLE, parts), folder / _page_name(number))
+    for left in folder.glob("report-*.html"):  # of a run with more cases
+        if left.name not in map(_page_name, range(len(pages))) and left.stem.removeprefix("report-").isdigit():
+            left.unlink()
 
 
-def _head(record: BatchRecord, done: int) -> str:
+def in_review_order(record: BatchRecord) -> list[tuple[str, dict]]:
+    """The cases that are done, in the order of their words, then by expected Dice, then by the least certain slice."""
+    return sorted(record.done(), key=lambda item: _review_order(item[1]))
+
+
+def word_of(entry: dict) -> str:
+    """The word that panel, report and command line have for a result, see ``quality.verdict``."""
+    expected = _expected_dice(entry)
+    return verdict(expected and expected.value, entry["warnings"])
+
+
+def _page_name(number: int) -> str:
+    return REPORT_FILE if number == 0 else f"report-{number + 1}.html"
+
+
+def _pages(shown: int, count: int) -> str:
+    """Links to all pages."""
+    if count == 1:
+        return ""
+    links = (
+        f"<strong>{number + 1}</strong>" if number == shown else f'<a href="{_page_name(number)}">{number + 1}</a>'
+        for number in range(count)
+    )
+    return f'<p class="pages">Page {" ".join(links)}</p>'
+
+
+def _head(record: BatchRecord, done: int, decisions: Mapping[str, Decision]) -> str:
     content = record.content
     settings = content.get("settings", {})
-    entries = [entry for _, entry in record.done()]
-    doubtful = sum(map(_is_doubtful, entries))
-    below = f"an expected Dice below {DOUBTFUL_DICE} or " if any(map(_expected_dice, entries)) else ""
-    counts = f"{done} segmented, {len(record.failed())} failed, {len(content.get('skipped', []))} skipped"
+    found = record.done()
+    words = [word_of(entry) for _, entry in found]
+    judged = ", ".join(f"{words.count(word)} {word}" for word in filter(None, WORDS) if word in words)
+    states = counts([state_of(name, entry["mask"]["sha256"], decisions) for name, entry in found])
+    totals = f"{done} segmented, {len(record.failed())} failed, {len(content.get('skipped', []))} skipped"
+    sentence = "; ".join(filter(None, (totals, judged, states)))
     facts = (
         f"DDSPSegmentation {content.get('package', '')}, model {content.get('model_version', '')}, "
         f"mode {settings.get('mode', '')}, {content.get('ended') or content.get('started', '')}"
@@ -71,16 +115,19 @@ def _head(record: BatchRecord, done: int) -> str:
     return (
         f'<h1>Prostate segmentation report</h1>\n<p class="soft">{escape(facts)}</p>\n'
         f'<p class="research">{RESEARCH_ONLY}</p>\n{unfinished}'
-        f"<p>{escape(counts)}; {doubtful} with {below}a warning. "
-        "The most doubtful cases come first; the thin line is the contour found.</p>"
+        f"<p>{escape(sentence)}. The most doubtful come first; the thin line is the contour found.</p>"
     )
 
 
-def _case(name: str, entry: dict, folder: Path) -> str:
-    row = entry["measurements"]
+def _case(name: str, entry: dict, folder: Path, decisions: Mapping[str, Decision], alone: bool) -> str:
+    row, word = entry["measurements"], word_of(entry)
+    state = state_of(name, entry["mask"]["sha256"], decisions)
+    thumbnail = f"thumbnails/{name}.png"
+    source = embedded(folder / thumbnail) if alone else escape(quote(thumbnail))
     diameters = " x ".join(_number(row.get(f"{axis}_mm"), 0) for axis in _AXES)
     expected = _expected_dice(entry)
-    facts = [("Expected Dice", "{:.2f} ({:.2f} to {:.2f})".format(*expected), "dice")] if expected else []
+    facts = [("State", state, "state")] + ([("Verdict", word, "word")] if word else [])
+    facts += [("Expected Dice", "{:.2f} ({:.2f} to {:.2f})".format(*expected), "")] if expected else []
     facts += [
         ("Volume", f"{_number(row.get('volume_ml'), 1)} ml", ""),
         ("Left-right x antero-posterior x cranio-caudal", f"{diameters} mm", ""),
@@ -91,8 +138,8 @@ def _case(name: str, entry: dict, folder: Path) -> str:
     )
     picture = escape(quote(f"{name}.png"))
     return (
-        f'<article class="{"doubtful" if _is_doubtful(entry) else "sure"}"><a href="{picture}">'
-        f'<img alt="Contour of {escape(name)}" src="{embedded(folder / "thumbnails" / f"{name}.png")}"></a>'
+        f'<article class="{word or "unjudged"}"><a href="{picture}">'
+        f'<img loading="lazy" alt="Contour of {escape(name)}" src="{source}"></a>'
         f"<div><h3>{escape(name)}</h3><dl>{items}</dl>"
         f"{_list('warnings', entry['warnings'])}{_list('notices', entry['notices'])}"
         f'<p class="soft"><a href="{escape(quote(entry["mask"]["file"]))}">{escape(entry["mask"]["file"])}</a></p>'
@@ -121,12 +168,7 @@ def _expected_dice(entry: dict) -> ExpectedDice | None:
     return ExpectedDice(*values) if all(isinstance(value, (int, float)) for value in values) else None
 
 
-def _is_doubtful(entry: dict) -> bool:
-    expected = _expected_dice(entry)
-    return bool(entry["warnings"]) or (expected is not None and expected.value < DOUBTFUL_DICE)
-
-
-def _review_order(entry: dict) -> tuple[float, float]:
+def _review_order(entry: dict) -> tuple[tuple[int, float], float]:
     expected = _expected_dice(entry)
     return review_rank(expected and expected.value, entry["warnings"]), -entry.get("largest_doubt", 0.0)
 
