@@ -8,6 +8,7 @@ import pytest
 import SimpleITK as sitk
 
 from DDSPSegmentationLib.engine.errors import InputError, StorageError
+from DDSPSegmentationLib.engine.picture_text import text_mask
 from DDSPSegmentationLib.engine.pictures import PROSTATE_COLOR, REFERENCE_COLOR, contour_picture, thumbnail
 
 PANEL, GAP = 320, 4
@@ -19,7 +20,7 @@ def read_png(path):
 
 
 def panel(picture, number):
-    top, left = (number // 3) * (PANEL + GAP), (number % 3) * (PANEL + GAP)
+    top, left = (number // 4) * (PANEL + GAP), (number % 4) * (PANEL + GAP)
     return picture[top : top + PANEL, left : left + PANEL]
 
 
@@ -49,12 +50,44 @@ def box_mask(image, x, y, z):
     return mask
 
 
-def test_nine_slices_make_a_three_by_three_picture(tmp_path):
+def test_eight_slices_of_the_gland_and_two_beyond_it_at_either_end_make_a_picture(tmp_path):
     image = scan()
     contour_picture(image, [(box_mask(image, (30, 50), (40, 60), (4, 16)), PROSTATE_COLOR)], tmp_path / "case.png")
     picture = read_png(tmp_path / "case.png")
-    assert picture.shape == (3 * PANEL + 2 * GAP, 3 * PANEL + 2 * GAP, 3)
-    assert all(drawn(panel(picture, number), PROSTATE_COLOR).any() for number in range(9))
+    assert picture.shape == (3 * PANEL + 2 * GAP, 4 * PANEL + 3 * GAP, 3)
+    with_line = [drawn(panel(picture, number), PROSTATE_COLOR).any() for number in range(12)]
+    assert with_line == [False] * 2 + [True] * 8 + [False] * 2
+
+
+def test_slices_have_their_numbers_and_sides_and_a_bar_of_two_centimeters(tmp_path):
+    image = scan()
+    mask = box_mask(image, (30, 50), (40, 60), (4, 16))
+    for name, code in (("up", "LPS"), ("down", "LPI")):
+        stored = [sitk.DICOMOrient(part, code) for part in (image, mask)]
+        contour_picture(stored[0], [(stored[1], PROSTATE_COLOR)], tmp_path / f"{name}.png")
+    up, down = (read_png(tmp_path / f"{name}.png") for name in ("up", "down"))
+    for number, slice_number in ((0, 3), (2, 5), (9, 16), (11, 18)):
+        for picture, expected in ((up, text_mask(str(slice_number))), (down, text_mask(str(21 - slice_number)))):
+            corner = panel(picture, number)[6 : 6 + expected.shape[0], 6 : 6 + expected.shape[1]]
+            assert ((corner == 235).all(axis=-1) == expected).mean() > 0.97  # the scan itself may be as bright
+    bar = (panel(up, 4)[-8] == 235).all(axis=-1)
+    assert bar.sum() == pytest.approx(20 * PANEL / 60, abs=1)
+    right, left = ((panel(up, 4)[140:180, part] == 235).all(axis=-1).sum() for part in (slice(0, 40), slice(-40, None)))
+    assert right == text_mask("R").sum() and left == text_mask("L").sum()
+
+
+def test_the_line_turns_red_where_the_network_is_unsure_over_a_wide_band(tmp_path):
+    image = scan()
+    mask = box_mask(image, (30, 50), (40, 60), (4, 16))
+    doubt = np.zeros((20, 100, 80), np.float32)
+    doubt[:, 40:60, 29:31] = 1  # two millimeters about the patient's right edge
+    doubt[:, 40:60, 44:56] = 1  # twelve about the left one
+    uncertainty = sitk.GetImageFromArray(doubt)
+    uncertainty.CopyInformation(image)
+    contour_picture(image, [(mask, PROSTATE_COLOR)], tmp_path / "case.png", uncertainty=uncertainty)
+    row = panel(read_png(tmp_path / "case.png"), 5)[PANEL // 2]  # through the middle of the gland
+    assert drawn(row[None, : PANEL // 2], PROSTATE_COLOR).any() and drawn(row[None, PANEL // 2 :], (255, 32, 32)).any()
+    assert not drawn(row[None, PANEL // 2 :], PROSTATE_COLOR).any()
 
 
 def test_line_lies_on_the_edge_of_the_mask_in_millimetres(tmp_path):
@@ -106,11 +139,11 @@ def test_slices_run_from_caudal_to_cranial(tmp_path):
     flipped = [sitk.DICOMOrient(part, "LPI") for part in (ramp, mask)]
     contour_picture(flipped[0], [(flipped[1], PROSTATE_COLOR)], tmp_path / "case.png")
     picture = read_png(tmp_path / "case.png")
-    means = [panel(picture, number)[:40].mean() for number in range(9)]
-    assert means == sorted(means) and means[8] > means[0] + 100
+    means = [panel(picture, number)[30:90, 60:].mean() for number in range(12)]
+    assert means == sorted(means) and means[11] > means[0] + 100
 
 
-def test_first_and_last_slice_of_the_gland_are_shown_and_none_beyond(tmp_path):
+def test_first_and_last_slice_of_the_gland_are_shown(tmp_path):
     image = scan()
     voxels = np.zeros((20, 100, 80), np.uint8)
     for index in range(3, 18):
@@ -120,10 +153,10 @@ def test_first_and_last_slice_of_the_gland_are_shown_and_none_beyond(tmp_path):
     contour_picture(image, [(mask, PROSTATE_COLOR)], tmp_path / "case.png")
     picture = read_png(tmp_path / "case.png")
     widths = []
-    for number in range(9):
+    for number in range(2, 10):
         _, _, left, right = bounds(drawn(panel(picture, number), PROSTATE_COLOR))
         widths.append(round((right - left + 1) * 60 / PANEL))
-    assert widths[0] == 4 and widths[-1] == 18 and len(set(widths)) == 9
+    assert widths[0] == 4 and widths[-1] == 18 and len(set(widths)) == 8
 
 
 def test_small_gland_is_shown_with_its_neighbor_slices_and_no_slice_twice(tmp_path):
@@ -134,8 +167,8 @@ def test_small_gland_is_shown_with_its_neighbor_slices_and_no_slice_twice(tmp_pa
     mask = box_mask(image, (30, 50), (40, 60), (18, 20))  # at the cranial end
     contour_picture(ramp, [(mask, PROSTATE_COLOR)], tmp_path / "case.png")
     picture = read_png(tmp_path / "case.png")
-    with_line = [drawn(panel(picture, number), PROSTATE_COLOR).any() for number in range(9)]
-    assert with_line == [False] * 7 + [True] * 2
+    with_line = [drawn(panel(picture, number), PROSTATE_COLOR).any() for number in range(12)]
+    assert with_line == [False] * 6 + [True] * 2 + [False] * 4
 
 
 def test_two_masks_are_drawn_in_their_own_colors(tmp_path):
@@ -176,14 +209,14 @@ def test_empty_mask_shows_the_whole_volume_without_a_line(tmp_path):
     image = scan()
     contour_picture(image, [(box_mask(image, (0, 0), (0, 0), (0, 0)), PROSTATE_COLOR)], tmp_path / "case.png")
     picture = read_png(tmp_path / "case.png")
-    assert not drawn(picture, PROSTATE_COLOR).any() and all(panel(picture, number).any() for number in range(9))
+    assert not drawn(picture, PROSTATE_COLOR).any() and all(panel(picture, number).any() for number in range(8))
 
 
 def test_gland_at_the_edge_of_the_scan_is_black_beyond_it(tmp_path):
     image = scan()
     contour_picture(image, [(box_mask(image, (0, 20), (40, 60), (4, 16)), PROSTATE_COLOR)], tmp_path / "case.png")
     shown = panel(read_png(tmp_path / "case.png"), 4)
-    assert (shown[:, :80] == 0).all() and drawn(shown, PROSTATE_COLOR).any()
+    assert (shown[30:140, :80] == 0).all() and drawn(shown, PROSTATE_COLOR).any()
 
 
 def test_a_coil_beside_the_gland_does_not_leave_it_black(tmp_path):

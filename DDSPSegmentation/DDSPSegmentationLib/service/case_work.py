@@ -42,7 +42,7 @@ def do_case(case: InputCase, outputs: Outputs, segment: Segment, tell: Tell = la
     if not outputs.mask.is_file():
         raise StorageError(f"'{outputs.mask.name}' was not written.", "Check the disk and try again.")
     tell("Drawing", 0.0)
-    contour_picture(image, [(answer.mask, PROSTATE_COLOR)], outputs.picture)
+    contour_picture(image, [(answer.mask, PROSTATE_COLOR)], outputs.picture, uncertainty=answer.uncertainty)
     thumbnail(image, answer.mask, outputs.thumbnail)
     return {
         "measurements": answer.as_row(),
