@@ -355,7 +355,9 @@ def test_interrupt_ends_cleanly_and_the_next_run_goes_on(tmp_path):
     inputs[1].trouble = KeyboardInterrupt()
     result, _ = run(tmp_path, inputs)
     assert result.exit_code == 1 and result.done == ["case0"]
-    assert result.message == "Stopped after 1 of 3 cases. Run the same command again to continue."
+    assert (
+        result.message == "Stopped after 1 of 3 cases; their results are kept. Run the same command again to continue."
+    )
     assert "not complete" in (tmp_path / "report.html").read_text(encoding="utf-8")
     result, segment = run(tmp_path, cases())
     assert result.exit_code == 0 and segment.calls == ["case1", "case2"] and not list(tmp_path.glob("*.kept-*"))

@@ -165,7 +165,11 @@ def test_long_names_are_shortened_and_stay_apart():
 
 
 @pytest.mark.parametrize(
-    "name", ("T2.seg.nrrd", "T2_segmentation.nii.gz", "Case00_segmentation.mhd", "T2_Segmentation.nrrd")
+    "name",
+    (
+        *("T2.seg.nrrd", "T2_segmentation.nii.gz", "Case00_segmentation.mhd", "T2_Segmentation.nrrd"),
+        *("T2_seg.nii.gz", "T2_mask.nrrd", "T2-label.nrrd", "T2_label.nii", "T2_Mask.seg.nrrd"),
+    ),
 )
 def test_segmentations_are_skipped_with_their_reason(tmp_path, name):
     scan_at(tmp_path / "T2.nrrd")
@@ -173,6 +177,21 @@ def test_segmentations_are_skipped_with_their_reason(tmp_path, name):
     cases, skipped = collect_inputs([tmp_path])
     assert [case.name for case in cases] == ["T2"]
     assert "is a segmentation" in reasons(skipped)[name]
+
+
+@pytest.mark.parametrize("name", ("T2.probability.nrrd", "T2.uncertainty.nii.gz"))
+def test_maps_of_results_are_skipped_with_their_reason(tmp_path, name):
+    scan_at(tmp_path / "T2.nrrd")
+    scan_at(tmp_path / name)
+    cases, skipped = collect_inputs([tmp_path])
+    assert [case.name for case in cases] == ["T2"]
+    assert reasons(skipped)[name] == f"is a map of a result (.{name.split('.')[1]})"
+
+
+def test_a_scan_may_be_called_as_the_ending_of_a_mask(tmp_path):
+    for name in ("_mask.nrrd", "label.nrrd", "mask_T2.nrrd"):
+        scan_at(tmp_path / name)
+    assert len(collect_inputs([tmp_path])[0]) == 3
 
 
 def test_what_cannot_be_taken_is_listed_and_the_rest_goes_on(tmp_path):

@@ -30,6 +30,7 @@ from .image_headers import (
 )
 from .plain_names import is_plain, plainly_named
 
+MASK_ENDINGS = ("_segmentation", "_mask", "_label", "_seg", "-label")
 IMAGE_FORMATS = {
     ".nii.gz": ("NIfTI", "NiftiImageIO", check_nifti),
     ".nii": ("NIfTI", "NiftiImageIO", check_nifti),
@@ -61,6 +62,14 @@ def image_stem(path: str | os.PathLike) -> str:
     """The name of a file without the suffix of an image, all of it for any other file."""
     name = Path(path).name
     return name[: len(name) - len(image_suffix(path) or "")]
+
+
+def stem_of_scan(stem: str) -> str | None:
+    """Name of the scan that a mask's name points to, both without suffix; ``None`` for a name that is no mask's."""
+    bare = stem[:-4] if stem.lower().endswith(".seg") else stem
+    ending = next((ending for ending in MASK_ENDINGS if bare.lower().endswith(ending) and bare.lower() != ending), "")
+    bare = bare[: len(bare) - len(ending)]
+    return None if bare == stem else bare
 
 
 def read_image(path: str | os.PathLike, layers: bool = False) -> sitk.Image:

@@ -14,7 +14,7 @@ import SimpleITK as sitk
 from ..engine.errors import Canceled, DatasetError, DDSPSegmentationError
 from ..engine.files import make_folder, write_text
 from ..engine.grids import on_one_grid
-from ..engine.images import image_stem, image_suffix, read_mask
+from ..engine.images import image_stem, image_suffix, read_mask, stem_of_scan
 from ..engine.metrics import REGIONS, RegionMetrics, compare_masks, promise12_style_score
 from ..engine.quality import DOUBTFUL_DICE
 from ..engine.segmentation import Segmentation
@@ -277,10 +277,10 @@ def _masks_by_stem(folder: Path) -> dict[str, list[Path]]:
     masks: dict[str, list[Path]] = {}
     for path in sorted(folder.iterdir()):
         if image_suffix(path) and path.is_file() and not path.name.startswith("."):
-            stem = image_stem(path).removesuffix(".seg").removesuffix("_segmentation")
-            masks.setdefault(stem, []).append(path)
-    for stem, paths in masks.items():
-        masks[stem] = [path for path in paths if path.name.startswith(f"{stem}_segmentation.")] or paths
+            stem = image_stem(path)
+            masks.setdefault(stem_of_scan(stem) or stem, []).append(path)
+    for stem, paths in masks.items():  # a scan may lie beside its mask
+        masks[stem] = [path for path in paths if image_stem(path) != stem] or paths
     return masks
 
 

@@ -9,14 +9,13 @@ from pathlib import Path
 
 from ..engine.errors import DatasetError, StorageError
 from ..engine.files import copy_file, make_folder, os_errors_as, write_text
-from ..engine.images import image_stem, image_suffix
+from ..engine.images import image_stem, image_suffix, stem_of_scan
 from ..learning.case_index import INDEX, about_unknown_patients
 from ..learning.dataset import Case, indexed, read_dataset
 from .case_files import describe
 from .case_records import StoredCase
 from .patients import Patients
 
-MASK_ENDINGS = ("_segmentation", "_mask", "_label", "_seg", "-label")
 _STRUCTURED = ("imagesTr", "images")
 
 
@@ -60,17 +59,9 @@ def _loose_files(folder: Path) -> tuple[dict[tuple[Path, str], Path], dict[tuple
         ):
             continue
         stem = image_stem(path)
-        pointed_to = _scan_of(stem)
+        pointed_to = stem_of_scan(stem)
         (scans if pointed_to is None else masks).setdefault((path.parent, pointed_to or stem), path)
     return scans, masks
-
-
-def _scan_of(stem: str) -> str | None:
-    """Name of the scan that a mask's name points to; None for a scan."""
-    bare = stem[:-4] if stem.lower().endswith(".seg") else stem
-    ending = next((ending for ending in MASK_ENDINGS if bare.lower().endswith(ending) and bare.lower() != ending), "")
-    bare = bare[: len(bare) - len(ending)]
-    return None if bare == stem else bare
 
 
 def export_cases(

@@ -8,6 +8,7 @@ from typing import NoReturn
 from .. import __version__
 from ..engine.html_page import RESEARCH_ONLY
 from ..engine.run_settings import BIAS_FIELD_MODES, DEVICES, MODES
+from .case_work import MAPS
 from .mask_files import MASK_SUFFIXES
 from .review_states import STATES
 
@@ -39,7 +40,9 @@ def command_parser() -> Parser:
     _add_review_arguments(commands.add_parser("review", help="list what a batch found, and note what was decided"))
     _add_train_arguments(commands.add_parser("train", help="train a model on scans with expert masks"))
     _add_evaluate_arguments(commands.add_parser("evaluate", help="compare masks, or a model, with expert masks"))
-    _add_model(commands.add_parser("info", help="show versions, devices and the model"))
+    info = commands.add_parser("info", help="show versions, the model, devices")
+    _add_model(info)
+    info.add_argument("--all", action="store_true", help="devices and the network's layers, too (loads PyTorch)")
     _add_models_arguments(commands.add_parser("models", help="list, activate, roll back and hand on model versions"))
     _add_cases_arguments(commands.add_parser("cases", help="list, import and export corrected cases"))
     _add_finetune_arguments(
@@ -70,6 +73,14 @@ def add_segment_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--format", choices=tuple(MASK_SUFFIXES), default="seg.nrrd", help="of the masks")
     parser.add_argument("--threshold", type=_probability, default=0.5, help="probability of the contour (default: 0.5)")
+    parser.add_argument(
+        "--location",
+        type=_location,
+        metavar="R,A,S",
+        help="a point in the gland of the one scan named, in mm as Slicer shows it: --location=-3,40,12",
+    )
+    for name in MAPS:
+        parser.add_argument(f"--{name}", action="store_true", help=f"write the {name} map of each scan, too")
 
 
 def _add_review_arguments(parser: argparse.ArgumentParser) -> None:
@@ -192,6 +203,15 @@ def _probability(text: str) -> float:
     if not 0 < value < 1:
         raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
     return value
+
+
+def _location(text: str) -> tuple[float, float, float]:
+    """The point (x, y, z) LPS mm of coordinates R, A, S in mm."""
+    parts = text.split(",")
+    if len(parts) != 3:
+        raise argparse.ArgumentTypeError(f"'{text}' is not three coordinates with commas between them")
+    right, anterior, superior = map(_number, parts)
+    return -right, -anterior, superior
 
 
 def _positive(text: str) -> float:

@@ -40,16 +40,19 @@ class BatchSettings:
         run: how each scan is segmented.
         mask_suffix: ``.seg.nrrd`` or ``.nii.gz``.
         model_version, model_sha256: the weights that will answer.
+        maps: which of ``case_work.MAPS`` are written, too.
     """
 
     run: RunSettings
     mask_suffix: str
     model_version: str
     model_sha256: str
+    maps: tuple[str, ...] = ()
 
     def identity(self) -> dict:
         """What decides a result besides the scan; a change of any of it makes a case be done again."""
-        return {
+        asked = {"location": self.run.location and list(self.run.location), "maps": list(self.maps)}
+        return {name: value for name, value in asked.items() if value} | {
             "mode": self.run.mode,
             "threshold": self.run.threshold,
             "bias_field": self.run.bias_field,
@@ -83,6 +86,7 @@ def run_batch(
     settings: BatchSettings,
     do_case: DoCase,
     progress: Callable[[str], None] = print,
+    show_doing: Callable[[str], None] = lambda text: None,
 ) -> BatchResult:
     """Segment every case that is not there yet and write masks, pictures, table, report and run.json.
 
@@ -95,6 +99,7 @@ def run_batch(
         output_folder: made when it is missing.
         do_case: reads a case, segments it and writes its files; what ends it ends that case alone.
         progress: takes one line of text at a time.
+        show_doing: takes what is being done right now, which the next such text or line replaces.
 
     Returns:
         the result; nothing is raised for a case, a full disk, a missing torch or Ctrl-C.
@@ -108,14 +113,22 @@ def run_batch(
         with FolderLock(folder):
             for place in (folder, folder / THUMBNAILS):
                 delete_leftovers(place)
-            return _Batch(folder, settings, do_case, progress).run(cases, skipped)
+            return _Batch(folder, settings, do_case, progress, show_doing).run(cases, skipped)
     except (FolderInUseError, StorageError) as error:
         return BatchResult(EXIT_USAGE, message=str(error))
 
 
 class _Batch:
-    def __init__(self, folder: Path, settings: BatchSettings, do_case: DoCase, progress: Callable[[str], None]):
-        self._folder, self._settings, self._do_case, self._progress = folder, settings, do_case, progress
+    def __init__(
+        self,
+        folder: Path,
+        settings: BatchSettings,
+        do_case: DoCase,
+        progress: Callable[[str], None],
+        show_doing: Callable[[str], None],
+    ):
+        self._folder, self._settings, self._do_case = folder, settings, do_case
+        self._progress, self._show_doing = progress, show_doing
         self._record = BatchRecord.read(folder)
         self._result = BatchResult()
         self._seconds: list[float] = []
@@ -142,7 +155,8 @@ class _Batch:
             self._end_early(EXIT_USAGE, str(error))
         except (KeyboardInterrupt, Canceled):
             reached = len(self._result.done) + len(self._result.unchanged) + len(self._result.failed)
-            self._end_early(EXIT_SOME_FAILED, f"Stopped after {reached} of {len(cases)} cases. {_GO_ON}")
+            kept = "; their results are kept" if reached else ""
+            self._end_early(EXIT_SOME_FAILED, f"Stopped after {reached} of {len(cases)} cases{kept}. {_GO_ON}")
         except (StorageError, OSError) as error:
             self._end_early(EXIT_SOME_FAILED, f"{error_text(error)} {_GO_ON}")
         if not self._result.message and self._result.failed:
@@ -162,7 +176,7 @@ class _Batch:
                 return
             self._set_unknown_mask_aside(case.name)
             with self._record.running(case.name):
-                entry = self._segmented(case, identity)
+                entry = self._segmented(case, identity, label)
             self._remove_kept_twins(case.name, entry["mask"]["sha256"])
         except (Canceled, TorchMissingError, ModelError):
             raise
@@ -180,9 +194,14 @@ class _Batch:
         self._progress(f"{line}. {' '.join(entry['warnings'])}" if entry["warnings"] else line)
         self._write_tables()
 
-    def _segmented(self, case: InputCase, identity: dict) -> dict:
+    def _segmented(self, case: InputCase, identity: dict, label: str) -> dict:
         outputs = self._outputs(case.name)
-        facts = self._do_case(case, outputs, lambda phase, fraction: None)
+
+        def tell(phase: str, fraction: float) -> None:
+            self._show_doing(f"{label}: {phase.lower()}{f' {fraction:.0%}' if fraction else ''}")
+
+        tell("Reading", 0.0)
+        facts = self._do_case(case, outputs, tell)
         mask = outputs.mask
         previous = self._record.entry(case.name).get("mask")
         if previous and previous["file"] != mask.name:
@@ -206,18 +225,22 @@ class _Batch:
 
     def _outputs(self, name: str) -> Outputs:
         folder, picture = self._folder, f"{name}.png"
-        return Outputs(folder / f"{name}{self._settings.mask_suffix}", folder / picture, folder / THUMBNAILS / picture)
+        suffix = ".nrrd" if self._settings.mask_suffix.endswith(".nrrd") else self._settings.mask_suffix
+        maps = {one: folder / f"{name}.{one}{suffix}" for one in self._settings.maps}
+        mask = folder / f"{name}{self._settings.mask_suffix}"
+        return Outputs(mask, folder / picture, folder / THUMBNAILS / picture, maps)
 
     def _is_done(self, name: str, identity: dict) -> bool:
         entry = self._record.entry(name)
         if entry.get("state") != "done" or entry.get("identity") != identity:
             return False
-        mask, picture, small = self._outputs(name)
-        return known_sha256(mask) == entry["mask"]["sha256"] and picture.is_file() and small.is_file()
+        outputs = self._outputs(name)
+        beside = (outputs.picture, outputs.thumbnail, *outputs.maps.values())
+        return known_sha256(outputs.mask) == entry["mask"]["sha256"] and all(path.is_file() for path in beside)
 
     def _set_unknown_mask_aside(self, name: str) -> None:
         """Keep a mask that this folder's record does not know: somebody edited it or put it there."""
-        entry, mask = self._record.entry(name), self._outputs(name)[0]
+        entry, mask = self._record.entry(name), self._outputs(name).mask
         if not mask.exists() or known_sha256(mask) == entry.get("mask", {}).get("sha256"):
             return
         suffix, number = self._settings.mask_suffix, 1
@@ -238,11 +261,12 @@ class _Batch:
         entry = self._record.entry(name)
         if entry.get("mask"):
             self._remove_if_ours(entry["mask"])
-        mask, *pictures = self._outputs(name)
+        outputs = self._outputs(name)
+        mask = outputs.mask
         if entry.get("state") == "running":
             mask.unlink(missing_ok=True)
         if not mask.exists():
-            for path in pictures:
+            for path in (outputs.picture, outputs.thumbnail, *outputs.maps.values()):
                 path.unlink(missing_ok=True)
 
     def _remove_if_ours(self, recorded: dict) -> None:

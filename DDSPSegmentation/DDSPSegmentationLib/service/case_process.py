@@ -111,7 +111,7 @@ class CaseProcess:
             "name": case.name,
             "files": [str(path) for path in files],
             "dicom": dicom,
-            "outputs": [str(path) for path in outputs],
+            "outputs": outputs.to_dict(),
             "settings": self._settings.to_dict(),
         }
         with suppress(OSError):  # a process that is gone says so by its end

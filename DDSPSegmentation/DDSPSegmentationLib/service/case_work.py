@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import SimpleITK as sitk
 
 from ..engine.errors import StorageError
+from ..engine.images import write_image
 from ..engine.pictures import PROSTATE_COLOR, contour_picture, thumbnail
 from ..engine.segmentation import Segmentation
 
@@ -19,12 +20,27 @@ Segment = Callable[[str, sitk.Image, Path], Segmentation]  # of a case's name an
 Tell = Callable[[str, float], None]  # phase and its fraction
 
 
+MAPS = ("probability", "uncertainty")  # of a ``Segmentation``, in [0, 1] on the scan's own grid
+
+
 class Outputs(NamedTuple):
-    """Where the files of a case go."""
+    """Where the files of a case go; ``maps``: name, one of ``MAPS``, to path, of those that are wanted."""
 
     mask: Path
     picture: Path
     thumbnail: Path
+    maps: Mapping[str, Path] = {}
+
+    def to_dict(self) -> dict:
+        """As JSON can hold it."""
+        maps = {name: str(path) for name, path in self.maps.items()}
+        return {"mask": str(self.mask), "picture": str(self.picture), "thumbnail": str(self.thumbnail), "maps": maps}
+
+    @classmethod
+    def from_dict(cls, values: dict) -> Outputs:
+        """What ``to_dict`` made."""
+        mask, picture, thumbnail = (Path(values[name]) for name in ("mask", "picture", "thumbnail"))
+        return cls(mask, picture, thumbnail, {name: Path(path) for name, path in values["maps"].items()})
 
 
 def do_case(case: InputCase, outputs: Outputs, segment: Segment, tell: Tell = lambda phase, fraction: None) -> dict:
@@ -41,6 +57,8 @@ def do_case(case: InputCase, outputs: Outputs, segment: Segment, tell: Tell = la
     answer = segment(case.name, image, outputs.mask)
     if not outputs.mask.is_file():
         raise StorageError(f"'{outputs.mask.name}' was not written.", "Check the disk and try again.")
+    for name, path in outputs.maps.items():
+        write_image(getattr(answer, name), path)
     tell("Drawing", 0.0)
     contour_picture(image, [(answer.mask, PROSTATE_COLOR)], outputs.picture, uncertainty=answer.uncertainty)
     thumbnail(image, answer.mask, outputs.thumbnail)

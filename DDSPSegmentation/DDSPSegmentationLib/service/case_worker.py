@@ -84,7 +84,7 @@ def _answer(request: dict, runner, send) -> dict:
 
     try:
         case = case_of_files(request["name"], [Path(path) for path in request["files"]], request["dicom"])
-        facts = do_case(case, Outputs(*map(Path, request["outputs"])), segment, tell)
+        facts = do_case(case, Outputs.from_dict(request["outputs"]), segment, tell)
         return {"event": "result", "facts": facts}
     except Exception as error:
         told = error_message(error, None)

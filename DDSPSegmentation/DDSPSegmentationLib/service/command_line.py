@@ -6,12 +6,14 @@ import argparse
 import importlib
 import importlib.metadata
 import platform
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING
 
 from .. import __version__
 from ..engine.errors import (
@@ -30,9 +32,11 @@ from .arguments import command_parser
 from .batch import EXIT_SOME_FAILED, EXIT_TORCH_MISSING, EXIT_USAGE, BatchSettings, run_batch
 from .batch_record import error_text
 from .case_process import CaseProcess
+from .case_work import MAPS
 from .inputs import collect_inputs
 from .mask_files import MASK_SUFFIXES
 from .runner import InProcessRunner, require_torch
+from .terminal import say, show_doing
 
 if TYPE_CHECKING:
     import SimpleITK as sitk
@@ -47,7 +51,21 @@ _KEPT_APART = "named with --apart"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of the console script; returns the exit code."""
     chosen = command_parser().parse_args(arguments)
-    return guarded(lambda: _command(chosen.command)(chosen))
+    with _ended_as_by_ctrl_c():
+        return guarded(lambda: _command(chosen.command)(chosen))
+
+
+@contextmanager
+def _ended_as_by_ctrl_c() -> Iterator[None]:
+    """SIGTERM, as a system that shuts down or a queue of jobs sends it, ends a run with the same words."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _command(name: str) -> Callable[[argparse.Namespace], int]:
@@ -77,12 +95,6 @@ def guarded(command: Callable[[], int]) -> int:
         return _complain(f"{error_text(error)} at {Path(place.filename).name}:{place.lineno}", EXIT_SOME_FAILED)
 
 
-def say(line: str, file: TextIO | None = None) -> None:
-    """Print a line at once; a reader that went away does not end the run."""
-    with suppress(OSError, ValueError):
-        print(line, flush=True, file=file)
-
-
 def segment(chosen: argparse.Namespace) -> int:
     """``segment``: the batch runner with this Python."""
     return segment_inputs(chosen, [sys.executable])
@@ -97,18 +109,23 @@ def segment_inputs(chosen: argparse.Namespace, python: Sequence[str]) -> int:
     """
     require_torch()
     model = str(resolve_model(chosen.model))  # one version for all scans, whatever is activated meanwhile
-    run = RunSettings(chosen.mode, chosen.threshold, chosen.bias_field, chosen.device, model)
+    run = RunSettings(chosen.mode, chosen.threshold, chosen.bias_field, chosen.device, model, chosen.location)
     description = describe_model(model)
     _check_device(chosen.device)
     output = Path(chosen.output)
     try:
         _check_paths(output, chosen.inputs)
+        show_doing("Looking for scans")
         cases, skipped = collect_inputs(chosen.inputs)
+        if chosen.location and len(cases) > 1:
+            cause = f"--location is a point in one scan, and the inputs are {len(cases)}."
+            raise InputError(cause, "Name one scan.")
     except InputError as error:
         return _complain(str(error), EXIT_USAGE)
-    settings = BatchSettings(run, MASK_SUFFIXES[chosen.format], description.version, description.sha256)
+    maps = tuple(name for name in MAPS if getattr(chosen, name))
+    settings = BatchSettings(run, MASK_SUFFIXES[chosen.format], description.version, description.sha256, maps)
     with CaseProcess(run, chosen.time_limit, python) as do_case:
-        result = run_batch(cases, skipped, output, settings, do_case, say)
+        result = run_batch(cases, skipped, output, settings, do_case, say, show_doing)
     for name, reason in result.failed.items():
         _complain(f"{name}: {reason}", result.exit_code)
     if result.message:
@@ -293,13 +310,10 @@ def _read_cases(folders: list[str]) -> list[Case]:
 
 
 def info(chosen: argparse.Namespace) -> int:
-    """``info``: what is installed, which devices can be used, what the model is."""
+    """``info``: what is installed and what the model is; devices and layers, which need torch loaded, when asked."""
     say(f"DDSPSegmentation {__version__}, Python {platform.python_version()}, {platform.platform()}")
     for package in ("torch", "SimpleITK", "numpy"):
         say(f"{package}: {_installed(package)}")
-    torch_there = _installed("torch") != _MISSING
-    if torch_there:
-        say(f"devices: {', '.join(_devices())}")
     registry = ModelRegistry()
     folder = resolve_model(chosen.model, registry)
     description = describe_model(folder)
@@ -308,19 +322,23 @@ def info(chosen: argparse.Namespace) -> int:
     say(f"active version: {_active_version(registry)}")
     for title, facts in (("training", description.training), ("measured", description.metrics)):
         for key, value in facts.items():
-            say(f"  {title}, {key}: {f'{len(value)} listed' if isinstance(value, (list, tuple)) else value}")
+            say(f"  {title}, {key}: {_in_words(value)}")
     if description.license:
         say(f"  terms: {description.license}")
-    count = len(description.members)
-    if not torch_there:
-        say(f"networks: {count}")
-    else:
+    say(f"networks: {len(description.members)}")
+    if chosen.all and _installed("torch") != _MISSING:
         from ..engine.network import NetworkSettings, summarize
 
-        summary = summarize(NetworkSettings.from_dict(description.network))
-        say(f"networks: {count}, {'each of' if count > 1 else 'of'} {summary.parameters:,} parameters")
-        say(str(summary))
+        say(f"devices: {', '.join(_devices())}")
+        say(str(summarize(NetworkSettings.from_dict(description.network))))
     return 0
+
+
+def _in_words(value: object) -> str:
+    """A fact of a model's description on one line."""
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_in_words(one)}" for key, one in value.items())
+    return f"{len(value)} listed" if isinstance(value, (list, tuple)) else str(value)
 
 
 def _active_version(registry: ModelRegistry) -> str:

@@ -16,7 +16,8 @@ import SimpleITK as sitk
 from ..engine.errors import InputError
 from ..engine.files import file_sha256, os_errors_as
 from ..engine.image_headers import detached_voxels
-from ..engine.images import image_stem, image_suffix, read_image
+from ..engine.images import image_stem, image_suffix, read_image, stem_of_scan
+from .case_work import MAPS
 from .dicom_files import read_dicom_file
 from .dicom_series import DicomSeries, Skipped, files_below, load_series, series_among
 
@@ -24,6 +25,7 @@ LONGEST_NAME_BYTES = 120
 SHOWN_REASONS = 3
 
 _RESERVED = re.compile(r"(?:con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])(?=\.|$)", re.IGNORECASE)
+_MAP_ENDINGS = tuple(f".{name}" for name in MAPS)
 _UNSAFE = re.compile(r"[^\w.\-]+")
 
 
@@ -160,11 +162,12 @@ def _look_at_file(path: Path, skipped: list[Skipped]) -> list[_Found]:
 
 
 def _reason_to_skip(path: Path) -> str | None:
-    stem = image_stem(path).lower()
-    if stem.endswith(".seg"):
-        return "is a segmentation (.seg)"
-    if stem.endswith("_segmentation"):
-        return "is a segmentation (_segmentation)"
+    stem = image_stem(path)
+    scan = stem_of_scan(stem)
+    if scan is not None:
+        return f"is a segmentation ({stem[len(scan) :]})"
+    if stem.lower().endswith(_MAP_ENDINGS):
+        return f"is a map of a result ({stem[stem.rindex('.') :]})"
     if not os.access(path, os.R_OK):
         return "may not be read"
     return None

@@ -9,7 +9,7 @@ from ..engine.errors import ModelError
 from ..learning.comparison_words import dice_change, doubt_about_activation, hold_out_dice, left_out_dice
 from ..library.model_registry import ModelRegistry
 from ..library.model_version import ModelVersion
-from .command_line import say
+from .terminal import say
 
 
 def models(chosen: argparse.Namespace) -> int:

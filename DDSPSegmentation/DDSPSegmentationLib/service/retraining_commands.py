@@ -15,11 +15,11 @@ from ..library.model_registry import ModelRegistry
 from ..library.model_version import ModelVersion
 from ..library.user_folder import default_cases_folder, default_models_folder
 from .batch import EXIT_SOME_FAILED
-from .command_line import say
 from .retraining import RetrainingPlan, make_job, plan_retraining
 from .retraining_process import ReportedRun, discard_run, unfinished_runs
 from .retraining_run import NothingGained
 from .runner import require_torch
+from .terminal import say
 
 
 def finetune(chosen: argparse.Namespace) -> int:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from ..engine.errors import InputError
 from .batch_record import RUN_FILE, BatchRecord
-from .command_line import say
 from .report import in_review_order, word_of, write_report
 from .review_states import counts, decide, read_decisions, state_of
+from .terminal import say
 
 
 def review(chosen: argparse.Namespace) -> int:
