@@ -80,8 +80,10 @@ def table(outcomes: dict[str, list[str]]) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kind", action="append", default=[], metavar="NAME", help="only inputs of this kind")
-    parser.add_argument("--only", action="append", default=[], metavar="SLUG", help="only this input")
+    parser.add_argument(
+        "--kind", action="append", default=[], metavar="NAME", help="only inputs of this kind; may be repeated"
+    )
+    parser.add_argument("--only", action="append", default=[], metavar="SLUG", help="only this input; may be repeated")
     parser.add_argument("--output", type=Path, metavar="FOLDER", help="keep every input and what became of it there")
     parser.add_argument("--report", type=Path, metavar="FILE", help="write all lines and the table there, too")
     parser.add_argument("--seconds", type=float, default=SECONDS, help="the longest run (default: %(default)s)")
@@ -90,16 +92,18 @@ def main() -> int:
     entries = [
         entry
         for entry in CORPUS.values()
-        if (not chosen.kind or entry.kind in chosen.kind) and (not chosen.only or entry.slug in chosen.only)
+        if not (chosen.kind or chosen.only) or entry.kind in chosen.kind or entry.slug in chosen.only
     ]
     if chosen.list or not entries:
-        print("\n".join(f"{entry.kind}: {entry.slug}: {entry.what}" for entry in entries or CORPUS.values()))
+        kinds = ", ".join(dict.fromkeys(f"'{entry.kind}'" for entry in CORPUS.values()))
+        lines = [f"{entry.kind}: {entry.slug}: {entry.what}" for entry in entries]
+        print("\n".join(lines) or f"No input is called or of a kind like that. The kinds are {kinds}.")
         return 0 if entries else 2
-    lines: list[str] = []
+    told: list[str] = []
 
     def say(line: str) -> None:
         print(line, flush=True)
-        lines.append(line)
+        told.append(line)
 
     work = Path(tempfile.mkdtemp(prefix="hard-inputs-"))
     try:
@@ -109,7 +113,7 @@ def main() -> int:
         remove(work)
     say("\n" + table(outcomes))
     if chosen.report:
-        chosen.report.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        chosen.report.write_text("\n".join(told) + "\n", encoding="utf-8")
     return 1 if any(outcomes.values()) else 0
 
 

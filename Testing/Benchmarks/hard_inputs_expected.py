@@ -26,11 +26,13 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     SEGMENT_MODEL: ("segment", "in/scans", "--model", GIVEN, *_AS_NIFTI),
 }
 
-PLACE_MM = 0.1  # at a corner; what a quaternion in single precision or 16 characters of DICOM round off is less
+PLACE_MM = 0.1  # at a corner; what 16 characters of DICOM round off is less
+QUATERNION_MM = 0.15  # what a qform in single precision may be off besides, for turns of nearly 180 degrees
 SAME_DICE = 0.99
 # Words of libraries and of Python, and places in our own files: none of them helps who reads a line.
 JARGON = re.compile(
     r"itk::|WARNING: In |gdcm|pydicom|zlib|nifti_|\berrno\b|Traceback|Exception|unhandled|surrogates|"
+    r"object has no attribute|codec can't|Expecting (?:value|property)|"
     r"\b[A-Za-z]*Error\b(?!:)|\w+\.(?:py|cxx|h|hxx):\d+|object at 0x|Segmentation fault|core dumped"
 )
 REFUSALS = re.compile(r"^error: |^Refused: |: not compared\. ")
@@ -63,8 +65,8 @@ class Clean:
 class Grid:
     """A mask that is right: its voxels (x, y, z), their place (LPS; None: anywhere) and the least Dice.
 
-    ``place_mm`` bounds how far a corner may lie off; ``both_forms`` asks it of a NIfTI mask's qform and sform.
-    ``voxels``: of the scan that must be stored with it.
+    ``place_mm`` bounds how far a corner may lie off, for readers of a NIfTI mask's sform and of its qform.
+    ``voxels``: of the scan that must be stored with it. ``most_dice`` bounds a Dice that must not be perfect.
     """
 
     gland: np.ndarray
@@ -72,7 +74,7 @@ class Grid:
     dice: float = SAME_DICE
     place_mm: float = PLACE_MM
     voxels: np.ndarray | None = None
-    both_forms: bool = False
+    most_dice: float = 1.0
 
 
 @dataclass
@@ -250,14 +252,15 @@ def _unfit(name: str, grid: Grid | None, result: Result) -> str:
     if grid is None:  # a version is known by its name
         return "" if result.name == name else f"is not '{name}'"
     if result.dice is not None:
-        same = result.name == name and result.dice >= grid.dice
+        same = result.name == name and grid.dice <= result.dice <= grid.most_dice
         return "" if same else f"Dice {result.dice:.4f} of '{result.name}'"
     if result.volume is None:
         return "cannot be read as a mask"
     if result.volume.voxels.shape != grid.gland.shape:
         return f"has {result.volume.voxels.shape} voxels, not {grid.gland.shape}"
-    placed = [result.volume, result.qform] if grid.both_forms and result.qform else [result.volume]
-    off = max(_off_mm(grid, volume) for volume in placed)
+    off = _off_mm(grid, result.volume)
+    if result.qform is not None:
+        off = max(off, _off_mm(grid, result.qform) - QUATERNION_MM)
     if not off <= grid.place_mm:
         return f"lies up to {off:.2f} mm off the scan's grid"
     dice = _dice(result.volume.voxels != 0, grid.gland)

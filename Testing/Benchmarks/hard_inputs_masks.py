@@ -185,15 +185,16 @@ values(
     "a rim labelled 255 to be ignored, without a word",
     lambda x: np.where(x, 1, np.where(np.roll(x, 4, axis=0) | np.roll(x, -4, axis=0), 255, 0)).astype("u1"),
     refused("255"),
+    done(),
 )
 
 # Segments with names -------------------------------------------------------------------------------------------------
 
 
 def bladder_of(gland: np.ndarray) -> np.ndarray:
-    """A ball above and before the gland, apart from it."""
+    """A ball above and before the gland that touches it, so that both together look like one part."""
     inside = np.argwhere(gland)
-    x, y = inside[:, 0].mean(), inside[:, 1].min() - 40
+    x, y = inside[:, 0].mean(), inside[:, 1].min() - 20
     grid = np.indices(gland.shape)
     ball = ((grid[0] - x) / 50) ** 2 + ((grid[1] - y) / 40) ** 2 + ((grid[2] - inside[:, 2].max()) / 5) ** 2 < 1
     return ball & ~gland
@@ -622,7 +623,7 @@ pairs(
     "import-file",
     "a file in the place of a folder",
     lambda folder, clean: (save_nifti(folder / "A.nii.gz", clean.scans[1]), Built(given=("in/A.nii.gz",)))[1],
-    refused("folder"),
+    refused("no folder|not a folder|is a file"),
 )
 
 # Tables --------------------------------------------------------------------------------------------------------------
@@ -860,8 +861,10 @@ index("index-xlsx", "a workbook saved under this name", b"PK\3\4\x14\0\6\0" + by
 # Evaluation ----------------------------------------------------------------------------------------------------------
 
 
-def evaluated(slug: str, what: str, save: Callable[[Path, Clean], None], *right: Outcome) -> None:
-    """A pair B whose prediction is changed, beside a sound pair A."""
+def evaluated(
+    slug: str, what: str, save: Callable[[Path, Clean], None], *right: Outcome, dice: tuple[float, float] = (0.99999, 1)
+) -> None:
+    """A pair B whose prediction is changed, beside a sound pair A; ``dice`` bounds what is right for it."""
 
     def build(folder: Path, clean: Clean) -> Built:
         for part in ("predictions", "references"):
@@ -869,7 +872,7 @@ def evaluated(slug: str, what: str, save: Callable[[Path, Clean], None], *right:
             save_nifti(folder / part / "A.nii.gz", clean.mask(2))
         save_nifti(folder / "references" / "B.nii.gz", clean.mask(1))
         save(folder / "predictions", clean)
-        return Built({"A": clean.grid(2), "B": clean.grid(1, dice=0.99999)})
+        return Built({"A": clean.grid(2), "B": clean.grid(1, dice=dice[0], most_dice=dice[1])})
 
     hard(slug, EVALUATED, what, build, *(right or (done("A", "B"),)), command=EVALUATE)
 
@@ -904,6 +907,8 @@ evaluated(
     "a prediction 5 mm off",
     lambda folder, clean: save_nifti(folder / "B.nii.gz", _shift(5.2, 0, 0)(clean.mask(1))),
     refused("grid|place|lie", done=("A",)),
+    done("A", "B"),
+    dice=(0.5, 0.95),  # where it lies, that is
 )
 evaluated(
     "evaluate-fewer-slices",
@@ -946,5 +951,5 @@ evaluated(
     lambda folder, clean: save_nifti(
         folder / "B.nii.gz", clean.mask(1).with_voxels(np.zeros_like(clean.mask(1).voxels))
     ),
-    Outcome((0,), ("A", "empty")),
+    dice=(0.0, 0.0),
 )

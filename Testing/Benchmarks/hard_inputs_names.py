@@ -16,8 +16,11 @@ PATTERNS, LETTERS, LENGTH, SIGNS, SECOND = (
     "names: signs",
     "files of two parts",
 )
+# A line that merely repeats a name with a percent sign in it does not say what is wrong with it.
+PERCENT_SIGN = "percent|rename"
+FILE_NAME = r"\bname|rename"
 # The scan named here is the second of the run, so that voxels of the one read before would be found in its mask.
-_PERCENT = (done("before", "scan"), refused("percent|%", done=("before",)))
+_PERCENT = (done("before", "scan"), refused(PERCENT_SIGN, done=("before",)))
 
 
 def with_another(folder: Path, clean: Clean) -> Built:
@@ -128,14 +131,14 @@ hard(
     "masks called M %d.mhd to be compared, after a sound pair",
     _percent_masks,
     done("A", "M %d"),
-    refused("percent|%", done=("A",)),
+    refused(PERCENT_SIGN, done=("A",)),
     command=EVALUATE,
 )
 
 # Not UTF-8 -----------------------------------------------------------------------------------------------------------
 
 LATIN1, SHIFT_JIS, CP1251 = (os.fsdecode(name) for name in (b"Pr\xfcfung", b"\x91O\x97\xa7\x91B", b"\xcf\xf0\xee\xf1"))
-_RENAME = (done("before", "scan"), refused("name", done=("before",)))
+_RENAME = (done("before", "scan"), refused(FILE_NAME, done=("before",)))
 for _suffix in ("nii.gz", "nii", "nrrd", "nhdr", "mha", "mhd"):
     named(f"latin1-{_suffix.replace('.', '-')}", LETTERS, f"{LATIN1}.{_suffix}", *_RENAME)
 named("latin1-nifti-process", LETTERS, f"{LATIN1}.nii.gz", *_RENAME, process=True, what="the same as a process")
@@ -193,7 +196,7 @@ def _latin1_given(folder: Path, clean: Clean) -> Built:
     return Built({"scan": clean.grid()}, given=(f"in/{LATIN1}.nii.gz",))
 
 
-hard("latin1-argument", LETTERS, "the name itself is given", _latin1_given, done(), refused("name"), process=True)
+hard("latin1-argument", LETTERS, "the name itself is given", _latin1_given, done(), refused(FILE_NAME), process=True)
 
 
 def _latin1_missing(folder: Path, clean: Clean) -> Built:
@@ -215,7 +218,7 @@ hard(
     "an output folder Pr\\xfcfung",
     _latin1_output,
     Outcome((0,)),
-    refused("name"),
+    refused(FILE_NAME),
     process=True,
 )
 
@@ -244,7 +247,7 @@ hard(
     "a pair in a folder Pr\\xfcfung",
     _latin1_import_folder,
     done(),
-    refused("name"),
+    refused(FILE_NAME),
     command=IMPORT,
 )
 
@@ -264,7 +267,7 @@ hard(
     _latin1_masks,
     done("A", "Pr\\xfcfung"),
     done("A", "Pr�fung"),
-    refused("name", done=("A",)),
+    refused(FILE_NAME, done=("A",)),
     command=EVALUATE,
 )
 
