@@ -51,7 +51,7 @@ def check(entry: Input, clean: Clean, folder: Path, seconds: float = SECONDS) ->
             # What is left is found beside the run that follows; here it is asked how the run ended.
             found.results = []
             faults += [f"interrupted: {fault}" for fault in judge([entry.interrupted], {}, found)]
-        elif number + 1 < entry.runs:
+        elif not interrupt and number + 1 < entry.runs:
             faults += [f"run {number + 1}: {fault}" for fault in faults_of_any_run(found)]
     look_at(entry.command, folder, found)
     return faults + judge(entry.right, built.grids, found)
