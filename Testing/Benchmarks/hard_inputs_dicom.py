@@ -385,7 +385,7 @@ for _slug, _by in (("0005", 0.0005), ("0010", 0.001), ("0019", 0.0019)):
         f"rows {_by} off orthogonal to the columns, as rounding leaves it",
         _leaning(_by),
         done(notes=(r"orthogonal",)),
-        grid=near(0.25),
+        grid=near(0.28),
     )
 for _slug, _by in (("0023", 0.0023), ("0100", 0.01), ("0500", 0.05)):
     series(

@@ -85,8 +85,17 @@ class Volume:
 @cache
 def sample() -> Volume:
     """The bundled scan, int16."""
-    content = SAMPLE.read_bytes()
-    header, _, packed = content.partition(b"\n\n")
+    scan = read_nrrd(SAMPLE)
+    return scan.with_voxels(scan.voxels.astype(np.int16))
+
+
+def read_nrrd(path: Path) -> Volume:
+    """A gzip-compressed file in LPS, as the bundled scan and the product's masks are.
+
+    Raises:
+        ValueError, KeyError: not such a file.
+    """
+    header, _, content = path.read_bytes().partition(b"\n\n")
     fields = dict(line.split(": ", 1) for line in header.decode().splitlines() if ": " in line)
     size = [int(count) for count in fields["sizes"].split()]
     affine = np.eye(4)
@@ -94,8 +103,8 @@ def sample() -> Volume:
         [[float(x) for x in axis.strip("()").split(",")] for axis in fields["space directions"].split()]
     )
     affine[:3, 3] = [float(x) for x in fields["space origin"].strip("()").split(",")]
-    voxels = np.frombuffer(gzip.decompress(packed), "<u2").reshape(size, order="F").astype(np.int16)
-    return Volume(voxels, affine)
+    kind = {"unsigned short": "<u2", "unsigned char": "u1", "uint8": "u1"}[fields["type"]]
+    return Volume(np.frombuffer(gzip.decompress(content), kind).reshape(size, order="F"), affine)
 
 
 # NIfTI

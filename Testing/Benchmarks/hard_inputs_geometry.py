@@ -312,12 +312,14 @@ def _save_sheared(suffix: str, scan: Volume, path: Path) -> None:
         save_meta(path, scan)
 
 
-def _sheared(suffix: str, by: float):
+def _sheared(suffix: str, by: float, kept: bool = False):
     def build(folder: Path, clean: Clean) -> Built:
         scan = clean.scans[0].sheared(by)
         _save_sheared(suffix, scan, folder / f"T2.{suffix}")
-        # The mask keeps the input's own directions; what a reader makes orthogonal is off by this much at a corner.
-        return Built({"scan": Grid(clean.glands[0], scan.affine, place_mm=0.02 + by * 110)})
+        if kept:
+            return Built({"scan": Grid(clean.glands[0], scan.affine, place_mm=0.001)}, extra=("--format", "seg.nrrd"))
+        # Axes that share the error among them are off by this much at the corner farthest from the origin, 265 mm.
+        return Built({"scan": Grid(clean.glands[0], scan.affine, place_mm=0.02 + by * 135)})
 
     return build
 
@@ -339,6 +341,17 @@ for _suffix in ("nii.gz", "nrrd", "mha"):
             _sheared(_suffix, _by),
             refused("orthogonal|shear"),
         )
+
+
+# A mask in NRRD keeps the input's own directions digit for digit.
+for _suffix in ("nrrd", "mha"):
+    hard(
+        f"leaning-{_suffix}-kept",
+        ROUNDED,
+        f"axes 0.001 off orthogonal in a .{_suffix} file; the mask as .seg.nrrd",
+        _sheared(_suffix, 0.001, kept=True),
+        done(notes=("orthogonal",)),
+    )
 
 
 def _rounded_axes(digits: int):

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 from hard_inputs_expected import COMMANDS, GIVEN, SEGMENT, Built, Clean, Found, Input, Result
-from hard_inputs_files import Volume, read_meta, read_nifti, sample, save_nifti
+from hard_inputs_files import Volume, read_meta, read_nifti, read_nrrd, sample, save_nifti
 from scipy.ndimage import affine_transform, gaussian_filter
 
 PACKAGE = Path(__file__).resolve().parents[2] / "DDSPSegmentation"
@@ -173,7 +173,8 @@ def look_at(command: str, folder: Path, found: Found) -> None:
             path.name for path in (folder / written).rglob(".ddsp-*") if path.name != ".ddsp-segmentation.lock"
         ]
     if command.startswith("segment"):
-        found.results = [_mask(path) for path in sorted((folder / "out").glob("*.nii.gz"))]
+        written = (folder / "out").iterdir() if (folder / "out").is_dir() else ()
+        found.results = [_mask(path) for path in sorted(written) if path.name.endswith((".nii.gz", ".seg.nrrd"))]
         with suppress(OSError, ValueError):
             record = json.loads((folder / "out" / "run.json").read_text(encoding="utf-8"))
             found.recorded = list(_texts(record))
@@ -187,6 +188,8 @@ def look_at(command: str, folder: Path, found: Found) -> None:
 
 def _mask(path: Path) -> Result:
     try:
+        if path.name.endswith(".nrrd"):
+            return Result(path.name, read_nrrd(path))
         return Result(path.name, read_nifti(path), read_nifti(path, "qform"))
     except (ValueError, KeyError, OSError, EOFError):
         return Result(path.name)
