@@ -33,7 +33,7 @@ import hard_inputs_masks  # noqa: E402, F401
 import hard_inputs_names  # noqa: E402, F401
 import hard_inputs_system  # noqa: E402, F401
 from hard_inputs_expected import CORPUS, Built, Clean, Input, faults_of_any_run, judge  # noqa: E402
-from hard_inputs_run import clean_scans, look_at, run_input  # noqa: E402
+from hard_inputs_run import clean_scans, load_program, look_at, run_input  # noqa: E402
 
 SECONDS = 60.0
 
@@ -119,6 +119,7 @@ def main() -> int:
 
 def check_all(entries, folder: Path, say, seconds: float = SECONDS, keep: bool = False) -> dict[str, list[str]]:
     """Faults by slug, told while they are found; one input that cannot be built is a fault of its own."""
+    load_program()
     clean = clean_scans(folder / "clean")
     outcomes: dict[str, list[str]] = {}
     for entry in entries:

@@ -229,6 +229,15 @@ def _contents(folder: Path) -> dict[str, int]:
     return found
 
 
+def load_program() -> None:
+    """Load once what every fork needs; nothing is computed here, so that no thread is left behind by a fork."""
+    import DDSPSegmentationLib.engine.segmenter  # and torch with it
+    import DDSPSegmentationLib.learning.evaluation
+    import DDSPSegmentationLib.service.command_line
+    import DDSPSegmentationLib.service.model_commands
+    import DDSPSegmentationLib.service.retraining_commands  # noqa: F401
+
+
 def clean_scans(folder: Path) -> Clean:
     """The scans that are built from, segmented once as plain files, and an exported model version."""
     scans = patients()
