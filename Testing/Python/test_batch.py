@@ -16,6 +16,7 @@ import pytest
 import SimpleITK as sitk
 
 from DDSPSegmentationLib.engine import errors
+from DDSPSegmentationLib.engine.file_doubts import NO_ORIENTATION
 from DDSPSegmentationLib.engine.html_page import RESEARCH_ONLY
 from DDSPSegmentationLib.engine.run_settings import RunSettings
 from DDSPSegmentationLib.engine.segmentation import ExpectedDice, Segmentation, measure_gland
@@ -23,7 +24,7 @@ from DDSPSegmentationLib.library.folder_lock import LOCK_NAME, FolderLock, lock_
 from DDSPSegmentationLib.service.batch import BatchSettings, run_batch
 from DDSPSegmentationLib.service.batch_record import BatchRecord, without_folders
 from DDSPSegmentationLib.service.case_work import do_case
-from DDSPSegmentationLib.service.inputs import Skipped
+from DDSPSegmentationLib.service.inputs import InputCase, Skipped
 from DDSPSegmentationLib.service.mask_files import write_mask
 from DDSPSegmentationLib.service.report import write_report
 from DDSPSegmentationLib.service.review_states import decide, read_decisions
@@ -42,6 +43,9 @@ class FakeCase:
 
     def fingerprint(self) -> str:
         return f"seed {self.seed}"
+
+    def files(self):
+        return [], True
 
     def load(self) -> sitk.Image:
         if self.trouble is not None:
@@ -590,6 +594,18 @@ def test_progress_is_one_line_a_case_with_number_seconds_and_time_left(tmp_path)
     run(tmp_path, cases(2), progress=lines)
     assert re.fullmatch(r"\[1/2\] case0: [\d.]+ ml, expected Dice 0.9, good, [\d.]+ s, about \d+ s left", lines[0])
     assert re.fullmatch(r"\[2/2\] case1: [\d.]+ ml, expected Dice 0.9, good, [\d.]+ s", lines[1]) and len(lines) == 2
+
+
+def test_what_a_file_leaves_open_is_told_at_once_and_stays_with_the_result(tmp_path):
+    sitk.WriteImage(FakeCase("T2").load(), str(tmp_path / "T2.nii"))
+    content = bytearray((tmp_path / "T2.nii").read_bytes())
+    content[252:256] = bytes(4)  # the codes of qform and sform
+    (tmp_path / "T2.nii").write_bytes(content)
+    lines = Lines()
+    run(tmp_path / "out", [InputCase("T2", tmp_path / "T2.nii")], progress=lines)
+    assert lines[0].endswith(NO_ORIENTATION)
+    assert record(tmp_path / "out")["cases"]["T2"]["warnings"] == [NO_ORIENTATION]
+    assert NO_ORIENTATION in (tmp_path / "out" / "measurements.csv").read_text(encoding="utf-8-sig")
 
 
 def test_a_line_of_progress_names_no_expected_dice_where_there_is_none(tmp_path):

@@ -195,7 +195,7 @@ def test_nifti_2_is_refused_by_name_and_nothing_is_printed(tmp_path, capfd):
     struct.pack_into("<i8s2h8q", header, 0, 540, b"n+2\0\r\n\x1a\n", 4, 16, 3, 40, 48, 12, 1, 1, 1, 1)
     struct.pack_into("<8dq", header, 104, 1, 2, 2, 4, 1, 1, 1, 1, 544)
     (tmp_path / "T2.nii").write_bytes(header + bytes(2 * 40 * 48 * 12))
-    assert "'T2.nii' is not a readable NIfTI image" in refusal(read_image, tmp_path / "T2.nii")
+    assert "'T2.nii' is NIfTI-2, which is not read here. Convert it" in refusal(read_image, tmp_path / "T2.nii")
     assert capfd.readouterr() == ("", "")
 
 
@@ -359,6 +359,71 @@ def test_voxels_that_are_no_numbers_are_counted(value):
     voxels = sitk.GetArrayFromImage(scan(dtype="float32"))
     voxels[3, 4, 5:7] = value
     assert "has 2 voxels that are not numbers" in refusal(check_image, with_voxels(voxels), "T2")
+
+
+def test_values_beyond_single_precision_are_refused():
+    voxels = sitk.GetArrayFromImage(scan(dtype="float64")) * 1e300
+    assert "too large to compute with" in refusal(check_image, with_voxels(voxels), "T2")
+
+
+def rewritten(path: Path, suffix: str, old: bytes, new: bytes) -> Path:
+    """A sound file of one part with a line of its header changed."""
+    write_image(scan(), path.with_suffix(suffix), compress=False)
+    path = path.with_suffix(suffix)
+    content = path.read_bytes()
+    header, line, rest = content.partition(old)
+    assert line
+    _, _, rest = rest.partition(b"\n")
+    path.write_bytes(header + new + rest)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("suffix", "old", "new", "words"),
+    (
+        (".nrrd", b"encoding:", b"encoding: bzip2\n", "has the encoding 'bzip2', which is not read here"),
+        (".nrrd", b"sizes:", b"sizes: 4x0 48 12\n", "damaged header: sizes '4x0 48 12' are not counts"),
+        (".nrrd", b"space directions:", b"", "has no voxel spacing (spacings, space directions)"),
+        (".nrrd", b"space directions:", b"space directions: (2,0,0) (0,nan,0) (0,0,4)\n", "are not valid numbers"),
+        (".nrrd", b"space origin:", b"space origin: (0,inf,0)\n", "has space origin that are not valid numbers"),
+        (".mha", b"ElementSpacing", b"", "has no voxel spacing (ElementSpacing)"),
+        (".mha", b"DimSize", b"DimSize = 4x0 48 12\n", "damaged header: DimSize '4x0 48 12' are not counts"),
+        (".mha", b"TransformMatrix", b"TransformMatrix = 0 0 0 0 0 0 0 0 0\n", "no three axes: its TransformMatrix"),
+        (".mha", b"TransformMatrix", b"TransformMatrix = 1,0 0 0 0 1 0 0 0 1\n", "has TransformMatrix that are not"),
+        (".mha", b"Offset", b"Offset = nan 0 0\n", "has Offset that are not valid numbers: 'nan 0 0'"),
+    ),
+)  # fmt: skip
+def test_a_header_whose_numbers_are_none_is_refused_by_the_line(tmp_path, suffix, old, new, words, capfd):
+    assert words in refusal(read_image, rewritten(tmp_path / "T2", suffix, old, new))
+    assert capfd.readouterr() == ("", "")
+
+
+def detached_nrrd(folder: Path, name: str) -> Path:
+    """A .nhdr whose voxels lie in T2.raw and which calls them so."""
+    sitk.WriteImage(scan(), str(folder / "T2.nhdr"))
+    path = folder / "T2.nhdr"
+    path.write_bytes(path.read_bytes().replace(b"T2.raw", name.encode()))
+    return path
+
+
+def test_a_detached_nrrd_is_followed_along_backslashes_and_refused_without_its_voxels(tmp_path):
+    assert same(read_image(detached_nrrd(tmp_path, ".\\T2.raw")), scan())
+    assert "its file 'other.raw' is not beside it" in refusal(read_image, detached_nrrd(tmp_path, "other.raw"))
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/zero"), reason="needs devices")
+@pytest.mark.parametrize("device", ("/dev/zero", "/dev/urandom"))
+def test_voxels_from_a_device_are_refused(tmp_path, device):
+    assert "which it names, is a device" in refusal(read_image, detached_nrrd(tmp_path, device))
+
+
+def test_a_compressed_metaimage_that_does_not_say_its_length_is_read(tmp_path):
+    write_image(scan(), tmp_path / "T2.mha", compress=True)
+    content = (tmp_path / "T2.mha").read_bytes()
+    before, line, after = content.partition(b"CompressedDataSize")
+    assert line
+    (tmp_path / "T2.mha").write_bytes(before + after.partition(b"\n")[2])
+    assert same(read_image(tmp_path / "T2.mha"), scan())
 
 
 def test_computed_tomography_is_refused_and_a_few_low_mr_values_are_not():

@@ -239,6 +239,21 @@ def test_nothing_to_segment_is_an_error_that_says_why(tmp_path):
     assert str(tmp_path) not in str(caught.value)
 
 
+@pytest.mark.parametrize("suffixes", ((".hdr", ".img"), (".hdr.gz", ".img.gz"), (".HDR",)))
+def test_a_pair_of_header_and_voxels_is_named_with_what_to_do(tmp_path, suffixes):
+    for suffix in suffixes:
+        (tmp_path / f"T2{suffix}").write_bytes(bytes(348))
+    for given in (tmp_path, tmp_path / f"T2{suffixes[0]}"):
+        with pytest.raises(
+            InputError, match=r"(?i)T2\.hdr.*: is half of a NIfTI or Analyze pair .* to \.nii\.gz"
+        ) as caught:
+            collect_inputs([given])
+        assert str(caught.value).count("half") == 1
+    scan_at(tmp_path / "other.nii.gz")
+    cases, skipped = collect_inputs([tmp_path])
+    assert [case.name for case in cases] == ["other"] and len(skipped) == 1
+
+
 def test_fingerprint_follows_the_content_and_not_the_name_place_or_date(tmp_path):
     paths = [scan_at(tmp_path / name) for name in ("a.nrrd", "b/c.nrrd")]
     os.utime(paths[1], (1, 1))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,56 +17,64 @@ SHEAR_TOLERANCE = 2e-3  # what rounding to three decimals leaves; files, DICOM a
 SOUND_AXES = 1e-4  # off orthonormal: what single precision leaves
 COPY_AGAIN = "Copy or export the file again."
 CHECK_TYPE = "Check that it is an image of this type and that it was copied whole."
+GZIP_START = b"\x1f\x8b"
+HEADER_BYTES = 352  # of what is unpacked, as much is kept: a NIfTI header
 RESAMPLE = "Harden the transform or resample first, then save as NRRD."
 
-# What counts of a NIfTI-1 header; ITK reads no NIfTI-2.
-_NIFTI = np.dtype(
-    {
-        "names": ("size", "dimensions", "bits", "spacing", "offset", "sform", "affine", "magic"),
-        "formats": ("i4", "8i2", "i2", "3f4", "f4", "i2", "(3,4)f4", "S3"),
-        "offsets": (0, 40, 72, 80, 108, 254, 280, 344),
-        "itemsize": 352,
-    }
-)
 _META_BYTES = {
     **dict.fromkeys(("SHORT", "USHORT"), 2),
     **dict.fromkeys(("INT", "UINT", "LONG", "ULONG", "FLOAT"), 4),
     **dict.fromkeys(("LONG_LONG", "ULONG_LONG", "DOUBLE"), 8),
 }
+_META_AXES = {"transformmatrix": "TransformMatrix", "rotation": "Rotation", "orientation": "Orientation"}
+_META_ORIGIN = {"offset": "Offset", "origin": "Origin", "position": "Position"}
+_NRRD_ENCODINGS = ("raw", "txt", "text", "ascii", "hex", "gz", "gzip")
+_NRRD_SPACES = {
+    *("left-posterior-superior", "lps", "right-anterior-superior", "ras", "left-anterior-superior", "las"),
+    *("left-posterior-superior-time", "lpst", "right-anterior-superior-time", "rast"),
+    *("left-anterior-superior-time", "last"),
+}
+_VECTOR = re.compile(r"\(([^)]*)\)")
+_FLAT = 1e-6  # of a determinant
+_SHOWN = 60  # letters of a header
+_EXPORT_AGAIN = "Export the scan again, as NRRD or from its DICOM series."
+_SAVE_GZIP = "Save it as NRRD with the encoding gzip or raw."
 _CHUNK = 1 << 20
 _LONGEST_HEADER = 1 << 20
 _GZIP_OR_ZLIB = 47
-_GZIP_START = b"\x1f\x8b"
-
-
-def check_nifti(path: Path) -> None:
-    """ITK fills the missing end of a truncated file with zeros and drops a shear when there is a qform: look first.
-
-    Raises:
-        InputError: truncated, damaged, foreign, or an affine that is sheared or contradicts the voxel size.
-    """
-    with open(path, "rb") as file:
-        if path.name.lower().endswith(".gz"):
-            header, found = _unpack(file, path.name)
-        else:
-            header, found = file.read(_NIFTI.itemsize), path.stat().st_size
-    _check_length(path.name, found, _check_nifti_header(header, path.name))
 
 
 def check_nrrd(path: Path) -> None:
-    """ITK takes gzip-compressed voxels whose checksum is wrong: unpack them once before it does.
+    """ITK takes gzip-compressed voxels whose checksum is wrong, reads devices and tells no cause: look first.
 
     Raises:
-        InputError: truncated or damaged compressed voxels. All else is left to ITK, which notices it.
+        InputError: sizes, axes or an encoding that cannot be read, no spacing, voxels that are missing, truncated or
+            damaged. All else is left to ITK, which notices it.
     """
     fields, offset = text_header(path, ":")
-    if fields.get("encoding", "").lower() not in ("gz", "gzip"):
-        return
+    if not all(size.isdecimal() for size in fields.get("sizes", "").split()):
+        raise _damaged_header(path, "sizes", fields["sizes"])
+    encoding = fields.get("encoding", "").lower()
+    if encoding and encoding not in _NRRD_ENCODINGS:
+        raise InputError(f"File '{path.name}' has the encoding '{encoding}', which is not read here.", _SAVE_GZIP)
+    _check_nrrd_place(path, fields)
     data = detached_voxels(path) or path
-    if data.is_file():
+    if not data.is_file():
+        if _several_files(voxels_name(path)):
+            return
+        raise _no_voxels(path, data)
+    if encoding in ("gz", "gzip"):
         with open(data, "rb") as file:
             file.seek(offset if data == path else 0)
-            _unpack(file, data.name)
+            unpack(file, data.name)
+
+
+def _check_nrrd_place(path: Path, fields: dict[str, str]) -> None:
+    if "sizes" in fields and not fields.get("space directions") and not fields.get("spacings"):
+        raise InputError(f"File '{path.name}' has no voxel spacing (spacings, space directions).", _EXPORT_AGAIN)
+    for key in ("space directions", "space origin"):
+        for vector in _VECTOR.findall(fields.get(key, "")):
+            _check_numbers(path, key, fields[key], vector.replace(",", " "))
 
 
 def check_metaimage(path: Path) -> None:
@@ -78,15 +87,15 @@ def check_metaimage(path: Path) -> None:
     data_name = fields.get("elementdatafile", "")
     if not data_name or "ndims" not in fields:
         raise InputError(f"File '{path.name}' is not a readable MetaImage.", CHECK_TYPE)
+    _check_metaimage_place(path, fields)
     data = detached_voxels(path) or path
     if not data.is_file():
-        if data_name.split()[0] == "LIST" or "%" in data_name:
+        if _several_files(data_name):
             cause = f"'{path.name}' keeps its voxels in several files, which is not read here."
             raise InputError(cause, "Save it as one file: NRRD, .mha or NIfTI.")
-        raise InputError(
-            f"The voxels of '{path.name}' are missing: its file '{data.name}' is not beside it.",
-            "Copy both files into one folder.",
-        )
+        raise _no_voxels(path, data)
+    if not all(size.isdecimal() for size in fields.get("dimsize", "").split()):
+        raise _damaged_header(path, "DimSize", fields["dimsize"])
     try:
         channels = int(fields.get("elementnumberofchannels", 1))
         voxels = math.prod(int(count) for count in fields["dimsize"].split())
@@ -96,22 +105,81 @@ def check_metaimage(path: Path) -> None:
     with open(data, "rb") as file:
         file.seek(offset if data == path else 0)
         if fields.get("compresseddata", "").lower().startswith("t"):
-            found = _unpack(file, data.name)[1]
+            found = unpack(file, data.name)[1]
         else:
             found = data.stat().st_size - file.tell()
-    _check_length(data.name, found, expected)
+    check_length(data.name, found, expected)
 
 
-def detached_voxels(path: Path) -> Path | None:
-    """The second file that an NRRD or MetaImage header names for its voxels, there or not; None where there is none."""
+def _check_metaimage_place(path: Path, fields: dict[str, str]) -> None:
+    if "dimsize" in fields and not (fields.get("elementspacing") or fields.get("elementsize")):
+        raise InputError(f"File '{path.name}' has no voxel spacing (ElementSpacing).", _EXPORT_AGAIN)
+    for key, title in {**_META_AXES, **_META_ORIGIN}.items():
+        if key not in fields:
+            continue
+        numbers = _check_numbers(path, title, fields[key], fields[key])
+        if key in _META_AXES and numbers.size == 9 and abs(np.linalg.det(numbers.reshape(3, 3))) < _FLAT:
+            cause = f"File '{path.name}' has no three axes: its {title} is '{fields[key]}'."
+            raise InputError(cause, _EXPORT_AGAIN)
+
+
+def _check_numbers(path: Path, key: str, value: str, text: str) -> np.ndarray:
+    """Numbers between spaces; InputError where one is none."""
+    try:
+        numbers = np.array([float(word) for word in text.split()])
+    except ValueError:
+        numbers = np.array([np.nan])
+    if not np.isfinite(numbers).all():
+        cause = f"File '{path.name}' has {key} that are not valid numbers: '{value[:_SHOWN]}'."
+        raise InputError(cause, _EXPORT_AGAIN)
+    return numbers
+
+
+def _several_files(name: str) -> bool:
+    return name.split()[0] == "LIST" or "%" in name
+
+
+def _no_voxels(path: Path, data: Path) -> InputError:
+    if data.exists() and not data.is_dir():
+        cause = f"The voxels of '{path.name}' are missing: '{data.name}', which it names, is a device and not a file."
+        return InputError(cause, COPY_AGAIN)
+    cause = f"The voxels of '{path.name}' are missing: its file '{data.name}' is not beside it."
+    return InputError(cause, "Copy both files into one folder.")
+
+
+def _damaged_header(path: Path, key: str, value: str) -> InputError:
+    return InputError(f"File '{path.name}' has a damaged header: {key} '{value[:_SHOWN]}' are not counts.", COPY_AGAIN)
+
+
+def says_orientation(path: Path) -> bool:
+    """Whether an NRRD or MetaImage tells how its axes lie in the patient; ITK takes them as left, posterior, superior.
+
+    True for every other file.
+    """
+    if path.suffix.lower() in (".mha", ".mhd"):
+        return any(key in text_header(path, "=")[0] for key in _META_AXES)
+    if path.suffix.lower() in (".nrrd", ".nhdr"):
+        fields = text_header(path, ":")[0]
+        return fields.get("space", "").lower() in _NRRD_SPACES and bool(fields.get("space directions"))
+    return True
+
+
+def voxels_name(path: Path) -> str:
+    """What an NRRD or MetaImage header calls the file of its voxels, "" where that is itself."""
     if path.suffix.lower() in (".mha", ".mhd"):
         name = text_header(path, "=")[0].get("elementdatafile", "LOCAL")
     elif path.suffix.lower() in (".nrrd", ".nhdr"):
         fields = text_header(path, ":")[0]
         name = fields.get("data file", fields.get("datafile", "LOCAL"))
     else:
-        return None
-    if name.upper() == "LOCAL":
+        return ""
+    return "" if name.upper() == "LOCAL" else name
+
+
+def detached_voxels(path: Path) -> Path | None:
+    """The second file that an NRRD or MetaImage header names for its voxels, there or not; None where there is none."""
+    name = voxels_name(path)
+    if not name:
         return None
     beside = path.parent / name
     if "\\" in name and not beside.is_file():  # as Windows writes a folder
@@ -150,21 +218,21 @@ def _off_orthonormal(direction: Sequence[float] | np.ndarray) -> float:
     return float(np.abs(columns.T @ columns - np.eye(3)).max())
 
 
-def _unpack(file: BinaryIO, name: str) -> tuple[bytes, int]:
+def unpack(file: BinaryIO, name: str) -> tuple[bytes, int]:
     """The first bytes and the length of a compressed stream whose checksum is right."""
     unpacker, start, length, packed = zlib.decompressobj(_GZIP_OR_ZLIB), b"", 0, b""
     try:
         while True:
-            if len(packed) < len(_GZIP_START):
+            if len(packed) < len(GZIP_START):
                 packed += file.read(_CHUNK)
             if unpacker.eof:
-                if not packed.startswith(_GZIP_START):
+                if not packed.startswith(GZIP_START):
                     return start, length
                 unpacker = zlib.decompressobj(_GZIP_OR_ZLIB)  # several streams one after the other are one file
             if not packed:
                 break
             plain = unpacker.decompress(packed)
-            start += plain[: _NIFTI.itemsize - len(start)]
+            start += plain[: HEADER_BYTES - len(start)]
             length += len(plain)
             packed = unpacker.unused_data
     except zlib.error as error:
@@ -172,45 +240,9 @@ def _unpack(file: BinaryIO, name: str) -> tuple[bytes, int]:
     raise InputError(f"File '{name}' is truncated: its compressed data end too early.", COPY_AGAIN)
 
 
-def _check_length(name: str, found: int, expected: int) -> None:
+def check_length(name: str, found: int, expected: int) -> None:
     if found < expected:
         raise InputError(f"File '{name}' is truncated: {found} of {expected} bytes are there.", COPY_AGAIN)
-
-
-def _check_nifti_header(header: bytes, name: str) -> int:
-    """The bytes a whole file has; InputError for a foreign or a sheared one."""
-    layouts = (_NIFTI, _NIFTI.newbyteorder()) if len(header) >= _NIFTI.itemsize else ()
-    headers = (np.frombuffer(header, layout, 1)[0] for layout in layouts)
-    fields = next((one for one in headers if one["size"] == 348 and one["magic"] == b"n+1"), None)
-    if fields is None:
-        raise InputError(f"File '{name}' is not a readable NIfTI image.", CHECK_TYPE)
-    count = max(0, min(7, int(fields["dimensions"][0])))
-    spacing = fields["spacing"][:count]
-    if not (np.isfinite(spacing).all() and (spacing > 0).all()):
-        found = " x ".join(f"{step:g}" for step in spacing)
-        raise InputError(
-            f"File '{name}' has a voxel spacing of {found} mm; it must be above zero.", "Export the scan again."
-        )
-    if fields["sform"] > 0:
-        _check_affine(fields["affine"][:, :3].astype(float), spacing, name)
-    voxels = math.prod(max(1, int(extent)) for extent in fields["dimensions"][1 : 1 + count])
-    return (int(fields["offset"]) if np.isfinite(fields["offset"]) else 0) + voxels * int(fields["bits"]) // 8
-
-
-def _check_affine(columns: np.ndarray, spacing: np.ndarray, name: str) -> None:
-    """The affine (sform) has orthogonal columns as long as the voxels are."""
-    lengths = np.linalg.norm(columns, axis=0)
-    with np.errstate(all="ignore"):
-        shear = shear_of(columns / lengths)
-    if shear:
-        found = f"off orthogonal by {shear:.2g}" if math.isfinite(shear) else "not valid numbers"
-        raise InputError(f"File '{name}' is sheared: the axes of its affine (sform) are {found}.", RESAMPLE)
-    if (np.abs(lengths[: spacing.size] - spacing) > 0.01 * spacing).any():
-        sizes = [" x ".join(f"{step:.3g}" for step in steps) for steps in (lengths[: spacing.size], spacing)]
-        raise InputError(
-            f"File '{name}' contradicts itself: its affine has voxels of {sizes[0]} mm, its pixdim {sizes[1]} mm.",
-            "Export the scan again, as NRRD or from its DICOM series.",
-        )
 
 
 def text_header(path: Path, separator: str) -> tuple[dict[str, str], int]:

@@ -21,13 +21,13 @@ from .image_headers import (
     COPY_AGAIN,
     RESAMPLE,
     check_metaimage,
-    check_nifti,
     check_nrrd,
     detached_voxels,
     metaimage_parts,
     rounding_mm,
     shear_of,
 )
+from .nifti_headers import check_nifti, nifti_suffix
 from .plain_names import is_plain, plainly_named
 
 MASK_ENDINGS = ("_segmentation", "_mask", "_label", "_seg", "-label")
@@ -44,6 +44,7 @@ MINIMUM_IN_PLANE = 32
 IN_PLANE_MM = (60.0, 600.0)
 THROUGH_PLANE_MM = (40.0, 500.0)
 LABELMAP_VALUES = 8
+LARGEST_VALUE = float(np.finfo(np.float32).max)
 _PERMISSIVE = "ITK_NIFTI_SFORM_PERMISSIVE"
 _BIG_ENDIAN = ("binarydatabyteordermsb", "elementbyteordermsb")
 MOST_LABELS = 32
@@ -96,7 +97,9 @@ def read_image(path: str | os.PathLike, layers: bool = False) -> sitk.Image:
         check_format = IMAGE_FORMATS[suffix][2]
         check_format(path)
         misread = suffix in (".nii", ".nii.gz") and _is_misread_by_itk(path, suffix)
-        with plainly_named(path, suffix, always=misread) as plain:
+        # A NIfTI file is often called .nii.gz and not compressed, or the other way round.
+        by_content = nifti_suffix(path) if suffix in (".nii", ".nii.gz") else suffix
+        with plainly_named(path, by_content, always=misread or by_content != suffix) as plain:
             image = _read(plain, path.name, suffix, layers)
         if suffix in (".mha", ".mhd"):
             _check_first_slice(image, path)
@@ -350,6 +353,11 @@ def _check_values(image: sitk.Image, name: str) -> None:
         raise InputError(
             f"Volume '{name}' has {count} voxels that are not numbers (NaN or infinite).",
             "Export the scan again or replace these values.",
+        )
+    if max(-float(lowest), float(highest)) > LARGEST_VALUE:
+        raise InputError(
+            f"Volume '{name}' has values from {lowest:g} to {highest:g}, too large to compute with.",
+            "Rescale the volume or export the scan again.",
         )
     if lowest == highest:
         raise InputError(f"Volume '{name}' is constant: every voxel is {lowest:g}.", "Load the scan again.")

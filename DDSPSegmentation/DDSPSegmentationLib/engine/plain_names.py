@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from .errors import InputError
-from .image_headers import COPY_AGAIN, detached_voxels, metaimage_parts
+from .image_headers import COPY_AGAIN, detached_voxels, metaimage_parts, voxels_name
 
 _RAW = "voxels.raw"
 
@@ -40,13 +40,16 @@ def plainly_named(path: Path, suffix: str, always: bool = False) -> Iterator[Pat
         InputError: a MetaImage keeps its voxels in several files.
     """
     voxels = detached_voxels(path)
-    name = "" if voxels is None else metaimage_parts(path)[0] if suffix in (".mha", ".mhd") else voxels.name
-    if not always and is_plain(str(path)) and is_plain(name) and "\\" not in name:
+    name = voxels_name(path)
+    unsized = suffix in (".mha", ".mhd") and voxels is None and _is_unsized(path)
+    if not (always or unsized) and is_plain(str(path)) and is_plain(name) and "\\" not in name:
         yield path
         return
     with tempfile.TemporaryDirectory() as folder:
         plain = Path(folder, f"volume{suffix}")
-        if voxels is None:
+        if unsized:
+            plain.write_bytes(_with_size(path))
+        elif voxels is None:
             link(path, plain)
         elif suffix in (".mha", ".mhd"):
             link(voxels, Path(folder, _RAW))
@@ -63,6 +66,20 @@ def link(path: Path, plain: Path) -> None:
         os.symlink(os.path.abspath(path), plain)
     except (OSError, NotImplementedError):
         shutil.copyfile(path, plain)
+
+
+def _is_unsized(path: Path) -> bool:
+    """Whether a MetaImage does not say how long its own compressed voxels are; ITK then unpacks nothing."""
+    fields = metaimage_parts(path)[1]
+    return fields.get("compresseddata", "").lower().startswith("t") and "compresseddatasize" not in fields
+
+
+def _with_size(path: Path) -> bytes:
+    """A MetaImage that says how long its compressed voxels are."""
+    content, offset = path.read_bytes(), metaimage_parts(path)[2]
+    size = f"CompressedDataSize = {len(content) - offset}\n".encode()
+    start = content[:offset].rindex(b"ElementDataFile")
+    return content[:start] + size + content[start:]
 
 
 def _with_voxels_in(path: Path, name: str) -> bytes:

@@ -18,8 +18,9 @@ from ..engine.errors import DatasetError
 from ..engine.files import make_folder, os_errors_as, write_aside
 from ..engine.gland_labels import Label, labels_in_description
 from ..engine.grids import on_grid
-from ..engine.image_headers import check_nifti, detached_voxels
+from ..engine.image_headers import detached_voxels
 from ..engine.images import check_image, image_stem, image_suffix, read_image, read_mask
+from ..engine.nifti_headers import check_nifti
 from ..engine.plain_names import plainly_named
 from ..engine.preprocessing import PreprocessingSettings, prepare
 from ..engine.scan_identity import ScanIdentity, ScanTexture

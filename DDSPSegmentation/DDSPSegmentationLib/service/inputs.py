@@ -26,6 +26,8 @@ SHOWN_REASONS = 3
 
 _RESERVED = re.compile(r"(?:con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])(?=\.|$)", re.IGNORECASE)
 _MAP_ENDINGS = tuple(f".{name}" for name in MAPS)
+_PAIR_HEADERS = (".hdr", ".hdr.gz")
+_PAIR = "is half of a NIfTI or Analyze pair (.hdr, .img), which is not read; convert the pair to .nii.gz"
 _UNSAFE = re.compile(r"[^\w.\-]+")
 
 
@@ -110,7 +112,9 @@ def collect_inputs(paths: Sequence[str | os.PathLike]) -> tuple[list[InputCase],
     for path in map(Path, paths):
         for found in _look_into(path, skipped):
             key = found.path.resolve()
-            if image_suffix(found.path) is None:
+            if image_suffix(found.path) is None and found.path.name.lower().endswith(_PAIR_HEADERS):
+                skipped.append(Skipped(found.path.name, _PAIR))
+            elif image_suffix(found.path) is None:
                 slices.setdefault(key)
             elif reason := _reason_to_skip(found.path):
                 skipped.append(Skipped(found.path.name, reason))
@@ -151,6 +155,8 @@ def _directly_named(path: Path) -> _Found:
 def _look_at_file(path: Path, skipped: list[Skipped]) -> list[_Found]:
     """An image file, or all of the folder's files that belong to the series of this DICOM file."""
     if image_suffix(path) is not None:
+        return [_directly_named(path)]
+    if path.name.lower().endswith(_PAIR_HEADERS):
         return [_directly_named(path)]
     chosen = read_dicom_file(path)
     if chosen is None or not chosen.series:
