@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from dicom_parts import write_series
 from engine_parts import a_calibration
 from learning_parts import toy_plan, toy_scan, write_images_and_labels
 
@@ -597,6 +598,17 @@ def test_a_location_is_a_point_as_slicer_shows_it_in_one_scan(run, tmp_path):
     code, _, err = run(*words, scan, other, "--location=-40,-40,28")
     assert_one_clear_line(code, err)
     assert code == 2 and "one scan" in err
+
+
+def test_a_series_without_a_telling_name_is_segmented_when_any_is_asked_for(run, tmp_path):
+    write_series(tmp_path / "in", tags={"0008|103e": "Ax CUBE"})
+    words = ("segment", tmp_path / "in", "--output", tmp_path / "out")
+    code, _, err = run(*words)
+    assert_one_clear_line(code, err)
+    assert code == 2 and "--series any takes it" in err
+    assert run(*words, "--series", "any")[0] == 0
+    code, _, err = run(*words, "--series", "adc")
+    assert_one_clear_line(code, err)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has neither signals nor pseudo-terminals")

@@ -98,11 +98,15 @@ def test_slices_are_stacked_by_position_and_not_by_file_name_or_number(tmp_path,
     assert image.GetMetaDataKeys() == ()
 
 
-def test_spacing_comes_from_positions_and_not_from_what_the_header_says_of_it(tmp_path):
-    for path in write_series(tmp_path, step=4.5):
+@pytest.mark.parametrize("compressor", (None, "JPEG"))
+@pytest.mark.parametrize("said", ("9", "0", "-3"))
+def test_spacing_comes_from_positions_and_not_from_what_the_header_says_of_it(tmp_path, said, compressor):
+    for path in write_series(tmp_path, step=4.5, compressor=compressor):
         set_element(path, (0x18, 0x50), "3")
-        set_element(path, (0x18, 0x88), "9")
-    assert load_series(only_series(tmp_path)).GetSpacing()[2] == pytest.approx(4.5, abs=1e-6)
+        set_element(path, (0x18, 0x88), said)
+    image = load_series(only_series(tmp_path))
+    assert image.GetSpacing()[2] == pytest.approx(4.5, abs=1e-6)
+    assert np.array_equal(sitk.GetArrayViewFromImage(image)[3], slice_voxels(3))
 
 
 def test_unequal_pixel_sizes_are_not_swapped(tmp_path):
@@ -212,6 +216,31 @@ def test_names_of_other_series_are_skipped_with_their_reason(tmp_path, name, mea
     assert meaning in reason(tmp_path)
 
 
+@pytest.mark.parametrize("name", ("3D_VISTA", "Ax CUBE", "blade_tra_p2", "Series 5", "ANONYMIZED", None))
+def test_series_whose_name_says_nothing_is_taken_by_whoever_knows_that_it_is_t2(tmp_path, name):
+    paths = write_series(tmp_path, count=8, tags={"0008|103e": name})
+    assert reason(tmp_path) == "its name does not say T2 (t2, tse or fse); --series any takes it"
+    found, skipped = series_among(paths, any_name=True)
+    assert ([len(series.files) for series in found], skipped) == ([8], [])
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    (
+        ({"tags": {"0008|103e": "prostate_ADC"}}, "says ADC map"),
+        ({"tags": {"0008|103e": "Series 5", "0008|0008": "DERIVED\\PRIMARY\\DIFFUSION\\ADC"}}, "says ADC map"),
+        ({"tags": {"0008|103e": "DWI b800"}}, "says diffusion"),
+        ({"tags": {"0008|103e": "localizer"}}, "says localizer"),
+        ({"tags": {"0008|103e": "Series 5", "0018|0081": "12"}}, "echo time below 60 ms"),
+        ({"tags": {"0008|103e": "Series 5"}, "orientation": tilted(90)}, "coronal, not axial"),
+    ),
+)
+def test_what_is_known_to_be_no_axial_t2_is_skipped_whatever_the_name_is_worth(tmp_path, settings, words):
+    found, skipped = series_among(write_series(tmp_path, count=8, **settings), any_name=True)
+    assert found == []
+    assert words in skipped[0].reason and "--series" not in skipped[0].reason
+
+
 @pytest.mark.parametrize("tag", ("0018|1030", "0018|0024"))
 def test_protocol_and_sequence_name_count_too(tmp_path, tag):
     write_series(tmp_path / "t2", count=8, tags={"0008|103e": "Prostata", tag: "*tse2d1_25"})
@@ -225,10 +254,20 @@ def test_image_type_tells_an_adc_map_that_its_name_hides(tmp_path):
     assert "image type says ADC map" in reason(tmp_path)
 
 
-@pytest.mark.parametrize("degrees", (36, -50, 88))
-def test_series_that_is_not_axial_is_skipped_with_its_angle(tmp_path, degrees):
-    write_series(tmp_path, orientation=tilted(degrees))
-    assert reason(tmp_path) == f"not axial: slice normal {abs(degrees)} degrees from cranio-caudal"
+@pytest.mark.parametrize(
+    ("orientation", "plane", "degrees"),
+    (
+        (tilted(36), "tilted", 36),
+        (tilted(-50), "tilted", 50),
+        (tilted(60), "coronal", 60),
+        (tilted(88), "coronal", 88),
+        ((0.0, 1.0, 0.0, 0.0, 0.0, -1.0), "sagittal", 90),
+    ),
+)
+@pytest.mark.parametrize("name", ("t2_tse", "t2_tse_cor", "t2_tse_sag"))
+def test_series_that_is_not_axial_is_skipped_with_its_plane_and_angle(tmp_path, name, orientation, plane, degrees):
+    write_series(tmp_path, count=8, orientation=orientation, tags={"0008|103e": name})
+    assert reason(tmp_path) == f"{plane}, not axial: slice normal {degrees} degrees from cranio-caudal"
 
 
 @pytest.mark.parametrize("degrees", (34, -34))
@@ -291,7 +330,9 @@ def test_color_inverted_and_unplaced_images_are_skipped(tmp_path):
         set_element(path, (0x20, 0x37), None)
     assert reason(tmp_path / "color") == "color images"
     assert reason(tmp_path / "inverted") == "inverted gray values"
-    assert reason(tmp_path / "unplaced") == "its images have no position in the patient"
+    assert "no orientation in the patient (two unit vectors in ImageOrientationPatient)" in reason(
+        tmp_path / "unplaced"
+    )
 
 
 def test_missing_slice_is_named_by_its_neighbors(tmp_path):
@@ -435,13 +476,14 @@ def test_report_that_refers_to_the_series_is_not_taken_for_a_torn_slice(tmp_path
         ("1.2.840.10008.1.2.5", b"\2\0\0\0" + b"x" * 100, "has a slice whose pixels cannot be read: slice 5 ("),
     ),
 )
-def test_compression_that_cannot_be_unpacked_is_named(tmp_path, uid, frame, words):
+def test_compression_that_cannot_be_unpacked_is_named(tmp_path, capfd, uid, frame, words):
     paths = write_series(tmp_path, compressor="JPEG")
     set_transfer_syntax(paths[4], uid, frame)
     message = refusal(tmp_path)
     assert words in message
     assert "Explicit VR Little Endian" in message
     assert uid not in message
+    assert capfd.readouterr() == ("", "")
 
 
 def test_damaged_run_length_slice_does_not_end_the_process(tmp_path):
@@ -575,6 +617,33 @@ def test_numbers_that_are_none_are_taken_for_missing(tmp_path, tag, capfd):
 def test_slices_without_pixel_spacing_are_named_and_none_is_made_up(tmp_path):
     set_element(write_series(tmp_path)[2], (0x28, 0x30), None)
     assert "has 1 slice without pixel spacing: slice 3 (" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("tag", "keyword"),
+    (("0028|0030", "PixelSpacing"), ("0020|0032", "ImagePositionPatient"), ("0020|0037", "ImageOrientationPatient")),
+)
+@pytest.mark.parametrize("which", (slice(4, 5), slice(None)))
+def test_decimal_commas_in_what_places_a_slice_are_named(tmp_path, tag, keyword, which):
+    group, element = (int(half, 16) for half in tag.split("|"))
+    for path in write_series(tmp_path, spacing=(0.75, 0.75), orientation=tilted(10))[which]:
+        dataset = pydicom.dcmread(path)
+        text = "\\".join(str(value).replace(".", ",") for value in dataset[group, element].value)
+        text = text if "," in text else text.replace("\\", ",0\\", 1)
+        content = text.encode() + b" " * (len(text) % 2)
+        dataset[group, element] = pydicom.dataelem.RawDataElement(
+            pydicom.tag.Tag(group, element), "DS", len(content), content, 0, False, True
+        )
+        dataset.save_as(path)
+    assert f"with a decimal comma in {keyword}, where DICOM has a point: slice" in refusal(tmp_path)
+
+
+def test_images_without_series_are_listed_with_the_tag_that_they_lack(tmp_path):
+    for path in write_series(tmp_path):
+        set_element(path, (0x20, 0xE), None)
+    found, skipped = series_among(files_below(tmp_path)[0])
+    assert (found, [one.label for one in skipped]) == ([], ["12 DICOM images"])
+    assert "without SeriesInstanceUID" in skipped[0].reason
 
 
 def test_multi_frame_object_without_a_place_of_its_own_is_refused_for_what_it_is(tmp_path):

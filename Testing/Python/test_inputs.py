@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from dicom_parts import SECRETS, write_series
+from dicom_parts import SECRETS, set_element, write_series, write_slice
 
 from DDSPSegmentationLib.engine.errors import InputError
 from DDSPSegmentationLib.engine.images import read_image, write_image
@@ -70,6 +70,33 @@ def test_one_file_of_a_series_stands_for_that_series(tmp_path):
     assert cases[0].load().GetSize()[2] == 12
     assert skipped == []
     assert len(collect_inputs([tmp_path])[0]) == 2
+
+
+def test_one_file_stands_for_the_whole_of_a_series_that_was_split_up(tmp_path):
+    room = {"0020|0052": "1.2.3"}
+    for number in range(20):
+        write_slice(tmp_path / f"{number}.dcm", number, series=1 + number // 10, tags=room)
+        write_slice(tmp_path / f"other{number}.dcm", number, series=3, tags=room | {"0008|103e": "t2_other"})
+    cases, skipped = collect_inputs([tmp_path / "3.dcm"])
+    assert [case.load().GetSize()[2] for case in cases] == [20]
+    assert skipped == []
+
+
+def test_file_without_series_is_listed_with_the_tag_that_it_lacks(tmp_path):
+    scan_at(tmp_path / "T2.nrrd")
+    slice_ = write_slice(tmp_path / "IM1", 0)
+    set_element(slice_, (0x20, 0xE), None)
+    _, skipped = collect_inputs([slice_, tmp_path / "T2.nrrd"])
+    assert "without SeriesInstanceUID" in reasons(skipped)["IM1"]
+
+
+def test_series_without_a_telling_name_is_a_case_when_any_is_asked_for(tmp_path):
+    scan_at(tmp_path / "T2.nrrd")
+    write_series(tmp_path / "dicom", tags={"0008|103e": "Series 5"})
+    cases, skipped = collect_inputs([tmp_path])
+    assert len(cases) == 1 and "--series any" in skipped[0].reason
+    cases, skipped = collect_inputs([tmp_path], any_series=True)
+    assert len(cases) == 2 and skipped == []
 
 
 def test_real_series_is_collected_and_loaded(real_scans):

@@ -13,6 +13,7 @@ from .mask_files import MASK_SUFFIXES
 from .review_states import STATES
 
 PLANS = ("improved", "paper")
+T2_SERIES, ANY_SERIES = "t2", "any"
 MODES_IN_WORDS = (
     "standard: all networks of the version; fast: one of them, for old processors; "
     f"paper: one network, plain central crop (default: {MODES[0]})"
@@ -61,6 +62,12 @@ def segment_parser(program: str) -> Parser:
 def add_segment_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "inputs", nargs="+", metavar="INPUT", help="NRRD, NIfTI, MHA or MHD file, DICOM folder, or a folder of these"
+    )
+    parser.add_argument(
+        "--series",
+        choices=(T2_SERIES, ANY_SERIES),
+        default=T2_SERIES,
+        help="of DICOM: those named as T2 (default), or any axial one that does not say to be something else",
     )
     _add_output(parser, "where masks, pictures and the report go")
     _add_run(parser)

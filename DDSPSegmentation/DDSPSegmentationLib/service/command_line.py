@@ -28,7 +28,7 @@ from ..engine.model import ModelDescription, describe_model
 from ..engine.run_settings import RunSettings
 from ..engine.scan_identity import NOTHING_SEEN
 from ..library.model_registry import ModelRegistry, resolve_model
-from .arguments import command_parser
+from .arguments import ANY_SERIES, command_parser
 from .batch import EXIT_SOME_FAILED, EXIT_TORCH_MISSING, EXIT_USAGE, BatchSettings, run_batch
 from .batch_record import error_text
 from .case_process import CaseProcess
@@ -116,7 +116,7 @@ def segment_inputs(chosen: argparse.Namespace, python: Sequence[str]) -> int:
     try:
         _check_paths(output, chosen.inputs)
         show_doing("Looking for scans")
-        cases, skipped = collect_inputs(chosen.inputs)
+        cases, skipped = collect_inputs(chosen.inputs, chosen.series == ANY_SERIES)
         if chosen.location and len(cases) > 1:
             cause = f"--location is a point in one scan, and the inputs are {len(cases)}."
             raise InputError(cause, "Name one scan.")

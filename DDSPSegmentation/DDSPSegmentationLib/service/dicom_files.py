@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import os
+import sys
+import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -23,6 +25,13 @@ from ..engine.t2_recognition import ScanFacts
 
 DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 MR_CLASSES = (uid.MRImageStorage, uid.EnhancedMRImageStorage)
+CAPTURE_CLASSES = (
+    uid.SecondaryCaptureImageStorage,
+    uid.MultiFrameSingleBitSecondaryCaptureImageStorage,
+    uid.MultiFrameGrayscaleByteSecondaryCaptureImageStorage,
+    uid.MultiFrameGrayscaleWordSecondaryCaptureImageStorage,
+    uid.MultiFrameTrueColorSecondaryCaptureImageStorage,
+)
 READ_HERE = (
     *uid.UncompressedTransferSyntaxes,
     *uid.RLETransferSyntaxes,
@@ -36,9 +45,11 @@ READ_HERE = (
 _KEYWORDS = """
     SOPClassUID ImageType Modality SeriesDescription ScanningSequence SequenceName EchoTime EchoNumbers ProtocolName
     DiffusionBValue SeriesInstanceUID InstanceNumber ImagePositionPatient ImageOrientationPatient SamplesPerPixel
-    PhotometricInterpretation NumberOfFrames Rows Columns PixelSpacing BitsAllocated
+    PhotometricInterpretation NumberOfFrames Rows Columns PixelSpacing BitsAllocated SpacingBetweenSlices
+    StudyInstanceUID FrameOfReferenceUID
 """
 _TAGS = [Tag(keyword) for keyword in _KEYWORDS.split()]
+_PLACING = ("PixelSpacing", "ImagePositionPatient", "ImageOrientationPatient")
 
 
 @dataclass(frozen=True)
@@ -46,7 +57,9 @@ class DicomFile:
     """One file of a series. ``position`` and ``spacing`` (x, y) are mm in LPS; what the file does not say is empty.
 
     ``readable`` is False for a truncated or damaged file, of which only ``series`` and perhaps ``instance`` are known.
-    ``syntax`` is its transfer syntax. The names among its ``facts`` are never shown to anyone.
+    ``syntax`` is its transfer syntax, ``room`` the study and the frame of reference in which its position holds.
+    ``commas`` are the keywords of what places it that is written with a decimal comma, and so is no number of DICOM.
+    ``distance`` is SpacingBetweenSlices, which places nothing. The names among its ``facts`` are never shown to anyone.
     """
 
     path: Path = field(repr=False)
@@ -63,6 +76,20 @@ class DicomFile:
     frames: int = 1
     enhanced: bool = False
     syntax: str = ""
+    capture: bool = False
+    commas: tuple[str, ...] = ()
+    distance: float | None = None
+    room: tuple[str, str] = field(default=("", ""), repr=False)
+
+    @property
+    def color(self) -> bool:
+        return bool(self.photometric) and not self.photometric.startswith("MONOCHROME")
+
+    @property
+    def axes(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Directions of its rows and columns, and its normal, as unit vectors in LPS; it must have an orientation."""
+        row, column = np.array(self.orientation).reshape(2, 3)
+        return row, column, np.cross(row, column)
 
 
 def read_dicom_file(path: Path) -> DicomFile | None:
@@ -95,11 +122,9 @@ def read_pixels(file: DicomFile) -> np.ndarray:
     with quiet_readers():
         if file.syntax == uid.RLELossless:
             return _run_length_pixels(file.path)
-        reader = sitk.ImageFileReader()
-        reader.SetImageIO("GDCMImageIO")
-        with plainly_named(file.path, ".dcm") as plain:
-            reader.SetFileName(str(plain))
-            return sitk.GetArrayFromImage(reader.Execute())
+        if file.distance == 0:
+            return _pixels_without_distance(file.path)
+        return _gdcm_pixels(file.path)
 
 
 @contextmanager
@@ -108,6 +133,24 @@ def quiet_readers() -> Iterator[None]:
     with warnings.catch_warnings(), silent_itk():
         warnings.simplefilter("ignore")
         yield
+
+
+@contextmanager
+def _silent_decoders() -> Iterator[None]:
+    """GDCM's JPEG 2000 decoder writes what it stumbles over straight to the process's standard error."""
+    try:
+        sys.stderr.flush()
+        kept = os.dup(2)
+    except (AttributeError, OSError):  # a program without a console
+        yield
+        return
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def _looks_like_dicom(file: BinaryIO) -> bool:
@@ -135,6 +178,7 @@ def _described(path: Path, dataset: pydicom.Dataset, syntax: str, whole: bool) -
     sop_class = _text(dataset, "SOPClassUID")
     if not whole:  # a damaged slice still counts in its series, so that it is missed there and not passed over
         return DicomFile(path, series if sop_class in MR_CLASSES else "", instance=instance)
+    commas = tuple(keyword for keyword in _PLACING if _has_comma(dataset, keyword))
     spacing = _numbers(dataset, "PixelSpacing", 2)
     return DicomFile(
         path=path,
@@ -158,7 +202,29 @@ def _described(path: Path, dataset: pydicom.Dataset, syntax: str, whole: bool) -
         frames=_frames(dataset),
         enhanced=sop_class == uid.EnhancedMRImageStorage,
         syntax=syntax,
+        capture=sop_class in CAPTURE_CLASSES,
+        commas=commas,
+        distance=_number(dataset, "SpacingBetweenSlices"),
+        room=(_text(dataset, "StudyInstanceUID"), _text(dataset, "FrameOfReferenceUID")),
     )
+
+
+def _gdcm_pixels(path: Path) -> np.ndarray:
+    reader = sitk.ImageFileReader()
+    reader.SetImageIO("GDCMImageIO")
+    with plainly_named(path, ".dcm") as plain, _silent_decoders():
+        reader.SetFileName(str(plain))
+        return sitk.GetArrayFromImage(reader.Execute())
+
+
+def _pixels_without_distance(path: Path) -> np.ndarray:
+    """ITK refuses a slice whose SpacingBetweenSlices is 0, so it reads a copy that does not say it."""
+    dataset = pydicom.dcmread(path, force=True)
+    del dataset["SpacingBetweenSlices"]
+    with tempfile.TemporaryDirectory() as folder:
+        plain = Path(folder, "slice.dcm")
+        dataset.save_as(plain)
+        return _gdcm_pixels(plain)
 
 
 def _run_length_pixels(path: Path) -> np.ndarray:
@@ -178,6 +244,12 @@ def _values(dataset: pydicom.Dataset, keyword: str) -> list:
     except Exception:  # pydicom raises almost anything on garbage
         return []
     return [] if value is None else [value]
+
+
+def _has_comma(dataset: pydicom.Dataset, keyword: str) -> bool:
+    """Whether a number's text has a comma; asked before pydicom makes numbers of it."""
+    value = getattr(dataset.get_item(keyword), "value", None)
+    return isinstance(value, bytes) and b"," in value
 
 
 def _text(dataset: pydicom.Dataset, keyword: str) -> str:

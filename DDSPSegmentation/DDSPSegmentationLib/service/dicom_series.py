@@ -18,18 +18,18 @@ import SimpleITK as sitk
 
 from ..engine.errors import InputError
 from ..engine.plain_names import printable
-from ..engine.t2_recognition import NOT_AXIAL, recognize
+from ..engine.t2_recognition import NOT_AXIAL, UNNAMED, recognize
 from ..learning.comparison_words import counted
 from .dicom_files import READ_HERE, DicomFile, read_dicom_file, read_pixels
+from .dicom_grouping import ROUNDED_STEP_MM, UNEVEN_SPACING, joined_series, strays_among
 
 MOST_DEGREES_FROM_AXIAL = 35.0
-UNEVEN_SPACING = 0.01
-ROUNDED_STEP_MM = 0.11  # by so much steps differ where positions were rounded to tenths of a millimetre
 MISSING_SLICE = 1.5
 MOST_SIDEWAYS_PIXELS = 0.5
 ORIENTATION_TOLERANCE = 1e-3
 ECHO_TOLERANCE = 0.02
 MOST_NUMBERS = 8
+NO_SERIES = "without SeriesInstanceUID, so that nothing tells which of them are one scan; export them again with it"
 UNCOMPRESSED = "Export it uncompressed (Explicit VR Little Endian)."
 
 
@@ -49,7 +49,7 @@ class DicomSeries:
     """An axial T2-weighted series.
 
     Attributes:
-        name: ``case-`` and ten hexadecimal digits of the SHA-256 of its SeriesInstanceUID.
+        name: ``case-`` and ten hexadecimal digits of the SHA-256 of its SeriesInstanceUID, or of all of them.
         files: every file that belongs to it, those that cannot be read too.
     """
 
@@ -67,27 +67,42 @@ def files_below(folder: Path) -> tuple[list[Path], list[Path]]:
     return files, closed
 
 
-def series_among(paths: Iterable[Path]) -> tuple[list[DicomSeries], list[Skipped]]:
+def series_among(paths: Iterable[Path], any_name: bool = False) -> tuple[list[DicomSeries], list[Skipped]]:
     """The axial T2-weighted series of a list of files, and why the others are none.
 
     Files without suffix count, DICOMDIR, hidden and other files do not. Series come in the order of their first file.
+
+    Args:
+        any_name: take an axial series whose name does not say what it is, too.
     """
     groups: dict[str, list[DicomFile]] = {}
-    others = 0
+    nameless = others = 0
     for path in paths:
         file = read_dicom_file(path)
         if file is not None and file.series:
             groups.setdefault(file.series, []).append(file)
+        elif file is not None and file.readable:
+            nameless += 1
         elif file is not None:
             others += 1
-    found: list[DicomSeries] = []
+    scans: dict[str, list[DicomFile]] = {}
+    strays: dict[str, int] = {}
     skipped: list[Skipped] = []
     for number, (uid, files) in enumerate(groups.items(), start=1):
-        if reason := _reason_to_skip(files):
+        odd = strays_among(files)
+        slices = [file for file in files if file not in odd]
+        if reason := _reason_to_skip(slices, any_name):
             skipped.append(Skipped(f"series {number} of {len(groups)} ({counted(len(files), 'image')})", reason))
         else:
-            name = f"case-{hashlib.sha256(uid.encode('utf-8', 'surrogateescape')).hexdigest()[:10]}"
-            found.append(DicomSeries(name, tuple(files)))
+            scans[uid], strays[uid] = slices, len(odd)
+    found: list[DicomSeries] = []
+    for uids in joined_series(scans):
+        name = f"case-{hashlib.sha256(''.join(uids).encode('utf-8', 'surrogateescape')).hexdigest()[:10]}"
+        found.append(DicomSeries(name, tuple(file for uid in uids for file in scans[uid])))
+        if count := sum(strays[uid] for uid in uids):
+            skipped.append(Skipped(f"{counted(count, 'image')} of {name}", "no slice of it: color or a screenshot"))
+    if nameless:
+        skipped.append(Skipped(counted(nameless, "DICOM image"), NO_SERIES))
     if others:
         reason = "no image that can be read: a report, another object, or damaged"
         skipped.append(Skipped(counted(others, "DICOM file"), reason))
@@ -109,7 +124,7 @@ def load_series(series: DicomSeries) -> sitk.Image:
     _check_one_acquisition(series.files, title)
     _check_one_grid(series.files, title)
     stack = sorted_slices(series.files)
-    row, column, normal = _axes(series.files[0])
+    row, column, normal = series.files[0].axes
     spacing = _slice_spacing(stack, normal, title)
     image = sitk.GetImageFromArray(_voxels(stack, title))
     image.SetSpacing((*stack[0].spacing, spacing))
@@ -129,17 +144,11 @@ def sorted_slices(files: Sequence[DicomFile]) -> list[DicomFile]:
     placed = next((file for file in files if file.orientation), None)
     if placed is None:
         return list(files)
-    normal = _axes(placed)[2]
+    normal = placed.axes[2]
     return sorted(files, key=lambda file: float(normal @ file.position) if file.position else np.inf)
 
 
-def _axes(file: DicomFile) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Directions of a slice's rows and columns, and its normal, as unit vectors in LPS."""
-    row, column = np.array(file.orientation).reshape(2, 3)
-    return row, column, np.cross(row, column)
-
-
-def _reason_to_skip(files: Sequence[DicomFile]) -> str:
+def _reason_to_skip(files: Sequence[DicomFile], any_name: bool) -> str:
     """Empty for an axial T2."""
     readable = [file for file in files if file.readable]
     if not readable:
@@ -147,12 +156,16 @@ def _reason_to_skip(files: Sequence[DicomFile]) -> str:
     first = readable[0]
     if first.photometric == "MONOCHROME1":
         return "inverted gray values"
-    if first.photometric and not first.photometric.startswith("MONOCHROME"):
+    if first.color:
         return "color images"
     off_axial = _reason_not_axial(readable)
     echoes = [file.facts.echo_time for file in readable if file.facts.echo_time is not None]
     recognition = recognize(replace(first.facts, echo_time=max(echoes, default=None), axial=not off_axial))
-    return off_axial if recognition.kind == NOT_AXIAL and off_axial else recognition.reason
+    if recognition.kind == NOT_AXIAL and off_axial:
+        return off_axial
+    if recognition.kind == UNNAMED:
+        return "" if any_name else f"{recognition.reason}; --series any takes it"
+    return recognition.reason
 
 
 def _reason_not_axial(files: Sequence[DicomFile]) -> str:
@@ -160,14 +173,33 @@ def _reason_not_axial(files: Sequence[DicomFile]) -> str:
         return ""  # such an object is refused when it is loaded
     placed = [file for file in files if file.orientation]
     if not placed:
-        return "its images have no position in the patient"
-    angles = [np.degrees(np.arccos(min(1.0, abs(_axes(file)[2][2])))) for file in placed]
+        return _reason_without_orientation(files)
+    angles = [_degrees_from(file, 2) for file in placed]
     tilted = [angle for angle in angles if angle > MOST_DEGREES_FROM_AXIAL]
     if len(tilted) == len(angles):
-        return f"not axial: slice normal {np.median(tilted):.0f} degrees from cranio-caudal"
+        return f"{_plane(placed[0])}, not axial: slice normal {np.median(tilted):.0f} degrees from cranio-caudal"
     if 2 * len(tilted) >= len(angles):
         return f"not axial: {len(tilted)} of {counted(len(angles), 'slice')} lie in other orientations"
     return ""
+
+
+def _reason_without_orientation(files: Sequence[DicomFile]) -> str:
+    """Empty where the orientation is there in a form that is refused when the series is loaded."""
+    if any("ImageOrientationPatient" in file.commas for file in files):
+        return ""
+    if any(file.position for file in files):
+        return "its images have no orientation in the patient (two unit vectors in ImageOrientationPatient)"
+    return "its images have no position and no orientation in the patient"
+
+
+def _plane(file: DicomFile) -> str:
+    planes = (("sagittal", 0), ("coronal", 1))
+    return next((name for name, axis in planes if _degrees_from(file, axis) <= MOST_DEGREES_FROM_AXIAL), "tilted")
+
+
+def _degrees_from(file: DicomFile, axis: int) -> float:
+    """Between the normal of a slice and an axis of the patient (left-right, front-back, cranio-caudal)."""
+    return float(np.degrees(np.arccos(min(1.0, abs(file.axes[2][axis])))))
 
 
 def _check_files(files: Sequence[DicomFile], title: str) -> None:
@@ -184,6 +216,10 @@ def _check_files(files: Sequence[DicomFile], title: str) -> None:
         )
     unsupported = [file for file in files if file.syntax not in READ_HERE]
     _refuse(unsupported, files, f"{title} is compressed in a way that cannot be read here", UNCOMPRESSED)
+    comma = [file for file in files if file.commas]
+    keywords = sorted({keyword for file in comma for keyword in file.commas})
+    cause = f"{title} has {{count}} with a decimal comma in {' and '.join(keywords)}, where DICOM has a point"
+    _refuse(comma, files, cause, again)
     unplaced = [file for file in files if not (file.position and file.orientation)]
     _refuse(unplaced, files, f"{title} has {{count}} without position or orientation", again)
     unmeasured = [file for file in files if not file.spacing]
@@ -253,7 +289,7 @@ def _slice_spacing(stack: Sequence[DicomFile], normal: np.ndarray, title: str) -
     if np.linalg.norm(sideways, axis=1).max() > MOST_SIDEWAYS_PIXELS * min(stack[0].spacing):
         raise InputError(
             f"{title} is sheared: its slices are shifted sideways by up to "
-            f"{np.linalg.norm(sideways, axis=1).max():.1f} mm.",
+            f"{np.linalg.norm(sideways, axis=1).max():.1f} mm, seen along the normal of ImageOrientationPatient.",
             "Load it in Slicer with Acquisition geometry regularization, harden the transform and save it as NRRD.",
         )
     return float((places[-1] - places[0]) / (len(stack) - 1))

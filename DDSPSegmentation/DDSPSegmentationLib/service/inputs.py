@@ -19,7 +19,8 @@ from ..engine.image_headers import detached_voxels
 from ..engine.images import image_stem, image_suffix, read_image, stem_of_scan
 from .case_work import MAPS
 from .dicom_files import read_dicom_file
-from .dicom_series import DicomSeries, Skipped, files_below, load_series, series_among
+from .dicom_grouping import files_of_scan
+from .dicom_series import NO_SERIES, DicomSeries, Skipped, files_below, load_series, series_among
 
 LONGEST_NAME_BYTES = 120
 SHOWN_REASONS = 3
@@ -91,12 +92,15 @@ class _Found:
     nested: bool
 
 
-def collect_inputs(paths: Sequence[str | os.PathLike]) -> tuple[list[InputCase], list[Skipped]]:
+def collect_inputs(
+    paths: Sequence[str | os.PathLike], any_series: bool = False
+) -> tuple[list[InputCase], list[Skipped]]:
     """Find the scans in files and folder trees.
 
     Args:
         paths: image files, folders with image files and DICOM files at any depth, or one file of a DICOM series, which
             stands for that series in its folder.
+        any_series: take an axial DICOM series whose name does not say T2, too.
 
     Returns:
         The cases (image files by path, then DICOM series) and what was passed over. A file given itself or lying in
@@ -121,7 +125,7 @@ def collect_inputs(paths: Sequence[str | os.PathLike]) -> tuple[list[InputCase],
             else:
                 images.setdefault(key, found)
     cases = _name_files(images.values())
-    series, others = series_among(slices)
+    series, others = series_among(slices, any_series)
     cases += [InputCase(one.name, one) for one in series]
     skipped += others
     if not cases:
@@ -160,11 +164,13 @@ def _look_at_file(path: Path, skipped: list[Skipped]) -> list[_Found]:
         return [_directly_named(path)]
     chosen = read_dicom_file(path)
     if chosen is None or not chosen.series:
-        skipped.append(Skipped(path.name, "is neither a supported image nor a DICOM image"))
+        known = chosen is not None and chosen.readable
+        reason = NO_SERIES if known else "is neither a supported image nor a DICOM image"
+        skipped.append(Skipped(path.name, reason))
         return []
     neighbors = (neighbor for neighbor in sorted(path.parent.iterdir()) if neighbor.is_file())
-    same = ((neighbor, read_dicom_file(neighbor)) for neighbor in neighbors if image_suffix(neighbor) is None)
-    return [_directly_named(neighbor) for neighbor, file in same if file and file.series == chosen.series]
+    read = (read_dicom_file(neighbor) for neighbor in neighbors if image_suffix(neighbor) is None)
+    return [_directly_named(file.path) for file in files_of_scan(chosen, filter(None, read))]
 
 
 def _reason_to_skip(path: Path) -> str | None:
