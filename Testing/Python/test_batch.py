@@ -47,6 +47,9 @@ class FakeCase:
     def files(self):
         return [], True
 
+    def doubts(self, image):
+        return []
+
     def load(self) -> sitk.Image:
         if self.trouble is not None:
             raise self.trouble

@@ -9,6 +9,7 @@ import SimpleITK as sitk
 from dicom_parts import set_element, slice_voxels, write_series, write_slice
 
 from DDSPSegmentationLib.engine.errors import InputError
+from DDSPSegmentationLib.service.dicom_grouping import doubts_about_parts
 from DDSPSegmentationLib.service.dicom_series import files_below, load_series, series_among
 
 ROOM = {"0020|0052": "1.2.3"}  # of one frame of reference
@@ -90,6 +91,9 @@ def test_scan_that_was_split_over_series_is_one_again(tmp_path, part):
     assert (len(found), skipped) == (1, [])
     voxels = sitk.GetArrayFromImage(load_series(found[0]))
     assert all(np.array_equal(voxels[number], slice_voxels(number)) for number in range(20))
+    count = len({part(number) for number in range(20)})
+    assert f"came as {count} series" in doubts_about_parts(found[0].files)[0]
+    assert doubts_about_parts(found[0].files[:1]) == []
 
 
 @pytest.mark.parametrize("part", (lambda number: number // 10, lambda number: number), ids=("halves", "each slice"))

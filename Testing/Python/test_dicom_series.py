@@ -233,10 +233,11 @@ def test_series_whose_name_says_nothing_is_taken_by_whoever_knows_that_it_is_t2(
         ({"tags": {"0008|103e": "localizer"}}, "says localizer"),
         ({"tags": {"0008|103e": "Series 5", "0018|0081": "12"}}, "echo time below 60 ms"),
         ({"tags": {"0008|103e": "Series 5"}, "orientation": tilted(90)}, "coronal, not axial"),
+        ({"tags": {"0008|103e": "Series 5"}, "count": 7}, "8 slices are needed"),
     ),
 )
 def test_what_is_known_to_be_no_axial_t2_is_skipped_whatever_the_name_is_worth(tmp_path, settings, words):
-    found, skipped = series_among(write_series(tmp_path, count=8, **settings), any_name=True)
+    found, skipped = series_among(write_series(tmp_path, **{"count": 8, **settings}), any_name=True)
     assert found == []
     assert words in skipped[0].reason and "--series" not in skipped[0].reason
 

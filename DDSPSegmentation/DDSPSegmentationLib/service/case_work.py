@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, NamedTuple
 import SimpleITK as sitk
 
 from ..engine.errors import StorageError
-from ..engine.file_doubts import doubts_about_file
 from ..engine.images import write_image
 from ..engine.pictures import PROSTATE_COLOR, contour_picture, thumbnail
 from ..engine.segmentation import Segmentation
@@ -56,9 +55,7 @@ def do_case(case: InputCase, outputs: Outputs, segment: Segment, tell: Tell = la
     tell("Reading", 0.0)
     image = case.load()
     answer = segment(case.name, image, outputs.mask)
-    files, dicom = case.files()
-    if not dicom:
-        answer.warnings += doubts_about_file(files[0], image)
+    answer.warnings += case.doubts(image)
     if not outputs.mask.is_file():
         raise StorageError(f"'{outputs.mask.name}' was not written.", "Check the disk and try again.")
     for name, path in outputs.maps.items():

@@ -56,6 +56,15 @@ def files_of_scan(chosen: DicomFile, files: Iterable[DicomFile]) -> list[DicomFi
     return [file for uid in uids for file in groups[uid]]
 
 
+def doubts_about_parts(files: Iterable[DicomFile]) -> list[str]:
+    """A sentence on a scan whose slices came in several series."""
+    count = len({file.series for file in files})
+    words = (
+        f"Its slices came as {count} series (SeriesInstanceUID) and were put together: see whether they are one scan."
+    )
+    return [words] if count > 1 else []
+
+
 def _kind(uid: str, files: Sequence[DicomFile]) -> object:
     """Alike in all series that may be parts of one; of no other's where a file does not say enough."""
     placed = [file for file in files if file.position and file.orientation and file.spacing and file.frames == 1]

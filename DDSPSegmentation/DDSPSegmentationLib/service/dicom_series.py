@@ -17,6 +17,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from ..engine.errors import InputError
+from ..engine.images import MINIMUM_SLICES
 from ..engine.plain_names import printable
 from ..engine.t2_recognition import NOT_AXIAL, UNNAMED, recognize
 from ..learning.comparison_words import counted
@@ -87,6 +88,7 @@ def series_among(paths: Iterable[Path], any_name: bool = False) -> tuple[list[Di
             others += 1
     scans: dict[str, list[DicomFile]] = {}
     strays: dict[str, int] = {}
+    unnamed: set[str] = set()
     skipped: list[Skipped] = []
     for number, (uid, files) in enumerate(groups.items(), start=1):
         odd = strays_among(files)
@@ -95,10 +97,17 @@ def series_among(paths: Iterable[Path], any_name: bool = False) -> tuple[list[Di
             skipped.append(Skipped(f"series {number} of {len(groups)} ({counted(len(files), 'image')})", reason))
         else:
             scans[uid], strays[uid] = slices, len(odd)
+            if any_name and _reason_to_skip(slices, any_name=False):
+                unnamed.add(uid)
     found: list[DicomSeries] = []
     for uids in joined_series(scans):
         name = f"case-{hashlib.sha256(''.join(uids).encode('utf-8', 'surrogateescape')).hexdigest()[:10]}"
-        found.append(DicomSeries(name, tuple(file for uid in uids for file in scans[uid])))
+        files = [file for uid in uids for file in scans[uid]]
+        if len(files) < MINIMUM_SLICES and unnamed.issuperset(uids):  # a localizer is often called nothing, too
+            reason = f"its name does not say T2, and {MINIMUM_SLICES} slices are needed"
+            skipped.append(Skipped(f"a series ({counted(len(files), 'image')})", reason))
+            continue
+        found.append(DicomSeries(name, tuple(files)))
         if count := sum(strays[uid] for uid in uids):
             skipped.append(Skipped(f"{counted(count, 'image')} of {name}", "no slice of it: color or a screenshot"))
     if nameless:

@@ -14,12 +14,13 @@ from pathlib import Path, PurePath
 import SimpleITK as sitk
 
 from ..engine.errors import InputError
+from ..engine.file_doubts import doubts_about_file
 from ..engine.files import file_sha256, os_errors_as
 from ..engine.image_headers import detached_voxels
 from ..engine.images import image_stem, image_suffix, read_image, stem_of_scan
 from .case_work import MAPS
 from .dicom_files import read_dicom_file
-from .dicom_grouping import files_of_scan
+from .dicom_grouping import doubts_about_parts, files_of_scan
 from .dicom_series import NO_SERIES, DicomSeries, Skipped, files_below, load_series, series_among
 
 LONGEST_NAME_BYTES = 120
@@ -56,6 +57,12 @@ class InputCase:
         if isinstance(self.source, DicomSeries):
             return [file.path for file in self.source.files], True
         return [self.source], False
+
+    def doubts(self, image: sitk.Image) -> list[str]:
+        """What was assumed when it was loaded, a sentence each; ``image`` is what ``load`` gave."""
+        if isinstance(self.source, DicomSeries):
+            return doubts_about_parts(self.source.files)
+        return doubts_about_file(self.source, image)
 
     def fingerprint(self) -> str:
         """SHA-256 of the content; names, folders and dates of the files do not count.
