@@ -398,6 +398,13 @@ def test_a_header_whose_numbers_are_none_is_refused_by_the_line(tmp_path, suffix
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_a_volume_that_no_memory_holds_is_called_too_large(tmp_path, suffix, monkeypatch):
+    write_image(scan(), tmp_path / f"T2{suffix}")
+    monkeypatch.setattr("DDSPSegmentationLib.engine.images.MOST_VOXELS", 40 * 48 * 12 - 1)
+    assert f"'T2{suffix}' is too large: 40 x 48 x 12 voxels" in refusal(read_image, tmp_path / f"T2{suffix}")
+
+
 def detached_nrrd(folder: Path, name: str) -> Path:
     """A .nhdr whose voxels lie in T2.raw and which calls them so."""
     sitk.WriteImage(scan(), str(folder / "T2.nhdr"))
@@ -409,6 +416,12 @@ def detached_nrrd(folder: Path, name: str) -> Path:
 def test_a_detached_nrrd_is_followed_along_backslashes_and_refused_without_its_voxels(tmp_path):
     assert same(read_image(detached_nrrd(tmp_path, ".\\T2.raw")), scan())
     assert "its file 'other.raw' is not beside it" in refusal(read_image, detached_nrrd(tmp_path, "other.raw"))
+
+
+@pytest.mark.parametrize("name", ("LIST\nT2.raw\nT2.raw", "T2.%03d.raw 1 12 1 2"))
+def test_a_detached_nrrd_of_several_files_is_refused(tmp_path, name):
+    message = refusal(read_image, detached_nrrd(tmp_path, name))
+    assert "'T2.nhdr' keeps its voxels in several files" in message
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/zero"), reason="needs devices")

@@ -60,8 +60,6 @@ def check_nrrd(path: Path) -> None:
     _check_nrrd_place(path, fields)
     data = detached_voxels(path) or path
     if not data.is_file():
-        if _several_files(voxels_name(path)):
-            return
         raise _no_voxels(path, data)
     if encoding in ("gz", "gzip"):
         with open(data, "rb") as file:
@@ -90,9 +88,6 @@ def check_metaimage(path: Path) -> None:
     _check_metaimage_place(path, fields)
     data = detached_voxels(path) or path
     if not data.is_file():
-        if _several_files(data_name):
-            cause = f"'{path.name}' keeps its voxels in several files, which is not read here."
-            raise InputError(cause, "Save it as one file: NRRD, .mha or NIfTI.")
         raise _no_voxels(path, data)
     if not all(size.isdecimal() for size in fields.get("dimsize", "").split()):
         raise _damaged_header(path, "DimSize", fields["dimsize"])
@@ -135,11 +130,12 @@ def _check_numbers(path: Path, key: str, value: str, text: str) -> np.ndarray:
     return numbers
 
 
-def _several_files(name: str) -> bool:
-    return name.split()[0] == "LIST" or "%" in name
-
-
 def _no_voxels(path: Path, data: Path) -> InputError:
+    """Why the file of the voxels that a header names is none."""
+    name = voxels_name(path)
+    if name.split()[0] == "LIST" or "%" in name:
+        cause = f"'{path.name}' keeps its voxels in several files, which is not read here."
+        return InputError(cause, "Save it as one file: NRRD, .mha or NIfTI.")
     if data.exists() and not data.is_dir():
         cause = f"The voxels of '{path.name}' are missing: '{data.name}', which it names, is a device and not a file."
         return InputError(cause, COPY_AGAIN)

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from .errors import InputError, StorageError
+from .errors import InputError, StorageError, is_out_of_memory
 from .files import os_errors_as, write_aside
 from .gland_labels import Label, chosen_labels, inside, segments_of
 from .image_headers import (
@@ -44,6 +44,7 @@ MINIMUM_IN_PLANE = 32
 IN_PLANE_MM = (60.0, 600.0)
 THROUGH_PLANE_MM = (40.0, 500.0)
 LABELMAP_VALUES = 8
+MOST_VOXELS = 1 << 31  # a scan of 1024 x 1024 x 300 has a seventh of it
 LARGEST_VALUE = float(np.finfo(np.float32).max)
 _PERMISSIVE = "ITK_NIFTI_SFORM_PERMISSIVE"
 _BIG_ENDIAN = ("binarydatabyteordermsb", "elementbyteordermsb")
@@ -247,9 +248,13 @@ def _read(path: Path, name: str, suffix: str, layers: bool = False) -> sitk.Imag
         components, kind = (1, sitk.sitkUInt8) if layers else (reader.GetNumberOfComponents(), reader.GetPixelID())
         _check_structure(name, size[:3] if single else size, components, kind)
         _check_spacing(name, reader.GetSpacing()[:3])
+        if math.prod(size) > MOST_VOXELS:
+            raise _too_large(name, size)
         try:
             image = reader.Execute()
         except (RuntimeError, MemoryError, OverflowError) as error:
+            if is_out_of_memory(error):
+                raise _too_large(name, size) from error
             raise InputError(
                 f"File '{name}' is truncated or damaged: its header promises {_times(size)} voxels that "
                 "are not all there.",
@@ -258,6 +263,13 @@ def _read(path: Path, name: str, suffix: str, layers: bool = False) -> sitk.Imag
     if single:
         image = image[:, :, :, 0]
     return erase_metadata(image)
+
+
+def _too_large(name: str, size: tuple[int, ...]) -> InputError:
+    return InputError(
+        f"File '{name}' is too large: {_times(size)} voxels do not fit into memory.",
+        "Check its header, or give the axial T2-weighted volume alone.",
+    )
 
 
 def erase_metadata(image: sitk.Image) -> sitk.Image:
