@@ -564,6 +564,26 @@ def test_without_slicer_the_script_names_the_command_that_does_the_same(tmp_path
     assert "'ddsp-segmentation segment'" in done.stderr
 
 
+@pytest.mark.parametrize("what", ["input", "folder of an input", "output"])
+def test_names_longer_than_any_may_be_are_one_clear_line(run, tmp_path, what):
+    scan, long = write_scan(tmp_path / "in" / "scan.nrrd"), tmp_path / ("q" * 300)
+    words = {"input": (f"{long}.nrrd", tmp_path / "out"), "folder of an input": (long / "T2.nrrd", tmp_path / "out")}
+    given, output = words.get(what, (scan, long))
+    code, _, err = run("segment", given, "--output", output)
+    assert_one_clear_line(code, err, tmp_path)
+    assert code == 2 and not (tmp_path / "out").exists()
+
+
+def test_a_coronal_stack_is_called_that(run, tmp_path):
+    image, _ = make_scan(size=(40, 40, 40), spacing=(2.0, 2.0, 4.0))
+    image.SetDirection((1, 0, 0, 0, 0, 1, 0, -1, 0))
+    (tmp_path / "in").mkdir()
+    sitk.WriteImage(image, str(tmp_path / "in" / "scan.nrrd"))
+    code, _, err = run("segment", tmp_path / "in", "--output", tmp_path / "out")
+    assert_one_clear_line(code, err, tmp_path)
+    assert code == 1 and "coronal, not axial" in err
+
+
 def test_maps_are_written_on_the_grid_of_the_scan_when_asked_for(run, tmp_path):
     scan = write_scan(tmp_path / "in" / "scan.nrrd")
     words = ("segment", scan, "--output", tmp_path / "out")

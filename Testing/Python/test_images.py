@@ -15,7 +15,15 @@ from dicom_parts import write_slice
 
 from DDSPSegmentationLib.engine.errors import InputError, StorageError
 from DDSPSegmentationLib.engine.files import write_text
-from DDSPSegmentationLib.engine.images import about_rounding, check_image, read_image, read_mask, write_image
+from DDSPSegmentationLib.engine.images import (
+    about_rounding,
+    about_small_view,
+    check_image,
+    other_plane,
+    read_image,
+    read_mask,
+    write_image,
+)
 
 FORMATS = (".nrrd", ".nii.gz", ".nii", ".mha")
 TRUNCATED, FOREIGN = "'{}' is truncated", "'{}' is not a readable NRRD image"
@@ -336,7 +344,7 @@ def test_real_scan_is_accepted_and_read_quickly(real_scans):
         (scan(size=(40, 48, 7)), "has 7 slices; a 3D"),
         (sitk.PermuteAxes(scan(size=(40, 48, 7)), (2, 0, 1)), "has 7 slices"),
         (scan(size=(31, 48, 12)), "has 31 x 48 voxels in plane; at least 32 x 32"),
-        (scan(spacing=(1.4, 2, 4)), "field of view of 56 x 96 mm in plane; 60 to 600 mm"),
+        (scan(spacing=(1.1, 2, 4)), "field of view of 44 x 96 mm in plane; 45 to 600 mm"),
         (scan(spacing=(2, 12.6, 4)), "field of view of 80 x 604.8 mm in plane"),
         (scan(spacing=(2, 2, 3.3)), "field of view of 39.6 mm through plane; 40 to 500 mm"),
         (scan(spacing=(2, 2, 42)), "field of view of 504 mm through plane"),
@@ -519,6 +527,42 @@ def test_formats_of_two_files_are_not_written(tmp_path):
 def test_text_is_written_as_utf8_without_changing_line_ends(tmp_path):
     write_text("größe\n", tmp_path / "run.json")
     assert (tmp_path / "run.json").read_bytes() == "größe\n".encode()
+
+
+def turned(axis: int, degrees: float, spacing=(1.0, 1.0, 4.0)) -> sitk.Image:
+    """An axial stack turned about the patient's axis 0 (left) or 1 (posterior)."""
+    image = scan(spacing=spacing)
+    cosine, sine = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    plane = [other for other in range(3) if other != axis]
+    matrix = np.eye(3)
+    matrix[np.ix_(plane, plane)] = [[cosine, -sine], [sine, cosine]]
+    image.SetDirection(matrix.ravel())
+    return image
+
+
+@pytest.mark.parametrize(
+    ("image", "plane"),
+    [
+        (turned(0, 0), ""),
+        (turned(0, 30), ""),
+        (turned(0, 45), "tilted by 45 degrees"),
+        (turned(0, 90), "coronal"),
+        (turned(0, 70), "coronal"),
+        (turned(1, 90), "sagittal"),
+        (turned(1, -80), "sagittal"),
+        (turned(0, 90, spacing=(1.0, 1.0, 1.2)), ""),
+    ],
+)
+def test_a_stack_of_thick_slices_is_called_by_its_plane(image, plane):
+    assert other_plane(image) == plane
+
+
+@pytest.mark.parametrize("spacing", [(1.1, 2.0, 4.0), (2.0, 1.1, 4.0)])
+def test_a_field_of_view_that_may_end_within_the_gland_is_told(spacing):
+    image = scan(size=(50, 50, 12), spacing=spacing)
+    check_image(image, "T2")
+    assert about_small_view(image) == ["The field of view is 55 mm wide; below 60 mm it may end within the gland."]
+    assert about_small_view(scan()) == []
 
 
 WRITE_WITH_LITTLE_SPACE = """

@@ -11,7 +11,7 @@ from dicom_parts import SECRETS, set_element, write_series, write_slice
 
 from DDSPSegmentationLib.engine.errors import InputError
 from DDSPSegmentationLib.engine.images import read_image, write_image
-from DDSPSegmentationLib.service.inputs import collect_inputs, safe_name
+from DDSPSegmentationLib.service.inputs import InputCase, collect_inputs, safe_name
 
 
 def scan(seed: int = 0) -> sitk.Image:
@@ -214,6 +214,68 @@ def test_maps_of_results_are_skipped_with_their_reason(tmp_path, name):
     cases, skipped = collect_inputs([tmp_path])
     assert [case.name for case in cases] == ["T2"]
     assert reasons(skipped)[name] == f"is a map of a result (.{name.split('.')[1]})"
+
+
+@pytest.mark.parametrize(
+    ("name", "word"),
+    [
+        ("10000_1000000_adc.mha", "ADC map"),
+        ("10000_1000000_hbv.nii.gz", "diffusion"),
+        ("10000_1000000_SAG.mha", "sagittal"),
+        ("T2 koronar.nrrd", "coronal"),
+        ("sub-01_dwi.nii.gz", "diffusion"),
+        ("t1_tra.nrrd", "T1"),
+    ],
+)
+def test_other_scans_of_an_exam_are_passed_over_by_name(tmp_path, name, word):
+    scan_at(tmp_path / "10000_1000000_t2w.nrrd")
+    scan_at(tmp_path / name)
+    cases, skipped = collect_inputs([tmp_path])
+    assert [case.name for case in cases] == ["10000_1000000_t2w"]
+    assert word in reasons(skipped)[name]
+
+
+@pytest.mark.parametrize(
+    "name", ["B100.nrrd", "T2_axial.nrrd", "sub-01.nrrd", "sub012.nrrd", "Case00.nrrd", "LOC3.nrrd"]
+)
+def test_a_name_that_says_no_other_kind_of_scan_is_taken(tmp_path, name):
+    scan_at(tmp_path / name)
+    assert len(collect_inputs([tmp_path])[0]) == 1
+
+
+posix = pytest.mark.skipif(os.name == "nt", reason="links and pipes as POSIX has them")
+
+
+@posix
+def test_links_that_lead_nowhere_are_told_and_the_rest_goes_on(tmp_path):
+    good = scan_at(tmp_path / "T2.nrrd")
+    (tmp_path / "gone.nrrd").symlink_to("absent.nrrd")
+    (tmp_path / "loop.nii.gz").symlink_to("loop.nii.gz")
+    (tmp_path / "IM0001.dcm").symlink_to("absent.dcm")
+    (tmp_path / "again").symlink_to(".")
+    cases, skipped = collect_inputs([tmp_path])
+    assert {case.name for case in cases} == {"T2", "gone", "loop"}
+    for case in cases:
+        if case.name == "T2":
+            assert case.fingerprint() == InputCase("T2", good).fingerprint()
+        else:  # a scan that is not there is a case that fails, as a file that cannot be read does
+            with pytest.raises(InputError, match="is a link to a file that is not there"):
+                case.fingerprint()
+    assert "link to a file that is not there" in reasons(skipped)["IM0001.dcm"]
+    assert "link to a folder" in reasons(skipped)["again"]
+
+
+@posix
+@pytest.mark.parametrize("name", ["T2b.nrrd", "T2b.dcm", "T2b"])
+def test_pipes_and_devices_are_passed_over_unopened(tmp_path, name):
+    scan_at(tmp_path / "T2.nrrd")
+    os.mkfifo(tmp_path / name)
+    (tmp_path / "zero.nii.gz").symlink_to("/dev/zero")
+    cases, skipped = collect_inputs([tmp_path])
+    assert [case.name for case in cases] == ["T2"]
+    assert set(reasons(skipped).values()) == {"is no file but a pipe or a device"} and len(skipped) == 2
+    with pytest.raises(InputError, match="a pipe or a device"):
+        collect_inputs([tmp_path / name])
 
 
 def test_a_scan_may_be_called_as_the_ending_of_a_mask(tmp_path):

@@ -30,7 +30,7 @@ from .image_headers import (
 from .nifti_headers import check_nifti, nifti_suffix
 from .plain_names import is_plain, plainly_named
 
-MASK_ENDINGS = ("_segmentation", "_mask", "_label", "_seg", "-label")
+MASK_ENDINGS = tuple(f"{sign}{word}" for sign in "_-" for word in ("segmentation", "mask", "label", "seg"))
 IMAGE_FORMATS = {
     ".nii.gz": ("NIfTI", "NiftiImageIO", check_nifti),
     ".nii": ("NIfTI", "NiftiImageIO", check_nifti),
@@ -41,8 +41,11 @@ IMAGE_FORMATS = {
 }
 MINIMUM_SLICES = 8
 MINIMUM_IN_PLANE = 32
-IN_PLANE_MM = (60.0, 600.0)
+IN_PLANE_MM = (45.0, 600.0)
+WHOLE_GLAND_MM = 60.0  # a field of view below it may end within the gland
 THROUGH_PLANE_MM = (40.0, 500.0)
+MOST_DEGREES_FROM_AXIAL = 35.0  # of the slices' normal from cranio-caudal
+THICK_SLICE = 1.5  # times the finest spacing
 LABELMAP_VALUES = 8
 MOST_VOXELS = 1 << 31  # a scan of 1024 x 1024 x 300 has a seventh of it
 LARGEST_VALUE = float(np.finfo(np.float32).max)
@@ -162,10 +165,30 @@ def check_image(image: sitk.Image, name: str) -> None:
 
 def about_rounding(image: sitk.Image) -> list[str]:
     """A sentence on axes that are not quite orthogonal, as rounding leaves them."""
-    extent = [count * step for count, step in zip(image.GetSize(), image.GetSpacing(), strict=True)]
-    off = rounding_mm(image.GetDirection(), extent)
+    off = rounding_mm(image.GetDirection(), _extent_mm(image))
     words = "The scan's axes are rounded and taken as orthogonal: up to {off:.2g} mm at the edge of the field of view."
     return [words.format(off=off)] if off else []
+
+
+def other_plane(image: sitk.Image) -> str:
+    """What a stack of thick slices is that are not axial: coronal, sagittal or tilted; "" for an axial or a 3D scan."""
+    spacing = np.array(image.GetSpacing())
+    through = int(spacing.argmax())
+    normal = np.abs(np.array(image.GetDirection()).reshape(3, 3)[:, through])
+    degrees = np.degrees(np.arccos(min(1.0, normal[2])))
+    if spacing.max() <= THICK_SLICE * spacing.min() or degrees <= MOST_DEGREES_FROM_AXIAL:
+        return ""
+    for axis, plane in ((1, "coronal"), (0, "sagittal")):
+        if np.degrees(np.arccos(min(1.0, normal[axis]))) <= MOST_DEGREES_FROM_AXIAL:
+            return plane
+    return f"tilted by {degrees:.0f} degrees"
+
+
+def about_small_view(image: sitk.Image) -> list[str]:
+    """A sentence on a field of view that may be smaller than the gland with what lies around it."""
+    smallest = min(_extent_mm(image)[axis] for axis in _axes(image)[0])
+    words = f"The field of view is {smallest:.0f} mm wide; below {WHOLE_GLAND_MM:.0f} mm it may end within the gland."
+    return [words] if smallest < WHOLE_GLAND_MM else []
 
 
 def write_image(image: sitk.Image, path: str | os.PathLike, compress: bool = True) -> None:
@@ -329,9 +352,7 @@ def _check_geometry(image: sitk.Image, name: str) -> None:
 
 def _check_extent(image: sitk.Image, name: str) -> None:
     """Sizes along the patient's axes, so that a volume stored in another axis order is judged alike."""
-    code = sitk.DICOMOrientImageFilter.GetOrientationFromDirectionCosines(image.GetDirection())
-    through = next(axis for axis in range(3) if code[axis] in "SI")
-    in_plane = [axis for axis in range(3) if axis != through]
+    in_plane, through = _axes(image)
     size = image.GetSize()
     if size[through] < MINIMUM_SLICES:
         count = f"{size[through]} slice{'s' if size[through] > 1 else ''}"
@@ -346,7 +367,7 @@ def _check_extent(image: sitk.Image, name: str) -> None:
             "are needed.",
             "Give the axial T2-weighted volume uncropped.",
         )
-    extent = [count * step for count, step in zip(size, image.GetSpacing(), strict=True)]
+    extent = _extent_mm(image)
     for axes, limits, words in ((in_plane, IN_PLANE_MM, "in plane"), ([through], THROUGH_PLANE_MM, "through plane")):
         if not all(limits[0] <= extent[axis] <= limits[1] for axis in axes):
             found = _times([round(extent[axis], 1) for axis in axes])
@@ -355,6 +376,18 @@ def _check_extent(image: sitk.Image, name: str) -> None:
                 f"{limits[1]:.0f} mm is expected.",
                 "Check the voxel spacing and that the volume is a T2-weighted scan of the prostate.",
             )
+
+
+def _axes(image: sitk.Image) -> tuple[list[int], int]:
+    """The two image axes (0, 1, 2 for x, y, z) that lie across the patient, and the one along."""
+    code = sitk.DICOMOrientImageFilter.GetOrientationFromDirectionCosines(image.GetDirection())
+    through = next(axis for axis in range(3) if code[axis] in "SI")
+    return [axis for axis in range(3) if axis != through], through
+
+
+def _extent_mm(image: sitk.Image) -> list[float]:
+    """The field of view along the image's axes (x, y, z)."""
+    return [count * step for count, step in zip(image.GetSize(), image.GetSpacing(), strict=True)]
 
 
 def _check_values(image: sitk.Image, name: str) -> None:

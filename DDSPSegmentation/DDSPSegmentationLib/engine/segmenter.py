@@ -15,7 +15,7 @@ import torch
 from .confidence import Calibration, pair_features
 from .devices import choose_device, choose_precision, peak_memory_mb, set_threads
 from .errors import InputError, is_out_of_memory, not_enough_memory
-from .images import about_rounding, check_image
+from .images import about_rounding, about_small_view, check_image
 from .inference import GlandPredictor, Prediction
 from .model import load_networks
 from .preprocessing import Grid, PreprocessingSettings, prepare
@@ -125,7 +125,7 @@ class Segmenter:
         mask_image = grid.restore_image(mask.astype(np.uint8), image)
         probability_image = grid.restore_image(probability, image)
         measurements = measure_gland(mask_image)
-        warnings = [] if grid.is_axial else [NOT_AXIAL]
+        warnings = about_small_view(image) + ([] if grid.is_axial else [NOT_AXIAL])
         warnings += find_warnings(measurements.volume_ml, touched_sides(mask), shares, expected and expected.value)
         if features is None and len(prediction.members) > 1 and mask.any():
             warnings.append(SOME_SEE_NONE)

@@ -8,6 +8,7 @@ from dataclasses import fields
 import numpy as np
 import SimpleITK as sitk
 
+from .images import about_small_view
 from .quality import NOT_AXIAL, NOT_CALIBRATED, SOME_SEE_NONE, find_warnings, slice_doubts
 from .segmentation import Segmentation, acquired_axis, bounding_box, connected_parts, measure_gland
 
@@ -29,7 +30,9 @@ def at_threshold(found: Segmentation, threshold: float) -> Segmentation:
     mask.CopyInformation(found.mask)
     measurements = measure_gland(mask)
     sides = touched_sides(sitk.GetArrayFromImage(sitk.DICOMOrient(mask, "LPS")) != 0)
-    of_the_scan = [warning for warning in found.warnings if warning in (NOT_AXIAL, SOME_SEE_NONE)]
+    of_the_scan = [
+        warning for warning in found.warnings if warning in (NOT_AXIAL, SOME_SEE_NONE, *about_small_view(mask))
+    ]
     uncalibrated = NOT_CALIBRATED.format(what=f"the threshold {threshold:g}")
     values = {field.name: getattr(found, field.name) for field in fields(Segmentation)}
     values |= {

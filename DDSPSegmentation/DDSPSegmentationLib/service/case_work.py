@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import SimpleITK as sitk
 
-from ..engine.errors import StorageError
-from ..engine.images import write_image
+from ..engine.errors import InputError, StorageError
+from ..engine.images import other_plane, write_image
 from ..engine.pictures import PROSTATE_COLOR, contour_picture, thumbnail
 from ..engine.segmentation import Segmentation
 
@@ -54,6 +54,8 @@ def do_case(case: InputCase, outputs: Outputs, segment: Segment, tell: Tell = la
     """
     tell("Reading", 0.0)
     image = case.load()
+    if plane := other_plane(image):
+        raise InputError(f"The slices of '{case.name}' are {plane}, not axial.", "Give the axial T2-weighted series.")
     answer = segment(case.name, image, outputs.mask)
     answer.warnings += case.doubts(image)
     if not outputs.mask.is_file():

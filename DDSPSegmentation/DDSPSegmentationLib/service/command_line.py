@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import importlib.metadata
+import os
 import platform
 import signal
 import sys
@@ -146,8 +147,13 @@ def _check_device(name: str) -> None:
 
 def _check_paths(output: Path, inputs: Sequence[str]) -> None:
     """Every input exists, and masks never land among the scans: one could replace a scan or be taken for one later."""
+    try:
+        output.exists()
+    except OSError as error:
+        cause = f"The output folder '{output.name[:40]}' cannot be used: {error.strerror}."
+        raise InputError(cause, "Choose another one.") from error
     for path in map(Path, inputs):
-        if not path.exists():
+        if not os.path.lexists(path):  # false for a name that is longer than any may be, too
             raise InputError(f"Input '{path.name}' does not exist.", "Check its name and folder.")
         folder = path if path.is_dir() else path.parent
         inside = path.is_dir() and folder.resolve() in output.resolve().parents

@@ -17,14 +17,13 @@ import numpy as np
 import SimpleITK as sitk
 
 from ..engine.errors import InputError
-from ..engine.images import MINIMUM_SLICES
+from ..engine.images import MINIMUM_SLICES, MOST_DEGREES_FROM_AXIAL
 from ..engine.plain_names import printable
 from ..engine.t2_recognition import NOT_AXIAL, UNNAMED, recognize
 from ..learning.comparison_words import counted
 from .dicom_files import READ_HERE, DicomFile, read_dicom_file, read_pixels
 from .dicom_grouping import ROUNDED_STEP_MM, UNEVEN_SPACING, joined_series, strays_among
 
-MOST_DEGREES_FROM_AXIAL = 35.0
 MISSING_SLICE = 1.5
 MOST_SIDEWAYS_PIXELS = 0.5
 ORIENTATION_TOLERANCE = 1e-3
@@ -58,14 +57,20 @@ class DicomSeries:
     files: tuple[DicomFile, ...]
 
 
-def files_below(folder: Path) -> tuple[list[Path], list[Path]]:
-    """All files of a tree in the order of their paths, without hidden ones, and the folders that may not be opened."""
+def files_below(folder: Path) -> tuple[list[Path], list[Path], list[Path]]:
+    """All files of a tree in the order of their paths, without hidden ones.
+
+    Returns:
+        the files, the folders that may not be opened, and the links to folders, which could lead round in a circle.
+    """
     files: list[Path] = []
     closed: list[Path] = []
+    linked: list[Path] = []
     for parent, folders, names in os.walk(folder, onerror=lambda error: closed.append(Path(error.filename))):
         folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
         files += [Path(parent, name) for name in sorted(names) if not name.startswith(".")]
-    return files, closed
+        linked += [Path(parent, name) for name in folders if os.path.islink(Path(parent, name))]
+    return files, closed, linked
 
 
 def series_among(paths: Iterable[Path], any_name: bool = False) -> tuple[list[DicomSeries], list[Skipped]]:

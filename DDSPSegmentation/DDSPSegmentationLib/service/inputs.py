@@ -18,16 +18,20 @@ from ..engine.file_doubts import doubts_about_file
 from ..engine.files import file_sha256, os_errors_as
 from ..engine.image_headers import detached_voxels
 from ..engine.images import image_stem, image_suffix, read_image, stem_of_scan
+from ..engine.t2_recognition import NOT_AXIAL, ScanFacts, recognize
 from .case_work import MAPS
 from .dicom_files import read_dicom_file
 from .dicom_grouping import doubts_about_parts, files_of_scan
 from .dicom_series import NO_SERIES, DicomSeries, Skipped, files_below, load_series, series_among
 
+DANGLING = "is a link to a file that is not there"
 LONGEST_NAME_BYTES = 120
 SHOWN_REASONS = 3
 
 _RESERVED = re.compile(r"(?:con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])(?=\.|$)", re.IGNORECASE)
 _MAP_ENDINGS = tuple(f".{name}" for name in MAPS)
+_NUMBERED = re.compile(r"[A-Za-z]{0,4}\d+")  # B100 is a patient's number and no b-value
+_OTHER_SCANS = (NOT_AXIAL, "ADC map", "diffusion", "dynamic contrast", "FLAIR", "T1")
 _PAIR_HEADERS = (".hdr", ".hdr.gz")
 _PAIR = "is half of a NIfTI or Analyze pair (.hdr, .img), which is not read; convert the pair to .nii.gz"
 _UNSAFE = re.compile(r"[^\w.\-]+")
@@ -122,8 +126,13 @@ def collect_inputs(
     slices: dict[Path, None] = {}
     for path in map(Path, paths):
         for found in _look_into(path, skipped):
-            key = found.path.resolve()
-            if image_suffix(found.path) is None and found.path.name.lower().endswith(_PAIR_HEADERS):
+            key = Path(os.path.realpath(found.path))
+            dangling = not key.exists()
+            if not dangling and not key.is_file():
+                skipped.append(Skipped(found.path.name, "is no file but a pipe or a device"))
+            elif image_suffix(found.path) is None and dangling:
+                skipped.append(Skipped(found.path.name, DANGLING))
+            elif image_suffix(found.path) is None and found.path.name.lower().endswith(_PAIR_HEADERS):
                 skipped.append(Skipped(found.path.name, _PAIR))
             elif image_suffix(found.path) is None:
                 slices.setdefault(key)
@@ -144,14 +153,20 @@ def _look_into(path: Path, skipped: list[Skipped]) -> list[_Found]:
     name = path.name or "folder"
     try:
         if not path.exists():
-            skipped.append(Skipped(name, "does not exist"))
+            skipped.append(Skipped(name, DANGLING if path.is_symlink() else "does not exist"))
             return []
         if path.is_file():
             return _look_at_file(path, skipped)
+        if not path.is_dir():
+            skipped.append(Skipped(name, "is no file but a pipe or a device"))
+            return []
     except OSError:
         skipped.append(Skipped(name, "cannot be read"))
         return []
-    files, closed = files_below(path)
+    files, closed, linked = files_below(path)
+    skipped += [
+        Skipped(folder.name, "is a link to a folder, which is not followed; name it itself") for folder in linked
+    ]
     skipped += [Skipped("a folder", "may not be opened") for folder in closed]
     return [
         _Found(file, file.relative_to(path), nested=True) if file.parent != path else _directly_named(file)
@@ -187,7 +202,10 @@ def _reason_to_skip(path: Path) -> str | None:
         return f"is a segmentation ({stem[len(scan) :]})"
     if stem.lower().endswith(_MAP_ENDINGS):
         return f"is a map of a result ({stem[stem.rindex('.') :]})"
-    if not os.access(path, os.R_OK):
+    told = recognize(ScanFacts(names=(stem,)))
+    if told.kind in _OTHER_SCANS and not _NUMBERED.fullmatch(stem):
+        return told.reason
+    if path.exists() and not os.access(path, os.R_OK):
         return "may not be read"
     return None
 
@@ -225,6 +243,8 @@ def _short_hash(text: str) -> str:
 
 
 def _digest(path: Path, title: str) -> str:
+    if path.is_symlink() and not os.path.exists(path):
+        raise InputError(f"{title} {DANGLING}.", "Fetch the data set's files, or give the file itself.")
     with os_errors_as(InputError, f"{title} cannot be read", "Check that you may read it."):
         return file_sha256(path)
 
