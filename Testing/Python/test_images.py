@@ -15,6 +15,7 @@ from dicom_parts import write_slice
 
 from DDSPSegmentationLib.engine.errors import InputError, StorageError
 from DDSPSegmentationLib.engine.files import write_text
+from DDSPSegmentationLib.engine.image_headers import rounding_mm
 from DDSPSegmentationLib.engine.images import (
     about_rounding,
     about_small_view,
@@ -487,6 +488,8 @@ def test_nifti_with_a_rounded_affine_is_read(tmp_path, qform, suffix, capfd):
     image = read_image(path)
     assert image.GetSpacing() == pytest.approx((2, 2, 4), rel=1e-4)
     assert np.abs(np.abs(image.GetDirection()) - np.eye(3).ravel()).max() < 0.002
+    assert rounding_mm(image.GetDirection(), (80, 96, 48)) == pytest.approx(0.0015 * 48, rel=1e-3)
+    assert "axes are rounded and taken as orthogonal" in about_rounding(image)[0]
     assert capfd.readouterr() == ("", "") and "ITK_NIFTI_SFORM_PERMISSIVE" not in os.environ
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from .image_headers import says_orientation
-from .nifti_headers import apart_mm, count_non_numbers, places_of
+from .nifti_headers import apart_mm, count_non_numbers, places_of, taken_place
 
 FORMS_APART_MM = 0.5  # rounding leaves less
 _NIFTI = (".nii", ".nii.gz")
@@ -38,14 +38,7 @@ def doubts_about_file(path: Path, image: sitk.Image) -> list[str]:
 
 
 def _about_places(places: dict[str, np.ndarray], image: sitk.Image) -> list[str]:
-    """Whether the two forms contradict each other, and which of them ITK took: that depends on their codes."""
-    size, read = image.GetSize(), _place_of(image)
-    apart = apart_mm(places["qform"], places["sform"], size)
-    taken = min(places, key=lambda name: apart_mm(places[name], read, size))
+    """Whether the two forms contradict each other, and which of them was taken."""
+    apart = apart_mm(places["qform"], places["sform"], image.GetSize())
+    taken = taken_place(places, image)
     return [CONTRADICTION.format(apart=apart, taken=taken)] if apart > FORMS_APART_MM else []
-
-
-def _place_of(image: sitk.Image) -> np.ndarray:
-    """Index to RAS mm, 3 x 4."""
-    columns = np.reshape(image.GetDirection(), (3, 3)) * image.GetSpacing()
-    return np.diag([-1.0, -1.0, 1.0]) @ np.column_stack([columns, image.GetOrigin()])

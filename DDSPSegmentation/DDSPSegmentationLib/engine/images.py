@@ -27,7 +27,7 @@ from .image_headers import (
     rounding_mm,
     shear_of,
 )
-from .nifti_headers import check_nifti, nifti_suffix
+from .nifti_headers import check_nifti, keep_own_axes, nifti_suffix
 from .plain_names import is_plain, plainly_named
 
 MASK_ENDINGS = tuple(f"{sign}{word}" for sign in "_-" for word in ("segmentation", "mask", "label", "seg"))
@@ -107,6 +107,8 @@ def read_image(path: str | os.PathLike, layers: bool = False) -> sitk.Image:
             image = _read(plain, path.name, suffix, layers)
         if suffix in (".mha", ".mhd"):
             _check_first_slice(image, path)
+        elif suffix in (".nii", ".nii.gz") and not layers:
+            keep_own_axes(image, path)
         return image
 
 

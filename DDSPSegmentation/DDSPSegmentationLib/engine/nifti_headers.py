@@ -9,9 +9,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import SimpleITK as sitk
 
 from .errors import InputError
-from .image_headers import CHECK_TYPE, COPY_AGAIN, GZIP_START, HEADER_BYTES, RESAMPLE, check_length, shear_of, unpack
+from .image_headers import (
+    CHECK_TYPE,
+    COPY_AGAIN,
+    GZIP_START,
+    HEADER_BYTES,
+    RESAMPLE,
+    check_length,
+    rounding_mm,
+    shear_of,
+    unpack,
+)
 
 QUATERNION_TOLERANCE = 1e-3  # what single precision and a writer's rounding leave above a length of 1
 _NIFTI_2 = 540  # the size in its header
@@ -31,6 +42,7 @@ _LAYOUT = np.dtype(
 _FLOATS = {16: "f4", 64: "f8"}
 _READ = {2, 4, 8, 128, 256, 512, 768, 1024, 1280, 2304, *_FLOATS}  # of color it is said later that it is color
 _COMPLEX = {32, 1792, 2048}
+_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
 _VOXELS_AT_ONCE = 1 << 20
 
 
@@ -92,6 +104,24 @@ def places_of(path: Path) -> dict[str, np.ndarray]:
     if fields["sform"] > 0:
         places["sform"] = fields["affine"].astype(float)
     return places
+
+
+def taken_place(places: dict[str, np.ndarray], image: sitk.Image) -> str:
+    """Which of the places ITK took: with two forms that depends on their codes, and on whether they are alike."""
+    columns = np.reshape(image.GetDirection(), (3, 3)) * image.GetSpacing()
+    read = _LPS_TO_RAS @ np.column_stack([columns, image.GetOrigin()])
+    return min(places, key=lambda name: apart_mm(places[name], read, image.GetSize()))
+
+
+def keep_own_axes(image: sitk.Image, path: Path) -> None:
+    """Give an image the axes of its file's sform where they are rounded; ITK made them orthogonal without a word."""
+    places = places_of(path)
+    if not places or taken_place(places, image) != "sform":
+        return
+    columns = _LPS_TO_RAS @ places["sform"][:, :3]
+    axes = columns / np.linalg.norm(columns, axis=0)
+    if rounding_mm(axes.ravel(), image.GetSize()):
+        image.SetDirection(axes.ravel())
 
 
 def apart_mm(one: np.ndarray, other: np.ndarray, size: Sequence[int]) -> float:
