@@ -243,9 +243,18 @@ def test_truncated_scan_of_four_dimensions_is_named(tmp_path):
 
 def test_damaged_dataset_json_is_named(tmp_path):
     write_nnunet(tmp_path, ["a"])
-    (tmp_path / "dataset.json").write_text("{")
-    with pytest.raises(DatasetError, match="dataset.json cannot be read"):
-        read_dataset(tmp_path)
+    for content, words in (
+        (b"{", "no JSON text from line 1 on"),
+        (b"", "no JSON text"),
+        (b"[]", "holds no names with values"),
+        (b'{"labels": {"a": "b"}}', "does not say its channels and labels by number"),
+        ('{"labels": {}}'.encode("utf-16"), "neither in UTF-8 nor in Windows-1252|no JSON text"),
+    ):
+        (tmp_path / "dataset.json").write_bytes(content)
+        with pytest.raises(DatasetError, match=words):
+            read_dataset(tmp_path)
+    (tmp_path / "dataset.json").write_bytes('{"name": "Köln"}'.encode("cp1252"))
+    assert len(read_dataset(tmp_path)) == 1
 
 
 def test_missing_and_empty_folders_are_named_without_their_path(tmp_path):

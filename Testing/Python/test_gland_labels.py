@@ -67,6 +67,20 @@ def test_several_of_which_none_is_the_prostate_are_refused_by_name(tmp_path):
         read_mask(path)
 
 
+@pytest.mark.parametrize("name", ["Bladder", "Index lesion", "seminal_vesicles"])
+def test_the_only_segment_is_refused_when_it_is_called_another_structure(tmp_path, name):
+    path = written(labelmap(one=1), tmp_path / "a.seg.nrrd", (name, 1))
+    with pytest.raises(InputError, match=f"holds {name}, and none of them is called the prostate"):
+        read_mask(path)
+
+
+def test_a_mask_of_another_number_is_taken_and_255_beside_a_label_is_left_out(tmp_path):
+    path = written(labelmap(np.int16, one=1000, two=1000), tmp_path / "thousand.nrrd")
+    assert (gland(path) == block(ONE, TWO)).all()
+    path = written(labelmap(one=1, two=255), tmp_path / "ignored.nrrd")
+    assert (gland(path) == block(ONE)).all()
+
+
 def test_segments_of_several_layers_are_read_by_their_layer(tmp_path):
     layers = sitk.Compose(labelmap(one=1, two=1), labelmap(one=0, two=1))
     path = written(layers, tmp_path / "a.seg.nrrd", ("Prostate", 1, 0), ("Left half", 1, 1))
@@ -88,6 +102,8 @@ def test_labels_left_out_of_training_are_left_out_here(tmp_path):
         ({"background": 0, "whole_gland": [1, 2], "lesion": 2}, (1, 2)),
         ({"background": 0, "bladder": 1, "Prostate": 2}, (2,)),
         ({"background": 0, "organ": 1}, (1,)),
+        ({"Transition zone of prostate": 1, "Peripheral zone of the prostate": 2}, (1, 2)),
+        ({"prostate PZ": 1, "Prostatic central gland": 2, "rectum": 3}, (1, 2)),
     ],
 )
 def test_descriptions_of_data_sets_are_understood(labels, taken):

@@ -22,7 +22,12 @@ _ZONES = {
     "pz", "tz", "cz", "cg", "afs", "afms", "peripheral zone", "transition zone", "transitional zone", "central zone",
     "central gland", "inner gland", "anterior fibromuscular stroma", "peripheral", "transition", "transitional",
 }  # fmt: skip
+_OF_PROSTATE = re.compile(r"\b(of (the )?)?prostat(e|ic)\b")
 _LEFT_OUT = {"background", "ignore", "unlabeled", "unlabelled", "void", "none", ""}
+_OTHER_STRUCTURES = re.compile(
+    r"bladder|blase|vessie|rectum|rektum|bowel|urethra|lesion|tumou?r|cancer|carcinoma|cyst|seminal|vesicle|muscle"
+    r"|bone|femur|femoral|pelvis|sacrum|vessel|artery|vein|nerve|bundle|lymph|node|needle|catheter|coil|body|fat"
+)
 _SEGMENT = re.compile(r"segment(\d+)_(name|labelvalue|layer)")
 
 
@@ -36,20 +41,20 @@ class Label:
 
 
 def chosen_labels(labels: list[Label], title: str) -> list[Label]:
-    """The labels that are the prostate: those called so, else its zones, else the only one.
+    """The labels that are the prostate: called so, else its zones, else the only one unless called otherwise.
 
     Args:
         title: what a message calls the mask.
 
     Raises:
-        InputError: none of several is called so; the names are told.
+        InputError: none is called so; the names are told.
     """
     named = [label for label in labels if _plain(label.name) not in _LEFT_OUT]
-    for words in (_GLAND, _ZONES):
-        found = [label for label in named if _plain(label.name) in words]
-        if found:
-            return found
-    if len(named) == 1:
+    glands = [label for label in named if _plain(label.name) in _GLAND]
+    zones = [label for label in named if _OF_PROSTATE.sub("", _plain(label.name)).strip() in _ZONES]
+    if glands or zones:
+        return glands or zones
+    if len(named) == 1 and not _OTHER_STRUCTURES.search(_plain(named[0].name)):
         return named
     if not named:
         raise InputError(f"Mask '{title}' names no structure.", GIVE_GLAND)

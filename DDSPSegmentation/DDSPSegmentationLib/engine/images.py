@@ -52,6 +52,7 @@ LARGEST_VALUE = float(np.finfo(np.float32).max)
 _PERMISSIVE = "ITK_NIFTI_SFORM_PERMISSIVE"
 _BIG_ENDIAN = ("binarydatabyteordermsb", "elementbyteordermsb")
 MOST_LABELS = 32
+IGNORED = 255
 ROUNDED_LABEL = 0.01
 
 _EXPORT = "Export the scan as NRRD, NIfTI (.nii, .nii.gz) or MetaImage (.mha, .mhd)."
@@ -116,7 +117,7 @@ def read_mask(path: str | os.PathLike, labels: Sequence[Label] = ()) -> sitk.Ima
     """Read a mask of the prostate: 1 inside, 0 elsewhere, uint8.
 
     Segments that the file itself names come first, then ``labels``, see ``gland_labels``; without names every value but
-    0 is inside.
+    0 is inside, and 255 only where there is no other.
 
     Args:
         labels: what a description beside the file says that its values mean.
@@ -130,10 +131,17 @@ def read_mask(path: str | os.PathLike, labels: Sequence[Label] = ()) -> sitk.Ima
     image = read_image(path, layers=max((label.layer for label in segments), default=0) > 0)
     voxels = _whole_numbers(sitk.GetArrayViewFromImage(image), path.name)
     named = segments or list(labels)
-    gland = inside(voxels, chosen_labels(named, path.name)) if named else np.not_equal(voxels, 0)
+    gland = inside(voxels, chosen_labels(named, path.name)) if named else _marked(voxels)
     mask = sitk.GetImageFromArray(gland.astype(np.uint8))
     mask.CopyInformation(image)
     return mask
+
+
+def _marked(voxels: np.ndarray) -> np.ndarray:
+    """Where a mask without names has a label: any but 0, and but 255 beside others, which means "to be ignored"."""
+    inside = voxels != 0
+    labeled = inside & (voxels != IGNORED)
+    return labeled if labeled.any() else inside
 
 
 def _whole_numbers(voxels: np.ndarray, name: str) -> np.ndarray:
@@ -142,11 +150,13 @@ def _whole_numbers(voxels: np.ndarray, name: str) -> np.ndarray:
     found = ""
     if not np.isfinite(values).all() or np.abs(values - np.round(values)).max() > ROUNDED_LABEL:
         found = "values between whole numbers; it looks like a probability map"
+    elif values.size == 2 and values[0] == 0:
+        pass  # whatever stands for the inside
     elif (values[0] < 0 and values[0] != -1) or values[-1] > 255 or values.size > MOST_LABELS:
         found = f"{values.size} different values from {values[0]:g} to {values[-1]:g}; it looks like a scan"
     if found:
         raise InputError(f"Mask '{name}' has {found}.", "Give a labelmap: 0 outside and 1 inside the prostate.")
-    return np.rint(voxels).astype(np.int16)
+    return np.rint(voxels).astype(np.int64)
 
 
 def check_image(image: sitk.Image, name: str) -> None:

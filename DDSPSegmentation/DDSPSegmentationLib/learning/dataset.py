@@ -198,13 +198,27 @@ def _read_description(path: Path) -> tuple[int | None, tuple[Label, ...]]:
     """What dataset.json says: the channel called T2 (Decathlon: modality; nnU-Net: channel_names), and the labels."""
     if not path.is_file():
         return None, ()
+    what = "Write it as nnU-Net and the Medical Segmentation Decathlon do."
+    with os_errors_as(DatasetError, "dataset.json cannot be read", "Check that you may read it."):
+        content = path.read_bytes()
     try:
-        values = json.loads(path.read_text(encoding="utf-8-sig"))
+        try:
+            text = content.decode("utf-8-sig")
+        except UnicodeDecodeError:
+            text = content.decode("cp1252")
+        values = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise DatasetError(f"dataset.json is no JSON text from line {error.lineno} on.", what) from error
+    except ValueError as error:
+        raise DatasetError("dataset.json is text neither in UTF-8 nor in Windows-1252.", what) from error
+    if not isinstance(values, dict):
+        raise DatasetError("dataset.json holds no names with values.", what)
+    try:
         channels = values.get("channel_names") or values.get("modality") or {}
         found = [int(number) for number, name in channels.items() if str(name).lower().startswith("t2")]
         return min(found, default=None), tuple(labels_in_description(values.get("labels")))
-    except (OSError, ValueError, AttributeError, TypeError) as error:
-        raise DatasetError(f"dataset.json cannot be read ({error}).", "Correct the file.") from error
+    except (ValueError, AttributeError, TypeError) as error:
+        raise DatasetError("dataset.json does not say its channels and labels by number.", what) from error
 
 
 def _read_promise12(folder: Path) -> list[Case]:

@@ -31,7 +31,8 @@ def find_pairs(folder: Path) -> tuple[list[Case], list[str]]:
         DatasetError: there is nothing to import, scans of a known layout have no mask, or index.csv cannot be used.
     """
     if not folder.is_dir():
-        raise DatasetError(f"Folder '{folder.name}' does not exist.", "Name the folder that holds scans and masks.")
+        cause = f"'{folder.name}' is a file." if folder.is_file() else f"Folder '{folder.name}' does not exist."
+        raise DatasetError(cause, "Name the folder that holds scans and masks.")
     known = any((folder / part).is_dir() for part in _STRUCTURED)
     if known or next(folder.rglob("*_segmentation.mhd"), None) is not None:
         return read_dataset(folder), []
