@@ -849,6 +849,19 @@ def test_loose_pairs_are_imported_and_what_has_no_mask_is_named(tmp_path):
     assert np.array_equal(voxels(report.stored[2].case.mask_path), sitk.GetArrayFromImage(toy_scan(4)[1]))
 
 
+def test_of_several_masks_none_is_chosen_and_a_mask_without_its_scan_is_named(tmp_path):
+    scan, mask = toy_scan(0)
+    for name in ("A.nrrd", "A_mask.nrrd", "A_seg.nrrd", "B.nrrd", "B_mask.nrrd", "C_mask.nrrd"):
+        (tmp_path / "in").mkdir(exist_ok=True)
+        sitk.WriteImage(mask if "_" in name else scan, str(tmp_path / "in" / name))
+    report = CaseLibrary(tmp_path / "library").import_folder(tmp_path / "in")
+    assert [stored.case.source_name for stored in report.stored] == ["B"]
+    assert report.failed == {
+        "A": "It has several masks beside it (A_mask.nrrd, A_seg.nrrd). Leave the right one there.",
+        "C_mask.nrrd": "It has no scan beside it.",
+    }
+
+
 def test_a_folder_without_cases_is_refused_and_a_canceled_import_keeps_what_is_stored(tmp_path):
     library = CaseLibrary(tmp_path / "library")
     for folder in (tmp_path, tmp_path / "missing"):

@@ -251,10 +251,9 @@ class CaseLibrary:
             DatasetError: the folder has no cases, its index.csv cannot be used, or there is no case
                 ``same_patient_as``.
         """
-        cases, without_mask = find_pairs(Path(folder))
+        cases, failed = find_pairs(Path(folder))
         if same_patient_as:
             self.case(same_patient_as)
-        failed = dict.fromkeys(without_mask, "It has no mask beside it.")
         stored, warnings, unknown = [], [], []
         for number, case in enumerate(cases):
             name = case.name

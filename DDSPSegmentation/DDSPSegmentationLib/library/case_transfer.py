@@ -19,9 +19,9 @@ from .patients import Patients
 _STRUCTURED = ("imagesTr", "images")
 
 
-def find_pairs(folder: Path) -> tuple[list[Case], list[str]]:
-    """The scans of a folder with their masks, and the names of those without one: the layouts of ``read_dataset``,
-    else loose pairs at any depth.
+def find_pairs(folder: Path) -> tuple[list[Case], dict[str, str]]:
+    """The scans of a folder with their masks, and by name why others are no pair: the layouts of ``read_dataset``, else
+    loose pairs at any depth.
 
     A loose pair is ``X.nrrd`` (or another image type) beside ``X_segmentation``, ``X_mask``, ``X_label``, ``X_seg``,
     ``X-label`` or ``X.seg.nrrd``, each of any image type. Whose scan is whose is told by an index.csv at the top, see
@@ -35,23 +35,32 @@ def find_pairs(folder: Path) -> tuple[list[Case], list[str]]:
         raise DatasetError(cause, "Name the folder that holds scans and masks.")
     known = any((folder / part).is_dir() for part in _STRUCTURED)
     if known or next(folder.rglob("*_segmentation.mhd"), None) is not None:
-        return read_dataset(folder), []
+        return read_dataset(folder), {}
     scans, masks = _loose_files(folder)
     names = {key: "/".join((*key[0].relative_to(folder).parts, key[1])) for key in scans}
-    cases = [Case(name, scans[key], masks[key]) for key, name in names.items() if key in masks]
-    if not cases:
+    cases = [Case(name, scans[key], masks[key][0]) for key, name in names.items() if len(masks.get(key, ())) == 1]
+    if not cases and not any(key in masks for key in names):
         raise DatasetError(
             f"Folder '{folder.name}' has no scans with masks.",
             "Expected scans X.nrrd beside masks X_mask.nrrd or X.seg.nrrd, PROMISE12's files, images/ with labels/, "
             "or imagesTr/ with labelsTr/.",
         )
-    return indexed(cases, folder), [name for key, name in names.items() if key not in masks]
+    no_pair = {name: _why_no_pair(masks.get(key, [])) for key, name in names.items() if len(masks.get(key, ())) != 1}
+    alone = {path.name: "It has no scan beside it." for key in masks if key not in scans for path in masks[key]}
+    return indexed(cases, folder), no_pair | alone
 
 
-def _loose_files(folder: Path) -> tuple[dict[tuple[Path, str], Path], dict[tuple[Path, str], Path]]:
+def _why_no_pair(masks: list[Path]) -> str:
+    if not masks:
+        return "It has no mask beside it."
+    names = ", ".join(sorted(path.name for path in masks))
+    return f"It has several masks beside it ({names}). Leave the right one there."
+
+
+def _loose_files(folder: Path) -> tuple[dict[tuple[Path, str], Path], dict[tuple[Path, str], list[Path]]]:
     """Scans and masks by their folder and the scan's name."""
     scans: dict[tuple[Path, str], Path] = {}
-    masks: dict[tuple[Path, str], Path] = {}
+    masks: dict[tuple[Path, str], list[Path]] = {}
     for path in sorted(folder.rglob("*")):
         if (
             image_suffix(path) is None
@@ -61,7 +70,10 @@ def _loose_files(folder: Path) -> tuple[dict[tuple[Path, str], Path], dict[tuple
             continue
         stem = image_stem(path)
         pointed_to = stem_of_scan(stem)
-        (scans if pointed_to is None else masks).setdefault((path.parent, pointed_to or stem), path)
+        if pointed_to is None:
+            scans.setdefault((path.parent, stem), path)
+        else:
+            masks.setdefault((path.parent, pointed_to), []).append(path)
     return scans, masks
 
 
