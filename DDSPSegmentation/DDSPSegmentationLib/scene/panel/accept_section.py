@@ -41,7 +41,7 @@ class AcceptSection:
         self._node = self._volumeNode = None
         self._last: _Accepted | None = None
         self._offeredFor = None  # the volume whose patient can be chosen
-        self._said, self._wasRefused, self._obstacle = "", False, ""
+        self._wasRefused, self._obstacle = False, ""
         self._troubles: set[str] = set()
         ui.noteLineEdit.connect("textChanged(QString)", self._onNote)
         ui.acceptButton.connect("clicked(bool)", lambda checked: self._do(self._store))
@@ -50,7 +50,7 @@ class AcceptSection:
 
     def show(self, node, volumeNode) -> None:
         """Offer the result of a volume, or nothing."""
-        self._node, self._volumeNode, self._said, self._wasRefused = node, volumeNode, "", False
+        self._node, self._volumeNode, self._wasRefused = node, volumeNode, False
         if self._last is not None and self._last.node.GetScene() is None:
             self._last = None
         self.ui.noteLineEdit.text = "" if node is None else case_note_of(node)
@@ -88,13 +88,13 @@ class AcceptSection:
 
     def changed(self) -> None:
         """The contour or its case is another one: what was said last is out of date."""
-        self._said, self._wasRefused = "", False
+        self._wasRefused = False
         self.refresh()
 
     def refresh(self) -> None:
         """Say which case the contour is, and whether it changed since."""
         ui, node = self.ui, self._node
-        text = self._said or ("" if node is None else self._state())
+        text = "" if node is None else self._state()
         ui.acceptedLabel.text = text
         ui.acceptedLabel.setVisible(bool(text))
         ui.acceptedLabel.toolTip = about_purposes()
@@ -128,13 +128,12 @@ class AcceptSection:
             set_case_note(self._node, text)
 
     def _do(self, action: Callable[[], str]) -> None:
-        """Do something to the library and say how it went, in the status line and beside the button."""
+        """Do something to the library and say how it went in the status line."""
         said = self._guard(action)
         if said is not WENT_WRONG:
             self._onChanged()
             self._say(said)
         self._wasRefused = said is WENT_WRONG
-        self._said = self.ui.statusLabel.text
         if not self._wasRefused:
             self.offerPatients()
         self.refresh()
