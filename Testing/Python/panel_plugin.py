@@ -64,16 +64,22 @@ def segmented(person, t2):
 
 
 @pytest.fixture
-def own_worker(slicer_window):
-    """The engine of a Slicer by itself, for tests of how it ends; its package is the one that was there before."""
-    from slicer_stand_in import closeModule
-
+def same_package():
+    """The package as it was before a test that reloads the module: later tests have its classes."""
     packages = {name: module for name, module in sys.modules.items() if name.split(".")[0] == "DDSPSegmentationLib"}
     yield
-    closeModule("DDSPSegmentation")
     for name in [name for name in sys.modules if name.split(".")[0] == "DDSPSegmentationLib"]:
         del sys.modules[name]
     sys.modules.update(packages)
+
+
+@pytest.fixture
+def own_worker(same_package, slicer_window):
+    """The engine of a Slicer by itself, for tests of how it ends."""
+    from slicer_stand_in import closeModule
+
+    yield
+    closeModule("DDSPSegmentation")
 
 
 @pytest.fixture

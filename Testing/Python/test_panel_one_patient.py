@@ -225,7 +225,7 @@ def test_a_scene_that_was_saved_with_two_contours_shows_one(two, tmp_path):
     assert person.volume.GetName() == "first" and seen() == {"first prostate"}
 
 
-def test_a_reload_of_the_module_leaves_one_contour(two):
+def test_a_reload_of_the_module_leaves_one_contour(same_package, two):
     person, _, of_first, _, of_second = two
     of_second.GetDisplayNode().SetVisibility(True)
     person.widget.onReload()

@@ -55,16 +55,6 @@ def person(folders, person):
         person.panel.learn.retrain._client.cancel(wait=True)
 
 
-@pytest.fixture
-def same_package():
-    """The package as it was before a test that reloads the module."""
-    packages = {name: module for name, module in sys.modules.items() if name.split(".")[0] == "DDSPSegmentationLib"}
-    yield
-    for name in [name for name in sys.modules if name.split(".")[0] == "DDSPSegmentationLib"]:
-        del sys.modules[name]
-    sys.modules.update(packages)
-
-
 def start(person):
     assert person.ui.retrainButton.text == START and person.ui.retrainButton.enabled, person.ui.retrainButton.toolTip
     person.ui.retrainButton.click()
