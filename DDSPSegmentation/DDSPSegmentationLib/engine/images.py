@@ -45,6 +45,7 @@ IN_PLANE_MM = (45.0, 600.0)
 WHOLE_GLAND_MM = 60.0  # a field of view below it may end within the gland
 THROUGH_PLANE_MM = (40.0, 500.0)
 MOST_DEGREES_FROM_AXIAL = 35.0  # of the slices' normal from cranio-caudal
+AXIAL, TILTED = "axial", "tilted"
 THICK_SLICE = 1.5  # times the finest spacing
 LABELMAP_VALUES = 8
 MOST_VOXELS = 1 << 31  # a scan of 1024 x 1024 x 300 has a seventh of it
@@ -186,14 +187,22 @@ def other_plane(image: sitk.Image) -> str:
     """What a stack of thick slices is that are not axial: coronal, sagittal or tilted; "" for an axial or a 3D scan."""
     spacing = np.array(image.GetSpacing())
     through = int(spacing.argmax())
-    normal = np.abs(np.array(image.GetDirection()).reshape(3, 3)[:, through])
-    degrees = np.degrees(np.arccos(min(1.0, normal[2])))
-    if spacing.max() <= THICK_SLICE * spacing.min() or degrees <= MOST_DEGREES_FROM_AXIAL:
+    normal = np.array(image.GetDirection()).reshape(3, 3)[:, through]
+    plane = plane_of(normal)
+    if spacing.max() <= THICK_SLICE * spacing.min() or plane == AXIAL:
         return ""
-    for axis, plane in ((1, "coronal"), (0, "sagittal")):
-        if np.degrees(np.arccos(min(1.0, normal[axis]))) <= MOST_DEGREES_FROM_AXIAL:
-            return plane
-    return f"tilted by {degrees:.0f} degrees"
+    return f"tilted by {degrees_from(normal, 2):.0f} degrees" if plane == TILTED else plane
+
+
+def plane_of(normal: np.ndarray) -> str:
+    """How slices with this normal (x, y, z) lie: axial, coronal, sagittal, or tilted between these."""
+    planes = ((2, AXIAL), (1, "coronal"), (0, "sagittal"))
+    return next((plane for axis, plane in planes if degrees_from(normal, axis) <= MOST_DEGREES_FROM_AXIAL), TILTED)
+
+
+def degrees_from(normal: np.ndarray, axis: int) -> float:
+    """Between the normal of slices and an axis of the patient: 0 left-right, 1 front-back, 2 cranio-caudal."""
+    return float(np.degrees(np.arccos(min(1.0, abs(float(normal[axis]))))))
 
 
 def about_small_view(image: sitk.Image) -> list[str]:
@@ -393,7 +402,7 @@ def _check_extent(image: sitk.Image, name: str) -> None:
 def _axes(image: sitk.Image) -> tuple[list[int], int]:
     """The two image axes (0, 1, 2 for x, y, z) that lie across the patient, and the one along."""
     code = sitk.DICOMOrientImageFilter.GetOrientationFromDirectionCosines(image.GetDirection())
-    through = next(axis for axis in range(3) if code[axis] in "SI")
+    through = next(axis for axis, letter in enumerate(code) if letter in "SI")
     return [axis for axis in range(3) if axis != through], through
 
 

@@ -7,6 +7,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import BinaryIO, cast
 
 import numpy as np
 import SimpleITK as sitk
@@ -74,15 +75,14 @@ def check_nifti(path: Path) -> None:
 
 def count_non_numbers(path: Path) -> tuple[int, int, int]:
     """How many voxels are NaN, how many infinite, and of how many; 0 of 0 where the type of voxel knows neither."""
-    fields = _fields_of(_start_of(path)[0], path.name)
+    fields = _fields_of(_header_of(path), path.name)
     kind = _FLOATS.get(int(fields["type"]))
     if kind is None or int(fields["bits"]) != 8 * int(kind[1]):
         return 0, 0, 0
     layout = np.dtype(kind).newbyteorder(fields.dtype["size"].byteorder)
     voxels = left = _voxel_count(fields)
     missing = infinite = 0
-    opened = gzip.open if nifti_suffix(path) == ".nii.gz" else open
-    with opened(path, "rb") as file:
+    with _opened(path) as file:
         file.seek(int(fields["offset"]))
         while left > 0:
             count = min(left, _VOXELS_AT_ONCE)
@@ -97,7 +97,7 @@ def count_non_numbers(path: Path) -> tuple[int, int, int]:
 
 def places_of(path: Path) -> dict[str, np.ndarray]:
     """The places that a file gives its voxels, ``qform``, ``sform`` or both: affines 3 x 4 from index to RAS mm."""
-    fields = _fields_of(_start_of(path)[0], path.name)
+    fields = _fields_of(_header_of(path), path.name)
     places = {}
     if fields["qform"] > 0:
         places["qform"] = _affine_of_quaternion(fields)
@@ -128,6 +128,17 @@ def apart_mm(one: np.ndarray, other: np.ndarray, size: Sequence[int]) -> float:
     """How far two affines (3 x 4) put a corner of a volume of this size apart, at most."""
     corners = np.array([[*corner, 1] for corner in itertools.product(*((0, count - 1) for count in size))]).T
     return float(np.linalg.norm((one - other) @ corners, axis=0).max())
+
+
+def _opened(path: Path) -> BinaryIO:
+    """A file unpacked, at its start."""
+    return cast(BinaryIO, (gzip.open if nifti_suffix(path) == ".nii.gz" else open)(path, "rb"))
+
+
+def _header_of(path: Path) -> bytes:
+    """The first bytes of a file, unpacked no further than they reach."""
+    with _opened(path) as file:
+        return file.read(HEADER_BYTES)
 
 
 def _start_of(path: Path) -> tuple[bytes, int]:

@@ -8,6 +8,7 @@ from typing import NoReturn
 from .. import __version__
 from ..engine.html_page import RESEARCH_ONLY
 from ..engine.run_settings import BIAS_FIELD_MODES, DEVICES, MODES
+from .case_process import TIME_LIMIT_S
 from .case_work import MAPS
 from .mask_files import MASK_SUFFIXES
 from .review_states import STATES
@@ -74,9 +75,9 @@ def add_segment_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--time-limit",
         type=_positive,
-        default=1800.0,
+        default=TIME_LIMIT_S,
         metavar="SECONDS",
-        help="a scan that takes longer is given up, the others go on (default: 1800)",
+        help=f"a scan that takes longer is given up, the others go on (default: {TIME_LIMIT_S:g})",
     )
     parser.add_argument("--format", choices=tuple(MASK_SUFFIXES), default="seg.nrrd", help="of the masks")
     parser.add_argument("--threshold", type=_probability, default=0.5, help="probability of the contour (default: 0.5)")

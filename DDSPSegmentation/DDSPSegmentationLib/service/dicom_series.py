@@ -17,7 +17,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from ..engine.errors import InputError
-from ..engine.images import MINIMUM_SLICES, MOST_DEGREES_FROM_AXIAL
+from ..engine.images import MINIMUM_SLICES, MOST_DEGREES_FROM_AXIAL, degrees_from, plane_of
 from ..engine.plain_names import printable
 from ..engine.t2_recognition import NOT_AXIAL, UNNAMED, recognize
 from ..learning.comparison_words import counted
@@ -188,10 +188,12 @@ def _reason_not_axial(files: Sequence[DicomFile]) -> str:
     placed = [file for file in files if file.orientation]
     if not placed:
         return _reason_without_orientation(files)
-    angles = [_degrees_from(file, 2) for file in placed]
+    angles = [degrees_from(file.axes[2], 2) for file in placed]
     tilted = [angle for angle in angles if angle > MOST_DEGREES_FROM_AXIAL]
     if len(tilted) == len(angles):
-        return f"{_plane(placed[0])}, not axial: slice normal {np.median(tilted):.0f} degrees from cranio-caudal"
+        return (
+            f"{plane_of(placed[0].axes[2])}, not axial: slice normal {np.median(tilted):.0f} degrees from cranio-caudal"
+        )
     if 2 * len(tilted) >= len(angles):
         return f"not axial: {len(tilted)} of {counted(len(angles), 'slice')} lie in other orientations"
     return ""
@@ -204,16 +206,6 @@ def _reason_without_orientation(files: Sequence[DicomFile]) -> str:
     if any(file.position for file in files):
         return "its images have no orientation in the patient (two unit vectors in ImageOrientationPatient)"
     return "its images have no position and no orientation in the patient"
-
-
-def _plane(file: DicomFile) -> str:
-    planes = (("sagittal", 0), ("coronal", 1))
-    return next((name for name, axis in planes if _degrees_from(file, axis) <= MOST_DEGREES_FROM_AXIAL), "tilted")
-
-
-def _degrees_from(file: DicomFile, axis: int) -> float:
-    """Between the normal of a slice and an axis of the patient (left-right, front-back, cranio-caudal)."""
-    return float(np.degrees(np.arccos(min(1.0, abs(file.axes[2][axis])))))
 
 
 def _check_files(files: Sequence[DicomFile], title: str) -> None:

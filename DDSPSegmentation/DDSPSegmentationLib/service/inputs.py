@@ -25,6 +25,7 @@ from .dicom_grouping import doubts_about_parts, files_of_scan
 from .dicom_series import NO_SERIES, DicomSeries, Skipped, files_below, load_series, series_among
 
 DANGLING = "is a link to a file that is not there"
+NO_FILE = "is no file but a pipe or a device"
 LONGEST_NAME_BYTES = 120
 SHOWN_REASONS = 3
 
@@ -129,7 +130,7 @@ def collect_inputs(
             key = Path(os.path.realpath(found.path))
             dangling = not key.exists()
             if not dangling and not key.is_file():
-                skipped.append(Skipped(found.path.name, "is no file but a pipe or a device"))
+                skipped.append(Skipped(found.path.name, NO_FILE))
             elif image_suffix(found.path) is None and dangling:
                 skipped.append(Skipped(found.path.name, DANGLING))
             elif image_suffix(found.path) is None and found.path.name.lower().endswith(_PAIR_HEADERS):
@@ -158,7 +159,7 @@ def _look_into(path: Path, skipped: list[Skipped]) -> list[_Found]:
         if path.is_file():
             return _look_at_file(path, skipped)
         if not path.is_dir():
-            skipped.append(Skipped(name, "is no file but a pipe or a device"))
+            skipped.append(Skipped(name, NO_FILE))
             return []
     except OSError:
         skipped.append(Skipped(name, "cannot be read"))
@@ -180,9 +181,7 @@ def _directly_named(path: Path) -> _Found:
 
 def _look_at_file(path: Path, skipped: list[Skipped]) -> list[_Found]:
     """An image file, or all of the folder's files that belong to the series of this DICOM file."""
-    if image_suffix(path) is not None:
-        return [_directly_named(path)]
-    if path.name.lower().endswith(_PAIR_HEADERS):
+    if image_suffix(path) is not None or path.name.lower().endswith(_PAIR_HEADERS):
         return [_directly_named(path)]
     chosen = read_dicom_file(path)
     if chosen is None or not chosen.series:

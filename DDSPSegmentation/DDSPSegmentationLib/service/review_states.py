@@ -1,4 +1,4 @@
-"""review.json: what a person decided about each scan of a batch. Report, panel and command line read and write it.
+"""review.json: what a person decided about each scan of a batch. The report reads it, the command line writes it, too.
 
 A batch run never writes it. A decision holds for the mask that it was made about: where a later run found another
 one, the scan is to be reviewed again.
