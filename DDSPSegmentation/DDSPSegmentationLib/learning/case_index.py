@@ -122,7 +122,7 @@ def _table(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
         content = path.read_bytes()
     except OSError as error:
         raise _unusable(f"cannot be read ({error.strerror})") from error
-    text = _decoded(content)
+    text = _text_of(content)
     first = text.partition("\n")[0]
     try:
         separator = max(",;\t", key=lambda one: len(next(csv.reader([first], delimiter=one), [])))
@@ -133,15 +133,22 @@ def _table(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     return columns, [(number, cells) for number, cells in enumerate(lines[1:], 2) if any(cells)]
 
 
-def _decoded(content: bytes) -> str:
-    for encoding in ("utf-8-sig", "cp1252"):
-        try:
-            text = content.decode(encoding)
-        except ValueError:
-            continue
-        if "\0" not in text:
-            return unicodedata.normalize("NFC", text.replace("\r\n", "\n").replace("\r", "\n"))
-    raise _unusable("is text neither in UTF-8 nor in Windows-1252")
+def decoded(content: bytes) -> str:
+    """Text as programs write it, in UTF-8 or in Windows-1252; UnicodeDecodeError for any other."""
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return content.decode("cp1252")
+
+
+def _text_of(content: bytes) -> str:
+    try:
+        text = decoded(content)
+    except ValueError:
+        text = "\0"
+    if "\0" in text:
+        raise _unusable("is text neither in UTF-8 nor in Windows-1252")
+    return unicodedata.normalize("NFC", text.replace("\r\n", "\n").replace("\r", "\n"))
 
 
 def _some(names: Collection[str]) -> str:

@@ -36,7 +36,7 @@ def tell(evidence: Evidence, comparison: Comparison) -> tuple[str, ...]:
     if forgetting is not None and forgetting.cases:
         sentences.insert(0 if comparison.verdict == FORGOTTEN else 1, _forgetting(evidence, comparison, forgetting))
     if hold_out.cases:
-        sentences += _details(evidence, hold_out)
+        sentences += _details(hold_out)
     sentences += [_agreement(evidence, comparison), left_out_sentence(evidence.cross_validation)]
     sentences += [*_cautions(evidence, comparison), _recommendation(comparison.reasons)]
     return tuple(filter(None, sentences))
@@ -144,7 +144,7 @@ def _from_to(summary: Summary) -> str:
     return f"from {summary.old['dice']:.3f} to {summary.new['dice']:.3f} ({signed(summary.gain)})"
 
 
-def _details(evidence: Evidence, summary: Summary) -> list[str]:
+def _details(summary: Summary) -> list[str]:
     old, new = summary.old, summary.new
     parts = [
         f"mean surface distance {_pair(old, new, 'abd_mm', 2)} mm",

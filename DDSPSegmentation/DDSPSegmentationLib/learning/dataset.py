@@ -24,7 +24,7 @@ from ..engine.nifti_headers import check_nifti
 from ..engine.plain_names import plainly_named
 from ..engine.preprocessing import PreprocessingSettings, prepare
 from ..engine.scan_identity import ScanIdentity, ScanTexture
-from .case_index import IndexRow, index_in, read_index
+from .case_index import IndexRow, decoded, index_in, read_index
 
 CACHE_FORMAT = 3
 
@@ -202,11 +202,7 @@ def _read_description(path: Path) -> tuple[int | None, tuple[Label, ...]]:
     with os_errors_as(DatasetError, "dataset.json cannot be read", "Check that you may read it."):
         content = path.read_bytes()
     try:
-        try:
-            text = content.decode("utf-8-sig")
-        except UnicodeDecodeError:
-            text = content.decode("cp1252")
-        values = json.loads(text)
+        values = json.loads(decoded(content))
     except json.JSONDecodeError as error:
         raise DatasetError(f"dataset.json is no JSON text from line {error.lineno} on.", what) from error
     except ValueError as error:

@@ -82,6 +82,14 @@ class ModelRegistry:
         found = sorted(map(read_version, self._folders()), key=by_date)
         return [builtin_version(), *(version for version in found if not version.problem or version.folder.exists())]
 
+    def has_own(self) -> bool:
+        """Whether there is a version besides the built-in one, damaged or not; no file of it is read.
+
+        Raises:
+            ModelError: the folder cannot be read.
+        """
+        return bool(self._folders())
+
     def version(self, name: str) -> ModelVersion:
         """One version, damaged or not.
 

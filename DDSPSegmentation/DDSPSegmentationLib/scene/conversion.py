@@ -234,6 +234,13 @@ def has_voxel_size_of(
     return labelmap is None or np.allclose(labelmap.GetSpacing(), volume_node.GetSpacing(), rtol=1e-3)
 
 
+def image_to_world(image: slicer.vtkOrientedImageData) -> np.ndarray:
+    """From voxels (i, j, k, 1) of a labelmap to the coordinates of its segmentation, 4 x 4."""
+    matrix = vtk.vtkMatrix4x4()
+    image.GetImageToWorldMatrix(matrix)
+    return slicer.util.arrayFromVTKMatrix(matrix)
+
+
 def is_on_grid(
     segmentation_node: slicer.vtkMRMLSegmentationNode,
     segment_id: str,
@@ -244,9 +251,7 @@ def is_on_grid(
     expected = ijk_to_coordinates_under(segmentation_node.GetParentTransformNode(), volume_node)
     if labelmap is None or expected is None:
         return False
-    matrix = vtk.vtkMatrix4x4()
-    labelmap.GetImageToWorldMatrix(matrix)
-    to_voxels = np.linalg.inv(expected) @ slicer.util.arrayFromVTKMatrix(matrix)
+    to_voxels = np.linalg.inv(expected) @ image_to_world(labelmap)
     first, last = (np.array(labelmap.GetExtent())[side::2] + to_voxels[:3, 3] for side in (0, 1))
     inside = (first > -0.5).all() and (last < np.array(volume_node.GetImageData().GetDimensions()) - 0.5).all()
     whole = np.allclose(to_voxels[:3, 3], np.rint(to_voxels[:3, 3]), atol=0.02)

@@ -10,11 +10,10 @@ import itertools
 
 import numpy as np
 import slicer
-import vtk
 from slicer.i18n import tr as _
 
 from ..engine.errors import InputError
-from .conversion import ijk_to_coordinates_under, labelmap_of
+from .conversion import ijk_to_coordinates_under, image_to_world, labelmap_of
 from .result_nodes import note_place, own_segment_id, placed_on
 
 TOLERANCE_MM = 0.1
@@ -70,7 +69,7 @@ def _moves_of(node: slicer.vtkMRMLSegmentationNode, placed: np.ndarray) -> list[
     labelmap = labelmap_of(node, own_segment_id(node))
     if labelmap is None:
         return [_NONE]
-    now = _matrix_of(labelmap)
+    now = image_to_world(labelmap)
     if not _same_sizes(now, placed):
         return [_NONE]  # somebody drew with other voxels
     moved, shift = now @ np.linalg.inv(placed), np.linalg.inv(placed) @ now
@@ -82,10 +81,12 @@ def _moves_of(node: slicer.vtkMRMLSegmentationNode, placed: np.ndarray) -> list[
 
 def _lies_on_scaled(node: slicer.vtkMRMLSegmentationNode, where_the_scan_is: np.ndarray, placed: np.ndarray) -> bool:
     """Whether a transform that changed the size of the scan's voxels was hardened on both."""
-    labelmap = labelmap_of(node, own_segment_id(node))
-    if labelmap is None or _same_sizes(where_the_scan_is, placed):
+    if _same_sizes(where_the_scan_is, placed):
         return False
-    return np.allclose(np.linalg.inv(where_the_scan_is) @ _matrix_of(labelmap), np.eye(4), atol=1e-2)
+    labelmap = labelmap_of(node, own_segment_id(node))
+    if labelmap is None:
+        return False
+    return np.allclose(np.linalg.inv(where_the_scan_is) @ image_to_world(labelmap), np.eye(4), atol=1e-2)
 
 
 def _same_sizes(one: np.ndarray, other: np.ndarray) -> bool:
@@ -99,11 +100,5 @@ def _grid_is(node: slicer.vtkMRMLSegmentationNode, matrix: np.ndarray) -> bool:
     return (
         bool(text)
         and converter.DeserializeImageGeometry(text, grid, False)
-        and np.allclose(_matrix_of(grid), matrix, atol=1e-3)
+        and np.allclose(image_to_world(grid), matrix, atol=1e-3)
     )
-
-
-def _matrix_of(image: slicer.vtkOrientedImageData) -> np.ndarray:
-    matrix = vtk.vtkMatrix4x4()
-    image.GetImageToWorldMatrix(matrix)
-    return slicer.util.arrayFromVTKMatrix(matrix)

@@ -14,7 +14,7 @@ from ..case_exchange import case_number, cases_until_retraining, store_result, t
 from ..dicom_tags import database_trouble, patient_key_of
 from ..result_nodes import case_note_of, case_of, differs_from_case, set_case_note
 from ..user_folders import case_library, model_registry
-from .attention import give_up_focus
+from .attention import set_shown
 from .enabling import enable, other_scan
 from .guard import WENT_WRONG, Guard
 from .words import about_purposes, purpose
@@ -99,9 +99,7 @@ class AcceptSection:
         ui.acceptedLabel.setVisible(bool(text))
         ui.acceptedLabel.toolTip = about_purposes()
         offersUndo = self._canTakeBack() and not self._wasRefused  # beside a refusal it would seem to undo that
-        if not offersUndo:
-            give_up_focus(ui.undoAcceptButton)
-        ui.undoAcceptButton.setVisible(offersUndo)
+        set_shown(ui.undoAcceptButton, offersUndo)
         tip = _(
             "Stores the scan and the contour as a case that the network can learn from, corrected or not, "
             "on this computer: {folder}"

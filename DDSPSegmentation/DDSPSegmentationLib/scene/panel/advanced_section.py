@@ -85,7 +85,7 @@ class AdvancedSection:
             text = _("{version} (built in)") if version.builtin else "{version}"
             text, tip = text.format(version=version.name), _("Version of the network; choose another one under Models.")
             tip = f"{version.note} {tip}".strip()
-            hasChoice = not version.builtin or len(model_registry().versions()) > 1
+            hasChoice = not version.builtin or model_registry().has_own()
         except DDSPSegmentationError as error:
             text, tip, hasChoice = _("not usable"), str(error), True
         self.ui.modelComboBox.setItemText(0, text)

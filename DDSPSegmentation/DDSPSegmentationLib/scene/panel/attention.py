@@ -17,9 +17,7 @@ def bring_into_view(widget) -> None:
 
 def _scroll_to(widget, timer) -> None:
     timer.deleteLater()
-    area = widget.parent()
-    while area is not None and not area.inherits("QScrollArea"):
-        area = area.parent()
+    area = _around(widget, "QScrollArea")
     if area is not None:
         area.ensureWidgetVisible(widget, 0, MARGIN)
 
@@ -32,8 +30,21 @@ def give_up_focus(widget) -> None:
     focused = widget.window().focusWidget()
     if focused is None or (focused != widget and not widget.isAncestorOf(focused)):
         return
-    header = widget.parent()
-    while header is not None and not header.inherits("ctkCollapsibleButton"):
-        header = header.parent()
+    header = _around(widget, "ctkCollapsibleButton")
     if header is not None:
         header.setFocus()
+
+
+def set_shown(widget, isShown: bool) -> None:
+    """Show a widget, or hide it once the keyboard is elsewhere."""
+    if not isShown:
+        give_up_focus(widget)
+    widget.setVisible(isShown)
+
+
+def _around(widget, kind: str):
+    """The nearest widget of a kind that a widget lies in, or None."""
+    found = widget.parent()
+    while found is not None and not found.inherits(kind):
+        found = found.parent()
+    return found

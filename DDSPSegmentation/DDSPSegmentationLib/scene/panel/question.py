@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from .attention import bring_into_view, give_up_focus
+from .attention import bring_into_view, set_shown
 
 Answer = tuple[str, str, Callable[[], None]]  # text of the button, its tooltip, what it does
 
@@ -49,8 +49,7 @@ class Question:
     def withdraw(self) -> None:
         """Take the question away unanswered."""
         self._actions = ()
-        give_up_focus(self._frame)
-        self._frame.setVisible(False)
+        set_shown(self._frame, False)
 
     def _answer(self, number: int, checked: bool = False) -> None:
         action = self._actions[number]

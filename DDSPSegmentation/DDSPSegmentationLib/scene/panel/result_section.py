@@ -31,7 +31,7 @@ from ..result_nodes import (
 )
 from ..together import are_apart, move_along
 from ..unseen_by_undo import unseen_by_undo
-from .attention import give_up_focus
+from .attention import set_shown
 
 USUAL_THRESHOLD, USUAL_BIAS_FIELD = DEFAULTS.threshold, PreprocessingSettings().bias_field
 MOST_PSA = 5000  # ng/ml
@@ -111,9 +111,7 @@ class ResultSection:
             lines = [_("Scan and contour were moved apart: these figures are not of this gland."), *lines]
         ui.warningsLabel.text = "\n".join(lines)
         ui.warningsLabel.setVisible(bool(lines))
-        if not self.apart:
-            give_up_focus(ui.moveAlongButton)
-        ui.moveAlongButton.setVisible(self.apart)
+        set_shown(ui.moveAlongButton, self.apart)
         for label in self._figures:
             label.enabled = not self.apart
         ui.detailsLabel.text = self._aboutOrigin(facts)

@@ -17,7 +17,7 @@ from ..learning_curve import LearningCurve
 from ..retraining_client import AT_WORK, POLL_MS, RetrainingClient
 from ..settings import read_setting, write_setting
 from ..user_folders import case_library, model_registry
-from .attention import bring_into_view, give_up_focus
+from .attention import bring_into_view, set_shown
 from .enabling import enable
 from .guard import WENT_WRONG, Guard
 from .paths import ask_for_folder
@@ -189,9 +189,7 @@ class RetrainSection:
         ui.retrainStatusLabel.toolTip = _("Patients left out in turn: cross-validation by patient.")
         ui.retrainStatusLabel.setVisible(bool(text))
         for button in (ui.resumeRunButton, ui.discardRunButton):
-            if interrupted is None:
-                give_up_focus(button)
-            button.setVisible(interrupted is not None)
+            set_shown(button, interrupted is not None)
         self._showReplayFolder(isRunning)
         self._showCurveButton()
 

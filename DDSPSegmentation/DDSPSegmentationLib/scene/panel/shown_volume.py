@@ -9,7 +9,7 @@ from slicer.i18n import tr as _
 
 from ..input_choice import can_be_segmented
 from ..slice_views import show_in_new_view, show_volume, shows, slice_logics, views_in_use, volume_in
-from .attention import give_up_focus
+from .attention import set_shown
 
 
 class ShownVolume:
@@ -46,9 +46,7 @@ class ShownVolume:
             self._tags[composite] = composite.AddObserver("ModifiedEvent", self._onLayers)
         self._seen = self._layers()
         self._other = self._volumeShownInstead()
-        if self._other is None:
-            give_up_focus(self.ui.otherVolumeFrame)
-        self.ui.otherVolumeFrame.setVisible(self._other is not None)
+        set_shown(self.ui.otherVolumeFrame, self._other is not None)
         if self._other is not None:
             self.ui.useShownButton.setVisible(can_be_segmented(self._other))
             names = {"shown": self._other.GetName(), "chosen": self._parameters().inputVolume.GetName()}
