@@ -47,10 +47,7 @@ class FakeCase:
     def files(self):
         return [], True
 
-    def doubts(self, image):
-        return []
-
-    def load(self) -> sitk.Image:
+    def load(self, doubts=None) -> sitk.Image:
         if self.trouble is not None:
             raise self.trouble
         voxels = np.random.default_rng(self.seed).normal(100, 5, (12, 48, 48)).astype(np.float32)

@@ -9,8 +9,9 @@ import SimpleITK as sitk
 from dicom_parts import set_element, slice_voxels, write_series, write_slice
 
 from DDSPSegmentationLib.engine.errors import InputError
+from DDSPSegmentationLib.engine.files import files_below
 from DDSPSegmentationLib.service.dicom_grouping import doubts_about_parts
-from DDSPSegmentationLib.service.dicom_series import files_below, load_series, series_among
+from DDSPSegmentationLib.service.dicom_series import load_series, series_among
 
 ROOM = {"0020|0052": "1.2.3"}  # of one frame of reference
 STUDY = "0020|000d"

@@ -20,9 +20,10 @@ from dicom_parts import (
 )
 
 from DDSPSegmentationLib.engine.errors import InputError
+from DDSPSegmentationLib.engine.files import files_below
 from DDSPSegmentationLib.engine.images import check_image, read_image
 from DDSPSegmentationLib.service.dicom_files import read_dicom_file
-from DDSPSegmentationLib.service.dicom_series import files_below, load_series, series_among, sorted_slices
+from DDSPSegmentationLib.service.dicom_series import load_series, series_among, sorted_slices
 
 
 def tilted(degrees: float) -> tuple[float, ...]:
@@ -490,8 +491,9 @@ def test_compression_that_cannot_be_unpacked_is_named(tmp_path, capfd, uid, fram
 def test_damaged_run_length_slice_does_not_end_the_process(tmp_path):
     set_transfer_syntax(write_series(tmp_path, compressor="JPEG")[4], "1.2.840.10008.1.2.5", bytes(64))
     script = (
-        "import sys\nfrom pathlib import Path\nfrom DDSPSegmentationLib.service import dicom_series as dicom\n"
-        "files = dicom.files_below(Path(sys.argv[1]))[0]\n"
+        "import sys\nfrom pathlib import Path\nfrom DDSPSegmentationLib.engine.files import files_below\n"
+        "from DDSPSegmentationLib.service import dicom_series as dicom\n"
+        "files = files_below(Path(sys.argv[1]))[0]\n"
         "try:\n    dicom.load_series(dicom.series_among(files)[0][0])\nexcept Exception as error:\n    print(error)"
     )
     package = str(Path(sys.modules["DDSPSegmentationLib"].__file__).parents[1])

@@ -262,12 +262,12 @@ class AReference:
     shift: float = 0.0
     damaged: bool = False
 
-    def load_image(self):
+    def load_image(self, doubts=None):
         if self.damaged:
             raise DAMAGED
         return scan()
 
-    def load_mask(self):
+    def load_mask(self, doubts=None):
         return gland(self.shift)
 
 

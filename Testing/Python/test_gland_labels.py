@@ -129,7 +129,7 @@ def test_values_that_mean_one_are_one(tmp_path, kind, values):
     assert mask.GetPixelID() == sitk.sitkUInt8 and (sitk.GetArrayFromImage(mask) == block(ONE, TWO)).all()
 
 
-@pytest.mark.parametrize("values", [(0.5, 0.7), (0.93, 1.0), (-7, 1), (300, 1), (np.nan, 1)])
+@pytest.mark.parametrize("values", [(0.5, 0.7), (0.93, 1.0), (-7, 1), (300, 1)])
 def test_what_is_no_mask_is_refused(tmp_path, values):
     path = written(labelmap(np.float32, one=values[0], two=values[1]), tmp_path / "mask.nrrd")
     with pytest.raises(InputError, match="probability map|looks like a scan"):

@@ -9,7 +9,7 @@ import pytest
 import SimpleITK as sitk
 
 from DDSPSegmentationLib.engine.errors import InputError
-from DDSPSegmentationLib.engine.file_doubts import NO_ORIENTATION, doubts_about_file
+from DDSPSegmentationLib.engine.file_doubts import NO_ORIENTATION
 from DDSPSegmentationLib.engine.images import read_image, write_image
 from DDSPSegmentationLib.engine.nifti_headers import apart_mm, count_non_numbers, places_of
 
@@ -35,7 +35,9 @@ def changed(path: Path, *changes: tuple, image: sitk.Image | None = None) -> Pat
 
 
 def told(path: Path) -> list[str]:
-    return doubts_about_file(path, read_image(path))
+    doubts: list[str] = []
+    read_image(path, doubts=doubts)
+    return doubts
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import slicer
 from dicom_parts import write_slice
 from scene_parts import new_volume
 
+from DDSPSegmentationLib.engine.files import files_below
 from DDSPSegmentationLib.engine.t2_recognition import (
     AXIAL_T2,
     NOT_AXIAL,
@@ -15,7 +16,7 @@ from DDSPSegmentationLib.engine.t2_recognition import (
     recognize,
 )
 from DDSPSegmentationLib.scene.input_choice import doubt_about, preferred_volume
-from DDSPSegmentationLib.service.dicom_series import files_below, series_among
+from DDSPSegmentationLib.service.dicom_series import series_among
 
 NAMES = {
     AXIAL_T2: (

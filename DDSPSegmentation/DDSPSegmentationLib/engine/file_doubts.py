@@ -8,7 +8,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from .image_headers import says_orientation
-from .nifti_headers import apart_mm, count_non_numbers, places_of, taken_place
+from .nifti_headers import apart_mm, places_of, taken_place
 
 FORMS_APART_MM = 0.5  # rounding leaves less
 _NIFTI = (".nii", ".nii.gz")
@@ -33,8 +33,12 @@ def doubts_about_file(path: Path, image: sitk.Image) -> list[str]:
         doubts.append(NO_ORIENTATION)
     elif len(places) == 2:
         doubts += _about_places(places, image)
-    missing, _, voxels = count_non_numbers(path)
-    return doubts + [NOT_NUMBERS.format(count=missing, voxels=voxels)] * (missing > 0)
+    return doubts
+
+
+def about_non_numbers(missing: int, voxels: int) -> list[str]:
+    """A sentence on voxels that are not numbers, of so many."""
+    return [NOT_NUMBERS.format(count=missing, voxels=voxels)] if missing else []
 
 
 def _about_places(places: dict[str, np.ndarray], image: sitk.Image) -> list[str]:

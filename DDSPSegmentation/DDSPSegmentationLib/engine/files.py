@@ -21,6 +21,8 @@ from typing import Any, TypeVar
 
 from .errors import DDSPSegmentationError, InputError, StorageError
 
+DANGLING = "is a link to a file that is not there"
+LINKED_FOLDER = "is a link to a folder, which is not followed"
 _SHARING_SECONDS = 2.0
 
 T = TypeVar("T")
@@ -123,6 +125,34 @@ def make_folder(folder: str | os.PathLike, advice: str = "Choose a folder you ma
     with os_errors_as(StorageError, f"Folder '{folder.name}' cannot be made", advice):
         folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+def files_below(folder: Path) -> tuple[list[Path], list[OSError], list[Path]]:
+    """All files of a tree in the order of their paths, without hidden ones.
+
+    Returns:
+        the files, why other parts of the tree cannot be reached (see ``why_unreachable``), and the links to folders,
+        which are not followed: they could lead round in a circle.
+    """
+    files: list[Path] = []
+    unreachable: list[OSError] = []
+    linked: list[Path] = []
+    for parent, folders, names in os.walk(folder, onerror=unreachable.append):
+        folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
+        linked += [Path(parent, name) for name in folders if os.path.islink(Path(parent, name))]
+        for path in (Path(parent, name) for name in sorted(names) if not name.startswith(".")):
+            try:
+                os.lstat(path)
+                files.append(path)
+            except OSError as error:
+                unreachable.append(error)
+    return files, unreachable, linked
+
+
+def why_unreachable(error: OSError) -> str:
+    """What ``files_below`` met, in words that follow a noun."""
+    too_long = error.errno == errno.ENAMETOOLONG
+    return "has a path that is too long; move it nearer to the top" if too_long else "may not be opened"
 
 
 def delete_file(path: Path) -> None:

@@ -14,7 +14,8 @@ import numpy as np
 import SimpleITK as sitk
 
 from .errors import InputError, StorageError, is_out_of_memory
-from .files import os_errors_as, write_aside
+from .file_doubts import about_non_numbers, doubts_about_file
+from .files import DANGLING, os_errors_as, write_aside
 from .gland_labels import Label, chosen_labels, inside, segments_of
 from .image_headers import (
     CHECK_TYPE,
@@ -27,7 +28,7 @@ from .image_headers import (
     rounding_mm,
     shear_of,
 )
-from .nifti_headers import check_nifti, keep_own_axes, nifti_suffix
+from .nifti_headers import check_nifti, count_non_numbers, keep_own_axes, nifti_suffix
 from .plain_names import is_plain, plainly_named
 
 MASK_ENDINGS = tuple(f"{sign}{word}" for sign in "_-" for word in ("segmentation", "mask", "label", "seg"))
@@ -39,6 +40,8 @@ IMAGE_FORMATS = {
     ".mha": ("MetaImage", "MetaImageIO", check_metaimage),
     ".mhd": ("MetaImage", "MetaImageIO", check_metaimage),
 }
+NIFTI = (".nii", ".nii.gz")
+META = (".mha", ".mhd")
 MINIMUM_SLICES = 8
 MINIMUM_IN_PLANE = 32
 IN_PLANE_MM = (45.0, 600.0)
@@ -79,42 +82,84 @@ def stem_of_scan(stem: str) -> str | None:
     return None if bare == stem else bare
 
 
-def read_image(path: str | os.PathLike, layers: bool = False) -> sitk.Image:
+def read_image(
+    path: str | os.PathLike, layers: bool = False, volume: int | None = None, doubts: list[str] | None = None
+) -> sitk.Image:
     """Read one 3D scalar volume with its geometry (LPS, mm) and without any metadata of the file.
+
+    Whatever the format, voxels that are not numbers (NaN) are 0 in it.
 
     Args:
         layers: take a volume with several values a voxel, too, as a segmentation of several layers has them.
+        volume: which one of a file of four dimensions, as dataset.json says; without it such a file is refused.
+        doubts: gets a sentence on each thing that was assumed, see ``doubts_about_file``.
 
     Raises:
-        InputError: missing, truncated, damaged, foreign or sheared file, or one that is not a 3D scalar volume; the
-            message holds the file's name and never a folder. Whether it can be segmented is up to ``check_image``.
+        InputError: missing, truncated, damaged, foreign or sheared file, one with infinite voxels, or one that is not a
+            3D scalar volume; the message holds the file's name and never a folder. Whether it can be segmented is up to
+            ``check_image``.
     """
     path = Path(path)
     suffix = image_suffix(path)
     if suffix is None:
         raise InputError(f"File '{path.name}' is not of a supported type (suffix '{path.suffix}').", _EXPORT)
     with os_errors_as(InputError, f"File '{path.name}' cannot be read", "Check that you may read it."):
-        if not path.exists():
-            raise InputError(f"File '{path.name}' does not exist.", "Check its name and folder.")
-        if not path.is_file():
-            raise InputError(f"'{path.name}' is a folder, not an image file.", "Give the image file in it.")
+        _check_is_file(path)
         if path.stat().st_size == 0:
             raise InputError(f"File '{path.name}' is empty (0 bytes).", COPY_AGAIN)
         check_format = IMAGE_FORMATS[suffix][2]
         check_format(path)
-        misread = suffix in (".nii", ".nii.gz") and _is_misread_by_itk(path, suffix)
+        misread = suffix in NIFTI and _is_misread_by_itk(path, suffix)
         # A NIfTI file is often called .nii.gz and not compressed, or the other way round.
-        by_content = nifti_suffix(path) if suffix in (".nii", ".nii.gz") else suffix
+        by_content = nifti_suffix(path) if suffix in NIFTI else suffix
         with plainly_named(path, by_content, always=misread or by_content != suffix) as plain:
-            image = _read(plain, path.name, suffix, layers)
-        if suffix in (".mha", ".mhd"):
-            _check_first_slice(image, path)
-        elif suffix in (".nii", ".nii.gz") and not layers:
+            image = _read(plain, path.name, suffix, layers, volume)
+        if suffix in META:
+            _check_first_slice(image, path, volume or 0)
+        elif suffix in NIFTI and not layers:
             keep_own_axes(image, path)
-        return image
+        # ITK has read 0 for what is no number in a NIfTI file, so these are counted in the file.
+        counts = count_non_numbers(path, volume) if suffix in NIFTI else _non_numbers(image)
+        _check_numbers(path.name, *counts)
+        if doubts is not None:
+            doubts += doubts_about_file(path, image) + about_non_numbers(counts[0], counts[2])
+        return image if suffix in NIFTI or not counts[0] else _without_nan(image)
 
 
-def read_mask(path: str | os.PathLike, labels: Sequence[Label] = ()) -> sitk.Image:
+def _check_is_file(path: Path) -> None:
+    if path.is_symlink() and not path.exists():
+        cause = f"File '{path.name}' {DANGLING}."
+        raise InputError(cause, "Fetch the data set's files, or give the file itself.")
+    if not path.exists():
+        raise InputError(f"File '{path.name}' does not exist.", "Check its name and folder.")
+    if not path.is_file():
+        raise InputError(f"'{path.name}' is a folder, not an image file.", "Give the image file in it.")
+
+
+def _non_numbers(image: sitk.Image) -> tuple[int, int, int]:
+    """How many values are NaN, how many infinite, and of how many; 0 of 0 where their type knows neither."""
+    voxels = sitk.GetArrayViewFromImage(image)
+    if voxels.dtype.kind != "f":
+        return 0, 0, 0
+    return int(np.isnan(voxels).sum()), int(np.isinf(voxels).sum()), voxels.size
+
+
+def _check_numbers(name: str, missing: int, infinite: int, voxels: int) -> None:
+    if infinite:
+        raise InputError(f"File '{name}' has {infinite} infinite voxels.", "Replace these values or export again.")
+    if voxels and missing == voxels:
+        cause = f"File '{name}' holds nothing but voxels that are not numbers (NaN)."
+        raise InputError(cause, "Export the scan again.")
+
+
+def _without_nan(image: sitk.Image) -> sitk.Image:
+    numbers = np.nan_to_num(sitk.GetArrayViewFromImage(image))
+    zeroed = sitk.GetImageFromArray(numbers, isVector=image.GetNumberOfComponentsPerPixel() > 1)
+    zeroed.CopyInformation(image)
+    return zeroed
+
+
+def read_mask(path: str | os.PathLike, labels: Sequence[Label] = (), doubts: list[str] | None = None) -> sitk.Image:
     """Read a mask of the prostate: 1 inside, 0 elsewhere, uint8.
 
     Segments that the file itself names come first, then ``labels``, see ``gland_labels``; without names every value but
@@ -122,6 +167,7 @@ def read_mask(path: str | os.PathLike, labels: Sequence[Label] = ()) -> sitk.Ima
 
     Args:
         labels: what a description beside the file says that its values mean.
+        doubts: as in ``read_image``.
 
     Raises:
         InputError: as ``read_image``, or the file holds a scan or a probability map instead of labels, or names
@@ -129,7 +175,7 @@ def read_mask(path: str | os.PathLike, labels: Sequence[Label] = ()) -> sitk.Ima
     """
     path = Path(path)
     segments = segments_of(path) if path.is_file() else []
-    image = read_image(path, layers=max((label.layer for label in segments), default=0) > 0)
+    image = read_image(path, layers=max((label.layer for label in segments), default=0) > 0, doubts=doubts)
     voxels = _whole_numbers(sitk.GetArrayViewFromImage(image), path.name)
     named = segments or list(labels)
     gland = inside(voxels, chosen_labels(named, path.name)) if named else _marked(voxels)
@@ -260,7 +306,7 @@ def _is_misread_by_itk(path: Path, suffix: str) -> bool:
     return twin or path.name[-len(suffix) :] not in (suffix, suffix.upper())
 
 
-def _check_first_slice(image: sitk.Image, path: Path) -> None:
+def _check_first_slice(image: sitk.Image, path: Path, volume: int) -> None:
     """Refuse voxels that are not those of the file: ITK's MetaImage reader goes by names, and tells no failure."""
     _, fields, offset = metaimage_parts(path)
     if fields.get("compresseddata", "").lower().startswith("t") or int(fields.get("headersize", 0) or 0):
@@ -269,14 +315,14 @@ def _check_first_slice(image: sitk.Image, path: Path) -> None:
     swapped = any(fields.get(key, "").lower().startswith("t") for key in _BIG_ENDIAN)
     data = detached_voxels(path)
     with open(data or path, "rb") as file:
-        file.seek(0 if data else offset)
+        file.seek((0 if data else offset) + volume * voxels.nbytes)
         expected = np.fromfile(file, voxels.dtype.newbyteorder(">" if swapped else "<"), voxels[0].size)
     if not np.array_equal(voxels[0].ravel(), expected, equal_nan=voxels.dtype.kind == "f"):
         cause = f"What was read is not what lies in the file of '{path.name}'."
         raise InputError(cause, "Save it as one file: NRRD, .mha or NIfTI.")
 
 
-def _read(path: Path, name: str, suffix: str, layers: bool = False) -> sitk.Image:
+def _read(path: Path, name: str, suffix: str, layers: bool, volume: int | None) -> sitk.Image:
     """Header first, so that a 4D or color file is refused before its voxels are loaded."""
     format_name, image_io, _ = IMAGE_FORMATS[suffix]
     reader = sitk.ImageFileReader()
@@ -288,9 +334,11 @@ def _read(path: Path, name: str, suffix: str, layers: bool = False) -> sitk.Imag
         except (RuntimeError, ValueError) as error:
             raise InputError(f"File '{name}' is not a readable {format_name} image.", CHECK_TYPE) from error
         size = reader.GetSize()
-        single = len(size) == 4 and size[3] == 1
+        if len(size) == 4 and (volume is not None or size[3] == 1):
+            _choose_volume(reader, volume or 0, name)
+            size = size[:3]
         components, kind = (1, sitk.sitkUInt8) if layers else (reader.GetNumberOfComponents(), reader.GetPixelID())
-        _check_structure(name, size[:3] if single else size, components, kind)
+        _check_structure(name, size, components, kind)
         _check_spacing(name, reader.GetSpacing()[:3])
         if math.prod(size) > MOST_VOXELS:
             raise _too_large(name, size)
@@ -304,9 +352,17 @@ def _read(path: Path, name: str, suffix: str, layers: bool = False) -> sitk.Imag
                 "are not all there.",
                 COPY_AGAIN,
             ) from error
-    if single:
-        image = image[:, :, :, 0]
     return erase_metadata(image)
+
+
+def _choose_volume(reader: sitk.ImageFileReader, volume: int, name: str) -> None:
+    """Let a reader of a file of four dimensions read one volume of it."""
+    *size, count = reader.GetSize()
+    if volume >= count:
+        cause = f"File '{name}' has {count} volumes, but dataset.json says that T2 is number {volume}."
+        raise InputError(cause, "Correct dataset.json.")
+    reader.SetExtractIndex((0, 0, 0, volume))
+    reader.SetExtractSize((*size, 0))
 
 
 def _too_large(name: str, size: tuple[int, ...]) -> InputError:

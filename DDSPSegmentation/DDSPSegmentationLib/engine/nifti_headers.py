@@ -57,8 +57,8 @@ def check_nifti(path: Path) -> None:
     """ITK fills the missing end of a truncated file with zeros and drops a shear when there is a qform: look first.
 
     Raises:
-        InputError: truncated, damaged, foreign, inverted or infinite values, or axes that are sheared, no numbers or
-            contradict the voxel size.
+        InputError: truncated, damaged, foreign, inverted values, or axes that are sheared, no numbers or contradict the
+            voxel size.
     """
     header, found = _start_of(path)
     fields = _fields_of(header, path.name)
@@ -66,24 +66,25 @@ def check_nifti(path: Path) -> None:
     _check_place(fields, path.name)
     _check_scale(fields, path.name)
     check_length(path.name, found, int(fields["offset"]) + _voxel_count(fields) * int(fields["bits"]) // 8)
-    missing, infinite, voxels = count_non_numbers(path)
-    if infinite:
-        raise InputError(f"File '{path.name}' has {infinite} infinite voxels.", "Replace these values or export again.")
-    if voxels and missing == voxels:
-        raise InputError(f"File '{path.name}' holds nothing but voxels that are not numbers (NaN).", _EXPORT_AGAIN)
 
 
-def count_non_numbers(path: Path) -> tuple[int, int, int]:
-    """How many voxels are NaN, how many infinite, and of how many; 0 of 0 where the type of voxel knows neither."""
+def count_non_numbers(path: Path, volume: int | None = None) -> tuple[int, int, int]:
+    """How many voxels are NaN, how many infinite, and of how many; 0 of 0 where the type of voxel knows neither.
+
+    Args:
+        volume: look at this one alone, where there are four dimensions.
+    """
     fields = _fields_of(_header_of(path), path.name)
     kind = _FLOATS.get(int(fields["type"]))
     if kind is None or int(fields["bits"]) != 8 * int(kind[1]):
         return 0, 0, 0
     layout = np.dtype(kind).newbyteorder(fields.dtype["size"].byteorder)
-    voxels = left = _voxel_count(fields)
+    one_of_several = volume is not None and fields["dimensions"][0] == 4
+    voxels = left = _voxel_count(fields) // (max(1, int(fields["dimensions"][4])) if one_of_several else 1)
+    first = int(fields["offset"]) + (volume * voxels * layout.itemsize if volume and one_of_several else 0)
     missing = infinite = 0
     with _opened(path) as file:
-        file.seek(int(fields["offset"]))
+        file.seek(first)
         while left > 0:
             count = min(left, _VOXELS_AT_ONCE)
             values = np.frombuffer(file.read(count * layout.itemsize), layout)

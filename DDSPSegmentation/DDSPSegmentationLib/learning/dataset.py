@@ -15,18 +15,17 @@ import numpy as np
 import SimpleITK as sitk
 
 from ..engine.errors import DatasetError
-from ..engine.files import make_folder, os_errors_as, write_aside
+from ..engine.files import files_below, make_folder, os_errors_as, write_aside
 from ..engine.gland_labels import Label, labels_in_description
-from ..engine.grids import on_grid
+from ..engine.grids import about_fit, on_grid
 from ..engine.image_headers import detached_voxels
 from ..engine.images import check_image, image_stem, image_suffix, read_image, read_mask
-from ..engine.nifti_headers import check_nifti
-from ..engine.plain_names import plainly_named
 from ..engine.preprocessing import PreprocessingSettings, prepare
 from ..engine.scan_identity import ScanIdentity, ScanTexture
 from .case_index import IndexRow, decoded, index_in, read_index
 
 CACHE_FORMAT = 3
+PROMISE12_MASK = "_segmentation.mhd"
 
 
 @dataclass(frozen=True)
@@ -49,56 +48,40 @@ class Case:
     patient_is_known: bool = False
     labels: tuple[Label, ...] = ()
 
-    def load_image(self) -> sitk.Image:
+    def load_image(self, doubts: list[str] | None = None) -> sitk.Image:
         """The T2 scan.
 
+        Args:
+            doubts: gets a sentence on each thing that was assumed where its file is silent or contradicts itself.
+
         Raises:
-            InputError, DatasetError: the file cannot be read, or is no T2 scan of the prostate.
+            InputError: the file cannot be read, or is no T2 scan of the prostate.
         """
-        image = self._read_image()
+        image = self._read_image(doubts)
         check_image(image, self.name)
         return image
 
-    def load_mask(self) -> sitk.Image:
+    def load_mask(self, doubts: list[str] | None = None) -> sitk.Image:
         """The expert's mask as 0 and 1 (zones merged), exactly on the scan's grid, see ``on_grid``.
+
+        Args:
+            doubts: as in ``load_image``, and what was assumed where it does not cover or quite fit the scan.
 
         Raises:
             InputError, DatasetError: a file cannot be read, or the mask lies on another grid.
         """
+        of_file: list[str] = []
+        mask, image = read_mask(self.label_path, self.labels, of_file), self._read_image()
         try:
-            return on_grid(read_mask(self.label_path, self.labels), self._read_image())
+            completed = on_grid(mask, image)
         except DatasetError as error:
             raise DatasetError(f"Case '{self.name}': {error.cause}", error.next_step) from error
+        if doubts is not None:
+            doubts += [f"Its mask: {doubt}" for doubt in of_file] + about_fit(mask, image)
+        return completed
 
-    def _read_image(self) -> sitk.Image:
-        image = None if self.volume is None else _volume_of_4d(self.image_path, self.volume)
-        return read_image(self.image_path) if image is None else image
-
-
-def _volume_of_4d(path: Path, volume: int) -> sitk.Image | None:
-    """One volume of a 4D NIfTI file; ``None`` for any other file."""
-    suffix = image_suffix(path)
-    if suffix not in (".nii", ".nii.gz"):
-        return None
-    reader = sitk.ImageFileReader()
-    with plainly_named(path, suffix) as plain:
-        reader.SetFileName(str(plain))
-        try:
-            reader.ReadImageInformation()
-        except RuntimeError:
-            return None  # read_image says what is wrong with it
-        size = reader.GetSize()
-        if len(size) != 4:
-            return None
-        if volume >= size[3]:
-            raise DatasetError(
-                f"File '{path.name}' has {size[3]} volumes, but dataset.json says that T2 is number {volume}.",
-                "Correct dataset.json.",
-            )
-        check_nifti(path)
-        reader.SetExtractIndex((0, 0, 0, volume))
-        reader.SetExtractSize((*size[:3], 0))
-        return reader.Execute()
+    def _read_image(self, doubts: list[str] | None = None) -> sitk.Image:
+        return read_image(self.image_path, volume=self.volume, doubts=doubts)
 
 
 def read_dataset(folder: Path | str) -> list[Case]:
@@ -113,22 +96,36 @@ def read_dataset(folder: Path | str) -> list[Case]:
     Raises:
         DatasetError: the folder is missing, has no known layout, scans without a mask, or one name for two cases.
     """
+    cases, no_pair = find_cases(folder)
+    if no_pair:
+        count, shown = len(cases) + len(no_pair), [f"{name}: {why}" for name, why in no_pair.items()][:5]
+        cause = f"{len(no_pair)} of {count} scans are no case of folder '{Path(folder).name}'. {' '.join(shown)}"
+        raise DatasetError(cause, "Add what is missing or take the scans out.")
+    return cases
+
+
+def find_cases(folder: Path | str) -> tuple[list[Case], dict[str, str]]:
+    """The cases of a folder as ``read_dataset`` has them, and by name why other scans are no case.
+
+    Raises:
+        DatasetError: the folder is missing, has no known layout, no case at all, or one name for two cases.
+    """
     folder = Path(folder)
     if not folder.is_dir():
         raise DatasetError(f"Folder '{folder.name}' does not exist.", "Name the folder that holds the training cases.")
     if (folder / "imagesTr").is_dir() and (folder / "labelsTr").is_dir():
         description = _read_description(folder / "dataset.json")
-        cases = _read_pairs(folder / "imagesTr", folder / "labelsTr", *description)
+        cases, no_pair = _read_pairs(folder / "imagesTr", folder / "labelsTr", *description)
     elif (folder / "images").is_dir() and (folder / "labels").is_dir():
-        cases = _read_pairs(folder / "images", folder / "labels")
+        cases, no_pair = _read_pairs(folder / "images", folder / "labels")
     else:
-        cases = _read_promise12(folder)
-    if not cases:
+        cases, no_pair = _read_promise12(folder)
+    if not cases and not no_pair:
         raise DatasetError(
             f"Folder '{folder.name}' has no scans with masks.",
             "Expected CaseNN.mhd with CaseNN_segmentation.mhd, images/ with labels/, or imagesTr/ with labelsTr/.",
         )
-    return indexed(cases, folder)
+    return indexed(cases, folder) if cases else [], no_pair
 
 
 def indexed(cases: Sequence[Case], folder: Path) -> list[Case]:
@@ -156,7 +153,7 @@ def _images(folder: Path) -> dict[str, Path]:
     """Image files by name without suffix; what macOS and others hide behind a dot is no image."""
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
-        if image_suffix(path) is None or path.name.startswith(".") or not path.is_file():
+        if not is_image_file(path):
             continue
         stem = image_stem(path)
         if stem in found:
@@ -166,12 +163,19 @@ def _images(folder: Path) -> dict[str, Path]:
     return found
 
 
+def is_image_file(path: Path) -> bool:
+    """Whether a path is called like an image and is a file, or a link to one that is not there."""
+    if image_suffix(path) is None or path.name.startswith("."):
+        return False
+    return path.is_file() or (path.is_symlink() and not path.exists())
+
+
 def _read_pairs(
     image_folder: Path, label_folder: Path, t2_channel: int | None = None, meaning: tuple[Label, ...] = ()
-) -> list[Case]:
+) -> tuple[list[Case], dict[str, str]]:
     labels, files = _images(label_folder), _images(image_folder)
     wanted = f"_{t2_channel or 0:04d}"
-    images = {}
+    images, no_pair = {}, {}
     for stem, path in files.items():
         base, channel = stem[:-5], stem[-5:]
         is_channel = channel[0] == "_" and channel[1:].isdigit() and (base in labels or base + wanted in files)
@@ -180,18 +184,13 @@ def _read_pairs(
         elif channel == wanted:
             images[base] = path
         elif base + wanted not in files:
-            raise DatasetError(f"Case '{base}' has no file '{base}{wanted}' (the T2 scan).", "Add it.")
-    missing = sorted(set(images) - set(labels))
-    if missing:
-        raise _without_mask(missing, len(images), label_folder)
-    return [Case(name, images[name], labels[name], volume=t2_channel, labels=meaning) for name in sorted(images)]
-
-
-def _without_mask(missing: list[str], count: int, folder: Path) -> DatasetError:
-    return DatasetError(
-        f"{len(missing)} of {count} scans have no mask in '{folder.name}': {', '.join(missing[:5])}.",
-        "Add the masks or take the scans out.",
-    )
+            no_pair[base] = f"It has no file '{base}{wanted}' (the T2 scan)."
+    alone = sorted(labels[name].name for name in labels.keys() - images.keys() - no_pair.keys())
+    others = f", where {', '.join(alone[:5])} {'have' if len(alone) > 1 else 'has'} no scan" if alone else ""
+    for name in sorted(images.keys() - labels.keys()):
+        no_pair[name] = f"It has no mask in '{label_folder.name}'{others}."
+    paired = sorted(images.keys() & labels.keys())
+    return [Case(name, images[name], labels[name], volume=t2_channel, labels=meaning) for name in paired], no_pair
 
 
 def _read_description(path: Path) -> tuple[int | None, tuple[Label, ...]]:
@@ -217,13 +216,15 @@ def _read_description(path: Path) -> tuple[int | None, tuple[Label, ...]]:
         raise DatasetError("dataset.json does not say its channels and labels by number.", what) from error
 
 
-def _read_promise12(folder: Path) -> list[Case]:
+def _read_promise12(folder: Path) -> tuple[list[Case], dict[str, str]]:
     cases: dict[str, Case] = {}
-    masks = sorted(path for path in folder.rglob("*_segmentation.mhd") if not path.name.startswith("."))
+    no_pair: dict[str, str] = {}
+    masks = sorted(path for path in files_below(folder)[0] if path.name.endswith(PROMISE12_MASK))
     for mask in masks:
-        scan = mask.with_name(mask.name.replace("_segmentation", ""))
-        if not scan.is_file():
-            raise DatasetError(f"Mask '{mask.name}' has no scan '{scan.name}' beside it.", "Add the scan.")
+        scan = mask.with_name(mask.name.replace(PROMISE12_MASK, ".mhd"))
+        if not is_image_file(scan):
+            no_pair[mask.name] = f"It has no scan '{scan.name}' beside it."
+            continue
         if scan.stem in cases:
             places = [path.parent.name for path in (cases[scan.stem].image_path, scan)]
             raise DatasetError(
@@ -233,10 +234,8 @@ def _read_promise12(folder: Path) -> list[Case]:
     for place in sorted({mask.parent for mask in masks}):
         scans = {path.stem for path in place.glob("*.mhd") if not path.name.startswith(".")}
         scans = {stem for stem in scans if not stem.endswith("_segmentation")}
-        missing = sorted(scans - set(cases))
-        if missing:
-            raise _without_mask(missing, len(scans), place)
-    return [cases[name] for name in sorted(cases)]
+        no_pair |= dict.fromkeys(sorted(scans - cases.keys()), "It has no mask beside it.")
+    return [cases[name] for name in sorted(cases)], no_pair
 
 
 def read_datasets(folders: Iterable[Path | str]) -> list[Case]:

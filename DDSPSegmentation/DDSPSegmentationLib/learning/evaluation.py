@@ -13,7 +13,7 @@ import SimpleITK as sitk
 
 from ..engine.errors import Canceled, DatasetError, DDSPSegmentationError
 from ..engine.files import make_folder, write_text
-from ..engine.grids import on_one_grid
+from ..engine.grids import about_fit, on_one_grid
 from ..engine.images import image_stem, image_suffix, read_mask, stem_of_scan
 from ..engine.metrics import REGIONS, RegionMetrics, compare_masks, promise12_style_score
 from ..engine.quality import DOUBTFUL_DICE
@@ -24,10 +24,14 @@ from .evaluation_files import MEASURES, OVERALL, cases_csv, draw_boxplots, draw_
 from .statistics import mean_interval, patient_means
 
 WORST_CASES = 4
+NOTES = "notes"
 
 
 class EvaluationCase(NamedTuple):
-    """One answer to compare: the picture's background is ``image``; ``extra`` goes into the case's row as it is."""
+    """One answer to compare: the picture's background is ``image``; ``extra`` goes into the case's row as it is.
+
+    What ``extra`` has as ``notes`` is told in the summary, too.
+    """
 
     name: str
     center: str
@@ -138,6 +142,7 @@ class EvaluationSummary:
         if undefined:
             lines.append(f"In no mean distance, one mask is empty there: {', '.join(undefined)}")
         lines += _expected_dice_lines(compared)
+        lines += [f"{result.name}: {result.extra[NOTES]}" for result in self.results if result.extra.get(NOTES)]
         lines += [f"{result.name}: not compared. {result.error}" for result in self.failed]
         return "\n".join([*lines, *self.notices])
 
@@ -199,15 +204,16 @@ def evaluate_model(
         for position, case in enumerate(cases):
             if progress:
                 progress(case.name, position / len(cases))
+            doubts: list[str] = []
             try:
-                image, reference = case.load_image(), case.load_mask()
+                image, reference = case.load_image(doubts), case.load_mask(doubts)
                 segmentation = segment(image, case)
             except Canceled:
                 raise
             except DDSPSegmentationError as error:
                 yield FailedCase(case.name, case.center, str(error))
                 continue
-            extra = {"patient": case.patient, **segmentation.as_row()}
+            extra = {"patient": case.patient, **segmentation.as_row(), **_noted(doubts)}
             yield EvaluationCase(case.name, case.center, image, segmentation.mask, reference, extra)
 
     summary = evaluate_predictions(answers(), output_folder, apart=apart)
@@ -288,11 +294,22 @@ def _read_pair(stem: str, predicted: Sequence[Path], expected: Sequence[Path]) -
     for kind, paths in (("predictions", predicted), ("references", expected)):
         if len(paths) > 1:
             return FailedCase(stem, "", f"Several {kind} have its name: {', '.join(path.name for path in paths)}.")
+    of_prediction: list[str] = []
+    of_reference: list[str] = []
     try:
-        masks = on_one_grid(read_mask(predicted[0]), read_mask(expected[0]))
-        return EvaluationCase(stem, "", None, *masks)
+        prediction, reference = read_mask(predicted[0], (), of_prediction), read_mask(expected[0], (), of_reference)
+        masks = on_one_grid(prediction, reference)
     except DDSPSegmentationError as error:
         return FailedCase(stem, "", str(error))
+    doubts = [f"Its prediction: {doubt}" for doubt in of_prediction] + [f"Its reference: {one}" for one in of_reference]
+    doubts += about_fit(prediction, reference, "prediction", "reference")
+    if prediction.GetSize() != reference.GetSize():
+        doubts += about_fit(reference, prediction, "reference", "prediction")
+    return EvaluationCase(stem, "", None, *masks, _noted(doubts))
+
+
+def _noted(doubts: Sequence[str]) -> dict[str, object]:
+    return {NOTES: " ".join(doubts)} if doubts else {}
 
 
 def _file_names(masks: Mapping[str, Sequence[Path]]) -> str:

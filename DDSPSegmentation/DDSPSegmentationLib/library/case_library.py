@@ -251,16 +251,17 @@ class CaseLibrary:
             DatasetError: the folder has no cases, its index.csv cannot be used, or there is no case
                 ``same_patient_as``.
         """
-        cases, failed = find_pairs(Path(folder))
+        cases, failed, notes = find_pairs(Path(folder))
         if same_patient_as:
             self.case(same_patient_as)
-        stored, warnings, unknown = [], [], []
+        stored, warnings, unknown = [], list(notes), []
         for number, case in enumerate(cases):
             name = case.name
             if progress is not None:
                 progress(number, len(cases), name)
             try:
-                image, mask = case.load_image(), case.load_mask()
+                doubts: list[str] = []
+                image, mask = case.load_image(doubts), case.load_mask(doubts)
                 patient = case.patient if case.patient_is_known else ""
                 new = NewCase(image, mask, edited=None, patient_key=patient, scanner=case.center, source_name=name)
                 new.same_patient_as = "" if patient else same_patient_as
@@ -274,7 +275,7 @@ class CaseLibrary:
                 stored.append(result)
             else:
                 warnings.append(f"{name}: It is stored already with this very mask.")
-            warnings += [f"{name}: {warning}" for warning in result.warnings]
+            warnings += [f"{name}: {warning}" for warning in (*doubts, *result.warnings)]
             if result.is_new and not (patient or same_patient_as):
                 unknown.append(name)
         return ImportReport(tuple(stored), failed, tuple(warnings), tuple(unknown))

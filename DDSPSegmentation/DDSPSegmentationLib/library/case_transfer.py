@@ -8,10 +8,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..engine.errors import DatasetError, StorageError
-from ..engine.files import copy_file, make_folder, os_errors_as, write_text
-from ..engine.images import image_stem, image_suffix, stem_of_scan
+from ..engine.files import (
+    DANGLING,
+    LINKED_FOLDER,
+    copy_file,
+    files_below,
+    make_folder,
+    os_errors_as,
+    why_unreachable,
+    write_text,
+)
+from ..engine.images import image_stem, stem_of_scan
+from ..engine.plain_names import printable
 from ..learning.case_index import INDEX, about_unknown_patients
-from ..learning.dataset import Case, indexed, read_dataset
+from ..learning.dataset import PROMISE12_MASK, Case, find_cases, indexed, is_image_file
 from .case_files import describe
 from .case_records import StoredCase
 from .patients import Patients
@@ -19,24 +29,29 @@ from .patients import Patients
 _STRUCTURED = ("imagesTr", "images")
 
 
-def find_pairs(folder: Path) -> tuple[list[Case], dict[str, str]]:
-    """The scans of a folder with their masks, and by name why others are no pair: the layouts of ``read_dataset``, else
-    loose pairs at any depth.
+def find_pairs(folder: Path) -> tuple[list[Case], dict[str, str], list[str]]:
+    """The scans of a folder with their masks, by name why others are no pair, and sentences on what was not looked at.
+
+    They lie in one of the layouts of ``find_cases``, or as loose pairs at any depth.
 
     A loose pair is ``X.nrrd`` (or another image type) beside ``X_segmentation``, ``X_mask``, ``X_label``, ``X_seg``,
     ``X-label`` or ``X.seg.nrrd``, each of any image type. Whose scan is whose is told by an index.csv at the top, see
     ``read_index``, where a case in a subfolder is named ``folder/X``.
 
     Raises:
-        DatasetError: there is nothing to import, scans of a known layout have no mask, or index.csv cannot be used.
+        DatasetError: there is nothing to import, or index.csv cannot be used.
     """
     if not folder.is_dir():
         cause = f"'{folder.name}' is a file." if folder.is_file() else f"Folder '{folder.name}' does not exist."
         raise DatasetError(cause, "Name the folder that holds scans and masks.")
+    files, unreachable, linked = files_below(folder)
+    notes = [f"{printable(path.name)}: It {LINKED_FOLDER}." for path in linked]
+    notes += [f"A folder {why_unreachable(error)}." for error in unreachable]
     known = any((folder / part).is_dir() for part in _STRUCTURED)
-    if known or next(folder.rglob("*_segmentation.mhd"), None) is not None:
-        return read_dataset(folder), {}
-    scans, masks = _loose_files(folder)
+    if known or any(path.name.endswith(PROMISE12_MASK) for path in files):
+        cases, no_pair = find_cases(folder)
+        return cases, no_pair, [] if known else notes
+    scans, masks = _loose_files(files)
     names = {key: "/".join((*key[0].relative_to(folder).parts, key[1])) for key in scans}
     cases = [Case(name, scans[key], masks[key][0]) for key, name in names.items() if len(masks.get(key, ())) == 1]
     if not cases and not any(key in masks for key in names):
@@ -45,29 +60,29 @@ def find_pairs(folder: Path) -> tuple[list[Case], dict[str, str]]:
             "Expected scans X.nrrd beside masks X_mask.nrrd or X.seg.nrrd, PROMISE12's files, images/ with labels/, "
             "or imagesTr/ with labelsTr/.",
         )
-    no_pair = {name: _why_no_pair(masks.get(key, [])) for key, name in names.items() if len(masks.get(key, ())) != 1}
+    no_pair = {
+        name: _why_no_pair(scans[key], masks.get(key, []))
+        for key, name in names.items()
+        if len(masks.get(key, ())) != 1
+    }
     alone = {path.name: "It has no scan beside it." for key in masks if key not in scans for path in masks[key]}
-    return indexed(cases, folder), no_pair | alone
+    return indexed(cases, folder), no_pair | alone, notes
 
 
-def _why_no_pair(masks: list[Path]) -> str:
+def _why_no_pair(scan: Path, masks: list[Path]) -> str:
+    if not scan.exists():
+        return f"It {DANGLING}."
     if not masks:
         return "It has no mask beside it."
     names = ", ".join(sorted(path.name for path in masks))
     return f"It has several masks beside it ({names}). Leave the right one there."
 
 
-def _loose_files(folder: Path) -> tuple[dict[tuple[Path, str], Path], dict[tuple[Path, str], list[Path]]]:
+def _loose_files(files: list[Path]) -> tuple[dict[tuple[Path, str], Path], dict[tuple[Path, str], list[Path]]]:
     """Scans and masks by their folder and the scan's name."""
     scans: dict[tuple[Path, str], Path] = {}
     masks: dict[tuple[Path, str], list[Path]] = {}
-    for path in sorted(folder.rglob("*")):
-        if (
-            image_suffix(path) is None
-            or not path.is_file()
-            or any(part[0] == "." for part in path.relative_to(folder).parts)
-        ):
-            continue
+    for path in filter(is_image_file, sorted(files)):
         stem = image_stem(path)
         pointed_to = stem_of_scan(stem)
         if pointed_to is None:

@@ -53,11 +53,12 @@ def do_case(case: InputCase, outputs: Outputs, segment: Segment, tell: Tell = la
         Exception: whatever a scan can make of a reader.
     """
     tell("Reading", 0.0)
-    image = case.load()
+    doubts: list[str] = []
+    image = case.load(doubts)
     if plane := other_plane(image):
         raise InputError(f"The slices of '{case.name}' are {plane}, not axial.", "Give the axial T2-weighted series.")
     answer = segment(case.name, image, outputs.mask)
-    answer.warnings += case.doubts(image)
+    answer.warnings += doubts
     if not outputs.mask.is_file():
         raise StorageError(f"'{outputs.mask.name}' was not written.", "Check the disk and try again.")
     for name, path in outputs.maps.items():

@@ -7,7 +7,6 @@ slices are named by number only.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -55,22 +54,6 @@ class DicomSeries:
 
     name: str
     files: tuple[DicomFile, ...]
-
-
-def files_below(folder: Path) -> tuple[list[Path], list[Path], list[Path]]:
-    """All files of a tree in the order of their paths, without hidden ones.
-
-    Returns:
-        the files, the folders that may not be opened, and the links to folders, which could lead round in a circle.
-    """
-    files: list[Path] = []
-    closed: list[Path] = []
-    linked: list[Path] = []
-    for parent, folders, names in os.walk(folder, onerror=lambda error: closed.append(Path(error.filename))):
-        folders[:] = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
-        files += [Path(parent, name) for name in sorted(names) if not name.startswith(".")]
-        linked += [Path(parent, name) for name in folders if os.path.islink(Path(parent, name))]
-    return files, closed, linked
 
 
 def series_among(paths: Iterable[Path], any_name: bool = False) -> tuple[list[DicomSeries], list[Skipped]]:

@@ -14,17 +14,15 @@ from pathlib import Path, PurePath
 import SimpleITK as sitk
 
 from ..engine.errors import InputError
-from ..engine.file_doubts import doubts_about_file
-from ..engine.files import file_sha256, os_errors_as
+from ..engine.files import DANGLING, LINKED_FOLDER, file_sha256, files_below, os_errors_as, why_unreachable
 from ..engine.image_headers import detached_voxels
 from ..engine.images import image_stem, image_suffix, read_image, stem_of_scan
 from ..engine.t2_recognition import NOT_AXIAL, ScanFacts, recognize
 from .case_work import MAPS
 from .dicom_files import read_dicom_file
 from .dicom_grouping import doubts_about_parts, files_of_scan
-from .dicom_series import NO_SERIES, DicomSeries, Skipped, files_below, load_series, series_among
+from .dicom_series import NO_SERIES, DicomSeries, Skipped, load_series, series_among
 
-DANGLING = "is a link to a file that is not there"
 NO_FILE = "is no file but a pipe or a device"
 LONGEST_NAME_BYTES = 120
 SHOWN_REASONS = 3
@@ -49,25 +47,26 @@ class InputCase:
     name: str
     source: Path | DicomSeries = field(repr=False)
 
-    def load(self) -> sitk.Image:
+    def load(self, doubts: list[str] | None = None) -> sitk.Image:
         """The scan with its geometry.
+
+        Args:
+            doubts: gets a sentence on each thing that was assumed.
 
         Raises:
             InputError: it cannot be read or is no single evenly spaced volume.
         """
-        return load_series(self.source) if isinstance(self.source, DicomSeries) else read_image(self.source)
+        if not isinstance(self.source, DicomSeries):
+            return read_image(self.source, doubts=doubts)
+        if doubts is not None:
+            doubts += doubts_about_parts(self.source.files)
+        return load_series(self.source)
 
     def files(self) -> tuple[list[Path], bool]:
         """The files that it is read from, and whether they are the slices of a DICOM series; see ``case_of_files``."""
         if isinstance(self.source, DicomSeries):
             return [file.path for file in self.source.files], True
         return [self.source], False
-
-    def doubts(self, image: sitk.Image) -> list[str]:
-        """What was assumed when it was loaded, a sentence each; ``image`` is what ``load`` gave."""
-        if isinstance(self.source, DicomSeries):
-            return doubts_about_parts(self.source.files)
-        return doubts_about_file(self.source, image)
 
     def fingerprint(self) -> str:
         """SHA-256 of the content; names, folders and dates of the files do not count.
@@ -164,11 +163,9 @@ def _look_into(path: Path, skipped: list[Skipped]) -> list[_Found]:
     except OSError:
         skipped.append(Skipped(name, "cannot be read"))
         return []
-    files, closed, linked = files_below(path)
-    skipped += [
-        Skipped(folder.name, "is a link to a folder, which is not followed; name it itself") for folder in linked
-    ]
-    skipped += [Skipped("a folder", "may not be opened") for folder in closed]
+    files, unreachable, linked = files_below(path)
+    skipped += [Skipped(folder.name, f"{LINKED_FOLDER}; name it itself") for folder in linked]
+    skipped += [Skipped("a folder", why_unreachable(error)) for error in unreachable]
     return [
         _Found(file, file.relative_to(path), nested=True) if file.parent != path else _directly_named(file)
         for file in files
