@@ -71,18 +71,20 @@ torch_index_options() {
         http*)
             if ! answers "${TORCH_INDEX%/}/torch/"; then
                 say "$TORCH_INDEX does not answer, so PyTorch comes from where pip is set up to look."
-                say "If pip begins to fetch nvidia packages (several GB), stop it and name a mirror: make demo TORCH_INDEX=URL"
+                say "That may be PyTorch for NVIDIA GPUs, several GB: to avoid it, stop and name a mirror," \
+                    "make demo TORCH_INDEX=URL"
                 return 0
             fi ;;
     esac
     printf '%s\n' "--extra-index-url=$TORCH_INDEX"
 }
 
-# An installation that fails by itself leaves a sound .venv behind; one that is killed leaves the mark.
+# An installation that fails by itself leaves a sound .venv behind; one that is killed leaves the mark. Of what pip
+# says only warnings and errors are shown: a user of the program need not know every package.
 pip_install() {
     : > "$unfinished"
     status=0
-    "$python" -m pip install --disable-pip-version-check "$@" || status=$?
+    "$python" -m pip install --quiet --disable-pip-version-check "$@" || status=$?
     [ "$status" -gt 1 ] || rm -f "$unfinished"
     [ "$status" -eq 0 ] || { say "pip could not install what requirements/ lists (its message is above)."; exit 1; }
 }
@@ -97,10 +99,11 @@ prepare_venv() {
 install_run() {
     prepare_venv
     rm -f .venv/.ready-*
-    say "Installing what the program needs (once; a few hundred MB, some minutes) ..."
+    say "Installing PyTorch and what else the program needs (once; a few hundred MB, some minutes) ..."
     option=$(torch_index_options)
     pip_install ${option:+"$option"} -r requirements/run.txt
-    pip_install --quiet --no-build-isolation --no-deps --editable .
+    say "Installing DDSPSegmentation itself ..."
+    pip_install --no-build-isolation --no-deps --editable .
     stamp_for run > .venv/.ready-run
 }
 

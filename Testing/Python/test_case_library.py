@@ -862,6 +862,49 @@ def test_of_several_masks_none_is_chosen_and_a_mask_without_its_scan_is_named(tm
     }
 
 
+def test_what_was_assumed_of_scan_and_mask_is_told_at_import(tmp_path):
+    scan, mask = (
+        sitk.Cast(part, kind) for part, kind in zip(toy_scan(0), (sitk.sitkFloat32, sitk.sitkUInt8), strict=True)
+    )
+    holed = sitk.GetArrayFromImage(scan)
+    holed[0, 0, :2] = np.nan
+    (tmp_path / "in").mkdir()
+    image = sitk.GetImageFromArray(holed)
+    image.CopyInformation(scan)
+    sitk.WriteImage(image, str(tmp_path / "in" / "A.nrrd"))
+    sitk.WriteImage(mask[:, :, 1:11], str(tmp_path / "in" / "A_mask.nii"))
+    report = CaseLibrary(tmp_path / "library").import_folder(tmp_path / "in")
+    assert report.failed == {} and report.warnings[:2] == (
+        f"A: 2 of {holed.size} voxels are not numbers (NaN) and were read as 0.",
+        "A: The mask has 10 slices and the scan 12: there is no gland on the others.",
+    )
+    assert voxels(report.stored[0].case.image_path)[0, 0, 0] == 0
+
+
+def test_links_that_lead_nowhere_and_folders_that_are_not_looked_into_are_named_and_the_rest_is_imported(tmp_path):
+    folder = tmp_path / "in"
+    for name in ("A", "B"):
+        folder.mkdir(exist_ok=True)
+        sitk.WriteImage(toy_scan(ord(name))[0], str(folder / f"{name}.nrrd"))
+    sitk.WriteImage(toy_scan(ord("B"))[1], str(folder / "B_mask.nrrd"))
+    (folder / "A_mask.nrrd").symlink_to("gone.nrrd")
+    (folder / "C.nrrd").symlink_to("C.nrrd")
+    (folder / "again").symlink_to(".")
+    report = CaseLibrary(tmp_path / "library").import_folder(folder)
+    assert [stored.case.source_name for stored in report.stored] == ["B"]
+    assert "'A_mask.nrrd' is a link to a file that is not there." in report.failed.pop("A")
+    assert report.failed == {"C": "It is a link to a file that is not there."}
+    assert report.warnings[0] == "again: It is a link to a folder, which is not followed."
+
+
+def test_a_scan_without_mask_in_a_data_set_is_named_and_the_rest_is_imported(tmp_path):
+    folder = write_images_and_labels(tmp_path / "in", ["X-0080", "X-0081"])
+    (folder / "labels" / "X-0080.nii.gz").rename(folder / "labels" / "X-080.nii.gz")
+    report = CaseLibrary(tmp_path / "library").import_folder(folder)
+    assert [stored.case.source_name for stored in report.stored] == ["X-0081"]
+    assert report.failed == {"X-0080": "It has no mask in 'labels', where X-080.nii.gz has no scan."}
+
+
 def test_a_folder_without_cases_is_refused_and_a_canceled_import_keeps_what_is_stored(tmp_path):
     library = CaseLibrary(tmp_path / "library")
     for folder in (tmp_path, tmp_path / "missing"):

@@ -25,6 +25,7 @@ from DDSPSegmentationLib.engine.model import describe_model
 from DDSPSegmentationLib.learning.comparison_record import SCHEMA_VERSION
 from DDSPSegmentationLib.library.active_version import ROLL_BACK
 from DDSPSegmentationLib.library.model_registry import ModelRegistry
+from DDSPSegmentationLib.service.arguments import command_parser
 from DDSPSegmentationLib.service.command_line import main
 from DDSPSegmentationLib.service.mask_files import SEGMENT_COLOR, write_mask
 
@@ -618,6 +619,22 @@ def test_a_location_is_a_point_as_slicer_shows_it_in_one_scan(run, tmp_path):
     code, _, err = run(*words, scan, other, "--location=-40,-40,28")
     assert_one_clear_line(code, err)
     assert code == 2 and "one scan" in err
+
+
+def test_a_box_around_the_gland_is_taken_by_its_middle_as_the_panel_takes_it(run, tmp_path):
+    scan = write_scan(tmp_path / "in" / "scan.nrrd")
+    chosen = [
+        command_parser().parse_args(["segment", "T2.nrrd", "--output", "out", place]).location
+        for place in ("--roi=-60,-50,8,-20,-30,48", "--roi=-20,-30,8,-60,-50,48", "--location=-40,-40,28")
+    ]
+    assert chosen == [(40, 40, 28)] * 3
+    words = ("segment", scan, "--output", tmp_path / "out")
+    code, _, err = run(*words, "--roi=30,30,8,50,50,48")  # far from the scan
+    assert code == 1 and "outside" in err
+    for wrong in (("--roi=1,2,3",), ("--roi=1,2,3,1,5,6",), ("--roi=1,2,3,4,5,6", "--location=1,2,3")):
+        code, _, err = run(*words, *wrong)
+        assert_one_clear_line(code, err)
+        assert code == 2
 
 
 def test_a_series_without_a_telling_name_is_segmented_when_any_is_asked_for(run, tmp_path):

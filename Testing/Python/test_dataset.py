@@ -1,6 +1,7 @@
 """Layouts that are read, folds that keep patients together, and a cache that is never stale nor half-written."""
 
 import errno
+import gzip
 import json
 import shutil
 from collections import Counter
@@ -225,6 +226,48 @@ def test_scan_of_four_dimensions_is_refused_when_nothing_says_which_volume_is_t2
     write_decathlon(tmp_path, ["prostate_00"], modality=None)
     with pytest.raises(InputError, match="4 dimensions"):
         read_dataset(tmp_path)[0].load_image()
+
+
+def test_a_volume_of_four_dimensions_is_found_by_the_header_and_not_by_the_files_name(tmp_path):
+    write_decathlon(tmp_path, ["prostate_00"], modality=("ADC", "T2"))
+    path = tmp_path / "imagesTr" / "prostate_00.nii.gz"
+    (case,) = read_dataset(tmp_path)
+    wanted, content = sitk.GetArrayFromImage(case.load_image()), gzip.decompress(path.read_bytes())
+    path.write_bytes(content)
+    assert np.array_equal(sitk.GetArrayFromImage(case.load_image()), wanted)
+    several = sitk.ReadImage(str(path), imageIO="NiftiImageIO")
+    for suffix in (".nrrd", ".mha"):
+        sitk.WriteImage(several, str(tmp_path / f"T2{suffix}"))
+        image = replace(case, image_path=tmp_path / f"T2{suffix}").load_image()
+        assert np.array_equal(sitk.GetArrayFromImage(image), wanted), suffix
+        assert image.GetOrigin() == pytest.approx(case.load_mask().GetOrigin(), abs=1e-4)
+
+
+def test_of_four_dimensions_the_chosen_volume_alone_is_looked_at_for_what_is_no_number(tmp_path):
+    write_decathlon(tmp_path, ["prostate_00"], modality=("ADC", "T2"))
+    path = tmp_path / "imagesTr" / "prostate_00.nii.gz"
+    voxels = sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
+    voxels[0, 2, 3, 4], voxels[1, 2, 3, 4:7] = np.inf, np.nan
+    several = sitk.GetImageFromArray(voxels, isVector=False)
+    several.CopyInformation(sitk.ReadImage(str(path)))
+    sitk.WriteImage(several, str(path))
+    doubts: list[str] = []
+    read_dataset(tmp_path)[0].load_image(doubts)
+    assert doubts == [f"3 of {voxels[0].size} voxels are not numbers (NaN) and were read as 0."]
+    with pytest.raises(InputError, match="1 infinite voxels"):
+        replace(read_dataset(tmp_path)[0], volume=0).load_image()
+
+
+def test_a_link_that_leads_nowhere_is_a_case_that_says_so_when_it_is_read(tmp_path):
+    write_images_and_labels(tmp_path, ["Case00", "Case01"])
+    for folder in ("images", "labels"):
+        link = tmp_path / folder / f"Case0{int(folder == 'labels')}.nii.gz"
+        link.unlink()
+        link.symlink_to("gone.nii.gz")
+    cases = read_dataset(tmp_path)
+    for load in (cases[0].load_image, cases[1].load_mask):
+        with pytest.raises(InputError, match="is a link to a file that is not there"):
+            load()
 
 
 def test_scan_with_fewer_volumes_than_dataset_json_says_is_named(tmp_path):

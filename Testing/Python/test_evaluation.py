@@ -297,6 +297,35 @@ def an_answer(image, case=None, expected_dice=EXPECTED):
     )
 
 
+def test_what_was_assumed_of_masks_is_told_with_their_row(tmp_path):
+    for folder, mask in (("predictions", gland()[:, :, 1:11]), ("references", gland())):
+        (tmp_path / folder).mkdir()
+        write_image(mask, tmp_path / folder / "A.nrrd")
+        write_image(gland(), tmp_path / folder / "B.nrrd")
+    (tmp_path / "references" / "B.nrrd").unlink()
+    write_image(gland(), tmp_path / "references" / "B.nii", compress=False)
+    content = bytearray((tmp_path / "references" / "B.nii").read_bytes())
+    content[252:256] = bytes(4)  # the codes of qform and sform
+    (tmp_path / "references" / "B.nii").write_bytes(content)
+    summary = evaluate_folders(tmp_path / "predictions", tmp_path / "references", tmp_path / "out")
+    notes = {row["case"]: row["notes"] for row in rows_of(tmp_path / "out" / "cases.csv")}
+    assert notes["A"] == "The prediction has 10 slices and the reference 12: there is no gland on the others."
+    assert notes["B"].startswith("Its reference: The file does not say the scan's orientation")
+    assert all(f"{name}: {note}" in summary.text() for name, note in notes.items())
+
+
+def test_what_a_scans_file_leaves_open_is_told_when_a_model_is_evaluated(tmp_path):
+    @dataclass
+    class Doubtful(AReference):
+        def load_image(self, doubts=None):
+            doubts.append("Check the sides.")
+            return scan()
+
+    summary = evaluate_model(an_answer, [Doubtful("A"), AReference("B")], tmp_path)
+    assert "A: Check the sides." in summary.text().splitlines()
+    assert [row["notes"] for row in rows_of(tmp_path / "cases.csv")] == ["Check the sides.", ""]
+
+
 def test_a_model_is_evaluated_on_whole_cases_against_their_references(tmp_path):
     steps = []
     cases = [AReference("Case00"), AReference("Case01", shift=2)]

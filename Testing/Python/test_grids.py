@@ -6,7 +6,7 @@ import SimpleITK as sitk
 from learning_parts import toy_scan
 
 from DDSPSegmentationLib.engine.errors import DatasetError
-from DDSPSegmentationLib.engine.grids import on_grid, on_one_grid, place_in, same_grid
+from DDSPSegmentationLib.engine.grids import about_fit, on_grid, on_one_grid, place_in, same_grid
 
 DIRECTION = (0.8, -0.6, 0, 0.6, 0.8, 0, 0, 0, 1)
 
@@ -42,6 +42,28 @@ def test_a_mask_saved_no_larger_than_its_gland_is_completed_on_its_scans_very_gr
     completed = on_grid(shifted(mask[8:32, 6:30, 1:12] * 3, 0.2), image)
     assert (voxels(completed) == voxels(mask)).all() and completed.GetPixelID() == sitk.sitkUInt8
     assert completed.GetOrigin() == image.GetOrigin() and completed.GetDirection() == image.GetDirection()
+
+
+def test_a_mask_whose_axes_were_rounded_is_put_on_its_scans_grid_and_told():
+    image, mask = (sitk.Resample(part, (384, 384, 19), outputSpacing=(0.5, 0.5, 3.0)) for part in oblique())
+    for part in (image, mask):
+        part.SetDirection((1, 0, 0, 0, 0.94838, 0.31714, 0, -0.31714, 0.94838))
+    assert about_fit(mask, image) == []
+    rounded = sitk.Image(mask)
+    rounded.SetDirection((1, 0, 0.0012, 0.0018, 0.94838, 0.31714, 0, -0.31714, 0.94838))
+    assert same_grid(rounded, image) and on_grid(rounded, image).GetDirection() == image.GetDirection()
+    (told,) = about_fit(rounded, image)
+    assert "axes are rounded" in told and "up to 0.35 mm off" in told
+    for direction in ((1, 0, 0, 0.0025, 0.94838, 0.31714, 0, -0.31714, 0.94838), (-1, 0, 0, 0, -1, 0, 0, 0, 1)):
+        rounded.SetDirection(direction)
+        assert place_in(rounded, image) is None and about_fit(rounded, image) == []
+
+
+def test_slices_that_a_mask_does_not_have_are_told():
+    image, mask = oblique()
+    assert about_fit(mask[8:32, 6:30, :], image) == []
+    told = ["The mask has 10 slices and the scan 12: there is no gland on the others."]
+    assert about_fit(mask[:, :, 1:11], image) == told and about_fit(mask[8:32, 6:30, 1:11], image) == told
 
 
 @pytest.mark.parametrize(

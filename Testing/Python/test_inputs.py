@@ -318,6 +318,19 @@ def test_files_and_folders_without_permission_are_listed(tmp_path, monkeypatch):
     assert reasons(skipped) == {"shut.nrrd": "may not be read", "a folder": "may not be opened"}
 
 
+def test_a_path_that_is_too_long_is_named_and_the_rest_is_done(tmp_path, monkeypatch):
+    scan_at(tmp_path / "open.nrrd")
+    monkeypatch.chdir(tmp_path)
+    for _ in range(21):
+        os.mkdir("z" * 200)
+        os.chdir("z" * 200)
+    cases, skipped = collect_inputs([tmp_path])
+    assert [case.name for case in cases] == ["open"]
+    assert reasons(skipped) == {"a folder": "has a path that is too long; move it nearer to the top"}
+    os.chdir(tmp_path)
+    shutil.rmtree("z" * 200)
+
+
 def test_nothing_to_segment_is_an_error_that_says_why(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="No scan was found in what was given. Give image files"):

@@ -93,7 +93,7 @@ def test_a_file_compressed_twice_says_so(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ("float32", "float64"))
-@pytest.mark.parametrize("suffix", (".nii", ".nii.gz"))
+@pytest.mark.parametrize("suffix", (".nii", ".nii.gz", ".nrrd", ".mha"))
 def test_infinite_voxels_are_refused_and_a_few_that_are_not_numbers_are_told(tmp_path, kind, suffix):
     voxels = sitk.GetArrayFromImage(scan(kind))
     path = tmp_path / f"T2{suffix}"
@@ -107,6 +107,9 @@ def test_infinite_voxels_are_refused_and_a_few_that_are_not_numbers_are_told(tmp
         return path
 
     assert told(stored((3, 4, slice(5, 7)), np.nan)) == ["2 of 23040 voxels are not numbers (NaN) and were read as 0."]
+    read = sitk.GetArrayFromImage(read_image(path))
+    voxels[3, 4, 5:7] = 0
+    assert np.array_equal(read, voxels) and read_image(path).GetOrigin() == pytest.approx(scan().GetOrigin())
     for value in (np.inf, -np.inf):
         with pytest.raises(InputError, match="has 2 infinite voxels"):
             read_image(stored((3, 4, slice(5, 7)), value))

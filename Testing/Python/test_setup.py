@@ -78,7 +78,10 @@ case "$*" in
 *venv-numpy1*) mkdir -p .venv-numpy1/bin; cp "$0" .venv-numpy1/bin/python; echo venv >> "{self.calls}" ;;
 *"-m venv"*) rm -rf .venv; mkdir -p .venv/bin; cp "$0" .venv/bin/python; echo venv >> "{self.calls}" ;;
 *sysconfig*) echo .venv-numpy1 ;;
-*"pip install"*) echo install >> "{self.calls}"; SETUP=$PPID sh -c "$PIP_DOES" ;;
+*"pip install"*)
+    echo install >> "{self.calls}"
+    case "$*" in *--quiet*) ;; *) echo "Collecting torch"; echo "Downloading torch" ;; esac
+    SETUP=$PPID sh -c "$PIP_DOES" ;;
 esac
 """,
             encoding="utf-8",
@@ -115,6 +118,14 @@ def test_setup_refuses_an_unsupported_python(tmp_path):
 def test_setup_says_what_to_install_when_the_venv_module_is_missing(tmp_path):
     run = Copy(tmp_path, "*ensurepip*) exit 1 ;;\n*print*) echo 3.11 ;;").set_up()
     assert run.returncode == 1 and "sudo apt install python3.11-venv" in run.stderr
+
+
+@needs_shell
+def test_a_first_setup_shows_its_steps_and_not_the_lines_of_pip(tmp_path):
+    run = Copy(tmp_path).set_up()
+    steps = run.stderr.splitlines()
+    assert [line.split()[0] for line in steps] == ["Creating", "Installing", "Installing"] and run.stdout == ""
+    assert "some minutes" in steps[1]
 
 
 @needs_shell
@@ -169,6 +180,7 @@ def test_a_killed_setup_begins_with_a_new_environment(tmp_path, purpose):
 @needs_shell
 def test_a_setup_that_pip_refuses_says_so_and_is_tried_again(tmp_path):
     copy = Copy(tmp_path)
-    run = copy.set_up(pip="exit 1")
+    run = copy.set_up(pip="echo 'ERROR: No matching distribution' >&2; exit 1")
     assert run.returncode == 1 and "pip could not install" in run.stderr
+    assert "ERROR: No matching distribution" in run.stderr
     assert copy.set_up().returncode == 0 and copy.asked() == ["install", "install"]

@@ -81,11 +81,19 @@ def add_segment_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--format", choices=tuple(MASK_SUFFIXES), default="seg.nrrd", help="of the masks")
     parser.add_argument("--threshold", type=_probability, default=0.5, help="probability of the contour (default: 0.5)")
-    parser.add_argument(
+    place = parser.add_mutually_exclusive_group()
+    place.add_argument(
         "--location",
         type=_location,
         metavar="R,A,S",
         help="a point in the gland of the one scan named, in mm as Slicer shows it: --location=-3,40,12",
+    )
+    place.add_argument(
+        "--roi",
+        type=_middle_of_box,
+        dest="location",
+        metavar="R,A,S,R,A,S",
+        help="or a box around the gland, two opposite corners of it; the search begins at its middle, as in Slicer",
     )
     for name in MAPS:
         parser.add_argument(f"--{name}", action="store_true", help=f"write the {name} map of each scan, too")
@@ -215,11 +223,24 @@ def _probability(text: str) -> float:
 
 def _location(text: str) -> tuple[float, float, float]:
     """The point (x, y, z) LPS mm of coordinates R, A, S in mm."""
-    parts = text.split(",")
-    if len(parts) != 3:
-        raise argparse.ArgumentTypeError(f"'{text}' is not three coordinates with commas between them")
-    right, anterior, superior = map(_number, parts)
+    right, anterior, superior = _coordinates(text, 3, "three")
     return -right, -anterior, superior
+
+
+def _middle_of_box(text: str) -> tuple[float, float, float]:
+    """The middle (x, y, z) LPS mm of a box with these opposite corners, R, A, S, R, A, S in mm."""
+    corners = _coordinates(text, 6, "six")
+    right, anterior, superior = ((one + other) / 2 for one, other in zip(corners[:3], corners[3:], strict=True))
+    if any(one == other for one, other in zip(corners[:3], corners[3:], strict=True)):
+        raise argparse.ArgumentTypeError(f"'{text}' is flat; give two opposite corners of the box")
+    return -right, -anterior, superior
+
+
+def _coordinates(text: str, count: int, in_words: str) -> list[float]:
+    parts = text.split(",")
+    if len(parts) != count:
+        raise argparse.ArgumentTypeError(f"'{text}' is not {in_words} coordinates with commas between them")
+    return [_number(part) for part in parts]
 
 
 def _positive(text: str) -> float:

@@ -119,7 +119,7 @@ def segment_inputs(chosen: argparse.Namespace, python: Sequence[str]) -> int:
         show_doing("Looking for scans")
         cases, skipped = collect_inputs(chosen.inputs, chosen.series == ANY_SERIES)
         if chosen.location and len(cases) > 1:
-            cause = f"--location is a point in one scan, and the inputs are {len(cases)}."
+            cause = f"--location and --roi are places in one scan, and the inputs are {len(cases)}."
             raise InputError(cause, "Name one scan.")
     except InputError as error:
         return _complain(str(error), EXIT_USAGE)
