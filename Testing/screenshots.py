@@ -25,7 +25,7 @@ def take(folder: Path) -> None:
     host = start()
     import slicer
     from panel_parts import MODULE_FILE, SAMPLE, Person, load_sample, wait_for
-    from slicer_stand_in import closeModule, openModule, window
+    from slicer_stand_in import closeModule, dialogs, openModule, window
     from slicer_stand_in.rendering import renderSlice, savePicture, windowPicture
 
     from DDSPSegmentationLib.scene.conversion import add_volume_node
@@ -75,6 +75,16 @@ def take(folder: Path) -> None:
         person.ui.segmentButton.click()
         picture("error")
         slicer.mrmlScene.Clear(0)
+        person.ui.reviewListCollapsibleButton.collapsed = False
+        dialogs.planned += batch_of({"T2-07": scan, "T2-12": doubtful(scan), "T2-31": turned(scan, 0.1, 0.05, -0.1)})
+        person.ui.reviewFolderButton.click()
+        person.ui.nextScanButton.click()
+        person.ui.rejectScanButton.click()
+        person.ui.nextScanButton.click()
+        picture("review-list")
+        person.ui.reviewSceneButton.click()
+        person.ui.reviewListCollapsibleButton.collapsed = True
+        slicer.mrmlScene.Clear(0)
         for section in ("segment", "result", "review", "correct", "export"):
             getattr(person.ui, f"{section}CollapsibleButton").collapsed = True
         held_out = fill_library(scan)
@@ -106,6 +116,25 @@ def doubtful(scan: sitk.Image) -> sitk.Image:
     return noisy
 
 
+def turned(image: sitk.Image, *angles: float, interpolator=sitk.sitkLinear) -> sitk.Image:
+    """An image turned about its middle by three angles, in radians."""
+    turn = sitk.Euler3DTransform(image.TransformContinuousIndexToPhysicalPoint([n / 2 for n in image.GetSize()]))
+    turn.SetRotation(*angles)
+    return sitk.Resample(image, turn, interpolator)
+
+
+def batch_of(scans: dict[str, sitk.Image]) -> list[str]:
+    """What the command line makes of a folder of scans: the folder of results and that of the scans."""
+    from DDSPSegmentationLib.service.command_line import main
+
+    place = Path(tempfile.mkdtemp())
+    (place / "scans").mkdir()
+    for name, image in scans.items():
+        sitk.WriteImage(image, str(place / "scans" / f"{name}.nrrd"))
+    assert main(["segment", str(place / "scans"), "--output", str(place / "results")]) == 0
+    return [str(place / "results"), str(place / "scans")]
+
+
 def fill_library(scan: sitk.Image) -> list:
     """Cases that are the sample scan turned by different angles, five of them held out; returns these."""
     from DDSPSegmentationLib.engine.segmenter import Segmenter
@@ -117,13 +146,11 @@ def fill_library(scan: sitk.Image) -> list:
     number, held_out = 0, []
     while len(held_out) < 5 or number - len(held_out) < 8:
         number += 1
-        turn = sitk.Euler3DTransform(scan.TransformContinuousIndexToPhysicalPoint([n / 2 for n in scan.GetSize()]))
-        turn.SetRotation(*draw.uniform(-0.4, 0.4, 3))
-        turned = sitk.Resample(scan, turn, sitk.sitkLinear)
-        mask, drawn = (sitk.Resample(part, turn, sitk.sitkNearestNeighbor) for part in (found.mask, found.mask))
+        angles = draw.uniform(-0.4, 0.4, 3)
+        other, mask = turned(scan, *angles), turned(found.mask, *angles, interpolator=sitk.sitkNearestNeighbor)
         radius = [int(draw.integers(1, 5)), int(draw.integers(1, 5)), 0]
-        drawn = sitk.BinaryErode(drawn, radius)
-        library.add(turned, mask, prediction=drawn, model_version=found.model_version, patient_key=f"patient {number}")
+        drawn = sitk.BinaryErode(mask, radius)
+        library.add(other, mask, prediction=drawn, model_version=found.model_version, patient_key=f"patient {number}")
         held_out = [case for case in library.cases() if case.split == HOLD_OUT]
     return held_out
 

@@ -540,7 +540,7 @@ def test_an_expected_dice_of_an_older_record_has_no_interval_and_is_not_shown(tm
     assert "0.90 (0.85 to 0.93)" in (tmp_path / "report.html").read_text(encoding="utf-8")
     content = record(tmp_path)
     for entry in content["cases"].values():
-        del entry["measurements"]["expected_dice_low"], entry["largest_doubt"]
+        del entry["measurements"]["expected_dice_low"], entry["slice_doubts"]
     (tmp_path / "run.json").write_text(json.dumps(content), encoding="utf-8")
     write_report(BatchRecord.read(tmp_path), tmp_path)
     html = (tmp_path / "report.html").read_text(encoding="utf-8")

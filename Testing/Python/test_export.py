@@ -3,7 +3,6 @@
 import itertools
 import os
 import signal
-import sys
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,13 +19,14 @@ from vtk.util.numpy_support import vtk_to_numpy
 from DDSPSegmentationLib import __version__
 from DDSPSegmentationLib.engine.errors import InputError, StorageError
 from DDSPSegmentationLib.engine.images import read_image
+from DDSPSegmentationLib.engine.pictures import PROSTATE_COLOR, contour_picture
 from DDSPSegmentationLib.engine.run_settings import RunSettings
 from DDSPSegmentationLib.scene.conversion import image_from_volume_node, read_segment, write_segment
 from DDSPSegmentationLib.scene.export import (
     dicom_seg_obstacle,
     export_dicom_seg,
     export_nifti,
-    export_screenshot,
+    export_picture,
     export_seg_nrrd,
     export_stl,
 )
@@ -34,7 +34,6 @@ from DDSPSegmentationLib.scene.results import place_result
 
 pytestmark = pytest.mark.usefixtures("scene")
 SURFACE = slicer.vtkSegmentationConverter.GetClosedSurfaceRepresentationName()
-PNG = b"\x89PNG\r\n\x1a\n...IEND\xaeB`\x82"
 
 
 def gland():
@@ -88,6 +87,7 @@ WRITERS = {
     "prostate.seg.nrrd": lambda node, volume, path: export_seg_nrrd(node, path),
     "prostate.nii.gz": lambda node, volume, path: export_nifti(node, "Prostate", volume, path),
     "prostate.stl": lambda node, volume, path: export_stl(node, "Prostate", path),
+    "prostate.png": lambda node, volume, path: export_picture(node, "Prostate", volume, path),
 }
 every_writer = pytest.mark.parametrize("name", WRITERS)
 
@@ -279,49 +279,21 @@ def test_disk_that_fills_up_at_any_byte_keeps_the_old_file(tmp_path, name):
         assert (tmp_path / name).read_text() == "old" and os.listdir(tmp_path) == [name]
 
 
-# ---- the picture of the views
+# ---- the picture
 
 
-@pytest.fixture
-def screen(monkeypatch):
-    """Slicer's module ScreenCapture, writing what the test says."""
-    screen = SimpleNamespace(writes=PNG, refuses="", views=[])
-
-    class ScreenCaptureLogic:
-        def captureImageFromView(self, view, filename=None, transparentBackground=False, volumeNode=None):
-            screen.views.append(view)
-            if screen.refuses:
-                raise ValueError(screen.refuses)
-            Path(filename).write_bytes(screen.writes)
-
-    monkeypatch.setitem(sys.modules, "ScreenCapture", SimpleNamespace(ScreenCaptureLogic=ScreenCaptureLogic))
-    monkeypatch.setattr(slicer, "app", SimpleNamespace(layoutManager=lambda: object()), raising=False)
-    return screen
-
-
-def test_picture_shows_all_views(tmp_path, screen):
-    export_screenshot(tmp_path / "prostate.png")
-    assert (tmp_path / "prostate.png").read_bytes() == PNG and screen.views == [None]
-
-
-def test_picture_that_fails_or_is_cut_short_keeps_the_old_one(tmp_path, screen):
-    path = tmp_path / "prostate.png"
-    path.write_text("old")
-    screen.writes = PNG[:-4]
-    with pytest.raises(StorageError, match="'prostate.png'"):
-        export_screenshot(path)
-    screen.refuses = "Capture image from view failed"
-    with pytest.raises(StorageError, match="Capture image from view failed.*try again"):
-        export_screenshot(path)
-    assert path.read_text() == "old" and os.listdir(tmp_path) == ["prostate.png"]
-
-
-def test_picture_needs_a_known_ending_and_a_window(tmp_path, screen, monkeypatch):
-    with pytest.raises(StorageError, match="'prostate.bmp' is not a name for a picture.*png"):
-        export_screenshot(tmp_path / "prostate.bmp")
-    monkeypatch.setattr(slicer, "app", SimpleNamespace(layoutManager=lambda: None), raising=False)
-    with pytest.raises(InputError, match="no views"):
-        export_screenshot(tmp_path / "prostate.png")
+@pytest.mark.parametrize("moved", [False, True])
+def test_picture_shows_the_contour_and_where_the_network_was_unsure(tmp_path, moved):
+    volume = oblique_volume(moved)
+    node = new_segmentation(volume, gland())
+    export_picture(node, "Prostate", volume, tmp_path / "sure.png")
+    scan, unsure = image_from_volume_node(volume), sitk.GetImageFromArray(np.ones(gland().shape, np.float32))
+    export_picture(node, "Prostate", volume, tmp_path / "unsure.png", unsure)
+    mask = sitk.GetImageFromArray(gland())
+    mask.CopyInformation(scan)
+    contour_picture(scan, [(mask, PROSTATE_COLOR)], tmp_path / "expected.png")
+    sure, expected, other = ((tmp_path / f"{name}.png").read_bytes() for name in ("sure", "expected", "unsure"))
+    assert sure == expected != other
 
 
 # ---- DICOM SEG

@@ -1,7 +1,6 @@
 """The sections Correct and Export as a person uses them: tools, undo, figures that follow, and files."""
 
 import os
-import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -296,26 +295,13 @@ def test_segment_that_was_deleted_is_made_again_without_a_question(segmented):
 # ---- export
 
 
-EXPORTS = [("segNrrdButton", ".seg.nrrd"), ("niftiButton", ".nii.gz"), ("stlButton", ".stl")]
+EXPORTS = [("segNrrdButton", ".seg.nrrd"), ("niftiButton", ".nii.gz"), ("stlButton", ".stl"), ("pictureButton", ".png")]
 
 
-@pytest.fixture
-def picture(monkeypatch):
-    """The views as Slicer's ScreenCapture would write them; there is no screen here."""
-
-    class ScreenCaptureLogic:
-        def captureImageFromView(self, view, path):
-            import qt
-
-            assert view is None and qt.QImage(4, 4, qt.QImage.Format_RGB32).save(path)
-
-    monkeypatch.setitem(sys.modules, "ScreenCapture", SimpleNamespace(ScreenCaptureLogic=ScreenCaptureLogic))
-
-
-def test_every_format_is_written_by_its_button(segmented, picture, tmp_path):
+def test_every_format_is_written_by_its_button(segmented, tmp_path):
     segmented.volume.SetName("DOE^JOHN")
     segmented.result.SetName("DOE^JOHN prostate")
-    for button, suffix in [*EXPORTS, ("screenshotButton", ".png")]:
+    for button, suffix in EXPORTS:
         path = tmp_path / f"case{suffix}"
         dialogs.planned.append(str(path))
         getattr(segmented.ui, button).click()
@@ -364,7 +350,7 @@ def test_file_that_nobody_agreed_to_replace_is_kept(segmented, tmp_path):
 def test_canceled_dialog_writes_nothing_and_says_nothing(segmented, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     status = segmented.status
-    for button, _ in [*EXPORTS, ("screenshotButton", ".png")]:
+    for button, _ in EXPORTS:
         dialogs.planned.append("")
         getattr(segmented.ui, button).click()
     dialogs.planned.append("")
@@ -372,7 +358,7 @@ def test_canceled_dialog_writes_nothing_and_says_nothing(segmented, monkeypatch,
     assert os.listdir(tmp_path) == [] and segmented.status == status
 
 
-def test_folder_that_cannot_be_written_gives_one_sentence(segmented, picture, monkeypatch, tmp_path):
+def test_folder_that_cannot_be_written_gives_one_sentence(segmented, monkeypatch, tmp_path):
     folder = tmp_path / "closed"
     folder.mkdir(mode=0o555)
     replace = os.replace
@@ -383,7 +369,7 @@ def test_folder_that_cannot_be_written_gives_one_sentence(segmented, picture, mo
         return replace(source, target, *rest, **named)
 
     monkeypatch.setattr(os, "replace", refuse)
-    for button, suffix in [*EXPORTS, ("screenshotButton", ".png")]:
+    for button, suffix in EXPORTS:
         segmented.panel.say("")
         dialogs.planned.append(str(folder / f"a{suffix}"))
         getattr(segmented.ui, button).click()
@@ -445,7 +431,3 @@ def test_dicom_seg_is_offered_once_the_series_is_in_the_database(segmented, monk
     dialogs.planned.append(str(written))
     ui.dicomSegButton.click()
     assert "1 of 1 slices" in segmented.status and "\n" not in segmented.status
-
-
-def test_screenshot_warns_of_names_in_the_views(segmented):
-    assert "name of the patient" in segmented.ui.screenshotButton.toolTip

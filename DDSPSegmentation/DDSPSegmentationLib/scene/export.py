@@ -11,6 +11,7 @@ import tempfile
 import zlib
 from pathlib import Path
 
+import SimpleITK as sitk
 import slicer
 import vtk
 from slicer.i18n import tr as _
@@ -19,12 +20,11 @@ from vtk.util.numpy_support import vtk_to_numpy
 from ..engine.errors import InputError, StorageError
 from ..engine.files import write_aside
 from ..engine.images import write_image
-from .conversion import labelmap_of, mask_image, read_segment
+from ..engine.pictures import PROSTATE_COLOR, contour_picture
+from .conversion import image_from_volume_node, labelmap_of, mask_image, read_segment
 from .result_nodes import is_edited, own_segment_id, say_who_drew, volume_of
 
 NEUTRAL_NAME = "prostate"  # volumes and segmentations may be named like the patient
-# The last bytes of a whole file of each kind; Slicer's writers do not say when the disk was full.
-PICTURE_ENDS = {".png": b"IEND\xaeB`\x82", ".jpg": b"\xff\xd9", ".jpeg": b"\xff\xd9"}
 STL_HEADER = "3D Slicer output. SPACE=LPS"
 STL_HEADER_BYTES = 84
 STL_TRIANGLE_BYTES = 50
@@ -115,37 +115,30 @@ def export_stl(segmentation_node: slicer.vtkMRMLSegmentationNode, segment_id: st
     write_aside(Path(path), ".stl", write)
 
 
-def export_screenshot(path: str | os.PathLike) -> None:
-    """Write a picture (.png or .jpg) of all views of the layout as they are shown, corner annotations included.
+def export_picture(
+    segmentation_node: slicer.vtkMRMLSegmentationNode,
+    segment_id: str,
+    volume_node: slicer.vtkMRMLScalarVolumeNode,
+    path: str | os.PathLike,
+    uncertainty: sitk.Image | None = None,
+) -> None:
+    """Write a picture (.png) of the contour on slices over the gland and beyond it, with their numbers, sides and size.
+
+    Args:
+        uncertainty: in [0, 1], on the volume's voxel grid; colors the contour, see ``pictures.contour_mosaic``.
 
     Raises:
-        InputError: there is no window.
-        StorageError: the views cannot be captured, or the file cannot be written.
+        InputError: the segment is empty, or the volume's axes are not orthogonal in the world.
+        StorageError: the file cannot be written.
     """
-    path = Path(path)
-    suffix = path.suffix.lower()
-    if suffix not in PICTURE_ENDS:
-        raise StorageError(
-            _("'{name}' is not a name for a picture.").format(name=path.name),
-            _("Use one of the endings {endings}.").format(endings=", ".join(PICTURE_ENDS)),
-        )
-    application = getattr(slicer, "app", None)
-    if application is None or application.layoutManager() is None:
-        raise InputError(_("There are no views to take a picture of."), _("Do it in a Slicer with a window."))
-    import ScreenCapture
-
-    def write(aside: Path) -> None:
-        try:
-            ScreenCapture.ScreenCaptureLogic().captureImageFromView(None, str(aside))
-        except ValueError as error:
-            raise StorageError(
-                _("The views could not be captured: {reason}").format(reason=error),
-                _("Enlarge Slicer's window so that the views are seen, then try again."),
-            ) from error
-        if not aside.read_bytes().endswith(PICTURE_ENDS[suffix]):
-            raise RuntimeError("The picture is not all there.")
-
-    write_aside(path, suffix, write)
+    mask = read_segment(segmentation_node, segment_id, volume_node)
+    if not mask.any():
+        raise _empty(_segment_name(segmentation_node, segment_id))
+    scan = image_from_volume_node(volume_node)
+    if uncertainty is not None:
+        uncertainty = sitk.Image(uncertainty)
+        uncertainty.CopyInformation(scan)  # the volume may have been moved since
+    contour_picture(scan, [(mask_image(mask, volume_node), PROSTATE_COLOR)], path, uncertainty=uncertainty)
 
 
 def dicom_seg_obstacle(

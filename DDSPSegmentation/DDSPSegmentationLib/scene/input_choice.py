@@ -41,7 +41,7 @@ def preferred_volume() -> tuple[slicer.vtkMRMLScalarVolumeNode | None, str]:
         The node, ``None`` when the scene has no volume to segment, and a sentence or two that say why to look twice,
         empty when there is no reason to.
     """
-    found = {node: recognition_of(node) for node in _candidates()[::-1]}
+    found = {node: recognition_of(node) for node in candidates()[::-1]}
 
     def likelihood(node: slicer.vtkMRMLScalarVolumeNode) -> tuple[bool, bool, bool]:
         return found[node].kind == AXIAL_T2, found[node].kind == UNNAMED, found[node].says_t2
@@ -67,7 +67,19 @@ def doubt_about(volume_node: slicer.vtkMRMLScalarVolumeNode) -> str:
 
 def can_be_segmented(volume_node: slicer.vtkMRMLVolumeNode) -> bool:
     """Whether a volume is of a kind that the panel offers as input."""
-    return volume_node in _candidates()
+    return volume_node in candidates()
+
+
+def candidates() -> list[slicer.vtkMRMLScalarVolumeNode]:
+    """Volumes a scan may be in; labelmaps, color and tensor volumes are of classes derived from this one."""
+    return [
+        node
+        for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
+        if node.GetClassName() == "vtkMRMLScalarVolumeNode"
+        and not node.GetHideFromEditors()
+        and node.GetImageData() is not None
+        and not node.GetNodeReferenceID(VOLUME_ROLE)
+    ]
 
 
 def recognition_of(volume_node: slicer.vtkMRMLScalarVolumeNode) -> Recognition:
@@ -104,18 +116,6 @@ def _doubt(volume_node: slicer.vtkMRMLScalarVolumeNode, recognition: Recognition
         SHORT_ECHO: _("'{name}' has an echo time below {limit} ms; a T2-weighted scan is needed."),
     }
     return sentences[recognition.kind].format(name=volume_node.GetName(), limit=f"{SHORTEST_T2_ECHO_MS:.0f}")
-
-
-def _candidates() -> list[slicer.vtkMRMLScalarVolumeNode]:
-    """Volumes a scan may be in; labelmaps, color and tensor volumes are of classes derived from this one."""
-    return [
-        node
-        for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
-        if node.GetClassName() == "vtkMRMLScalarVolumeNode"
-        and not node.GetHideFromEditors()
-        and node.GetImageData() is not None
-        and not node.GetNodeReferenceID(VOLUME_ROLE)
-    ]
 
 
 def _shown_among(candidates: list[slicer.vtkMRMLScalarVolumeNode]) -> slicer.vtkMRMLScalarVolumeNode | None:

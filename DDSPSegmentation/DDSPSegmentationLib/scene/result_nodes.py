@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 import zlib
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import SimpleITK as sitk
@@ -75,12 +75,17 @@ def write_facts(
 ) -> None:
     """Note on a segmentation node how its segment was made and from which volume."""
     mask = sitk.GetArrayViewFromImage(segmentation.mask)
-    facts = {name: getattr(segmentation, name) for name in NetworkFacts.__dataclass_fields__ if name != "seconds"}
     write_origin(mask, segment_id, node, volume_node, segmentation.model_version, segmentation.model_sha256)
+    said = {name: getattr(segmentation, name) for name in NetworkFacts.__dataclass_fields__ if name != "seconds"}
+    note_facts(NetworkFacts(**said, seconds=round(sum(segmentation.seconds.values()), 2)), node)
+
+
+def note_facts(facts: NetworkFacts, node: slicer.vtkMRMLSegmentationNode) -> None:
+    """Note on a result what the network said about its own contour."""
     for name, value in (
-        ("NetworkFacts", json.dumps({**facts, "seconds": round(sum(segmentation.seconds.values()), 2)})),
-        ("Mode", segmentation.mode),
-        ("Threshold", f"{segmentation.threshold:g}"),
+        ("NetworkFacts", json.dumps(asdict(facts))),
+        ("Mode", facts.mode),
+        ("Threshold", f"{facts.threshold:g}"),
     ):
         node.SetAttribute(ATTRIBUTE_PREFIX + name, value)
 

@@ -34,6 +34,7 @@ class PanelChecks:
             ("the network's contour is shown and hidden", self.checkNetworksContour),
             ("figures follow an edit, Reset brings the contour back", self.checkReset),
             ("panel keeps its width under a long status text", self.checkWidth),
+            ("the list of scans to review opens, rejects and takes back", self.checkReviewList),
             ("Accept stores the case, Undo takes it back", self.checkAccept),
             ("layers after a case is reopened", self.checkReopened),
             ("panel and layers after the scene was saved and loaded", self.checkLoadedScene),
@@ -210,6 +211,21 @@ class PanelChecks:
         label.text = said
         self.assertLessEqual(longer, width, "width in pixels")
         self.assertLessEqual(longerLeast, least, "least width in pixels")
+
+    def checkReviewList(self) -> None:
+        ui = self.ui
+        ui.reviewListCollapsibleButton.collapsed = False
+        table = ui.reviewTable
+        titles = [table.item(row, 0).text() for row in range(table.rowCount)]
+        self.assertEqual(titles, [self.volumeNode.GetName()])
+        ui.nextScanButton.click()
+        self.assertIs(ui.inputSelector.currentNode(), self.volumeNode)
+        self.checkLayers(self.volumeNode)
+        ui.rejectScanButton.click()
+        self.assertFalse(ui.nextScanButton.enabled)
+        ui.rejectScanButton.click()
+        self.assertTrue(ui.nextScanButton.enabled, ui.nextScanButton.toolTip)
+        ui.reviewListCollapsibleButton.collapsed = True
 
     def checkAccept(self) -> None:
         from .user_folders import case_library

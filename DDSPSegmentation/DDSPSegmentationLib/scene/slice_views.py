@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import slicer
@@ -74,6 +74,11 @@ def views_in_use() -> list[slicer.vtkMRMLSliceLogic]:
 def shows(logic: slicer.vtkMRMLSliceLogic, volume_node: slicer.vtkMRMLVolumeNode) -> bool:
     """Whether a slice view shows a volume, alone or under another one."""
     return volume_node.GetID() in (logic.GetSliceCompositeNode().GetBackgroundVolumeID(), _over(logic))
+
+
+def is_in_views(volume_node: slicer.vtkMRMLVolumeNode, but: Collection[slicer.vtkMRMLSliceLogic] = ()) -> bool:
+    """Whether any view in use shows a volume, some left aside."""
+    return any(shows(logic, volume_node) for logic in views_in_use() if logic not in but)
 
 
 def volume_in(logic: slicer.vtkMRMLSliceLogic) -> slicer.vtkMRMLVolumeNode | None:

@@ -68,7 +68,7 @@ def do_case(case: InputCase, outputs: Outputs, segment: Segment, tell: Tell = la
     thumbnail(image, answer.mask, outputs.thumbnail)
     return {
         "measurements": answer.as_row(),
-        "largest_doubt": max((doubt for doubt in answer.slice_doubts if doubt is not None), default=0.0),
+        "slice_doubts": list(answer.slice_doubts),
         "warnings": list(answer.warnings),
         "notices": list(answer.notices),
         "seconds": dict(answer.seconds),

@@ -113,6 +113,16 @@ def read_dicom_file(path: Path) -> DicomFile | None:
         return DicomFile(path, "")
 
 
+def patient_id_of(path: Path) -> str:
+    """The PatientID of a file, or ""; for the case library alone, which keeps a salted digest of it."""
+    try:
+        with quiet_readers():
+            dataset = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=[Tag("PatientID")], force=True)
+            return str(dataset.get("PatientID") or "").strip()
+    except Exception:
+        return ""
+
+
 def read_pixels(file: DicomFile) -> np.ndarray:
     """The gray values of a slice (y, x, or with one frame before them), rescale slope and intercept applied.
 

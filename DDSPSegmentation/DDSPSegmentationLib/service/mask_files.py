@@ -20,7 +20,7 @@ TERMINOLOGY = (
 )
 
 
-def write_mask(mask: sitk.Image, path: str | Path) -> None:
+def write_mask(mask: sitk.Image, path: str | Path, corrected: bool = False) -> None:
     """Write a binary mask on its own grid, nothing but its voxels and geometry taken over.
 
     A ``.seg.nrrd`` carries the segment's name, color and SNOMED CT terminology, so that Slicer opens it as a
@@ -29,6 +29,7 @@ def write_mask(mask: sitk.Image, path: str | Path) -> None:
     Args:
         mask: 3D image, non-zero inside.
         path: ends in one of ``MASK_SUFFIXES``; replaced only once the new file is complete.
+        corrected: somebody drew on top of what the network had found.
 
     Raises:
         StorageError: another suffix, or the file cannot be written.
@@ -42,15 +43,15 @@ def write_mask(mask: sitk.Image, path: str | Path) -> None:
     plain = sitk.GetImageFromArray((sitk.GetArrayViewFromImage(mask) != 0).astype("uint8"))
     plain.CopyInformation(mask)
     if suffix == MASK_SUFFIXES["seg.nrrd"]:
-        for key, value in _slicer_keys(plain.GetSize()).items():
+        for key, value in _slicer_keys(plain.GetSize(), corrected).items():
             plain.SetMetaData(key, value)
     write_image(plain, path)
 
 
-def _slicer_keys(size: tuple[int, int, int]) -> dict[str, str]:
+def _slicer_keys(size: tuple[int, int, int], corrected: bool) -> dict[str, str]:
     tags = {
         "DICOM.SegmentAlgorithmName": f"DDSPSegmentation {__version__}",
-        "DICOM.SegmentAlgorithmType": "AUTOMATIC",
+        "DICOM.SegmentAlgorithmType": "SEMIAUTOMATIC" if corrected else "AUTOMATIC",
         "TerminologyEntry": TERMINOLOGY,
     }
     return {

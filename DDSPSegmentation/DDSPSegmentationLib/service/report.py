@@ -77,8 +77,14 @@ def in_review_order(record: BatchRecord) -> list[tuple[str, dict]]:
 
 def word_of(entry: dict) -> str:
     """The word that panel, report and command line have for a result, see ``quality.verdict``."""
-    expected = _expected_dice(entry)
+    expected = expected_dice_of(entry)
     return verdict(expected and expected.value, entry["warnings"])
+
+
+def expected_dice_of(entry: dict) -> ExpectedDice | None:
+    """None also of a result that an older version recorded: its number had no interval and knew nothing."""
+    values = [entry["measurements"].get(column) for column in EXPECTED_COLUMNS]
+    return ExpectedDice(*values) if all(isinstance(value, (int, float)) for value in values) else None
 
 
 def _page_name(number: int) -> str:
@@ -125,7 +131,7 @@ def _case(name: str, entry: dict, folder: Path, decisions: Mapping[str, Decision
     thumbnail = f"thumbnails/{name}.png"
     source = embedded(folder / thumbnail) if alone else escape(quote(thumbnail))
     diameters = " x ".join(_number(row.get(f"{axis}_mm"), 0) for axis in _AXES)
-    expected = _expected_dice(entry)
+    expected = expected_dice_of(entry)
     facts = [("State", state, "state")] + ([("Verdict", word, "word")] if word else [])
     facts += [("Expected Dice", "{:.2f} ({:.2f} to {:.2f})".format(*expected), "")] if expected else []
     facts += [
@@ -162,15 +168,10 @@ def _reasons(title: str, entries: list[tuple[str, str]]) -> str:
     return f"<h2>{title}</h2>\n<table><tr><th>Case</th><th>Reason</th></tr>{rows}</table>"
 
 
-def _expected_dice(entry: dict) -> ExpectedDice | None:
-    """None also of a result that an older version recorded: its number had no interval and knew nothing."""
-    values = [entry["measurements"].get(column) for column in EXPECTED_COLUMNS]
-    return ExpectedDice(*values) if all(isinstance(value, (int, float)) for value in values) else None
-
-
 def _review_order(entry: dict) -> tuple[tuple[int, float], float]:
-    expected = _expected_dice(entry)
-    return review_rank(expected and expected.value, entry["warnings"]), -entry.get("largest_doubt", 0.0)
+    expected = expected_dice_of(entry)
+    largest_doubt = max(filter(None, entry.get("slice_doubts", [])), default=0.0)
+    return review_rank(expected and expected.value, entry["warnings"]), -largest_doubt
 
 
 def _number(value, digits: int) -> str:

@@ -34,10 +34,11 @@ class AcceptSection:
 
     Args:
         onChanged: called when the library holds something else.
+        onStored: called with a result and its volume when it became a case, or is none any more.
     """
 
-    def __init__(self, ui, guard: Guard, onChanged: Callable[[], None]):
-        self.ui, self._guard, self._say, self._onChanged = ui, guard, guard.say, onChanged
+    def __init__(self, ui, guard: Guard, onChanged: Callable[[], None], onStored: Callable):
+        self.ui, self._guard, self._say, self._onChanged, self._onStored = ui, guard, guard.say, onChanged, onStored
         self._node = self._volumeNode = None
         self._last: _Accepted | None = None
         self._offeredFor = None  # the volume whose patient can be chosen
@@ -102,7 +103,7 @@ class AcceptSection:
         set_shown(ui.undoAcceptButton, offersUndo)
         tip = _(
             "Stores the scan and the contour as a case that the network can learn from, corrected or not, "
-            "on this computer: {folder}"
+            "on this computer (Ctrl+Enter): {folder}"
         )
         enable(ui.acceptButton, self._obstacle, tip.format(folder=case_library().folder))
 
@@ -131,6 +132,7 @@ class AcceptSection:
         if said is not WENT_WRONG:
             self._onChanged()
             self._say(said)
+            self._onStored(self._node, self._volumeNode)
         self._wasRefused = said is WENT_WRONG
         if not self._wasRefused:
             self.offerPatients()

@@ -16,21 +16,24 @@ from .paths import ask_for_folder, ask_for_new_file
 
 
 class ExportSection:
-    """Writes the contour as it is now to where the user says."""
+    """Writes the contour as it is now to where the user says.
 
-    def __init__(self, ui, guard: Guard):
-        self.ui, self._guard, self._say = ui, guard, guard.say
+    Args:
+        uncertainty: called for where the network was unsure of the contour shown, ``None`` where that is not known.
+    """
+
+    def __init__(self, ui, guard: Guard, uncertainty: Callable):
+        self.ui, self._guard, self._say, self._uncertainty = ui, guard, guard.say, uncertainty
         self._node = self._volumeNode = None
         self._tips = {}
         for button, suffix, kind, write in (
             (ui.segNrrdButton, ".seg.nrrd", _("Segmentation (*.seg.nrrd)"), self._writeSegNrrd),
             (ui.niftiButton, ".nii.gz", _("NIfTI (*.nii.gz)"), self._writeNifti),
             (ui.stlButton, ".stl", _("STL surface (*.stl)"), self._writeStl),
-            (ui.screenshotButton, ".png", _("Picture (*.png)"), export.export_screenshot),
+            (ui.pictureButton, ".png", _("Picture (*.png)"), self._writePicture),
         ):
-            isContour = button is not ui.screenshotButton
             self._tips[button] = button.toolTip
-            button.connect("clicked(bool)", partial(self._onFile, suffix, kind, write, isContour))
+            button.connect("clicked(bool)", partial(self._onFile, suffix, kind, write))
         ui.dicomSegButton.connect("clicked(bool)", self._onDicomSeg)
         self.show(None, None)
 
@@ -48,10 +51,8 @@ class ExportSection:
         obstacle = missing or export.dicom_seg_obstacle(node, volumeNode)
         enable(self.ui.dicomSegButton, obstacle, _("DICOM segmentation object in the study of the scan."))
 
-    def _onFile(
-        self, suffix: str, kind: str, write: Callable[[str], None], isContour: bool, checked: bool = False
-    ) -> None:
-        if isContour and not self._isTogether():
+    def _onFile(self, suffix: str, kind: str, write: Callable[[str], None], checked: bool = False) -> None:
+        if not self._isTogether():
             return
         path = ask_for_new_file(_("Export"), export.NEUTRAL_NAME, suffix, kind, self._say)
         if path and self._guard(lambda: write(path)) is not WENT_WRONG:
@@ -79,3 +80,6 @@ class ExportSection:
 
     def _writeStl(self, path: str) -> None:
         export.export_stl(self._node, own_segment_id(self._node), path)
+
+    def _writePicture(self, path: str) -> None:
+        export.export_picture(self._node, own_segment_id(self._node), self._volumeNode, path, self._uncertainty())

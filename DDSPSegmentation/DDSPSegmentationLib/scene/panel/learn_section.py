@@ -22,9 +22,10 @@ class LearnSection:
     Args:
         onReopened: called with the volume and the segmentation that a case became in the scene.
         onModelsChanged: called when another version of the network is the active one, or one came or went.
+        onStored: called with a result and its volume when it became a case, or is none any more.
     """
 
-    def __init__(self, ui, guard: Guard, onReopened: Callable, onModelsChanged: Callable[[], None]):
+    def __init__(self, ui, guard: Guard, onReopened: Callable, onModelsChanged: Callable[[], None], onStored: Callable):
         import qt
 
         self.ui, self._onModelsChanged = ui, onModelsChanged
@@ -32,7 +33,7 @@ class LearnSection:
         labels = ui.learnQuestionLabel, ui.learnQuestionDetailsLabel
         where = _("Answer the question under Learn.")
         self.question = Question(ui.learnQuestionFrame, *labels, answers, lambda: guard.say(where))
-        self.accept = AcceptSection(ui, guard, self.refresh)
+        self.accept = AcceptSection(ui, guard, self.refresh, onStored)
         askBelowCases, askBelowModels = (partial(self._askBelow, box) for box in (ui.casesGroupBox, ui.modelsGroupBox))
         self.cases = CasesSection(ui, guard, askBelowCases, onReopened, self._onCasesChanged)
         self.retrain = RetrainSection(ui, guard, self._onPublished)
@@ -59,10 +60,13 @@ class LearnSection:
     def refresh(self) -> None:
         """Show cases and versions as they are on the disk now, if anybody looks."""
         if self.isOpen:
-            self.cases.refresh()
-            self.retrain.refresh()
             self.models.refresh()
-            self._settling.start(0)
+            self._refreshOthers()
+
+    def _refreshOthers(self) -> None:
+        self.cases.refresh()
+        self.retrain.refresh()
+        self._settling.start(0)
 
     def _settle(self) -> None:
         for box in self._boxes:
@@ -107,5 +111,7 @@ class LearnSection:
         self.models.show(version)
 
     def _onVersionsChanged(self) -> None:
-        self.refresh()
+        """The versions are shown as they are now already."""
+        if self.isOpen:
+            self._refreshOthers()
         self._onModelsChanged()

@@ -17,7 +17,7 @@ from ..contour_display import hide_others
 from ..input_choice import doubt_about, preferred_volume
 from ..result_nodes import results_of, volume_of
 from ..shared_worker import end_shared_worker, shared_worker
-from ..slice_views import empty_layers, show_volume, shows, views_in_use
+from ..slice_views import empty_layers, is_in_views, show_volume
 from .advanced_section import AdvancedSection
 from .correct_section import CorrectSection
 from .export_section import ExportSection
@@ -27,6 +27,7 @@ from .looks import Folding, show_icons
 from .next_step import next_step
 from .parameters import CHOSEN_NODES, KEPT_ON_CLOSE, PanelParameters, connect_widgets
 from .result_section import ResultSection
+from .review_list_section import ReviewListSection
 from .review_section import ReviewSection
 from .segment_section import Run, SegmentSection
 from .shown_volume import ShownVolume
@@ -66,11 +67,14 @@ class Panel(VTKObservationMixin):
         self.review = ReviewSection(ui, lambda: self._parameters, self._guard, self._onPlacedAgain)
         self.shown = ShownVolume(ui, lambda: self._parameters, self.refresh)
         self.correct = CorrectSection(ui, self._onContourSettled, self._onBrush, self.say)
-        self.export = ExportSection(ui, self._guard)
+        self.export = ExportSection(ui, self._guard, self.review.uncertainty)
         self.folding = Folding(ui)
         ui.correctCollapsibleButton.connect("contentsCollapsed(bool)", self.correct.onFolded)
         show_icons(ui, modulePath)
-        self.learn = LearnSection(ui, self._guard, self._onReopened, self.advanced.showModel)
+        self.reviewList = ReviewListSection(ui, self._guard, self._look)
+        self.learn = LearnSection(
+            ui, self._guard, self._onReopened, self.advanced.showModel, self.reviewList.noteStored
+        )
         self._settling = qt.QTimer()
         self._settling.setSingleShot(True)
         self._settling.connect("timeout()", self._onSceneSettled)
@@ -107,6 +111,7 @@ class Panel(VTKObservationMixin):
         self._preselect()
         self._takeUpNext()
         self.refresh()
+        self.reviewList.refresh()
         self._hidden = hide_others(self._resultNode, self._volumeNode, self._hidden)
         if not slicer.app.testingEnabled():
             with suppress(TorchMissingError):
@@ -118,6 +123,7 @@ class Panel(VTKObservationMixin):
         self.isEntered = False
         self.correct.exit()
         self.review.showAfter()
+        self.reviewList.close()
 
     def cleanup(self) -> None:
         """The module is unloaded, or Slicer ends."""
@@ -130,6 +136,7 @@ class Panel(VTKObservationMixin):
         if slicer.app.layoutManager() is not None:
             slicer.app.layoutManager().disconnect("layoutChanged(int)", self._onLayoutChanged)
         self.review.cleanup()
+        self.reviewList.close()
         self.shown.cleanup()
         self.correct.cleanup()
         self.learn.cleanup()
@@ -235,6 +242,7 @@ class Panel(VTKObservationMixin):
             self._takeUpNext()
             self.refresh()
             self._hidden = hide_others(self._resultNode, self._volumeNode, self._hidden)
+            self.reviewList.refresh()
 
     def _takeUpNext(self) -> None:
         """In place of a result that was deleted, show the latest one that its volume has left."""
@@ -309,6 +317,7 @@ class Panel(VTKObservationMixin):
         if changed or shown is not self._resultNode:
             self._hidden = hide_others(self._resultNode, volumeNode)
             self.sayNextStep()
+            self.reviewList.follow(volumeNode)
         if isNewOutput and output is not None and volumeNode is not None and self.isEntered:
             self._offerToTakeUp(output, volumeNode)
 
@@ -413,7 +422,7 @@ class Panel(VTKObservationMixin):
         results.check_unchanged(run.volumeNode, run.before)
         isShown = run.outputNode is not None and run.outputNode is self._resultNode
         # After a later one the views stay as somebody looks at them.
-        isNews = not results_of(run.volumeNode) or not any(shows(logic, run.volumeNode) for logic in views_in_use())
+        isNews = not results_of(run.volumeNode) or not is_in_views(run.volumeNode)
         overwrite = run.overwrite and isShown  # or Undo could not bring the correction back
         if isShown:
             self.correct.saveStateForUndo()
@@ -444,9 +453,16 @@ class Panel(VTKObservationMixin):
 
     def _onReopened(self, volumeNode, node) -> None:
         """Show a case that came back into the scene."""
-        self._parameters.inputVolume, self._parameters.outputSegmentation = volumeNode, node
+        self._look(volumeNode, node)
         self.ui.correctCollapsibleButton.collapsed = False
-        self.review.showInViews()
+
+    def _look(self, volumeNode, node) -> None:
+        """Look at a scan and its result, or at the scan alone."""
+        self._parameters.inputVolume, self._parameters.outputSegmentation = volumeNode, node
+        if node is None:
+            show_volume(volumeNode)
+        else:
+            self.review.showInViews()
 
     def _listenToWorker(self) -> None:
         shared_worker().onStateChanged = self._onWorkerStateChanged

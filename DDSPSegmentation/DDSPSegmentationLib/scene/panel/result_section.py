@@ -32,6 +32,7 @@ from ..result_nodes import (
 from ..together import are_apart, move_along
 from ..unseen_by_undo import unseen_by_undo
 from .attention import set_shown
+from .words import verdict_in_words
 
 USUAL_THRESHOLD, USUAL_BIAS_FIELD = DEFAULTS.threshold, PreprocessingSettings().bias_field
 MOST_PSA = 5000  # ng/ml
@@ -147,8 +148,7 @@ class ResultSection:
             return figure if expected is None else _("{figure}, of the network's contour").format(figure=figure)
         if self.apart:
             return figure
-        words = {"good": _("good"), "check": _("check"), "doubtful": _("doubtful"), "": ""}
-        word = words[verdict(value, facts.warnings)]
+        word = verdict_in_words(verdict(value, facts.warnings))
         return f"{figure} - {word}" if word else figure
 
     def _densityText(self) -> str:

@@ -161,6 +161,12 @@ class ReviewSection:
         facts, segmentation = self._uncertainty.get(self._node.GetID(), (None, None))
         return segmentation if facts is not None and facts == self._facts else None
 
+    def uncertainty(self):
+        """Where the network was unsure of the contour shown (image in [0, 1] on the scan's grid); ``None`` where nobody
+        knows, or somebody else drew it."""
+        kept = None if self._node is None else self._kept()
+        return None if kept is None or is_edited(self._node, self._volumeNode) else kept.uncertainty
+
     def _refreshOverlay(self, wanted: bool, opacity: float) -> None:
         if wanted:
             volumeNode = uncertainty_volume_of(self._node)

@@ -8,7 +8,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from ..input_choice import can_be_segmented
-from ..slice_views import show_in_new_view, show_volume, shows, slice_logics, views_in_use, volume_in
+from ..slice_views import is_in_views, show_in_new_view, show_volume, slice_logics, views_in_use, volume_in
 from .attention import set_shown
 
 
@@ -38,7 +38,7 @@ class ShownVolume:
         """Show the scan in views that came since, and say which volume the views show where it is not the panel's."""
         new = [logic for logic in slice_logics() if logic.GetSliceCompositeNode() not in self._tags]
         chosen = self._parameters().inputVolume
-        isShown = chosen is not None and any(shows(logic, chosen) for logic in views_in_use() if logic not in new)
+        isShown = chosen is not None and is_in_views(chosen, but=new)
         for logic in new:
             if isShown:
                 show_in_new_view(chosen, logic)
@@ -68,7 +68,7 @@ class ShownVolume:
 
     def _volumeShownInstead(self):
         chosen = None if self._parameters() is None else self._parameters().inputVolume
-        if chosen is None or any(shows(logic, chosen) for logic in views_in_use()):
+        if chosen is None or is_in_views(chosen):
             return None
         return next(filter(None, map(volume_in, views_in_use())), None)
 

@@ -31,3 +31,8 @@ def about_purposes() -> str:
         "One patient in five is kept for checking (hold-out): never trained on, only used to compare versions. "
         "That is drawn once for each patient."
     )
+
+
+def verdict_in_words(word: str) -> str:
+    """The network's word for its own contour, see ``quality.verdict``."""
+    return {"good": _("good"), "check": _("check"), "doubtful": _("doubtful"), "": ""}[word]
