@@ -614,7 +614,7 @@ series(
 )
 
 
-def _enhanced(slices: list[Dataset], sop_class: str) -> list[Dataset]:
+def frames_of(slices: list[Dataset], sop_class: str) -> list[Dataset]:
     """All slices as the frames of one object."""
     whole = copy.deepcopy(slices[0])
     whole.SOPClassUID = whole.file_meta.MediaStorageSOPClassUID = sop_class
@@ -638,13 +638,13 @@ def _enhanced(slices: list[Dataset], sop_class: str) -> list[Dataset]:
 
 
 _FRAMES = (done(), refused("enhanced|multi-?frame"))
-series("enhanced", OBJECTS, "enhanced MR", lambda s: _enhanced(s, uid.EnhancedMRImageStorage), *_FRAMES)
-series("legacy-converted", OBJECTS, "legacy converted enhanced MR", lambda s: _enhanced(s, LEGACY_CONVERTED), *_FRAMES)
+series("enhanced", OBJECTS, "enhanced MR", lambda s: frames_of(s, uid.EnhancedMRImageStorage), *_FRAMES)
+series("legacy-converted", OBJECTS, "legacy converted enhanced MR", lambda s: frames_of(s, LEGACY_CONVERTED), *_FRAMES)
 series(
     "multi-frame-capture",
     OBJECTS,
     "all slices as one multi-frame secondary capture, as some archives convert them",
-    lambda s: _enhanced(s, uid.MultiFrameGrayscaleWordSecondaryCaptureImageStorage),
+    lambda s: frames_of(s, uid.MultiFrameGrayscaleWordSecondaryCaptureImageStorage),
     *_FRAMES,
     refused("secondary|capture"),
 )
