@@ -21,7 +21,6 @@ from __future__ import annotations
 import argparse
 import faulthandler
 import itertools
-import os
 import re
 import resource
 import shutil
@@ -40,7 +39,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(REPOSITORY / "DDSPSegmentation"), str(Path(__file__).resolve().parent)]
 
 from fuzz_headers_mutants import FORMATS, mutant, scan, untouched  # noqa: E402
-from fuzz_headers_stated import SENSELESS, Stated, stated, stated_volume  # noqa: E402
+from fuzz_headers_stated import FARTHEST_MM, SENSELESS, Stated, stated, stated_volume  # noqa: E402
 from hard_inputs_expected import JARGON  # noqa: E402
 
 from DDSPSegmentationLib.engine.errors import DDSPSegmentationError  # noqa: E402
@@ -74,6 +73,7 @@ def read_in_child() -> None:
     do_case = case_work.do_case
 
     def read(case, outputs, segment, tell) -> dict:
+        faulthandler.dump_traceback_later(0.7 * SECONDS, file=open(outputs.mask.with_suffix(".late"), "w"))  # noqa: SIM115
         read_ones = []
 
         def stop(name, image, path):
@@ -109,9 +109,8 @@ class Reader:
     def __init__(self, seed: int):
         self._seed = seed
         self._folder = Path(tempfile.mkdtemp(prefix="fuzz-headers-"))
-        os.environ["TMPDIR"] = str(self._new("tmp"))  # of the reading process, which may die in it
-        tempfile.tempdir = None
-        command = (sys.executable, str(Path(__file__).resolve()))
+        aside = f"TMPDIR={self._new('tmp')}"  # what the reading process leaves when it dies is deleted
+        command = ("env", aside, sys.executable, str(Path(__file__).resolve()))
         self._process = CaseProcess(RunSettings(device="cpu"), SECONDS, command)
         self._untouched: dict[str, Stated] = {}
 
@@ -152,11 +151,8 @@ class Reader:
         cases, skipped = ([InputCase("T2.seg", folder / "T2.seg.nrrd")], []) if mask else collect_inputs([folder])
         left_out = [f"{one.label}: {one.reason}" for one in skipped]
         outcomes = [self._read(kind, case, folder, left_out) for case in cases]
-        if (
-            kind == "DICOM series"
-            and not left_out
-            and sum(len(case.files()[0]) for case in cases) < len(untouched(kind))
-        ):
+        slices = sum(len(case.files()[0]) for case in cases)
+        if kind == "DICOM series" and slices < len(untouched(kind)) and not left_out:
             outcomes.append((WRONG, "slices left out without a word"))
         return max(outcomes, key=lambda outcome: CLASSES.index(outcome[0]))
 
@@ -166,7 +162,8 @@ class Reader:
         try:
             facts = self._process(case, outputs, lambda phase, fraction: None)
         except DDSPSegmentationError as error:
-            return _refused(error_text(error), kind)
+            name, text = _refused(error_text(error), kind)
+            return name, text if name != LATE else f"{text} {' '.join((folder / 'read.late').read_text().split())}"
         voxels, affine = np.load(outputs.mask), np.array(facts["affine"])
         told = "; ".join([*facts["doubts"], *left_out])
         if not self._of(kind).faults(voxels, affine):
@@ -179,7 +176,7 @@ class Reader:
         except SENSELESS as error:
             return WRONG, f"read, but its header makes no sense ({type(error).__name__}: {error})"
         faults = says.faults(voxels, affine)
-        if not mask and says.is_far:  # a mask is held against the grid of its scan
+        if not mask and np.abs(affine).max() > FARTHEST_MM:  # a mask is held against the grid of its scan
             faults.append("so far away that no voxel has a place of its own")
         if not says.places and not facts["doubts"]:
             faults.append("a place assumed without a word")

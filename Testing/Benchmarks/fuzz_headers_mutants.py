@@ -141,6 +141,8 @@ def spoil_bytes(content: bytes, rng: np.random.Generator, header: int) -> bytes:
 def spoil_lines(content: bytes, rng: np.random.Generator, header: int) -> bytes:
     """A line of a header in text: its value or a number in it, its key, the line gone, twice, or elsewhere."""
     lines, rest = content[:header].splitlines(keepends=True), content[header:]
+    if not lines:
+        return content
     at, what = _place(len(lines), rng), _place(10, rng)
     key, sign, value = re.match(rb"([^:=]*)([:=]*)(.*)", lines[at], re.DOTALL).groups()
     numbers = list(_NUMBER.finditer(value))

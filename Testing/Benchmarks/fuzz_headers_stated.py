@@ -11,7 +11,7 @@ import re
 import struct
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -63,10 +63,6 @@ class Stated:
         if offs and not min(offs) <= self.most_mm + _FIRST_EXACT * largest:
             faults.append(f"{min(offs):.3g} mm off")
         return faults
-
-    @property
-    def is_far(self) -> bool:
-        return any(float(np.abs(place).max()) > FARTHEST_MM for place in self.places)
 
 
 def _same(one: np.ndarray, other: np.ndarray) -> bool:
@@ -183,7 +179,7 @@ def _metaimage(path: Path) -> Stated:
     skip = int(fields.get("HeaderSize", 0))
     order = fields.get("BinaryDataByteOrderMSB", fields.get("ElementByteOrderMSB", "")).lower()
     start = len(data) - math.prod(size) * int(kind[1]) if skip == -1 else skip
-    voxels = _shaped(data, (">" if order.startswith("t") else "<") + kind, size, start)
+    voxels = _shaped(data, (">" if order in ("true", "1") else "<") + kind, size, start)
     spacing = np.array(_floats(fields["ElementSpacing"]))[:3]
     origin = _floats(next((fields[key] for key in ("Offset", "Origin", "Position") if key in fields), "0 0 0"))
     axes = next((fields[key] for key in ("TransformMatrix", "Rotation", "Orientation") if key in fields), None)
@@ -209,8 +205,8 @@ def _nifti(path: Path) -> Stated:
         raise ValueError("it contradicts itself")
     voxels = _shaped(content, order + kind, size[1 : 1 + size[0]], int(field("f", 108)[0]))
     slope, intercept = field("2f", 112)
-    if math.isfinite(slope) and slope and (slope, intercept) != (1, 0):
-        voxels = voxels * slope + (intercept if math.isfinite(intercept) else 0)
+    scaled = voxels * (slope if math.isfinite(slope) and slope else 1) + (intercept if math.isfinite(intercept) else 0)
+    readings = (scaled,) if math.isfinite(slope) and slope else (scaled, voxels)  # with 0, some leave the intercept out
     unit = _UNITS.get(content[123] & 7, 1.0)
     steps = np.array(field("4f", 76))
     spacing, places = steps[1:] * unit, []
@@ -223,7 +219,7 @@ def _nifti(path: Path) -> Stated:
     if sform > 0:
         rows = np.reshape(field("12f", 280), (3, 4)) * unit
         places.append(RAS @ _affine(rows[:, :3], rows[:, 3]))
-    return _volume(voxels, places, spacing, QUATERNION_MM)
+    return replace(_volume(voxels, places, spacing, QUATERNION_MM), voxels=readings)
 
 
 def _series(paths: Sequence[Path]) -> Stated:

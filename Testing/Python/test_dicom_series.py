@@ -617,6 +617,25 @@ def test_numbers_that_are_none_are_taken_for_missing(tmp_path, tag, capfd):
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.parametrize(("stored", "highest"), ((8, 11), (12, 15), (17, 16), (0, None)))
+def test_a_slice_whose_bits_contradict_each_other_is_named(tmp_path, stored, highest):
+    """GDCM cuts off bits of such a slice, and its gray values begin anew."""
+    path = write_series(tmp_path)[2]
+    set_element(path, (0x28, 0x101), stored)
+    set_element(path, (0x28, 0x102), highest)
+    assert "has 1 slice whose BitsAllocated, BitsStored and HighBit contradict each other: slice 3 (" in refusal(
+        tmp_path
+    )
+
+
+def test_a_transfer_syntax_that_is_no_text_is_refused_as_any_that_is_not_known(tmp_path):
+    path = write_series(tmp_path)[2]
+    content = path.read_bytes()
+    assert content.count(b"\x02\0\x10\0UI") == 1
+    path.write_bytes(content.replace(b"\x02\0\x10\0UI", b"\x02\0\x10\0US"))
+    assert "compressed in a way that cannot be read here: slice 3 (" in refusal(tmp_path)
+
+
 def test_slices_without_pixel_spacing_are_named_and_none_is_made_up(tmp_path):
     set_element(write_series(tmp_path)[2], (0x28, 0x30), None)
     assert "has 1 slice without pixel spacing: slice 3 (" in refusal(tmp_path)

@@ -81,6 +81,12 @@ def test_a_mask_of_another_number_is_taken_and_255_beside_a_label_is_left_out(tm
     assert (gland(path) == block(ONE)).all()
 
 
+def test_a_segment_in_a_layer_that_is_not_there_is_refused(tmp_path):
+    path = written(labelmap(one=1, two=1), tmp_path / "a.seg.nrrd", ("Prostate", 1, 1))
+    with pytest.raises(InputError, match="has no layer 1, where its header looks for a segment"):
+        read_mask(path)
+
+
 def test_segments_of_several_layers_are_read_by_their_layer(tmp_path):
     layers = sitk.Compose(labelmap(one=1, two=1), labelmap(one=0, two=1))
     path = written(layers, tmp_path / "a.seg.nrrd", ("Prostate", 1, 0), ("Left half", 1, 1))

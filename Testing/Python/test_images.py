@@ -46,6 +46,12 @@ def with_voxels(voxels: np.ndarray) -> sitk.Image:
     return image
 
 
+def far_away() -> sitk.Image:
+    image = scan()
+    image.SetOrigin((-31.5, 1e6, 7))
+    return image
+
+
 def same(first: sitk.Image, second: sitk.Image) -> bool:
     geometry = [(image.GetSize(), *np.round([*image.GetSpacing(), *image.GetOrigin(), *image.GetDirection()], 4))
                 for image in (first, second)]  # fmt: skip
@@ -355,6 +361,7 @@ def test_real_scan_is_accepted_and_read_quickly(real_scans):
         (with_voxels(np.full((12, 48, 40), 7)), "is constant: every voxel is 7"),
         (with_voxels(np.arange(12 * 48 * 40).reshape(12, 48, 40) % 7), "looks like a labelmap: it has 7 different"),
         (sitk.Image(0, 0, 0, sitk.sitkInt16), "is empty"),
+        (far_away(), "has its origin at -31.5 x 1e+06 x 7 mm, far from any patient"),
     ),
 )
 def test_volume_that_cannot_be_segmented_is_refused_in_the_fields_words(image, words):
@@ -391,15 +398,25 @@ def rewritten(path: Path, suffix: str, old: bytes, new: bytes) -> Path:
     ("suffix", "old", "new", "words"),
     (
         (".nrrd", b"encoding:", b"encoding: bzip2\n", "has the encoding 'bzip2', which is not read here"),
-        (".nrrd", b"sizes:", b"sizes: 4x0 48 12\n", "damaged header: sizes '4x0 48 12' are not counts"),
+        (".nrrd", b"sizes:", b"sizes: 4x0 48 12\n", "damaged header: its sizes cannot be '4x0 48 12'"),
+        (".nrrd", b"kinds:", b"line skip: 0.5\n", "damaged header: its line skip cannot be '0.5'"),
         (".nrrd", b"space directions:", b"", "has no voxel spacing (spacings, space directions)"),
         (".nrrd", b"space directions:", b"space directions: (2,0,0) (0,nan,0) (0,0,4)\n", "are not valid numbers"),
         (".nrrd", b"space origin:", b"space origin: (0,inf,0)\n", "has space origin that are not valid numbers"),
+        (".nrrd", b"space origin:", b"space origin: (1 1,0,0)\n", "has space origin that are not valid numbers"),
         (".mha", b"ElementSpacing", b"", "has no voxel spacing (ElementSpacing)"),
-        (".mha", b"DimSize", b"DimSize = 4x0 48 12\n", "damaged header: DimSize '4x0 48 12' are not counts"),
+        (".mha", b"DimSize", b"DimSize = 4x0 48 12\n", "damaged header: its DimSize cannot be '4x0 48 12'"),
         (".mha", b"TransformMatrix", b"TransformMatrix = 0 0 0 0 0 0 0 0 0\n", "no three axes: its TransformMatrix"),
         (".mha", b"TransformMatrix", b"TransformMatrix = 1,0 0 0 0 1 0 0 0 1\n", "has TransformMatrix that are not"),
         (".mha", b"Offset", b"Offset = nan 0 0\n", "has Offset that are not valid numbers: 'nan 0 0'"),
+        (".mha", b"Offset", b"Offset = 0 0\n", "has 2 numbers in its Offset, for 3 dimensions"),
+        (".mha", b"ElementSpacing", b"ElementSpacing = 2 2 4;\n", "has ElementSpacing that are not valid numbers"),
+        (".mha", b"NDims", b"NDims = 4294967296\n", "damaged header: its NDims cannot be '4294967296'"),
+        (".mha", b"CenterOfRotation", b"HeaderSize = 1\n", "damaged header: its HeaderSize cannot be '1'"),
+        (".mha", b"CenterOfRotation", b"CenterOf\n", "damaged header: its line 'CenterOf' cannot be right"),
+        (".mha", b"TransformMatrix", b"Transformmatrix = 1 0 0 0 1 0 0 0 1\n", "its line 'Transformmatrix = 1"),
+        (".mha", b"CenterOfRotation", b"Offset = 0 0 0\n", "its line 'Offset ="),
+        (".mha", b"BinaryDataByteOrderMSB", b"BinaryDataByteOrderMSB = 1 1\n", "ByteOrderMSB cannot be '1 1'"),
     ),
 )  # fmt: skip
 def test_a_header_whose_numbers_are_none_is_refused_by_the_line(tmp_path, suffix, old, new, words, capfd):
@@ -412,6 +429,20 @@ def test_a_volume_that_no_memory_holds_is_called_too_large(tmp_path, suffix, mon
     write_image(scan(), tmp_path / f"T2{suffix}")
     monkeypatch.setattr("DDSPSegmentationLib.engine.images.MOST_VOXELS", 40 * 48 * 12 - 1)
     assert f"'T2{suffix}' is too large: 40 x 48 x 12 voxels" in refusal(read_image, tmp_path / f"T2{suffix}")
+
+
+def written(path: Path) -> Path:
+    write_image(scan(), path, compress=False)
+    return path
+
+
+def with_line(path: Path, line: bytes) -> Path:
+    """A MetaImage with another line for the one of the same first word."""
+    word = line.split(b" ")[0].rstrip(b"\xee")
+    header, found, rest = path.read_bytes().partition(word)
+    assert found
+    path.write_bytes(header + line + b"\n" + rest.partition(b"\n")[2])
+    return path
 
 
 def detached_nrrd(folder: Path, name: str) -> Path:
@@ -437,6 +468,40 @@ def test_a_detached_nrrd_of_several_files_is_refused(tmp_path, name):
 @pytest.mark.parametrize("device", ("/dev/zero", "/dev/urandom"))
 def test_voxels_from_a_device_are_refused(tmp_path, device):
     assert "which it names, is a device" in refusal(read_image, detached_nrrd(tmp_path, device))
+
+
+def test_voxels_behind_a_header_of_their_own_are_read_from_where_it_ends(tmp_path):
+    sitk.WriteImage(scan(), str(tmp_path / "T2.mhd"))
+    header, voxels = (tmp_path / "T2.mhd").read_bytes(), (tmp_path / "T2.raw").read_bytes()
+    (tmp_path / "T2.raw").write_bytes(b"another header" + voxels)
+    for size in (b"14", b"-1"):
+        (tmp_path / "T2.mhd").write_bytes(
+            header.replace(b"ElementDataFile", b"HeaderSize = %s\nElementDataFile" % size)
+        )
+        assert same(read_image(tmp_path / "T2.mhd"), scan())
+    (tmp_path / "T2.raw").write_bytes(voxels)
+    assert "'T2.raw' is truncated" in refusal(read_image, with_line(tmp_path / "T2.mhd", b"HeaderSize = 14"))
+
+
+@pytest.mark.parametrize(
+    ("size", "words"),
+    (
+        ("1", "is truncated: its compressed data end too early"),
+        ("21756.5", "its CompressedDataSize cannot be '21756.5'"),
+    ),
+)
+def test_compressed_voxels_that_are_shorter_than_they_should_be_are_refused(tmp_path, size, words, capfd):
+    """ITK unpacks as many bytes as the header says, and leaves the rest of the voxels as memory was."""
+    write_image(scan(), tmp_path / "T2.mha", compress=True)
+    with_line(tmp_path / "T2.mha", f"CompressedDataSize = {size}".encode())
+    assert words in refusal(read_image, tmp_path / "T2.mha")
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_key_that_is_not_utf8_goes_with_all_others(tmp_path):
+    with_line(written(tmp_path / "T2.mha"), b"CenterOfRotation\xee = 0 0 0")
+    image = read_image(tmp_path / "T2.mha")
+    assert same(image, scan()) and not image.GetMetaDataKeys()
 
 
 def test_a_compressed_metaimage_that_does_not_say_its_length_is_read(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,9 +27,21 @@ _META_BYTES = {
     **dict.fromkeys(("INT", "UINT", "LONG", "ULONG", "FLOAT"), 4),
     **dict.fromkeys(("LONG_LONG", "ULONG_LONG", "DOUBLE"), 8),
 }
+_META_KEYS = {
+    key.lower(): key
+    for key in (
+        "NDims BinaryData BinaryDataByteOrderMSB ElementByteOrderMSB CompressedData CompressedDataSize TransformMatrix "
+        "Rotation Orientation Offset Origin Position ElementSpacing ElementSize DimSize HeaderSize ElementType "
+        "ElementNumberOfChannels ElementDataFile"
+    ).split()
+}
+_META_YES, _META_NO = ("true", "1"), ("false", "0")
+_META_CHOICES = ("BinaryData", "BinaryDataByteOrderMSB", "ElementByteOrderMSB", "CompressedData")
 _META_AXES = {"transformmatrix": "TransformMatrix", "rotation": "Rotation", "orientation": "Orientation"}
 _META_ORIGIN = {"offset": "Offset", "origin": "Origin", "position": "Position"}
+_META_SPACING = {"elementspacing": "ElementSpacing", "elementsize": "ElementSize"}
 _NRRD_ENCODINGS = ("raw", "txt", "text", "ascii", "hex", "gz", "gzip")
+_NRRD_SKIPS = ("line skip", "lineskip", "byte skip", "byteskip")
 _NRRD_SPACES = {
     *("left-posterior-superior", "lps", "right-anterior-superior", "ras", "left-anterior-superior", "las"),
     *("left-posterior-superior-time", "lpst", "right-anterior-superior-time", "rast"),
@@ -54,6 +67,9 @@ def check_nrrd(path: Path) -> None:
     fields, offset = text_header(path, ":")
     if not all(size.isdecimal() for size in fields.get("sizes", "").split()):
         raise _damaged_header(path, "sizes", fields["sizes"])
+    for key in _NRRD_SKIPS:
+        if not fields.get(key, "0").removeprefix("-").isdecimal():
+            raise _damaged_header(path, key, fields[key])
     encoding = fields.get("encoding", "").lower()
     if encoding and encoding not in _NRRD_ENCODINGS:
         raise InputError(f"File '{path.name}' has the encoding '{encoding}', which is not read here.", _SAVE_GZIP)
@@ -72,7 +88,7 @@ def _check_nrrd_place(path: Path, fields: dict[str, str]) -> None:
         raise InputError(f"File '{path.name}' has no voxel spacing (spacings, space directions).", _EXPORT_AGAIN)
     for key in ("space directions", "space origin"):
         for vector in _VECTOR.findall(fields.get(key, "")):
-            _check_numbers(path, key, fields[key], vector.replace(",", " "))
+            _check_numbers(path, key, fields[key], vector.split(","))
 
 
 def check_metaimage(path: Path) -> None:
@@ -85,43 +101,95 @@ def check_metaimage(path: Path) -> None:
     data_name = fields.get("elementdatafile", "")
     if not data_name or "ndims" not in fields:
         raise InputError(f"File '{path.name}' is not a readable MetaImage.", CHECK_TYPE)
+    _check_metaimage_lines(path, offset)
     _check_metaimage_place(path, fields)
     data = detached_voxels(path) or path
     if not data.is_file():
         raise _no_voxels(path, data)
-    if not all(size.isdecimal() for size in fields.get("dimsize", "").split()):
+    sizes = fields.get("dimsize", "").split()
+    if not all(size.isdecimal() for size in sizes):
         raise _damaged_header(path, "DimSize", fields["dimsize"])
+    compressed = says_true(fields, "compresseddata")
+    _check_metaimage_counts(path, fields, len(sizes), alone=data == path or compressed)
     try:
         channels = int(fields.get("elementnumberofchannels", 1))
-        voxels = math.prod(int(count) for count in fields["dimsize"].split())
-        expected = voxels * channels * _META_BYTES.get(fields["elementtype"].removeprefix("MET_"), 1)
+        expected = (
+            math.prod(map(int, sizes)) * channels * _META_BYTES.get(fields["elementtype"].removeprefix("MET_"), 1)
+        )
     except (KeyError, ValueError):
         return  # ITK says what is wrong with such a header
     with open(data, "rb") as file:
-        file.seek(offset if data == path else 0)
-        if fields.get("compresseddata", "").lower().startswith("t"):
-            found = unpack(file, data.name)[1]
+        if compressed:
+            file.seek(offset if data == path else 0)
+            found = unpack(file, data.name, int(fields.get("compresseddatasize", sys.maxsize)))[1]
         else:
-            found = data.stat().st_size - file.tell()
+            start = offset if data == path else bytes_before_voxels(fields, data, expected)
+            found = data.stat().st_size - start
     check_length(data.name, found, expected)
+
+
+def bytes_before_voxels(fields: dict[str, str], data: Path, expected: int) -> int:
+    """Where the voxels start in a file of their own: where HeaderSize says, -1 being as far from its end as needed."""
+    size = int(fields.get("headersize", 0))
+    return max(0, data.stat().st_size - expected) if size < 0 else size
+
+
+def says_true(fields: dict[str, str], key: str) -> bool:
+    """Whether a MetaImage's header says yes to something; without the key it says no."""
+    return fields.get(key, "").lower() in _META_YES
+
+
+def _check_metaimage_lines(path: Path, end: int) -> None:
+    """Each line is a key and its value: ITK takes any other as part of the next one's key, and so misses that."""
+    with open(path, "rb") as file:
+        lines = file.read(end).decode("utf-8", "surrogateescape").split("\n")
+    known: dict[str, str] = {}
+    for line in filter(str.strip, lines):
+        key, found, value = (part.strip() for part in line.partition("="))
+        usual = _META_KEYS.get(key.lower(), key)
+        if not found or key != usual or (key in _META_KEYS.values() and known.setdefault(key, value) != value):
+            cause = f"File '{path.name}' has a damaged header: its line '{line.strip()[:_SHOWN]}' cannot be right."
+            raise InputError(cause, COPY_AGAIN)
+
+
+def _check_metaimage_counts(path: Path, fields: dict[str, str], dimensions: int, alone: bool) -> None:
+    """Counts that ITK believes whatever they are: it ends the process, or reads voxels from another place.
+
+    Args:
+        alone: of voxels behind their header, or compressed, HeaderSize tells nothing.
+    """
+    before = fields.get("headersize", "0")
+    right = {
+        "NDims": fields["ndims"] == str(dimensions),
+        "HeaderSize": before == "0" or (not alone and (before == "-1" or before.isdecimal())),
+        "CompressedDataSize": fields.get("compresseddatasize", "0").isdecimal(),
+        **{key: fields.get(key.lower(), "true").lower() in (*_META_YES, *_META_NO) for key in _META_CHOICES},
+    }
+    for key, is_right in right.items():
+        if not is_right:
+            raise _damaged_header(path, key, fields[key.lower()])
 
 
 def _check_metaimage_place(path: Path, fields: dict[str, str]) -> None:
     if "dimsize" in fields and not (fields.get("elementspacing") or fields.get("elementsize")):
         raise InputError(f"File '{path.name}' has no voxel spacing (ElementSpacing).", _EXPORT_AGAIN)
-    for key, title in {**_META_AXES, **_META_ORIGIN}.items():
+    dimensions = len(fields.get("dimsize", "").split())
+    for key, title in {**_META_AXES, **_META_ORIGIN, **_META_SPACING}.items():
         if key not in fields:
             continue
-        numbers = _check_numbers(path, title, fields[key], fields[key])
+        numbers = _check_numbers(path, title, fields[key], fields[key].split())
+        if numbers.size != (dimensions**2 if key in _META_AXES else dimensions):
+            cause = f"File '{path.name}' has {numbers.size} numbers in its {title}, for {dimensions} dimensions."
+            raise InputError(cause, _EXPORT_AGAIN)
         if key in _META_AXES and numbers.size == 9 and abs(np.linalg.det(numbers.reshape(3, 3))) < _FLAT:
             cause = f"File '{path.name}' has no three axes: its {title} is '{fields[key]}'."
             raise InputError(cause, _EXPORT_AGAIN)
 
 
-def _check_numbers(path: Path, key: str, value: str, text: str) -> np.ndarray:
-    """Numbers between spaces; InputError where one is none."""
+def _check_numbers(path: Path, key: str, value: str, words: Sequence[str]) -> np.ndarray:
+    """The numbers of a value; InputError where one is none."""
     try:
-        numbers = np.array([float(word) for word in text.split()])
+        numbers = np.array([float(word) for word in words])
     except ValueError:
         numbers = np.array([np.nan])
     if not np.isfinite(numbers).all():
@@ -144,7 +212,7 @@ def _no_voxels(path: Path, data: Path) -> InputError:
 
 
 def _damaged_header(path: Path, key: str, value: str) -> InputError:
-    return InputError(f"File '{path.name}' has a damaged header: {key} '{value[:_SHOWN]}' are not counts.", COPY_AGAIN)
+    return InputError(f"File '{path.name}' has a damaged header: its {key} cannot be '{value[:_SHOWN]}'.", COPY_AGAIN)
 
 
 def says_orientation(path: Path) -> bool:
@@ -214,13 +282,14 @@ def _off_orthonormal(direction: Sequence[float] | np.ndarray) -> float:
     return float(np.abs(columns.T @ columns - np.eye(3)).max())
 
 
-def unpack(file: BinaryIO, name: str) -> tuple[bytes, int]:
-    """The first bytes and the length of a compressed stream whose checksum is right."""
+def unpack(file: BinaryIO, name: str, most: int = sys.maxsize) -> tuple[bytes, int]:
+    """The first bytes and the length of a compressed stream, of ``most`` bytes itself, whose checksum is right."""
     unpacker, start, length, packed = zlib.decompressobj(_GZIP_OR_ZLIB), b"", 0, b""
     try:
         while True:
             if len(packed) < len(GZIP_START):
-                packed += file.read(_CHUNK)
+                read = file.read(min(_CHUNK, most))
+                packed, most = packed + read, most - len(read)
             if unpacker.eof:
                 if not packed.startswith(GZIP_START):
                     return start, length

@@ -21,11 +21,13 @@ from .image_headers import (
     CHECK_TYPE,
     COPY_AGAIN,
     RESAMPLE,
+    bytes_before_voxels,
     check_metaimage,
     check_nrrd,
     detached_voxels,
     metaimage_parts,
     rounding_mm,
+    says_true,
     shear_of,
 )
 from .nifti_headers import check_nifti, count_non_numbers, keep_own_axes, nifti_suffix
@@ -51,6 +53,7 @@ MOST_DEGREES_FROM_AXIAL = 35.0  # of the slices' normal from cranio-caudal
 AXIAL, TILTED = "axial", "tilted"
 THICK_SLICE = 1.5  # times the finest spacing
 LABELMAP_VALUES = 8
+FARTHEST_MM = 1e5  # from the scanner's center; farther off, single precision no longer tells voxels apart
 MOST_VOXELS = 1 << 31  # a scan of 1024 x 1024 x 300 has a seventh of it
 LARGEST_VALUE = float(np.finfo(np.float32).max)
 _PERMISSIVE = "ITK_NIFTI_SFORM_PERMISSIVE"
@@ -175,7 +178,11 @@ def read_mask(path: str | os.PathLike, labels: Sequence[Label] = (), doubts: lis
     """
     path = Path(path)
     segments = segments_of(path) if path.is_file() else []
-    image = read_image(path, layers=max((label.layer for label in segments), default=0) > 0, doubts=doubts)
+    last = max((label.layer for label in segments), default=0)
+    image = read_image(path, layers=last > 0, doubts=doubts)
+    if last >= image.GetNumberOfComponentsPerPixel():
+        cause = f"Mask '{path.name}' has no layer {last}, where its header looks for a segment."
+        raise InputError(cause, "Save the segmentation again.")
     voxels = _whole_numbers(sitk.GetArrayViewFromImage(image), path.name)
     named = segments or list(labels)
     gland = inside(voxels, chosen_labels(named, path.name)) if named else _marked(voxels)
@@ -309,13 +316,14 @@ def _is_misread_by_itk(path: Path, suffix: str) -> bool:
 def _check_first_slice(image: sitk.Image, path: Path, volume: int) -> None:
     """Refuse voxels that are not those of the file: ITK's MetaImage reader goes by names, and tells no failure."""
     _, fields, offset = metaimage_parts(path)
-    if fields.get("compresseddata", "").lower().startswith("t") or int(fields.get("headersize", 0) or 0):
+    if says_true(fields, "compresseddata"):
         return
     voxels = sitk.GetArrayViewFromImage(image)
-    swapped = any(fields.get(key, "").lower().startswith("t") for key in _BIG_ENDIAN)
+    swapped = any(says_true(fields, key) for key in _BIG_ENDIAN)
     data = detached_voxels(path)
+    whole = math.prod(map(int, fields["dimsize"].split())) * voxels.itemsize
     with open(data or path, "rb") as file:
-        file.seek((0 if data else offset) + volume * voxels.nbytes)
+        file.seek((bytes_before_voxels(fields, data, whole) if data else offset) + volume * voxels.nbytes)
         expected = np.fromfile(file, voxels.dtype.newbyteorder(">" if swapped else "<"), voxels[0].size)
     if not np.array_equal(voxels[0].ravel(), expected, equal_nan=voxels.dtype.kind == "f"):
         cause = f"What was read is not what lies in the file of '{path.name}'."
@@ -373,9 +381,12 @@ def _too_large(name: str, size: tuple[int, ...]) -> InputError:
 
 
 def erase_metadata(image: sitk.Image) -> sitk.Image:
-    """The image itself, without the names, dates and whatever else a reader put into its dictionary."""
-    for key in image.GetMetaDataKeys():
-        image.EraseMetaData(key)
+    """The image without the names, dates and whatever else a reader put into its dictionary."""
+    try:
+        for key in image.GetMetaDataKeys():
+            image.EraseMetaData(key)
+    except TypeError:  # a key that is not UTF-8
+        return without_metadata(image)
     return image
 
 
@@ -423,6 +434,11 @@ def _check_geometry(image: sitk.Image, name: str) -> None:
     _check_spacing(name, image.GetSpacing())
     if not np.isfinite(image.GetOrigin()).all():
         raise InputError(f"Volume '{name}' has no valid origin.", "Export the scan again.")
+    if max(map(abs, image.GetOrigin())) > FARTHEST_MM:
+        found = _times(image.GetOrigin())
+        raise InputError(
+            f"Volume '{name}' has its origin at {found} mm, far from any patient.", "Export the scan again."
+        )
     if shear := shear_of(image.GetDirection()):
         raise InputError(f"Volume '{name}' is sheared: its axes are off orthogonal by {shear:.2g}.", RESAMPLE)
 

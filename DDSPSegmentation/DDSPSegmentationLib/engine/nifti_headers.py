@@ -35,13 +35,15 @@ _LAYOUT = np.dtype(
             "size", "dimensions", "type", "bits", "handed", "spacing", "offset", "slope", "qform", "sform",
             "quaternion", "origin", "affine", "magic",
         ),
-        "formats": ("i4", "8i2", "i2", "i2", "f4", "3f4", "f4", "f4", "i2", "i2", "3f4", "3f4", "(3,4)f4", "S3"),
+        "formats": ("i4", "8i2", "i2", "i2", "f4", "3f4", "f4", "f4", "i2", "i2", "3f4", "3f4", "(3,4)f4", "S4"),
         "offsets": (0, 40, 70, 72, 76, 80, 108, 112, 252, 254, 256, 268, 280, 344),
         "itemsize": HEADER_BYTES,
     }
 )  # fmt: skip
 _FLOATS = {16: "f4", 64: "f8"}
-_READ = {2, 4, 8, 128, 256, 512, 768, 1024, 1280, 2304, *_FLOATS}  # of color it is said later that it is color
+_READ = {  # and how many bits each has; of color it is said later that it is color
+    2: 8, 4: 16, 8: 32, 16: 32, 64: 64, 128: 24, 256: 8, 512: 16, 768: 32, 1024: 64, 1280: 64, 2304: 32,
+}  # fmt: skip
 _COMPLEX = {32, 1792, 2048}
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
 _VOXELS_AT_ONCE = 1 << 20
@@ -76,7 +78,7 @@ def count_non_numbers(path: Path, volume: int | None = None) -> tuple[int, int, 
     """
     fields = _fields_of(_header_of(path), path.name)
     kind = _FLOATS.get(int(fields["type"]))
-    if kind is None or int(fields["bits"]) != 8 * int(kind[1]):
+    if kind is None:
         return 0, 0, 0
     layout = np.dtype(kind).newbyteorder(fields.dtype["size"].byteorder)
     one_of_several = volume is not None and fields["dimensions"][0] == 4
@@ -181,6 +183,9 @@ def _check_type(fields: np.void, name: str) -> None:
     if kind not in _READ:
         cause = f"File '{name}' has voxels of a type that is not read here (datatype {kind}, {fields['bits']} bits)."
         raise InputError(cause, "Save it with 16-bit integers or 32-bit floating point.")
+    if fields["bits"] != _READ[kind]:
+        cause = f"File '{name}' contradicts itself: voxels of datatype {kind} have {_READ[kind]} bits"
+        raise InputError(f"{cause}, and its bitpix is {fields['bits']}.", _EXPORT_AGAIN)
     if not (np.isfinite(offset) and offset >= HEADER_BYTES):
         cause = f"File '{name}' has a damaged header: its voxels start at byte {offset:g} (vox_offset), inside it."
         raise InputError(cause, COPY_AGAIN)

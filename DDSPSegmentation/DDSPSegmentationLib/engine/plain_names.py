@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from .errors import InputError
-from .image_headers import COPY_AGAIN, detached_voxels, metaimage_parts, voxels_name
+from .image_headers import COPY_AGAIN, detached_voxels, metaimage_parts, says_true, voxels_name
 
 _RAW = "voxels.raw"
 
@@ -71,7 +71,7 @@ def link(path: Path, plain: Path) -> None:
 def _is_unsized(path: Path) -> bool:
     """Whether a MetaImage does not say how long its own compressed voxels are; ITK then unpacks nothing."""
     fields = metaimage_parts(path)[1]
-    return fields.get("compresseddata", "").lower().startswith("t") and "compresseddatasize" not in fields
+    return says_true(fields, "compresseddata") and "compresseddatasize" not in fields
 
 
 def _with_size(path: Path) -> bytes:

@@ -45,7 +45,8 @@ READ_HERE = (
 _KEYWORDS = """
     SOPClassUID ImageType Modality SeriesDescription ScanningSequence SequenceName EchoTime EchoNumbers ProtocolName
     DiffusionBValue SeriesInstanceUID InstanceNumber ImagePositionPatient ImageOrientationPatient SamplesPerPixel
-    PhotometricInterpretation NumberOfFrames Rows Columns PixelSpacing BitsAllocated SpacingBetweenSlices
+    PhotometricInterpretation NumberOfFrames Rows Columns PixelSpacing BitsAllocated BitsStored HighBit
+    SpacingBetweenSlices
     StudyInstanceUID FrameOfReferenceUID
 """
 _TAGS = [Tag(keyword) for keyword in _KEYWORDS.split()]
@@ -59,7 +60,8 @@ class DicomFile:
     ``readable`` is False for a truncated or damaged file, of which only ``series`` and perhaps ``instance`` are known.
     ``syntax`` is its transfer syntax, ``room`` the study and the frame of reference in which its position holds.
     ``commas`` are the keywords of what places it that is written with a decimal comma, and so is no number of DICOM.
-    ``distance`` is SpacingBetweenSlices, which places nothing. The names among its ``facts`` are never shown to anyone.
+    ``distance`` is SpacingBetweenSlices, which places nothing. ``bits_agree`` is False where BitsAllocated, BitsStored
+    and HighBit contradict each other. The names among its ``facts`` are never shown to anyone.
     """
 
     path: Path = field(repr=False)
@@ -79,6 +81,7 @@ class DicomFile:
     capture: bool = False
     commas: tuple[str, ...] = ()
     distance: float | None = None
+    bits_agree: bool = True
     room: tuple[str, str] = field(default=("", ""), repr=False)
 
     @property
@@ -107,7 +110,7 @@ def read_dicom_file(path: Path) -> DicomFile | None:
             dataset = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=_TAGS, force=True)
             if dataset.file_meta.get("MediaStorageSOPClassUID") == uid.MediaStorageDirectoryStorage:
                 return None
-            syntax = dataset.file_meta.get("TransferSyntaxUID", uid.ImplicitVRLittleEndian)
+            syntax = str(dataset.file_meta.get("TransferSyntaxUID", uid.ImplicitVRLittleEndian))
             return _described(path, dataset, syntax, whole=_has_all_pixels(file, dataset, syntax))
     except Exception:  # pydicom raises almost anything on garbage
         return DicomFile(path, "")
@@ -215,8 +218,15 @@ def _described(path: Path, dataset: pydicom.Dataset, syntax: str, whole: bool) -
         capture=sop_class in CAPTURE_CLASSES,
         commas=commas,
         distance=_number(dataset, "SpacingBetweenSlices"),
+        bits_agree=_bits_agree(dataset),
         room=(_text(dataset, "StudyInstanceUID"), _text(dataset, "FrameOfReferenceUID")),
     )
+
+
+def _bits_agree(dataset: pydicom.Dataset) -> bool:
+    """Whether gray values fill the lowest bits of their words; of others GDCM silently cuts some off."""
+    allocated, stored, highest = (_integer(dataset, name) for name in ("BitsAllocated", "BitsStored", "HighBit"))
+    return stored is None or (0 < stored <= (allocated or 0) and highest in (None, stored - 1))
 
 
 def _gdcm_pixels(path: Path) -> np.ndarray:
