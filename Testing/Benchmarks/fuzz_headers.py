@@ -30,8 +30,10 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 
@@ -74,22 +76,20 @@ def read_in_child() -> None:
 
     def read(case, outputs, segment, tell) -> dict:
         faulthandler.dump_traceback_later(0.7 * SECONDS, file=open(outputs.mask.with_suffix(".late"), "w"))  # noqa: SIM115
-        read_ones = []
+        images, doubts = [], []
 
         def stop(name, image, path):
             check_image(image, name)
-            read_ones.append(image)
+            images.append(image)
             raise _Reached
 
         if case.name.endswith(".seg"):
             tell("Reading", 0.0)
-            read_ones.append(read_mask(case.source))
+            images.append(read_mask(case.source, doubts=doubts))
         else:
-            try:
-                do_case(case, outputs, stop, tell)
-            except _Reached:
-                pass
-        return _facts(read_ones[0], outputs.mask, [] if case.name.endswith(".seg") else case.doubts(read_ones[0]))
+            with suppress(_Reached):
+                do_case(SimpleNamespace(name=case.name, load=lambda told: case.load(doubts)), outputs, stop, tell)
+        return _facts(images[0], outputs.mask, doubts)
 
     case_work.do_case = read
     case_worker.main()

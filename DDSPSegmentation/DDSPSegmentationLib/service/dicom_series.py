@@ -206,9 +206,8 @@ def _check_files(files: Sequence[DicomFile], title: str) -> None:
     unsupported = [file for file in files if file.syntax not in READ_HERE]
     _refuse(unsupported, files, f"{title} is compressed in a way that cannot be read here", UNCOMPRESSED)
     cut = [file for file in files if not file.bits_agree]
-    _refuse(
-        cut, files, f"{title} has {{count}} whose BitsAllocated, BitsStored and HighBit contradict each other", again
-    )
+    cause = f"{title} has {{count}} whose BitsAllocated, BitsStored and HighBit contradict each other"
+    _refuse(cut, files, cause, again)
     comma = [file for file in files if file.commas]
     keywords = sorted({keyword for file in comma for keyword in file.commas})
     cause = f"{title} has {{count}} with a decimal comma in {' and '.join(keywords)}, where DICOM has a point"
