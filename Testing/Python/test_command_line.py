@@ -990,8 +990,8 @@ def test_info_says_how_many_networks_a_version_has(run, five, small_model):
 def test_help_says_what_each_mode_and_the_start_of_a_training_is(run):
     for program in ("segment", "evaluate"):
         words = " ".join(run(program, "--help", model=None)[1].split())
-        assert "standard: all networks of the version; fast: one of them, for old processors" in words
-        assert "paper: one network, plain central crop" in words
+        assert "fast: one of them, for old processors, 0.6 s" in words
+        assert "paper: one network on the plain central crop" in words and "full: 11 s" in words
     assert "first that saw no validation patient" in " ".join(run("train", "--help")[1].split())
 
 
