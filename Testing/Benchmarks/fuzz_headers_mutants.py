@@ -119,6 +119,8 @@ def _pick(values, rng: np.random.Generator):
 
 def spoil_bytes(content: bytes, rng: np.random.Generator, header: int) -> bytes:
     """What happens to any file: flipped bits, bytes put in, taken out or zeroed, an end that is missing or too long."""
+    if not content:
+        return content
     what, start = _place(8, rng), _place(min(header, len(content)), rng)
     length = int(rng.choice([1, 2, 4, 16, 64]))
     garbage = rng.integers(0, 256, length, np.uint8).tobytes()

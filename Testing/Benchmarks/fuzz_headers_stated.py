@@ -163,7 +163,7 @@ def _nrrd(path: Path) -> Stated:
 
 def _metaimage(path: Path) -> Stated:
     content = path.read_bytes()
-    found = re.search(rb"^[ \t]*ElementDataFile\s*=([^\n]*)\n", content, re.MULTILINE)
+    found = re.search(rb"^[ \t]*ElementDataFile\s*=([^\n]*)(?:\n|\Z)", content, re.MULTILINE)
     if found is None:
         raise ValueError("no voxels")
     header = content[: found.start()].decode("utf-8", "surrogateescape")
