@@ -6,8 +6,9 @@ Builds more than 200 inputs from the bundled scan, gives each to its command, an
 what was found instead, then a table by kind. What is right stands beside each input in hard_inputs_*.py. Without
 --output everything happens in a temporary folder, and nothing of it is kept.
 
-The process that has loaded torch forks a child for each run, which calls the command line's own main(); a few runs are
-processes of their own. A run that dies is told by its signal, one that does not end is ended.
+The process that has loaded torch forks a child for each run, which calls the command line's own main() and forks its
+case workers; a few runs are processes of their own, as users start them. A run that dies is told by its signal, one
+that does not end is ended.
 """
 
 from __future__ import annotations

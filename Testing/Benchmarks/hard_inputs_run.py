@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 import zipfile
 from contextlib import suppress
 from pathlib import Path
@@ -89,6 +90,7 @@ def _forked(arguments: list[str], folder: Path, descriptors: list[int], nobody: 
         _as_in_a_new_process(folder, nobody)
         os.environ.update(_environment(folder))
         atexit._clear()
+        _fork_case_workers()
         code = _called(arguments)
         atexit._run_exitfuncs()
     except BaseException:
@@ -100,6 +102,56 @@ def _forked(arguments: list[str], folder: Path, descriptors: list[int], nobody: 
             sys.stdout.flush()
             sys.stderr.flush()
         os._exit(code)
+
+
+class ForkedWorker:
+    """Stands for the ``subprocess.Popen`` of a case worker: the same code in a fork, which has torch loaded already."""
+
+    def __init__(self, command, stdin, stdout, stderr, env, start_new_session):
+        requests, answers = os.pipe(), os.pipe()
+        self.returncode: int | None = None
+        self.pid = os.fork()
+        if not self.pid:
+            _be_case_worker((requests[0], answers[1], stderr.fileno()), (requests[1], answers[0]), env)
+        os.close(requests[0])
+        os.close(answers[1])
+        self.stdin, self.stdout = os.fdopen(requests[1], "wb"), os.fdopen(answers[0], "rb")
+
+    def poll(self) -> int | None:
+        return self._waited(os.WNOHANG)
+
+    def wait(self) -> int | None:
+        return self._waited(0)
+
+    def _waited(self, how: int) -> int | None:
+        if self.returncode is None:
+            pid, status = os.waitpid(self.pid, how)
+            self.returncode = os.waitstatus_to_exitcode(status) if pid else None
+        return self.returncode
+
+
+def _be_case_worker(descriptors: tuple[int, int, int], others: tuple[int, int], env: dict[str, str]) -> None:
+    from DDSPSegmentationLib.service import case_worker
+
+    try:
+        os.setsid()
+        for place, descriptor in enumerate(descriptors):
+            os.dup2(descriptor, place)
+        for descriptor in (*descriptors, *others):
+            os.close(descriptor)
+        os.environ.update(env)
+        sys.stdin = open(0, closefd=False)  # noqa: SIM115
+        sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
+        case_worker.main()
+    finally:
+        os._exit(70)
+
+
+def _fork_case_workers() -> None:
+    """Let the command line start its case workers as forks: loading torch takes longer than most scans."""
+    from DDSPSegmentationLib.service import case_process
+
+    case_process.subprocess = types.SimpleNamespace(Popen=ForkedWorker, PIPE=subprocess.PIPE)
 
 
 def _called(arguments: list[str]) -> int:
@@ -231,8 +283,10 @@ def _contents(folder: Path) -> dict[str, int]:
 
 def load_program() -> None:
     """Load once what every fork needs; nothing is computed here, so that no thread is left behind by a fork."""
+    import DDSPSegmentationLib.engine.pictures
     import DDSPSegmentationLib.engine.segmenter  # and torch with it
     import DDSPSegmentationLib.learning.evaluation
+    import DDSPSegmentationLib.service.case_worker
     import DDSPSegmentationLib.service.command_line
     import DDSPSegmentationLib.service.model_commands
     import DDSPSegmentationLib.service.retraining_commands  # noqa: F401
