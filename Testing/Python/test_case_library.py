@@ -897,6 +897,16 @@ def test_links_that_lead_nowhere_and_folders_that_are_not_looked_into_are_named_
     assert report.warnings[0] == "again: It is a link to a folder, which is not followed."
 
 
+def test_a_pair_whose_name_is_no_text_is_imported_under_one_that_can_be_written(tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for part, ending in zip(toy_scan(0), ("", "_mask"), strict=True):
+        sitk.WriteImage(part, str(folder / "one.nrrd"))
+        (folder / "one.nrrd").rename(os.fsdecode(os.fsencode(folder) + b"/Pr\xfcfung" + ending.encode() + b".nrrd"))
+    report = CaseLibrary(tmp_path / "library").import_folder(folder)
+    assert report.failed == {} and report.stored[0].case.source_name == "Pr\\xfcfung"
+
+
 def test_a_scan_without_mask_in_a_data_set_is_named_and_the_rest_is_imported(tmp_path):
     folder = write_images_and_labels(tmp_path / "in", ["X-0080", "X-0081"])
     (folder / "labels" / "X-0080.nii.gz").rename(folder / "labels" / "X-080.nii.gz")

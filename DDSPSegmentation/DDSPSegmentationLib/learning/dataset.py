@@ -20,6 +20,7 @@ from ..engine.gland_labels import Label, labels_in_description
 from ..engine.grids import about_fit, on_grid
 from ..engine.image_headers import detached_voxels
 from ..engine.images import check_image, image_stem, image_suffix, read_image, read_mask
+from ..engine.plain_names import printable
 from ..engine.preprocessing import PreprocessingSettings, prepare
 from ..engine.scan_identity import ScanIdentity, ScanTexture
 from .case_index import IndexRow, decoded, index_in, read_index
@@ -129,7 +130,9 @@ def find_cases(folder: Path | str) -> tuple[list[Case], dict[str, str]]:
 
 
 def indexed(cases: Sequence[Case], folder: Path) -> list[Case]:
-    """The cases with center and patient as the folder's index.csv tells them, see ``read_index``.
+    """The cases, by names that can be written anywhere, with center and patient as the folder's index.csv tells them.
+
+    See ``read_index``.
 
     Raises:
         DatasetError: there is such a file, but it cannot be used, or lies in a subfolder.
@@ -144,7 +147,13 @@ def indexed(cases: Sequence[Case], folder: Path) -> list[Case]:
     rows = read_index(folder, {case.name for case in cases})
     told = [(case, rows.get(case.name, IndexRow())) for case in cases]
     return [
-        replace(case, center=row.center, patient=row.patient or case.name, patient_is_known=bool(row.patient))
+        replace(
+            case,
+            name=printable(case.name),
+            center=row.center,
+            patient=row.patient or printable(case.name),
+            patient_is_known=bool(row.patient),
+        )
         for case, row in told
     ]
 

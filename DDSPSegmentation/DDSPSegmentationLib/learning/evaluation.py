@@ -16,6 +16,7 @@ from ..engine.files import make_folder, write_text
 from ..engine.grids import about_fit, on_one_grid
 from ..engine.images import image_stem, image_suffix, read_mask, stem_of_scan
 from ..engine.metrics import REGIONS, RegionMetrics, compare_masks, promise12_style_score
+from ..engine.plain_names import printable
 from ..engine.quality import DOUBTFUL_DICE
 from ..engine.segmentation import Segmentation
 from .comparison_words import listed
@@ -248,7 +249,7 @@ def evaluate_folders(
             "Name both files of a case alike, such as Case00.seg.nrrd and Case00_segmentation.mhd.",
         )
     summary = evaluate_predictions(
-        (_read_pair(stem, predicted[stem], expected[stem]) for stem in paired),
+        (_read_pair(printable(stem), predicted[stem], expected[stem]) for stem in paired),
         output,
         apart=apart,
     )
@@ -290,22 +291,22 @@ def _masks_by_stem(folder: Path) -> dict[str, list[Path]]:
     return masks
 
 
-def _read_pair(stem: str, predicted: Sequence[Path], expected: Sequence[Path]) -> EvaluationCase | FailedCase:
+def _read_pair(name: str, predicted: Sequence[Path], expected: Sequence[Path]) -> EvaluationCase | FailedCase:
     for kind, paths in (("predictions", predicted), ("references", expected)):
         if len(paths) > 1:
-            return FailedCase(stem, "", f"Several {kind} have its name: {', '.join(path.name for path in paths)}.")
+            return FailedCase(name, "", f"Several {kind} have its name: {', '.join(path.name for path in paths)}.")
     of_prediction: list[str] = []
     of_reference: list[str] = []
     try:
         prediction, reference = read_mask(predicted[0], (), of_prediction), read_mask(expected[0], (), of_reference)
         masks = on_one_grid(prediction, reference)
     except DDSPSegmentationError as error:
-        return FailedCase(stem, "", str(error))
+        return FailedCase(name, "", str(error))
     doubts = [f"Its prediction: {doubt}" for doubt in of_prediction] + [f"Its reference: {one}" for one in of_reference]
     doubts += about_fit(prediction, reference, "prediction", "reference")
     if prediction.GetSize() != reference.GetSize():
         doubts += about_fit(reference, prediction, "reference", "prediction")
-    return EvaluationCase(stem, "", None, *masks, _noted(doubts))
+    return EvaluationCase(name, "", None, *masks, _noted(doubts))
 
 
 def _noted(doubts: Sequence[str]) -> dict[str, object]:
