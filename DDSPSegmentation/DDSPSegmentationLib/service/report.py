@@ -54,9 +54,10 @@ def write_report(record: BatchRecord, folder: Path) -> None:
         decisions = read_decisions(folder)
     except StorageError:
         decisions = {}  # whoever reviews is told; the report of a run does not wait for that
+    head = _head(record, len(done), decisions)
     pages = [done[first : first + PER_PAGE] for first in range(0, len(done), PER_PAGE)] or [[]]
     for number, page in enumerate(pages):
-        parts = [_head(record, len(done), decisions), _pages(number, len(pages))]
+        parts = [head, _pages(number, len(pages))]
         parts += [_case(name, entry, folder, decisions, len(pages) == 1) for name, entry in page]
         if not done:
             parts.append('<p class="soft">No case has been segmented.</p>')
