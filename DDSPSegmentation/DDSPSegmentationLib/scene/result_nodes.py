@@ -278,6 +278,16 @@ def differs_from_case(node: slicer.vtkMRMLSegmentationNode, volume_node: slicer.
     return _fingerprint(read_segment(node, own_segment_id(node), volume_node)) != _attribute(node, "CaseMaskSHA256")
 
 
+def note_file(node: slicer.vtkMRMLSegmentationNode, mask: np.ndarray) -> None:
+    """Note on a result the contour (z,y,x) that it was read from a file with."""
+    node.SetAttribute(ATTRIBUTE_PREFIX + "FileMaskSHA256", _fingerprint(mask))
+
+
+def differs_from_file(node: slicer.vtkMRMLSegmentationNode, volume_node: slicer.vtkMRMLScalarVolumeNode) -> bool:
+    """Whether the contour is another one by now than in the file that it was read from, or never was in one."""
+    return _fingerprint(read_segment(node, own_segment_id(node), volume_node)) != _attribute(node, "FileMaskSHA256")
+
+
 def psa_of(node: slicer.vtkMRMLSegmentationNode) -> float:
     """The patient's PSA in ng/ml as noted with a result; 0 when none was."""
     return float(_attribute(node, "PSA") or 0)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import numpy as np
 import SimpleITK as sitk
 import slicer
+from slicer.i18n import tr as _
 
-from ..engine.errors import InputError
+from ..engine.errors import DDSPSegmentationError, InputError
 from ..engine.images import read_mask
 from ..engine.quality import verdict
 from ..engine.t2_recognition import AXIAL_T2
 from ..service.batch_review import BatchReview, Reviewed
 from ..service.dicom_files import patient_id_of
-from ..service.mask_files import write_mask
 from ..service.report import expected_dice_of
 from ..service.review_states import ACCEPTED, CORRECTED, REJECTED, TO_REVIEW
 from .conversion import add_volume_node, read_segment
@@ -21,17 +22,21 @@ from .result_nodes import (
     NetworkFacts,
     case_of,
     differs_from_case,
+    differs_from_file,
     facts_of,
     is_edited,
     note_facts,
+    note_file,
     own_segment_id,
     results_of,
     table_of,
+    volume_of,
 )
 from .results import place_contour, remove_with_display, uncertainty_volume_of
 from .slice_views import empty_layers
 
 _REJECTED = ATTRIBUTE_PREFIX + "Rejected"
+_REVIEWED = ATTRIBUTE_PREFIX + "Reviewed"  # name and content of a scan that a batch was given
 
 
 class SceneList:
@@ -81,9 +86,9 @@ class SceneList:
         """A result was accepted, or that was taken back."""
         self.decide(key, TO_REVIEW)
 
-    def leave_all_but(self, key: str) -> list[str]:
-        """This scan alone is looked at now. Returns the others that stay open for what would be lost with them."""
-        return []
+    def leave_all_but(self, key: str, running) -> dict[str, str]:
+        """This scan alone is looked at now; nothing leaves the scene."""
+        return {}
 
     def close(self) -> None:
         """The list is not looked at any more."""
@@ -94,7 +99,7 @@ class FolderList:
 
     def __init__(self, review: BatchReview):
         self._review, self.title = review, review.folder.name
-        self._opened: dict[str, tuple] = {}  # name to the nodes of its scan and its contour
+        self._before: dict[str, tuple] = {}  # name to state and earlier correction, of what was accepted since
         self._isReported = True
 
     def rows(self) -> list[Reviewed]:
@@ -103,7 +108,12 @@ class FolderList:
 
     def key_of(self, volume_node) -> str:
         """The scan that a volume was opened as; "" where it is none of the list's."""
-        return next((name for name, nodes in self._opened.items() if nodes[0] is volume_node), "")
+        name, _space, fingerprint = (volume_node.GetAttribute(_REVIEWED) or "").partition(" ")
+        return name if self._review.knows(name, fingerprint) else ""
+
+    def _opened(self) -> list[tuple]:
+        """Name and volume of the scans that are in the scene, loaded by whichever list."""
+        return [(name, node) for node in candidates() if (name := self.key_of(node))]
 
     def open(self, key: str) -> tuple:
         """Volume and result of a scan, loaded unless they are there.
@@ -111,43 +121,56 @@ class FolderList:
         Raises:
             DDSPSegmentationError: scan or mask are not there any more, or cannot be read; the scene stays as it was.
         """
-        nodes = self._opened.get(key)
-        if nodes is None or not all(map(slicer.mrmlScene.IsNodePresent, nodes)):
-            self._opened[key] = nodes = self._load(key)
-        return nodes
+        volume_node = next((node for name, node in self._opened() if name == key), None)
+        if volume_node is None:
+            return self._load(key)
+        result = next(iter(results_of(volume_node)), None)
+        if result is None:
+            result = self._place(key, volume_node, *self._read_masks(key, volume_node.GetImageData().GetDimensions()))
+        return volume_node, result
 
     def _load(self, name: str) -> tuple:
-        review = self._review
-        case, entry = review.scan_of(name), review.entry(name)
+        case = self._review.scan_of(name)
         image = case.load()
+        masks = self._read_masks(name, image.GetSize())
+        files, is_dicom = case.files()
+        volume_node = add_volume_node(image, name)
+        try:
+            volume_node.SetAttribute(_REVIEWED, f"{name} {self._review.entry(name)['identity']['input']}")
+            if is_dicom:
+                _note_patient(volume_node, patient_id_of(files[0]))
+            return volume_node, self._place(name, volume_node, *masks)
+        except Exception:
+            _forget_patient(volume_node)
+            remove_with_display(volume_node)
+            raise
+
+    def _read_masks(self, name: str, size: tuple) -> tuple[sitk.Image, sitk.Image | None]:
+        """The contour that holds, and the network's own where that is known."""
+        review = self._review
         drawn = read_mask(review.mask_path(name)) if review.is_network_mask(name) else None
         if review.has_correction(name):
             mask = read_mask(review.corrected_path(name))
         else:
             mask = drawn if drawn is not None else read_mask(review.mask_path(name))
-        if mask.GetSize() != image.GetSize():
+        if mask.GetSize() != tuple(size):
             raise InputError(
-                f"The mask of '{name}' has {mask.GetSize()} voxels, its scan {image.GetSize()}.", "Run the batch again."
+                _("The mask of '{name}' has {found} voxels, its scan {expected}.").format(
+                    name=name, found=mask.GetSize(), expected=tuple(size)
+                ),
+                _("Run the batch again."),
             )
-        identity = entry["identity"]
-        volume_node = add_volume_node(image, name)
-        try:
-            files, is_dicom = case.files()
-            if is_dicom:
-                _note_patient(volume_node, patient_id_of(files[0]))
-            node = place_contour(
-                sitk.GetArrayFromImage(mask),
-                None if drawn is None else sitk.GetArrayFromImage(drawn),
-                volume_node,
-                identity["model_version"],
-                identity["model_sha256"],
-            )
-        except Exception:
-            remove_with_display(volume_node)
-            raise
+        return mask, drawn
+
+    def _place(self, name: str, volume_node, mask: sitk.Image, drawn: sitk.Image | None):
+        entry = self._review.entry(name)
+        identity, voxels = entry["identity"], sitk.GetArrayFromImage(mask)
+        network_voxels = None if drawn is None else sitk.GetArrayFromImage(drawn)
+        node = place_contour(voxels, network_voxels, volume_node, identity["model_version"], identity["model_sha256"])
+        note_file(node, voxels)
         if drawn is not None:
             note_facts(_recorded_facts(entry), node)
-        return volume_node, node
+        return node
 
     def decide(self, key: str, state: str) -> None:
         """Note a state in review.json."""
@@ -155,22 +178,56 @@ class FolderList:
         self._isReported = False
 
     def note_stored(self, key: str, node) -> None:
-        """A result was accepted, or that was taken back; a corrected contour is kept beside the mask, too."""
-        volume_node, corrected = self._opened[key][0], self._review.corrected_path(key)
-        if case_of(node) and is_edited(node, volume_node):
-            mask = sitk.GetImageFromArray(read_segment(node, own_segment_id(node), volume_node))
-            mask.CopyInformation(read_mask(self._review.mask_path(key)))
-            write_mask(mask, corrected, corrected=True)
-            self.decide(key, CORRECTED)
-            return
-        self.decide(key, ACCEPTED if case_of(node) else TO_REVIEW)
-        corrected.unlink(missing_ok=True)
+        """A result was accepted, or that was taken back; a contour that is not the batch's is kept beside its mask.
 
-    def leave_all_but(self, key: str) -> list[str]:
-        """Take the other scans out of the scene. Returns those that stay: corrected, and stored by nobody yet."""
-        kept = {name: nodes for name, nodes in self._opened.items() if name == key or not _taken_out(nodes[0])}
-        self._opened = kept
-        return [name for name in kept if name != key]
+        Raises:
+            DDSPSegmentationError: it was not noted.
+        """
+        volume_node, review = volume_of(node), self._review
+        if not _is_stored(node, volume_node):
+            if key in self._before:
+                state, kept = self._before.pop(key)
+                review.take_back_correction(key, kept)
+                self.decide(key, state)
+            return
+        networks, mask = read_mask(review.mask_path(key)), read_segment(node, own_segment_id(node), volume_node)
+        if mask.shape != networks.GetSize()[::-1]:
+            raise InputError(
+                _("'{name}' was cropped or resampled since it was opened, so it was not noted.").format(name=key),
+                _("Delete it from the scene and open it again."),
+            )
+        image = sitk.GetImageFromArray(mask)
+        image.CopyInformation(networks)
+        is_networks = review.is_network_mask(key) and _are_same(image, networks)
+        state, before = ACCEPTED if is_networks else CORRECTED, review.state(key)
+        if before == state and (is_networks or self._is_correction(key, image)):
+            return
+        kept = review.set_correction(key, None if is_networks else image)
+        try:
+            self.decide(key, state)
+        except DDSPSegmentationError:
+            review.take_back_correction(key, kept)
+            raise
+        self._before[key] = before, kept
+
+    def _is_correction(self, name: str, mask: sitk.Image) -> bool:
+        return self._review.has_correction(name) and _are_same(read_mask(self._review.corrected_path(name)), mask)
+
+    def leave_all_but(self, key: str, running) -> dict[str, str]:
+        """Take the other scans out of the scene.
+
+        Args:
+            running: the volume that is being segmented, or ``None``.
+
+        Returns:
+            Those that stay, and why.
+        """
+        others = [(name, node) for name, node in self._opened() if name != key]
+        reasons = [(name, node, _why_it_stays(node, running)) for name, node in others]
+        for _name, node, reason in reasons:
+            if not reason:
+                _take_out(node)
+        return {name: reason for name, _node, reason in reasons if reason}
 
     def close(self) -> None:
         """Bring the report in line with what was decided."""
@@ -183,14 +240,36 @@ def _is_stored(node, volume_node) -> bool:
     return bool(case_of(node)) and not differs_from_case(node, volume_node)
 
 
-def _taken_out(volume_node) -> bool:
-    """Whether a scan left the scene with its results, or was not there any more; it stays where work would be lost."""
-    if not slicer.mrmlScene.IsNodePresent(volume_node):
-        return True
+def _are_same(one: sitk.Image, other: sitk.Image) -> bool:
+    return np.array_equal(*(sitk.GetArrayViewFromImage(image) != 0 for image in (one, other)))
+
+
+def _drawn_on(volume_node) -> list:
+    """Every segmentation of a scan, whoever made it."""
+    nodes = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
+    return [
+        node
+        for node in nodes
+        if not node.GetHideFromEditors()
+        and volume_node in (volume_of(node), node.GetNodeReference(node.GetReferenceImageGeometryReferenceRole()))
+    ]
+
+
+def _why_it_stays(volume_node, running) -> str:
+    """Why a scan stays in the scene although another one is looked at; "" where nothing would be lost with it."""
     results = results_of(volume_node)
-    if any(is_edited(result, volume_node) and not _is_stored(result, volume_node) for result in results):
-        return False
-    for result in results:
+    if volume_node is running:
+        return _("it is being segmented")
+    if any(not _is_stored(node, volume_node) and differs_from_file(node, volume_node) for node in results):
+        return _("its contour was changed and is not accepted yet")
+    if any(node.GetSegmentation().GetNumberOfSegments() > (node in results) for node in _drawn_on(volume_node)):
+        return _("something else was drawn on it")
+    return ""
+
+
+def _take_out(volume_node) -> None:
+    """Take a scan out of the scene, and all that belongs to it."""
+    for result in _drawn_on(volume_node):
         for part in (uncertainty_volume_of(result), table_of(result, volume_node)):
             if part is not None:
                 slicer.mrmlScene.RemoveNode(part)
@@ -198,7 +277,6 @@ def _taken_out(volume_node) -> bool:
     _forget_patient(volume_node)
     empty_layers(volume_node)
     remove_with_display(volume_node)
-    return True
 
 
 def _recorded_facts(entry: dict) -> NetworkFacts:

@@ -225,6 +225,7 @@ class PanelChecks:
         self.assertFalse(ui.nextScanButton.enabled)
         ui.rejectScanButton.click()
         self.assertTrue(ui.nextScanButton.enabled, ui.nextScanButton.toolTip)
+        self.assertEqual(ui.rejectScanButton.shortcut.toString(), "Ctrl+Backspace")
         ui.reviewListCollapsibleButton.collapsed = True
 
     def checkAccept(self) -> None:

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import count, islice
 from pathlib import Path
 from typing import NamedTuple
 
-from ..engine.errors import InputError
+import SimpleITK as sitk
+
+from ..engine.errors import InputError, StorageError
 from ..engine.files import file_sha256, os_errors_as
 from .batch_record import RUN_FILE, BatchRecord
 from .inputs import InputCase, collect_inputs
+from .mask_files import write_mask
 from .report import in_review_order, word_of, write_report
-from .review_states import CORRECTED, decide, read_decisions, state_of
+from .review_states import CORRECTED, REVIEW_FILE, decide, read_decisions, state_of
 
+SCANS_TRIED = 20  # of a list, until one is found where the scans are said to be
+_IN_USE = "Close what has it open and try again."
 _HASH = re.compile(r"-[0-9a-f]{8}$")  # of the place, in the names of scans that lay further down
 
 
@@ -41,25 +48,58 @@ class BatchReview:
     """
 
     def __init__(self, folder: Path):
-        if not (folder / RUN_FILE).is_file():
+        self.folder, self._scans = Path(os.path.abspath(folder)), _Scans("", [])
+        if not (self.folder / RUN_FILE).is_file():
             raise InputError(
-                f"'{folder.name}' is no folder of results (it has no {RUN_FILE}).", "Name that of a batch."
+                f"'{self.folder.name}' is no folder of results (it has no {RUN_FILE}).", "Name that of a batch."
             )
-        self.folder, self._scans = folder, _Scans("", [])
-        self._record = BatchRecord.read(folder)
+        self._stamps: tuple = ()
+        self._rows: list[Reviewed] = []
+        self._read_run()
+
+    def _read_run(self) -> None:
+        """The batch may be at work, or have been run again since."""
+        self._run_stamp = _stamp(self.folder / RUN_FILE)
+        self._record = BatchRecord.read(self.folder)
         self._entries = dict(in_review_order(self._record))
 
+    def _follow_run(self) -> None:
+        now = _stamp(self.folder / RUN_FILE)
+        if now is None:
+            raise StorageError(f"The results in '{self.folder.name}' are gone.", "Choose the folder again.")
+        if now != self._run_stamp:
+            self._read_run()
+
     def rows(self) -> list[Reviewed]:
-        """Every scan that is done, the most doubtful first, in its state of now. Raises StorageError."""
-        decisions = read_decisions(self.folder)
-        return [
-            Reviewed(name, name, state_of(name, entry["mask"]["sha256"], decisions), word_of(entry))
-            for name, entry in self._entries.items()
-        ]
+        """Every scan that is done, the most doubtful first, in its state of now.
+
+        Raises:
+            StorageError: review.json is damaged, or the results are gone.
+        """
+        self._follow_run()
+        stamps = self._run_stamp, _stamp(self.folder / REVIEW_FILE)
+        if stamps != self._stamps:
+            decisions = read_decisions(self.folder)
+            self._rows = [
+                Reviewed(name, name, state_of(name, entry["mask"]["sha256"], decisions), word_of(entry))
+                for name, entry in self._entries.items()
+            ]
+            self._stamps = stamps
+        return list(self._rows)
 
     def entry(self, name: str) -> dict:
-        """What the batch recorded of a scan."""
+        """What the batch recorded of a scan. Raises InputError: nothing, by now."""
+        if name not in self._entries:
+            raise InputError(f"'{name}' is not among the results of '{self.folder.name}' now.", "Choose another scan.")
         return self._entries[name]
+
+    def knows(self, name: str, fingerprint: str) -> bool:
+        """Whether a scan of this name and content is among the results."""
+        return name in self._entries and self._entries[name]["identity"]["input"] == fingerprint
+
+    def state(self, name: str) -> str:
+        """The state of a scan now. Raises InputError, StorageError."""
+        return state_of(name, self.entry(name)["mask"]["sha256"], read_decisions(self.folder))
 
     def decide(self, names: Sequence[str], state: str) -> None:
         """Note a state for scans.
@@ -67,49 +107,84 @@ class BatchReview:
         Raises:
             InputError: there is no such scan or state. StorageError, FolderInUseError: nothing was noted.
         """
+        self._follow_run()
         unknown = [name for name in names if name not in self._entries]
         if unknown or not names:
             cause = f"There is no scan '{unknown[0]}' here." if unknown else "No scan is named."
             raise InputError(cause, f"'review {self.folder.name}' lists them.")
         decide(self.folder, state, {name: self._entries[name]["mask"]["sha256"] for name in names})
+        self._stamps = ()  # of two changes in one tick of the disk's clock the second shows, too
 
     def write_report(self) -> None:
         """Bring report.html in line with what was decided. Raises StorageError."""
+        self._follow_run()
         write_report(self._record, self.folder)
 
     def mask_path(self, name: str) -> Path:
         """The mask that the batch wrote."""
-        return self.folder / self._entries[name]["mask"]["file"]
+        return self.folder / self.entry(name)["mask"]["file"]
 
     def corrected_path(self, name: str) -> Path:
-        """Where the contour lies that somebody corrected and accepted."""
-        return self.folder / f"{name}.corrected.seg.nrrd"
+        """Where the contour lies that somebody corrected and accepted; never where the mask of another scan does."""
+        masks, ending = {entry["mask"]["file"].casefold() for entry in self._entries.values()}, ".corrected"
+        while f"{name}{ending}.seg.nrrd".casefold() in masks:
+            ending += ".corrected"
+        return self.folder / f"{name}{ending}.seg.nrrd"
 
     def has_correction(self, name: str) -> bool:
         """Whether that is the contour that holds."""
-        entry, decisions = self._entries[name], read_decisions(self.folder)
-        state = state_of(name, entry["mask"]["sha256"], decisions)
-        return state == CORRECTED and self.corrected_path(name).is_file()
+        return self.state(name) == CORRECTED and self.corrected_path(name).is_file()
+
+    def set_correction(self, name: str, mask: sitk.Image | None) -> Path | None:
+        """Put a corrected contour beside the mask, or none; what somebody had drawn earlier is set aside.
+
+        Returns:
+            Where an earlier one lies now.
+
+        Raises:
+            StorageError: it cannot be written, or the earlier one cannot be set aside.
+        """
+        path, kept = self.corrected_path(name), None
+        if path.exists():
+            places = (self.folder / f"{name}.kept-{number}.seg.nrrd" for number in count(1))
+            kept = next(place for place in places if not place.exists())
+            with os_errors_as(StorageError, f"'{path.name}' cannot be set aside", _IN_USE):
+                path.rename(kept)
+        if mask is not None:
+            write_mask(mask, path, corrected=True)
+        return kept
+
+    def take_back_correction(self, name: str, kept: Path | None) -> None:
+        """Undo ``set_correction``, which returned ``kept``. Raises StorageError."""
+        path = self.corrected_path(name)
+        with os_errors_as(StorageError, f"'{path.name}' cannot be replaced", _IN_USE):
+            path.unlink(missing_ok=True)
+            if kept is not None:
+                kept.rename(path)
 
     def is_network_mask(self, name: str) -> bool:
         """Whether the mask is still what the batch wrote. Raises InputError: it cannot be read."""
         path = self.mask_path(name)
         with os_errors_as(InputError, f"Mask '{path.name}' cannot be read", "Run the batch again, or restore it."):
-            return file_sha256(path) == self._entries[name]["mask"]["sha256"]
+            return file_sha256(path) == self.entry(name)["mask"]["sha256"]
 
     def look_for_scans(self, folder: Path) -> None:
         """Say where the scans are that the batch was given.
 
         Raises:
-            InputError: the first of the list is not there; where the others were looked for stays as it was.
+            InputError: none of the first of the list is there; where they were looked for stays as it was.
         """
         before, self._scans = self._scans, _Scans(folder.name, collect_inputs([folder], any_series=True)[0])
-        try:
-            for name in list(self._entries)[:1]:
+        missing = []
+        for name in islice(self._entries, SCANS_TRIED):
+            try:
                 self.scan_of(name)
-        except InputError:
+                return
+            except InputError as error:
+                missing.append(error)
+        if missing:
             self._scans = before
-            raise
+            raise missing[0]
 
     def scan_of(self, name: str) -> InputCase:
         """The scan that a result was made of, known by its content: a name alone could mean another patient's.
@@ -117,7 +192,8 @@ class BatchReview:
         Raises:
             InputError: it is not where the scans are said to be.
         """
-        wanted, plain = self._entries[name]["identity"]["input"], _HASH.sub("", name)
+        self._follow_run()
+        wanted, plain = self.entry(name)["identity"]["input"], _HASH.sub("", name)
         alike = [case for case in self._scans.cases if _HASH.sub("", case.name) == plain]
         for case in sorted(alike, key=lambda case: case.name != name):
             if case.fingerprint() == wanted:
@@ -127,3 +203,12 @@ class BatchReview:
             f"The scan of '{name}' was not found in the folder '{self._scans.folder}' ({found}).",
             "Choose the folder that the batch was given.",
         )
+
+
+def _stamp(path: Path) -> tuple | None:
+    """Tells one state of a file from the next; ``None`` where it is not there."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino

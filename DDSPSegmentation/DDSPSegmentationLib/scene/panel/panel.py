@@ -71,7 +71,7 @@ class Panel(VTKObservationMixin):
         self.folding = Folding(ui)
         ui.correctCollapsibleButton.connect("contentsCollapsed(bool)", self.correct.onFolded)
         show_icons(ui, modulePath)
-        self.reviewList = ReviewListSection(ui, self._guard, self._look)
+        self.reviewList = ReviewListSection(ui, self._guard, self._look, lambda: self.segment.runningOn)
         self.learn = LearnSection(
             ui, self._guard, self._onReopened, self.advanced.showModel, self.reviewList.noteStored
         )
@@ -188,6 +188,7 @@ class Panel(VTKObservationMixin):
         self.learn.retrain.yieldTo(False)
         self.correct.connectEditor()
         self.refresh()
+        self.reviewList.refresh()
         self.sayNextStep()
         if wasRunning:
             self.say(_("The scene was closed, so the run was ended."))
@@ -211,6 +212,7 @@ class Panel(VTKObservationMixin):
         self.refresh()
         self.correct.connectEditor()
         self._preselect()
+        self.reviewList.refresh()
         self.sayNextStep()
 
     def _onLayoutChanged(self, layout: int = 0) -> None:
@@ -317,7 +319,7 @@ class Panel(VTKObservationMixin):
         if changed or shown is not self._resultNode:
             self._hidden = hide_others(self._resultNode, volumeNode)
             self.sayNextStep()
-            self.reviewList.follow(volumeNode)
+        self.reviewList.follow(volumeNode)
         if isNewOutput and output is not None and volumeNode is not None and self.isEntered:
             self._offerToTakeUp(output, volumeNode)
 

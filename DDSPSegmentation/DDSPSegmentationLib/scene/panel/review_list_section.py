@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from itertools import zip_longest
 from pathlib import Path
 
 import slicer
@@ -31,14 +32,18 @@ class ReviewListSection:
     Args:
         onOpened: called with the volume and the segmentation of a scan that is to be looked at; the latter is ``None``
             where it has none yet.
+        runningOn: called for the volume that is being segmented, ``None`` where none is.
     """
 
-    def __init__(self, ui, guard: Guard, onOpened: Callable):
+    def __init__(self, ui, guard: Guard, onOpened: Callable, runningOn: Callable):
         import qt
 
-        self.ui, self._guard, self._say, self._onOpened = ui, guard, guard.say, onOpened
+        self.ui, self._guard, self._say = ui, guard, guard.say
+        self._onOpened, self._runningOn = onOpened, runningOn
         self._list: SceneList | FolderList = SceneList()
         self._rows: list[Reviewed] = []
+        self._filled: list[Reviewed] = []  # what the table holds
+        self._failed = ""  # the key of a scan that could not be opened: Next goes on from there
         self._volumeNode = None
         table, resize = ui.reviewTable, qt.QHeaderView
         set_titles(
@@ -67,7 +72,7 @@ class ReviewListSection:
     def follow(self, volumeNode) -> None:
         """Another volume is looked at."""
         if volumeNode is not self._volumeNode:
-            self._volumeNode = volumeNode
+            self._volumeNode, self._failed = volumeNode, ""
             self.refresh()
 
     def refresh(self) -> None:
@@ -75,9 +80,10 @@ class ReviewListSection:
         if not self.isOpen or slicer.mrmlScene.IsClosing():
             return
         rows = self._guard(self._list.rows)
-        self._rows = [] if rows is WENT_WRONG else rows
+        isWrong = rows is WENT_WRONG
+        self._rows = [] if isWrong else rows
         self._fill()
-        self.ui.reviewListLabel.text = self._summary()
+        self.ui.reviewListLabel.text = self.ui.statusLabel.text if isWrong else self._summary()
         self.ui.reviewSceneButton.setVisible(isinstance(self._list, FolderList))
         others = [row for row in self._rows if row.state == TO_REVIEW]
         enable(
@@ -90,30 +96,35 @@ class ReviewListSection:
     def _refreshReject(self) -> None:
         row = self._current()
         isRejected = row is not None and row.state == REJECTED
-        self.ui.rejectScanButton.text = _("Review Again") if isRejected else _("Reject")
+        button = self.ui.rejectScanButton
+        keys = button.shortcut
+        button.text = _("Review Again") if isRejected else _("Reject")
+        button.shortcut = keys  # which a new text takes away
         obstacle = "" if row is not None else _("The scan that is shown is none of this list.")
         tip = (
             _("Puts the scan back among those to review (Ctrl+Backspace).")
             if isRejected
             else _("Notes that the scan that is shown cannot be used; nothing is deleted (Ctrl+Backspace).")
         )
-        enable(self.ui.rejectScanButton, obstacle, tip)
+        enable(button, obstacle, tip)
 
     def _fill(self) -> None:
         table, current = self.ui.reviewTable, self._key()
         wasBlocked = table.blockSignals(True)
         table.clearSelection()
         table.setRowCount(len(self._rows))
-        for number, row in enumerate(self._rows):
-            for column, text in enumerate((row.title, state_in_words(row.state), verdict_in_words(row.word))):
-                table.setItem(number, column, cell(text, text))
+        for number, (row, before) in enumerate(zip_longest(self._rows, self._filled[: len(self._rows)])):
+            if row != before:  # thousands of rows take seconds
+                for column, text in enumerate((row.title, state_in_words(row.state), verdict_in_words(row.word))):
+                    table.setItem(number, column, cell(text, text))
             if row.key == current:
                 table.setCurrentCell(number, TITLE)
+        self._filled = self._rows
         table.blockSignals(wasBlocked)
         fit_height(table, ROWS_SHOWN)
 
     def _summary(self) -> str:
-        isScene, states = not self._list.title, [row.state for row in self._rows]
+        isScene, states = isinstance(self._list, SceneList), [row.state for row in self._rows]
         if not states:
             return _("No scan in the scene yet.") if isScene else _("The batch has segmented no scan.")
         what = counted(len(states), _("1 scan"), _("{count} scans"))
@@ -131,22 +142,25 @@ class ReviewListSection:
     # ---- from one to the next
 
     def _onNext(self, checked: bool = False) -> None:
-        keys = [row.key for row in self._rows]
-        after = keys.index(self._key()) + 1 if self._key() in keys else 0
+        keys, last = [row.key for row in self._rows], self._failed or self._key()
+        after = keys.index(last) + 1 if last in keys else 0
         ahead = [row for row in self._rows[after:] + self._rows[:after] if row.state == TO_REVIEW]
         if ahead:
             self._open(ahead[0].key)
 
     def _open(self, key: str) -> None:
         before = self._key()
-        opened = self._guard(lambda: self._list.open(key))
-        if opened is WENT_WRONG:
-            return
-        self._onOpened(*opened)
-        if before in self._list.leave_all_but(key):
-            words = _("'{name}' stays open: it was corrected and is not accepted yet.")
-            self._say(f"{words.format(name=before)} {self.ui.statusLabel.text}")
+        staying = self._guard(lambda: self._lookAt(key))
+        self._failed = key if staying is WENT_WRONG else ""
+        if staying is not WENT_WRONG and before in staying:
+            words = _("'{name}' stays open: {reason}.").format(name=before, reason=staying[before])
+            self._say(f"{words} {self.ui.statusLabel.text}")
         self.refresh()
+
+    def _lookAt(self, key: str) -> dict[str, str]:
+        """Returns the scans that stay in the scene, and why."""
+        self._onOpened(*self._list.open(key))
+        return self._list.leave_all_but(key, self._runningOn())
 
     def _onReject(self, checked: bool = False) -> None:
         row = self._current()

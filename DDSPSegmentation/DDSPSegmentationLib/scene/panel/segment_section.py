@@ -85,6 +85,11 @@ class SegmentSection:
     def isRunning(self) -> bool:
         return self._run is not None
 
+    @property
+    def runningOn(self):
+        """The volume that is being segmented, or ``None``."""
+        return None if self._run is None else self._run.volumeNode
+
     def refresh(self) -> None:
         """Say on the button what a click does, or in its tooltip why it does nothing."""
         button, reason = self.ui.segmentButton, ""
