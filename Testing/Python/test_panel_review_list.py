@@ -149,6 +149,21 @@ def test_next_goes_through_the_scene_until_each_scan_is_decided(person, home):
     assert states(person)["A"] == "to review" and person.ui.nextScanButton.enabled
 
 
+def test_an_accepted_scan_that_is_changed_is_to_be_reviewed_until_that_is_undone(person, home):
+    volume, _node = add_result(0, "A", 0.7, RADII[0], [])
+    person.ui.inputSelector.setCurrentNode(volume)
+    person.ui.reviewListCollapsibleButton.collapsed = False
+    before = person.mask().copy()
+    person.accept()
+    assert states(person) == {"A": "accepted"}
+    person.paint()
+    person.settle()
+    assert states(person) == {"A": "to review"}
+    person.write(before)
+    person.settle()
+    assert states(person) == {"A": "accepted"}
+
+
 def test_a_scan_can_be_rejected_and_reviewed_again(person, home):
     volume, _node = add_result(0, "A", 0.7, RADII[0], [])
     person.ui.inputSelector.setCurrentNode(volume)

@@ -32,7 +32,7 @@ from .result_nodes import (
     table_of,
     volume_of,
 )
-from .results import place_contour, remove_with_display, uncertainty_volume_of
+from .results import place_contour, remove_with_display, state_of, uncertainty_volume_of
 from .slice_views import empty_layers
 
 _REJECTED = ATTRIBUTE_PREFIX + "Rejected"
@@ -43,6 +43,9 @@ class SceneList:
     """The scans of the scene: volumes that are segmented, the most doubtful first, then those that could be."""
 
     title = ""
+
+    def __init__(self) -> None:
+        self._accepted: dict[str, tuple] = {}  # ID of a result to what its state depends on, and the state
 
     def rows(self) -> list[Reviewed]:
         """One for each scan; the key is the ID of its node."""
@@ -56,18 +59,24 @@ class SceneList:
                 others.append(self._row(node, None))
         return [row for *_order, row in sorted(judged, key=lambda found: found[:2])] + others
 
-    @staticmethod
-    def _row(node, facts: NetworkFacts | None) -> Reviewed:
+    def _row(self, node, facts: NetworkFacts | None) -> Reviewed:
         expected = None if facts is None else facts.expected_dice
         word = "" if facts is None else verdict(expected and expected.value, facts.warnings)
-        stored = [result for result in results_of(node) if _is_stored(result, node)]
-        if node.GetAttribute(_REJECTED):
-            state = REJECTED
-        elif stored:
-            state = CORRECTED if is_edited(stored[0], node) else ACCEPTED
-        else:
-            state = TO_REVIEW
+        accepted = (self._state(result, node) for result in results_of(node))
+        state = REJECTED if node.GetAttribute(_REJECTED) else next(filter(None, accepted), TO_REVIEW)
         return Reviewed(node.GetID(), node.GetName(), state, word)
+
+    def _state(self, result, volume_node) -> str:
+        """How a result was accepted, "" where it is not, as it is now; its voxels are read when they changed alone."""
+        if not case_of(result):
+            return ""
+        labelmap = result.GetBinaryLabelmapInternalRepresentation(own_segment_id(result))
+        times = result.GetMTime(), 0 if labelmap is None else labelmap.GetMTime()
+        stamp = *times, *state_of(volume_node)[1:]
+        if self._accepted.get(result.GetID(), ("",))[0] != stamp:
+            state = CORRECTED if is_edited(result, volume_node) else ACCEPTED
+            self._accepted[result.GetID()] = stamp, state if _is_stored(result, volume_node) else ""
+        return self._accepted[result.GetID()][1]
 
     def key_of(self, volume_node) -> str:
         """The scan that a volume is; "" where it is none of the list's."""

@@ -390,6 +390,7 @@ class Panel(VTKObservationMixin):
             self.review.showAfter()
         self.learn.accept.changed()
         self.refresh()
+        self.reviewList.refresh()
         if (self.result.edited, self.result.apart) != before and not self.review.surfacePaused:
             self.sayNextStep()
 
