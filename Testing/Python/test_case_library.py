@@ -881,7 +881,9 @@ def test_what_was_assumed_of_scan_and_mask_is_told_at_import(tmp_path):
     assert voxels(report.stored[0].case.image_path)[0, 0, 0] == 0
 
 
-def test_links_that_lead_nowhere_and_folders_that_are_not_looked_into_are_named_and_the_rest_is_imported(tmp_path):
+def test_links_that_lead_nowhere_pipes_and_linked_folders_are_named_and_the_rest_is_imported(
+    tmp_path,
+):
     folder = tmp_path / "in"
     for name in ("A", "B"):
         folder.mkdir(exist_ok=True)
@@ -890,10 +892,17 @@ def test_links_that_lead_nowhere_and_folders_that_are_not_looked_into_are_named_
     (folder / "A_mask.nrrd").symlink_to("gone.nrrd")
     (folder / "C.nrrd").symlink_to("C.nrrd")
     (folder / "again").symlink_to(".")
+    for name in ("D.nrrd", "E.nrrd"):
+        os.mkfifo(folder / name)
+    sitk.WriteImage(toy_scan(3)[1], str(folder / "E_mask.nrrd"))
     report = CaseLibrary(tmp_path / "library").import_folder(folder)
     assert [stored.case.source_name for stored in report.stored] == ["B"]
     assert "'A_mask.nrrd' is a link to a file that is not there." in report.failed.pop("A")
-    assert report.failed == {"C": "It is a link to a file that is not there."}
+    assert "'E.nrrd' is no file but a pipe or a device." in report.failed.pop("E")
+    assert report.failed == {
+        "C": "It is a link to a file that is not there.",
+        "D": "It is no file but a pipe or a device.",
+    }
     assert report.warnings[0] == "again: It is a link to a folder, which is not followed."
 
 

@@ -159,9 +159,10 @@ def test_a_version_that_macos_packed_again_is_imported(elsewhere, exported):
     assert elsewhere.import_file(exported).name == "v1"
 
 
-def test_a_version_that_windows_packed_again_with_its_folder_is_imported(elsewhere, exported):
-    contents = {f"v1 (1)/{name}": content for name, content in contents_of(exported).items()}
-    write_zip(exported, {"v1 (1)/": b"", **contents, "v1 (1)/Thumbs.db": b"Windows"})
+@pytest.mark.parametrize("separator", "/\\")
+def test_a_version_that_windows_packed_again_with_its_folder_is_imported(elsewhere, exported, separator):
+    contents = {f"v1 (1){separator}{name}": content for name, content in contents_of(exported).items()}
+    write_zip(exported, {f"v1 (1){separator}": b"", **contents, f"v1 (1){separator}Thumbs.db": b"Windows"})
     assert elsewhere.import_file(exported).name == "v1"
 
 

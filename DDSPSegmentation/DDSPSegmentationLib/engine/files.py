@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 from .errors import DDSPSegmentationError, InputError, StorageError
 
 DANGLING = "is a link to a file that is not there"
+NO_FILE = "is no file but a pipe or a device"
 LINKED_FOLDER = "is a link to a folder, which is not followed"
 _SHARING_SECONDS = 2.0
 

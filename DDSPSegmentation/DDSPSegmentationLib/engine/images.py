@@ -15,7 +15,7 @@ import SimpleITK as sitk
 
 from .errors import InputError, StorageError, is_out_of_memory
 from .file_doubts import about_non_numbers, doubts_about_file
-from .files import DANGLING, os_errors_as, write_aside
+from .files import DANGLING, NO_FILE, os_errors_as, write_aside
 from .gland_labels import Label, chosen_labels, inside, segments_of
 from .image_headers import (
     CHECK_TYPE,
@@ -135,8 +135,10 @@ def _check_is_file(path: Path) -> None:
         raise InputError(cause, "Fetch the data set's files, or give the file itself.")
     if not path.exists():
         raise InputError(f"File '{path.name}' does not exist.", "Check its name and folder.")
-    if not path.is_file():
+    if path.is_dir():
         raise InputError(f"'{path.name}' is a folder, not an image file.", "Give the image file in it.")
+    if not path.is_file():
+        raise InputError(f"'{path.name}' {NO_FILE}.", "Give the image file itself.")
 
 
 def _non_numbers(image: sitk.Image) -> tuple[int, int, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import random
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Sequence
@@ -173,10 +174,9 @@ def _images(folder: Path) -> dict[str, Path]:
 
 
 def is_image_file(path: Path) -> bool:
-    """Whether a path is called like an image and is a file, or a link to one that is not there."""
-    if image_suffix(path) is None or path.name.startswith("."):
-        return False
-    return path.is_file() or (path.is_symlink() and not path.exists())
+    """Whether a path is called like an image and is no folder; what a link, a pipe or a device is, its reading says."""
+    is_called_image = image_suffix(path) is not None and not path.name.startswith(".")
+    return is_called_image and os.path.lexists(path) and not path.is_dir()
 
 
 def _read_pairs(

@@ -11,6 +11,7 @@ from ..engine.errors import DatasetError, StorageError
 from ..engine.files import (
     DANGLING,
     LINKED_FOLDER,
+    NO_FILE,
     copy_file,
     files_below,
     make_folder,
@@ -70,8 +71,8 @@ def find_pairs(folder: Path) -> tuple[list[Case], dict[str, str], list[str]]:
 
 
 def _why_no_pair(scan: Path, masks: list[Path]) -> str:
-    if not scan.exists():
-        return f"It {DANGLING}."
+    if not scan.is_file():
+        return f"It {NO_FILE if scan.exists() else DANGLING}."
     if not masks:
         return "It has no mask beside it."
     names = ", ".join(sorted(path.name for path in masks))

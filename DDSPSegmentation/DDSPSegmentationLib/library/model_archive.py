@@ -99,13 +99,13 @@ def read_archive(path: Path) -> tuple[str, dict[str, bytes]]:
 
 
 def _read_entries(archive: zipfile.ZipFile, path: Path) -> dict[str, bytes]:
-    entries = [entry for entry in archive.infolist() if not _is_left_by_a_browser(entry.orig_filename)]
+    entries = [entry for entry in archive.infolist() if not _is_left_by_a_browser(_name_of(entry))]
     if len(entries) > MOST_FILES:
         raise _refused(path, f"holds {len(entries)} files; at most {MOST_FILES} are expected")
-    folder = _common_folder([entry.orig_filename for entry in entries])
+    folder = _common_folder([_name_of(entry) for entry in entries])
     names = set()
     for entry in entries:
-        name = entry.orig_filename.removeprefix(folder)  # zipfile cuts `filename` at a null byte
+        name = _name_of(entry).removeprefix(folder)
         if not _is_carried(name):
             raise _refused(path, f"holds {ascii(name[:80])}, which does not belong to a model version")
         if name.casefold() in names:
@@ -120,7 +120,12 @@ def _read_entries(archive: zipfile.ZipFile, path: Path) -> dict[str, bytes]:
     size = sum(entry.file_size for entry in entries)
     if size > MOST_BYTES:
         raise _refused(path, f"would grow to {size >> 20} MB; at most {MOST_BYTES >> 20} MB are expected")
-    return {entry.orig_filename.removeprefix(folder): archive.read(entry) for entry in entries}
+    return {_name_of(entry).removeprefix(folder): archive.read(entry) for entry in entries}
+
+
+def _name_of(entry: zipfile.ZipInfo) -> str:
+    """As it stands in the archive; some programs for Windows write its folders with backslashes."""
+    return entry.orig_filename.replace("\\", "/")  # zipfile cuts `filename` at a null byte
 
 
 def _is_left_by_a_browser(name: str) -> bool:

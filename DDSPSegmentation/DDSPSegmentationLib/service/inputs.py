@@ -14,7 +14,7 @@ from pathlib import Path, PurePath
 import SimpleITK as sitk
 
 from ..engine.errors import InputError
-from ..engine.files import DANGLING, LINKED_FOLDER, file_sha256, files_below, os_errors_as, why_unreachable
+from ..engine.files import DANGLING, LINKED_FOLDER, NO_FILE, file_sha256, files_below, os_errors_as, why_unreachable
 from ..engine.image_headers import detached_voxels
 from ..engine.images import image_stem, image_suffix, read_image, stem_of_scan
 from ..engine.t2_recognition import NOT_AXIAL, ScanFacts, recognize
@@ -23,7 +23,6 @@ from .dicom_files import read_dicom_file
 from .dicom_grouping import doubts_about_parts, files_of_scan
 from .dicom_series import NO_SERIES, DicomSeries, Skipped, load_series, series_among
 
-NO_FILE = "is no file but a pipe or a device"
 LONGEST_NAME_BYTES = 120
 SHOWN_REASONS = 3
 
