@@ -12,7 +12,6 @@ from ..engine.images import read_mask
 from ..engine.quality import verdict
 from ..engine.t2_recognition import AXIAL_T2
 from ..service.batch_review import BatchReview, Reviewed
-from ..service.dicom_files import patient_id_of
 from ..service.report import expected_dice_of
 from ..service.review_states import ACCEPTED, CORRECTED, REJECTED, TO_REVIEW
 from .conversion import add_volume_node, read_segment
@@ -147,6 +146,8 @@ class FolderList:
         try:
             volume_node.SetAttribute(_REVIEWED, f"{name} {self._review.entry(name)['identity']['input']}")
             if is_dicom:
+                from ..service.dicom_files import patient_id_of
+
                 _note_patient(volume_node, patient_id_of(files[0]))
             return volume_node, self._place(name, volume_node, *masks)
         except Exception:

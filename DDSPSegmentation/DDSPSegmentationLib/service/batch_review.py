@@ -8,17 +8,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import count, islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import SimpleITK as sitk
 
 from ..engine.errors import InputError, StorageError
 from ..engine.files import file_sha256, os_errors_as
 from .batch_record import RUN_FILE, BatchRecord
-from .inputs import InputCase, collect_inputs
 from .mask_files import write_mask
 from .report import in_review_order, word_of, write_report
 from .review_states import CORRECTED, REVIEW_FILE, decide, read_decisions, state_of
+
+if TYPE_CHECKING:
+    from .inputs import InputCase
 
 SCANS_TRIED = 20  # of a list, until one is found where the scans are said to be
 _IN_USE = "Close what has it open and try again."
@@ -174,6 +176,8 @@ class BatchReview:
         Raises:
             InputError: none of the first of the list is there; where they were looked for stays as it was.
         """
+        from .inputs import collect_inputs  # it takes pydicom, which the panel loads only when it is asked for
+
         before, self._scans = self._scans, _Scans(folder.name, collect_inputs([folder], any_series=True)[0])
         missing = []
         for name in islice(self._entries, SCANS_TRIED):
