@@ -49,6 +49,7 @@ _NRRD_SPACES = {
 }
 _VECTOR = re.compile(r"\(([^)]*)\)")
 _FLAT = 1e-6  # of a determinant
+_LARGEST = 1e9  # of what places voxels; ITK computes for ever with axes whose squares overflow
 _SHOWN = 60  # letters of a header
 _EXPORT_AGAIN = "Export the scan again, as NRRD or from its DICOM series."
 _SAVE_GZIP = "Save it as NRRD with the encoding gzip or raw."
@@ -145,8 +146,8 @@ def _check_metaimage_lines(path: Path, end: int) -> None:
         lines = file.read(end).decode("utf-8", "surrogateescape").split("\n")
     known: dict[str, str] = {}
     for line in filter(str.strip, lines):
-        key, found, value = (part.strip() for part in line.partition("="))
-        usual = _META_KEYS.get(key.lower(), key)
+        key, found, value = (part.strip(" \t\r") for part in line.partition("="))
+        usual = _META_KEYS.get(key.strip().lower(), key)
         if not found or key != usual or (key in _META_KEYS.values() and known.setdefault(key, value) != value):
             cause = f"File '{path.name}' has a damaged header: its line '{line.strip()[:_SHOWN]}' cannot be right."
             raise InputError(cause, COPY_AGAIN)
@@ -192,7 +193,7 @@ def _check_numbers(path: Path, key: str, value: str, words: Sequence[str]) -> np
         numbers = np.array([float(word) for word in words])
     except ValueError:
         numbers = np.array([np.nan])
-    if not np.isfinite(numbers).all():
+    if not (np.abs(numbers) <= _LARGEST).all():
         cause = f"File '{path.name}' has {key} that are not valid numbers: '{value[:_SHOWN]}'."
         raise InputError(cause, _EXPORT_AGAIN)
     return numbers

@@ -64,6 +64,7 @@ def check_nifti(path: Path) -> None:
     """
     header, found = _start_of(path)
     fields = _fields_of(header, path.name)
+    _check_size(fields, path.name)
     _check_type(fields, path.name)
     _check_place(fields, path.name)
     _check_scale(fields, path.name)
@@ -173,6 +174,14 @@ def _fields_of(header: bytes, name: str) -> np.void:
 def _voxel_count(fields: np.void) -> int:
     count = max(0, min(7, int(fields["dimensions"][0])))
     return math.prod(max(1, int(extent)) for extent in fields["dimensions"][1 : 1 + count])
+
+
+def _check_size(fields: np.void, name: str) -> None:
+    count, *size = map(int, fields["dimensions"])
+    if not 1 <= count <= 7 or min(size[:count]) < 1:
+        found = " x ".join(map(str, size[: max(0, count)]))
+        cause = f"File '{name}' has a damaged header: {count} dimensions of {found or 'no'} voxels."
+        raise InputError(cause, COPY_AGAIN)
 
 
 def _check_type(fields: np.void, name: str) -> None:
