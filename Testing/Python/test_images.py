@@ -415,6 +415,8 @@ def rewritten(path: Path, suffix: str, old: bytes, new: bytes) -> Path:
         (".mha", b"CenterOfRotation", b"HeaderSize = 1\n", "damaged header: its HeaderSize cannot be '1'"),
         (".mha", b"CenterOfRotation", b"CenterOf\n", "damaged header: its line 'CenterOf' cannot be right"),
         (".mha", b"TransformMatrix", b"Transformmatrix = 1 0 0 0 1 0 0 0 1\n", "its line 'Transformmatrix = 1"),
+        (".mha", b"TransformMatrix", b"TransformMatrix\x1f = 1 0 0 0 1 0 0 0 1\n", "its line 'TransformMatrix"),
+        (".mha", b"TransformMatrix", b"TransformMatrix = 1 0 0 0 1 1e308 0 0 1\n", "has TransformMatrix that are not"),
         (".mha", b"CenterOfRotation", b"Offset = 0 0 0\n", "its line 'Offset ="),
         (".mha", b"BinaryDataByteOrderMSB", b"BinaryDataByteOrderMSB = 1 1\n", "ByteOrderMSB cannot be '1 1'"),
     ),

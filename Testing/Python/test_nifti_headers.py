@@ -53,6 +53,8 @@ def told(path: Path) -> list[str]:
         ([(70, "2h", 32, 64)], "has complex values; a magnitude image is needed"),
         ([(70, "h", 77)], "a type that is not read here (datatype 77, 16 bits)"),
         ([(70, "2h", 1, 1)], "a type that is not read here (datatype 1, 1 bits)"),
+        ([(40, "h", 9)], "damaged header: 9 dimensions of"),
+        ([(40, "h", 6), (50, "h", -32768)], "6 dimensions of 40 x 48 x 12 x 1 x -32768 x 1 voxels"),
         ([(70, "h", 8)], "voxels of datatype 8 have 32 bits, and its bitpix is 16"),
         ([(72, "h", -16)], "voxels of datatype 4 have 16 bits, and its bitpix is -16"),
         ([(344, "4s", b"n+1\x08")], "is not a readable NIfTI image"),  # to ITK it is Analyze, which has no place
