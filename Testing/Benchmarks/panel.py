@@ -108,7 +108,7 @@ def main():
             f"{1000 * placing:.0f} ms (at most {1000 * max(row[2] for row in rows):.0f})"
         )
         typical = seconds
-        person.panel.segment.now = itertools.count().__next__  # no two of these clicks are a double click
+        person.panel.segment.doubleClick.now = itertools.count().__next__  # no two of these clicks are one
         for what, count in (("cancel", asked.cancels), ("kill -9", asked.kills)):
             slowest = 0.0
             for _number in range(count):

@@ -36,7 +36,8 @@ def person(slicer_window, warm_worker, monkeypatch):
     person = Person(openModule(MODULE_FILE))
     person.ui.biasFieldCheckBox.checked = False
     person.ui.moreFiguresGroupBox.collapsed = False
-    person.panel.segment.now = itertools.count().__next__  # no two clicks of a test are a double click
+    for section in (person.panel.segment, person.panel.reviewList):
+        section.doubleClick.now = itertools.count().__next__  # no two clicks of a test are a double click
     yield person
     warm_worker.cancel()
     closeModule("DDSPSegmentation")

@@ -70,7 +70,7 @@ def test_a_click_while_the_engine_starts_waits_and_can_be_canceled(person, t2, w
 
 def test_a_double_click_starts_a_run_and_does_not_cancel_it(person, t2, warm_worker):
     now = [100.0]
-    person.panel.segment.now = lambda: now[0]
+    person.panel.segment.doubleClick.now = lambda: now[0]
     person.start()
     for seconds in (0.1, 0.3):  # each so near to the click before it
         now[0] += seconds

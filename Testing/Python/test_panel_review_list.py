@@ -561,3 +561,36 @@ def test_a_list_of_thousands_is_shown_anew_at_once(reviewing, batch):
     person.panel.reviewList.refresh()
     shown = time.perf_counter()
     assert len(rows(person)) == 5000 and shown - filled < (filled - started) / 5
+
+
+def test_a_double_click_is_one_click_however_long_it_takes_to_open_a_scan(reviewing, batch):
+    person, time = reviewing, [0.0]
+    person.panel.reviewList.doubleClick.now = lambda: time[0]
+    opened = person.panel.reviewList._onOpened
+
+    def slowly(*nodes):
+        time[0] += 3.0
+        opened(*nodes)
+
+    person.panel.reviewList._onOpened = slowly
+    person.ui.nextScanButton.click()
+    time[0] += 0.2
+    person.ui.nextScanButton.click()
+    assert person.volume.GetName() == "scan1"
+    time[0] += 1.0
+    person.ui.rejectScanButton.click()
+    time[0] += 0.2
+    person.ui.rejectScanButton.click()
+    assert states(person)["scan1"] == "rejected"
+    time[0] += 1.0
+    person.ui.nextScanButton.click()
+    assert person.volume.GetName() == "scan2"
+
+
+def test_a_scan_with_a_psa_that_is_nowhere_else_stays(reviewing, batch):
+    person = reviewing
+    person.ui.nextScanButton.click()
+    first = person.result
+    person.set_psa(6.5)
+    person.ui.nextScanButton.click()
+    assert slicer.mrmlScene.IsNodePresent(first) and "'scan1' stays open: its PSA is nowhere else." in person.status

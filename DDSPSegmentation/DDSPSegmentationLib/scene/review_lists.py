@@ -27,6 +27,7 @@ from .result_nodes import (
     note_facts,
     note_file,
     own_segment_id,
+    psa_of,
     results_of,
     table_of,
     volume_of,
@@ -274,6 +275,8 @@ def _why_it_stays(volume_node, running) -> str:
         return _("its contour was changed and is not accepted yet")
     if any(node.GetSegmentation().GetNumberOfSegments() > (node in results) for node in _drawn_on(volume_node)):
         return _("something else was drawn on it")
+    if any(map(psa_of, results)):
+        return _("its PSA is nowhere else")
     return ""
 
 

@@ -94,7 +94,7 @@ class PanelChecks:
         """A first run is canceled, a second one ends; another patient's scan lies in the scene meanwhile."""
         from ..learning.made_up import made_up_scan
         from .conversion import add_volume_node
-        from .panel.segment_section import DOUBLE_CLICK_S
+        from .panel.double_click import DOUBLE_CLICK_S
 
         slicer.mrmlScene.Clear()
         slicer.util.selectModule("DDSPSegmentation")

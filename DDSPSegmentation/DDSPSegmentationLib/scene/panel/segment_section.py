@@ -17,6 +17,7 @@ from ..locations import location_of, start_placing
 from ..result_nodes import is_edited, is_imported, results_of
 from ..shared_worker import end_shared_worker, shared_worker
 from ..torch_installation import find_missing
+from .double_click import DoubleClick
 from .enabling import enable
 from .guard import WENT_WRONG, Guard
 from .question import Question
@@ -25,7 +26,6 @@ from .question import Question
 # that within a phase the bar creeps towards its end.
 PHASE_STARTS = {"Starting engine": 0.0, "Loading model": 0.1, "Preprocessing": 0.2, "Segmenting": 0.7, "Measuring": 0.9}
 CREEPING_S = 2.0
-DOUBLE_CLICK_S = 0.5  # the second of two clicks so near to each other is meant as one with the first
 TICK_MS = 200
 
 
@@ -65,8 +65,7 @@ class SegmentSection:
 
         self.ui, self._parameters, self._asked = ui, parameters, asked
         self._guard, self._say, self._onDone, self._onChanged = guard, guard.say, onDone, onChanged
-        self.now = time.monotonic
-        self._clicked = -math.inf
+        self.doubleClick = DoubleClick()
         self._run: Run | None = None
         self._installing = False
         self.isImporting = False
@@ -124,8 +123,7 @@ class SegmentSection:
     # ---- the click
 
     def _onButton(self, checked: bool = False) -> None:
-        before, self._clicked = self._clicked, self.now()
-        if self._clicked - before < DOUBLE_CLICK_S:
+        if self.doubleClick.isSecond():
             return
         if self.isRunning:
             shared_worker().cancel()
