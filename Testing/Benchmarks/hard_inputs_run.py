@@ -171,13 +171,18 @@ def _new_process(arguments: list[str], folder: Path, descriptors: list[int], nob
         stderr=descriptors[1],
         start_new_session=True,
         env=os.environ | _environment(folder) | {"PYTHONPATH": str(PACKAGE)},
-        preexec_fn=lambda: _as_in_a_new_process(folder, nobody),
+        preexec_fn=lambda: _as_in_a_terminal(folder, nobody),
     ).pid
 
 
 def _environment(folder: Path) -> dict[str, str]:
     home = str(folder / "home")
     return {"HOME": home, "USERPROFILE": home, "MPLCONFIGDIR": home, "TMPDIR": home, "PYTHONFAULTHANDLER": ""}
+
+
+def _as_in_a_terminal(folder: Path, nobody: bool) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell lets what it starts in the background ignore it
+    _as_in_a_new_process(folder, nobody)
 
 
 def _as_in_a_new_process(folder: Path, nobody: bool) -> None:
