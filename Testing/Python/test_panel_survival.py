@@ -308,27 +308,22 @@ def test_the_end_of_slicer_ends_the_engine_and_its_files(slicer_window, own_work
     assert not any(node.GetName().endswith("prostate") for node in slicer.util.getNodesByClass("vtkMRMLNode"))
 
 
-def test_importing_the_module_is_quick():
+def test_importing_the_module_imports_nothing_that_takes_long():
     program = textwrap.dedent(f"""
         import sys
         sys.path.insert(0, {str(MODULE_FILE.parent)!r})
         from headless_host import start
-        from worker_parts import own_time
         start()
         import slicer
         for name in [name for name in sys.modules if name.startswith("DDSPSegmentationLib")]:
             del sys.modules[name]
-        begin = own_time()
         import DDSPSegmentation
-        print(own_time() - begin)
-        assert "torch" not in sys.modules
+        heavy = {{"torch", "pydicom", "scipy", "matplotlib"}}
+        print(sorted(heavy & {{name.partition(".")[0] for name in sys.modules}}))
     """)
-    seconds = [
-        float(subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True,
-                             env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)}).stdout.split()[-1])
-        for _number in range(2)
-    ]  # fmt: skip
-    assert min(seconds) < 0.3
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment)
+    assert said.stdout == "[]\n"
 
 
 @pytest.mark.parametrize("what", ["input", "output", "location"])
