@@ -411,6 +411,7 @@ def rewritten(path: Path, suffix: str, old: bytes, new: bytes) -> Path:
         (".mha", b"Offset", b"Offset = nan 0 0\n", "has Offset that are not valid numbers: 'nan 0 0'"),
         (".mha", b"Offset", b"Offset = 0 0\n", "has 2 numbers in its Offset, for 3 dimensions"),
         (".mha", b"ElementSpacing", b"ElementSpacing = 2 2 4;\n", "has ElementSpacing that are not valid numbers"),
+        (".mha", b"ElementType", b"ElementType = MET_FLOAT!\n", "its ElementType cannot be 'MET_FLOAT!'"),
         (".mha", b"NDims", b"NDims = 4294967296\n", "damaged header: its NDims cannot be '4294967296'"),
         (".mha", b"CenterOfRotation", b"HeaderSize = 1\n", "damaged header: its HeaderSize cannot be '1'"),
         (".mha", b"CenterOfRotation", b"CenterOf\n", "damaged header: its line 'CenterOf' cannot be right"),

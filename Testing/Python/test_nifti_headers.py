@@ -50,6 +50,7 @@ def told(path: Path) -> list[str]:
         ([(108, "f", 0)], "its voxels start at byte 0 (vox_offset)"),
         ([(108, "f", NAN)], "its voxels start at byte nan (vox_offset)"),
         ([(112, "2f", -1, 1118)], "inverted gray values: its scl_slope is -1, negative"),
+        ([(112, "2f", 4e-40, 0)], "e-40, by which nothing can be scaled"),
         ([(70, "2h", 32, 64)], "has complex values; a magnitude image is needed"),
         ([(70, "h", 77)], "a type that is not read here (datatype 77, 16 bits)"),
         ([(70, "2h", 1, 1)], "a type that is not read here (datatype 1, 1 bits)"),

@@ -23,6 +23,7 @@ HEADER_BYTES = 352  # of what is unpacked, as much is kept: a NIfTI header
 RESAMPLE = "Harden the transform or resample first, then save as NRRD."
 
 _META_BYTES = {
+    **dict.fromkeys(("CHAR", "UCHAR"), 1),
     **dict.fromkeys(("SHORT", "USHORT"), 2),
     **dict.fromkeys(("INT", "UINT", "LONG", "ULONG", "FLOAT"), 4),
     **dict.fromkeys(("LONG_LONG", "ULONG_LONG", "DOUBLE"), 8),
@@ -164,6 +165,7 @@ def _check_metaimage_counts(path: Path, fields: dict[str, str], dimensions: int,
         "NDims": fields["ndims"] == str(dimensions),
         "HeaderSize": before == "0" or (not alone and (before == "-1" or before.isdecimal())),
         "CompressedDataSize": fields.get("compresseddatasize", "0").isdecimal(),
+        "ElementType": fields.get("elementtype", "MET_CHAR").removeprefix("MET_") in _META_BYTES,
         **{key: fields.get(key.lower(), "true").lower() in (*_META_YES, *_META_NO) for key in _META_CHOICES},
     }
     for key, is_right in right.items():

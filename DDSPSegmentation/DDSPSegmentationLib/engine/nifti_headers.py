@@ -204,6 +204,9 @@ def _check_scale(fields: np.void, name: str) -> None:
     if fields["slope"] < 0:
         cause = f"File '{name}' has inverted gray values: its scl_slope is {fields['slope']:g}, negative."
         raise InputError(cause, _EXPORT_AGAIN)
+    if 0 < fields["slope"] < np.finfo(np.float32).tiny:  # some readers take it for none
+        cause = f"File '{name}' has a scl_slope of {fields['slope']:g}, by which nothing can be scaled."
+        raise InputError(cause, _EXPORT_AGAIN)
 
 
 def _check_place(fields: np.void, name: str) -> None:
