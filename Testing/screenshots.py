@@ -29,6 +29,7 @@ def take(folder: Path) -> None:
     from slicer_stand_in.rendering import renderSlice, savePicture, windowPicture
 
     from DDSPSegmentationLib.scene.conversion import add_volume_node
+    from DDSPSegmentationLib.scene.panel.double_click import DOUBLE_CLICK_S
 
     def picture(name: str) -> None:
         wait_for(lambda: False, 0.1)
@@ -80,6 +81,7 @@ def take(folder: Path) -> None:
         person.ui.reviewFolderButton.click()
         person.ui.nextScanButton.click()
         person.ui.rejectScanButton.click()
+        wait_for(lambda: False, DOUBLE_CLICK_S)
         person.ui.nextScanButton.click()
         picture("review-list")
         person.ui.reviewSceneButton.click()

@@ -36,8 +36,9 @@ def person(slicer_window, warm_worker, monkeypatch):
     person = Person(openModule(MODULE_FILE))
     person.ui.biasFieldCheckBox.checked = False
     person.ui.moreFiguresGroupBox.collapsed = False
-    for section in (person.panel.segment, person.panel.reviewList):
-        section.doubleClick.now = itertools.count().__next__  # no two clicks of a test are a double click
+    clicks = person.panel.segment.doubleClick, person.panel.reviewList.nextDoubleClick
+    for watched in (*clicks, person.panel.reviewList.rejectDoubleClick):
+        watched.now = itertools.count().__next__  # no two clicks of a test are a double click
     yield person
     warm_worker.cancel()
     closeModule("DDSPSegmentation")

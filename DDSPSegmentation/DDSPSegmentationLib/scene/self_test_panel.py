@@ -223,6 +223,7 @@ class PanelChecks:
         self.checkLayers(self.volumeNode)
         ui.rejectScanButton.click()
         self.assertFalse(ui.nextScanButton.enabled)
+        self.pause()
         ui.rejectScanButton.click()
         self.assertTrue(ui.nextScanButton.enabled, ui.nextScanButton.toolTip)
         self.assertEqual(ui.rejectScanButton.shortcut.toString(), "Ctrl+Backspace")

@@ -41,7 +41,7 @@ class ReviewListSection:
 
         self.ui, self._guard, self._say = ui, guard, guard.say
         self._onOpened, self._runningOn = onOpened, runningOn
-        self.doubleClick = DoubleClick()
+        self.nextDoubleClick, self.rejectDoubleClick = DoubleClick(), DoubleClick()
         self._list: SceneList | FolderList = SceneList()
         self._rows: list[Reviewed] = []
         self._filled: list[Reviewed] = []  # what the table holds
@@ -144,14 +144,14 @@ class ReviewListSection:
     # ---- from one to the next
 
     def _onNext(self, checked: bool = False) -> None:
-        if self.doubleClick.isSecond():
+        if self.nextDoubleClick.isSecond():
             return
         keys, last = [row.key for row in self._rows], self._failed or self._key()
         after = keys.index(last) + 1 if last in keys else 0
         ahead = [row for row in self._rows[after:] + self._rows[:after] if row.state == TO_REVIEW]
         if ahead:
             self._open(ahead[0].key)
-        self.doubleClick.settle()
+        self.nextDoubleClick.settle()
 
     def _open(self, key: str) -> None:
         before = self._key()
@@ -169,7 +169,7 @@ class ReviewListSection:
 
     def _onReject(self, checked: bool = False) -> None:
         row = self._current()
-        if row is None or self.doubleClick.isSecond():
+        if row is None or self.rejectDoubleClick.isSecond():
             return
         state = TO_REVIEW if row.state == REJECTED else REJECTED
         if self._guard(lambda: self._list.decide(row.key, state)) is not WENT_WRONG:
