@@ -219,7 +219,8 @@ def damaged(folder, kind):
         image = image * 0
     elif kind in ("not a number", "infinite"):
         values = voxels.astype(np.float32)
-        values[3, 4, 5] = np.nan if kind == "not a number" else np.inf
+        values[3, 4, 5] = np.inf
+        values = np.full_like(values, np.nan) if kind == "not a number" else values
         copy = sitk.GetImageFromArray(values)
         copy.CopyInformation(image)
         image = copy

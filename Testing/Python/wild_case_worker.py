@@ -14,7 +14,7 @@ from DDSPSegmentationLib.service import case_worker, inputs
 read_image = inputs.read_image
 
 
-def wild(path):
+def wild(path, **asked):
     """Read a scan, or end, hang or eat this process, really."""
     word = path.name.split("-")[0]
     if word == "segv":
@@ -42,7 +42,7 @@ def wild(path):
     elif word == "prints":
         print("ITK says something", flush=True)
         os.write(1, b"and so does C\n")
-    return read_image(path)
+    return read_image(path, **asked)
 
 
 if __name__ == "__main__":
