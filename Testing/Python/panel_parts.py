@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from unittest import mock
 
+import numpy as np
 import SimpleITK as sitk
 import slicer
 
@@ -159,6 +160,14 @@ class Person:
 
         node = node or self.result
         write_segment(mask, node, own_segment_id(node), volume_of(node))
+
+    def erase_top(self):
+        """Correct the contour: its two uppermost slices go; returns what is left."""
+        mask = self.mask().copy()
+        mask[np.flatnonzero(mask.any(axis=(1, 2)))[-2:]] = 0
+        self.write(mask)
+        self.settle()
+        return mask
 
     def stroke(self, radius_mm=8.0):
         """A stroke while a tool is active already."""

@@ -3,27 +3,20 @@
 from __future__ import annotations
 
 import os
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
+from benchmark_parts import imported
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="alarms and limits of a process are POSIX")
-BENCHMARKS = Path(__file__).resolve().parents[1] / "Benchmarks"
 ROUNDS = 3
 
 
 @pytest.fixture(scope="module")
 def benchmark():
-    sys.path.insert(0, str(BENCHMARKS))
-    try:
-        import fuzz_headers
-
-        yield fuzz_headers
-    finally:
-        sys.path.remove(str(BENCHMARKS))
+    with imported("fuzz_headers") as module:
+        yield module
 
 
 @pytest.fixture(scope="module")

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from benchmark_parts import imported
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="links, pipes, names that are not UTF-8, and forks")
-BENCHMARKS = Path(__file__).resolve().parents[1] / "Benchmarks"
 QUICK = (
     "pixel-spacing-missing",
     "forms-1-1",
@@ -26,13 +25,8 @@ QUICK = (
 
 @pytest.fixture(scope="module")
 def benchmark():
-    sys.path.insert(0, str(BENCHMARKS))
-    try:
-        import hard_inputs
-
-        yield hard_inputs
-    finally:
-        sys.path.remove(str(BENCHMARKS))
+    with imported("hard_inputs") as module:
+        yield module
 
 
 @pytest.fixture(scope="module")

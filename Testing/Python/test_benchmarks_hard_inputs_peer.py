@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
+from benchmark_parts import imported
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="forks, and names that are not UTF-8")
-BENCHMARKS = Path(__file__).resolve().parents[1] / "Benchmarks"
 OUTCOMES = {
     "forms-1-1": "",
     "cut-half-mha": "",
@@ -23,13 +21,8 @@ OUTCOMES = {
 
 @pytest.fixture(scope="module")
 def peer():
-    sys.path.insert(0, str(BENCHMARKS))
-    try:
-        import hard_inputs_peer
-
-        yield hard_inputs_peer
-    finally:
-        sys.path.remove(str(BENCHMARKS))
+    with imported("hard_inputs_peer") as module:
+        yield module
 
 
 def test_what_a_reader_alone_makes_of_some_inputs(peer, tmp_path):

@@ -2,11 +2,9 @@
 
 import os
 import sys
-from pathlib import Path
 
 import pytest
-
-BENCHMARKS = Path(__file__).resolve().parents[1] / "Benchmarks"
+from benchmark_parts import BENCHMARKS
 
 
 @pytest.fixture(autouse=True)

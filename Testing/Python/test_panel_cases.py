@@ -46,15 +46,6 @@ def show(person, number=0, name="T2", expected_dice=0.9):
     return volume, node
 
 
-def correct(person):
-    """Take the two uppermost slices off the contour; returns what is left."""
-    mask = person.mask().copy()
-    mask[np.flatnonzero(mask.any(axis=(1, 2)))[-2:]] = 0
-    person.write(mask)
-    person.settle()
-    return mask
-
-
 def accepted(person, count):
     """So many cases in the library, numbered from 1."""
     for number in range(count):
@@ -106,7 +97,7 @@ def test_the_count_goes_down_to_retraining_pays_now(person, library):
 def test_a_correction_is_stored_as_another_revision_and_the_label_follows_the_contour(person, library):
     show(person)
     person.accept()
-    made, corrected = person.mask(), correct(person)
+    made, corrected = person.mask(), person.erase_top()
     assert person.ui.acceptedLabel.text == CHANGED
     assert person.accept().startswith(STORED_AGAIN)
     case = library.cases()[0]
@@ -199,7 +190,7 @@ def test_undo_of_a_revision_brings_the_one_before_back(person, library):
     show(person)
     person.accept("first")
     before = library.cases()[0].current
-    correct(person)
+    person.erase_top()
     person.accept("second")
     person.ui.undoAcceptButton.click()
     assert library.cases()[0].current == before and person.status == "Case 1 is again as it was before."
@@ -306,7 +297,7 @@ def test_the_scene_keeps_which_case_a_contour_is(scene, warm_worker, tmp_path):
         assert wait_for(person.shows_result)
         assert person.ui.acceptedLabel.text == UNCHANGED
         assert person.ui.noteLineEdit.text == "apex" and person.ui.undoAcceptButton.isHidden()
-        correct(person)
+        person.erase_top()
         assert person.ui.acceptedLabel.text == CHANGED
         assert person.accept().startswith(STORED_AGAIN)
 
@@ -354,7 +345,7 @@ def test_the_table_tells_of_every_case(person, library):
     show(person, 0, "A")
     person.accept()
     show(person, 1, "B")
-    correct(person)
+    person.erase_top()
     person.accept("median lobe")
     first, second = library.cases()
     rows = person.cases()
@@ -483,7 +474,7 @@ def test_buttons_say_what_they_lack(person):
 def test_a_case_is_reopened_edited_and_stored_again(person, library):
     show(person, 0, "DOE^JOHN")
     network = person.mask()
-    corrected = correct(person)
+    corrected = person.erase_top()
     person.accept("apex")
     slicer.mrmlScene.Clear(0)
     slicer.app.processEvents()

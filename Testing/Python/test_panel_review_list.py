@@ -99,15 +99,6 @@ def chosen_row(person):
     return table.item(table.currentRow(), 0).text() if table.currentRow() >= 0 else ""
 
 
-def erase_top(person):
-    """Correct the contour shown: the two uppermost slices go."""
-    mask = person.mask().copy()
-    mask[np.flatnonzero(mask.any(axis=(1, 2)))[-2:]] = 0
-    person.write(mask)
-    person.settle()
-    return mask
-
-
 def press(person, key):
     """Ctrl and a key in the window that the panel is in; what a button then does comes a moment later."""
     from PySide6 import QtCore, QtTest
@@ -141,7 +132,7 @@ def test_next_goes_through_the_scene_until_each_scan_is_decided(person, home):
     assert states(person) == {"B": "accepted", "A": "to review"}
     person.ui.nextScanButton.click()
     assert person.volume is volumes[0]
-    erase_top(person)
+    person.erase_top()
     assert "Stored as case 2" in person.accept() and states(person)["A"] == "corrected"
     assert not person.ui.nextScanButton.enabled and "No scan is left" in person.ui.nextScanButton.toolTip
     person.ui.undoAcceptButton.click()
@@ -240,7 +231,7 @@ def test_accepted_and_rejected_scans_leave_the_scene_and_stay_noted(reviewing, b
 def test_a_corrected_contour_is_kept_beside_the_mask_and_comes_back(reviewing, batch):
     person, results = reviewing, batch[0]
     person.ui.nextScanButton.click()
-    drawn = erase_top(person)
+    drawn = person.erase_top()
     assert "Stored as case 1" in person.accept() and decisions(results) == {"scan1": "corrected"}
     kept = read_mask(results / "scan1.corrected.seg.nrrd")
     assert np.array_equal(sitk.GetArrayFromImage(kept), drawn)
@@ -255,7 +246,7 @@ def test_a_corrected_contour_is_kept_beside_the_mask_and_comes_back(reviewing, b
 def test_taking_back_puts_the_scan_back_into_the_list(reviewing, batch):
     person, results = reviewing, batch[0]
     person.ui.nextScanButton.click()
-    erase_top(person)
+    person.erase_top()
     person.accept()
     person.ui.undoAcceptButton.click()
     assert decisions(results) == {"scan1": "to review"} and states(person)["scan1"] == "to review"
@@ -265,7 +256,7 @@ def test_taking_back_puts_the_scan_back_into_the_list(reviewing, batch):
 def test_a_correction_that_nobody_accepted_stays_in_the_scene(reviewing, batch):
     person = reviewing
     person.ui.nextScanButton.click()
-    corrected, drawn = person.result, erase_top(person)
+    corrected, drawn = person.result, person.erase_top()
     person.ui.nextScanButton.click()
     assert person.volume.GetName() == "scan2" and slicer.mrmlScene.IsNodePresent(corrected)
     assert person.status.startswith("'scan1' stays open: its contour was changed and is not accepted yet.")
@@ -277,7 +268,7 @@ def test_a_correction_that_nobody_accepted_stays_in_the_scene(reviewing, batch):
 def test_what_was_accepted_and_opened_again_leaves_as_any_other(reviewing, batch):
     person = reviewing
     person.ui.nextScanButton.click()
-    erase_top(person)
+    person.erase_top()
     person.accept()
     person.ui.nextScanButton.click()
     person.ui.reviewTable.cellActivated.emit(0, 0)
@@ -334,9 +325,9 @@ def test_another_contour_than_that_of_the_batch_is_noted_as_corrected(reviewing,
 def test_undo_brings_the_correction_before_back(reviewing, batch):
     person, results = reviewing, batch[0]
     person.ui.nextScanButton.click()
-    first = erase_top(person)
+    first = person.erase_top()
     person.accept()
-    erase_top(person)
+    person.erase_top()
     person.accept()
     person.accept()  # as a double click
     person.ui.undoAcceptButton.click()
@@ -348,7 +339,7 @@ def test_undo_brings_the_correction_before_back(reviewing, batch):
 def test_a_correction_of_somebody_else_is_set_aside_and_not_deleted(reviewing, batch):
     person, results = reviewing, batch[0]
     person.ui.nextScanButton.click()
-    drawn = erase_top(person)
+    drawn = person.erase_top()
     person.accept()
     person.ui.resetButton.click()
     person.settle()
@@ -370,7 +361,7 @@ def test_the_mask_of_a_scan_called_corrected_is_no_correction_of_another(person,
     person.ui.reviewFolderButton.click()
     person.ui.reviewTable.cellActivated.emit([scan for scan, *_rest in rows(person)].index("t2"), 0)
     person.accept()
-    erase_top(person)
+    person.erase_top()
     person.accept()
     assert decisions(results) == {"t2": "corrected"}
     assert (results / "t2.corrected.seg.nrrd").read_bytes() == before
@@ -402,7 +393,7 @@ def test_a_batch_that_ran_again_meanwhile_is_reviewed_as_it_is_now(reviewing, ba
 def test_a_list_that_is_opened_again_knows_what_is_open(reviewing, batch):
     person, results = reviewing, batch[0]
     person.ui.nextScanButton.click()
-    erase_top(person)
+    person.erase_top()
     person.ui.reviewSceneButton.click()
     dialogs.planned += [str(results)]
     person.ui.reviewFolderButton.click()

@@ -8,10 +8,9 @@ import numpy as np
 import SimpleITK as sitk
 
 from .image_headers import says_orientation
-from .nifti_headers import apart_mm, places_of, taken_place
+from .nifti_headers import NIFTI, apart_mm, places_of, taken_place
 
 FORMS_APART_MM = 0.5  # rounding leaves less
-_NIFTI = (".nii", ".nii.gz")
 NO_ORIENTATION = "The file does not say the scan's orientation, so left and right are not known: check the sides."
 CONTRADICTION = (
     "The file's qform and sform contradict each other by up to {apart:.3g} mm; the {taken} was taken: check the place."
@@ -25,7 +24,7 @@ def doubts_about_file(path: Path, image: sitk.Image) -> list[str]:
     Args:
         path: a file that ``read_image`` took. image: what it made of it.
     """
-    if not path.name.lower().endswith(_NIFTI):
+    if not path.name.lower().endswith(NIFTI):
         return [] if says_orientation(path) else [NO_ORIENTATION]
     doubts = []
     places = places_of(path)

@@ -115,9 +115,7 @@ def check_metaimage(path: Path) -> None:
     _check_metaimage_counts(path, fields, len(sizes), alone=data == path or compressed)
     try:
         channels = int(fields.get("elementnumberofchannels", 1))
-        expected = (
-            math.prod(map(int, sizes)) * channels * _META_BYTES.get(fields["elementtype"].removeprefix("MET_"), 1)
-        )
+        expected = math.prod(map(int, sizes)) * channels * _META_BYTES[fields["elementtype"].removeprefix("MET_")]
     except (KeyError, ValueError):
         return  # ITK says what is wrong with such a header
     with open(data, "rb") as file:

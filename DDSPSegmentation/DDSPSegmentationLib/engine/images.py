@@ -30,7 +30,7 @@ from .image_headers import (
     says_true,
     shear_of,
 )
-from .nifti_headers import check_nifti, count_non_numbers, keep_own_axes, nifti_suffix
+from .nifti_headers import NIFTI, check_nifti, count_non_numbers, keep_own_axes, nifti_suffix
 from .plain_names import is_plain, plainly_named
 
 MASK_ENDINGS = tuple(f"{sign}{word}" for sign in "_-" for word in ("segmentation", "mask", "label", "seg"))
@@ -42,7 +42,6 @@ IMAGE_FORMATS = {
     ".mha": ("MetaImage", "MetaImageIO", check_metaimage),
     ".mhd": ("MetaImage", "MetaImageIO", check_metaimage),
 }
-NIFTI = (".nii", ".nii.gz")
 META = (".mha", ".mhd")
 MINIMUM_SLICES = 8
 MINIMUM_IN_PLANE = 32

@@ -26,6 +26,7 @@ from .image_headers import (
 )
 
 QUATERNION_TOLERANCE = 1e-3  # what single precision and a writer's rounding leave above a length of 1
+NIFTI = (".nii", ".nii.gz")
 _NIFTI_2 = 540  # the size in its header
 _AS_NIFTI_1 = "Convert it to NIfTI-1 (.nii.gz) or NRRD."
 _EXPORT_AGAIN = "Export the scan again, as NRRD or from its DICOM series."

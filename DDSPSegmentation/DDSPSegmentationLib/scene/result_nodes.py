@@ -18,7 +18,7 @@ import slicer
 import vtk
 
 from .. import __version__
-from ..engine.quality import NO_EXPECTED_DICE, NOT_CALIBRATED, review_rank
+from ..engine.quality import NO_EXPECTED_DICE, NOT_CALIBRATED, review_rank, verdict
 from ..engine.segmentation import (
     EXPECTED_COLUMNS,
     ExpectedDice,
@@ -55,6 +55,11 @@ class NetworkFacts:
     device: str
     threshold: float
     seconds: float
+
+    @property
+    def word(self) -> str:
+        """See ``quality.verdict``."""
+        return verdict(self.expected_dice and self.expected_dice.value, self.warnings)
 
     @property
     def review_rank(self) -> tuple[int, float]:

@@ -9,7 +9,6 @@ from slicer.i18n import tr as _
 
 from ..engine.errors import DDSPSegmentationError, InputError
 from ..engine.images import read_mask
-from ..engine.quality import verdict
 from ..engine.t2_recognition import AXIAL_T2
 from ..service.batch_review import BatchReview, Reviewed
 from ..service.report import expected_dice_of
@@ -60,8 +59,7 @@ class SceneList:
         return [row for *_order, row in sorted(judged, key=lambda found: found[:2])] + others
 
     def _row(self, node, facts: NetworkFacts | None) -> Reviewed:
-        expected = None if facts is None else facts.expected_dice
-        word = "" if facts is None else verdict(expected and expected.value, facts.warnings)
+        word = "" if facts is None else facts.word
         accepted = (self._state(result, node) for result in results_of(node))
         state = REJECTED if node.GetAttribute(_REJECTED) else next(filter(None, accepted), TO_REVIEW)
         return Reviewed(node.GetID(), node.GetName(), state, word)

@@ -18,6 +18,7 @@ from ..engine.segmentation import EXPECTED_COLUMNS
 from ..library.folder_lock import FolderInUseError, FolderLock
 from .batch_record import BatchRecord, error_text, known_sha256, log_unexpected, without_folders
 from .case_work import Outputs, Tell
+from .mask_files import place_aside
 from .report import word_of, write_report
 
 if TYPE_CHECKING:
@@ -243,9 +244,7 @@ class _Batch:
         entry, mask = self._record.entry(name), self._outputs(name).mask
         if not mask.exists() or known_sha256(mask) == entry.get("mask", {}).get("sha256"):
             return
-        suffix, number = self._settings.mask_suffix, 1
-        while (kept := self._folder / f"{name}.kept-{number}{suffix}").exists():
-            number += 1
+        kept = place_aside(self._folder, name, self._settings.mask_suffix)
         mask.rename(kept)
         if entry.get("state") != "running":
             self._progress(f"'{mask.name}' was changed since it was written; it is kept as '{kept.name}'.")

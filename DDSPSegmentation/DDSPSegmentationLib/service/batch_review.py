@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import count, islice
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -15,7 +15,7 @@ import SimpleITK as sitk
 from ..engine.errors import InputError, StorageError
 from ..engine.files import file_sha256, os_errors_as
 from .batch_record import RUN_FILE, BatchRecord
-from .mask_files import write_mask
+from .mask_files import MASK_SUFFIXES, place_aside, write_mask
 from .report import in_review_order, word_of, write_report
 from .review_states import CORRECTED, REVIEW_FILE, decide, read_decisions, state_of
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 SCANS_TRIED = 20  # of a list, until one is found where the scans are said to be
 _IN_USE = "Close what has it open and try again."
+_CORRECTED_SUFFIX = MASK_SUFFIXES["seg.nrrd"]
 _HASH = re.compile(r"-[0-9a-f]{8}$")  # of the place, in the names of scans that lay further down
 
 
@@ -129,9 +130,9 @@ class BatchReview:
     def corrected_path(self, name: str) -> Path:
         """Where the contour lies that somebody corrected and accepted; never where the mask of another scan does."""
         masks, ending = {entry["mask"]["file"].casefold() for entry in self._entries.values()}, ".corrected"
-        while f"{name}{ending}.seg.nrrd".casefold() in masks:
+        while f"{name}{ending}{_CORRECTED_SUFFIX}".casefold() in masks:
             ending += ".corrected"
-        return self.folder / f"{name}{ending}.seg.nrrd"
+        return self.folder / f"{name}{ending}{_CORRECTED_SUFFIX}"
 
     def has_correction(self, name: str) -> bool:
         """Whether that is the contour that holds."""
@@ -148,8 +149,7 @@ class BatchReview:
         """
         path, kept = self.corrected_path(name), None
         if path.exists():
-            places = (self.folder / f"{name}.kept-{number}.seg.nrrd" for number in count(1))
-            kept = next(place for place in places if not place.exists())
+            kept = place_aside(self.folder, name, _CORRECTED_SUFFIX)
             with os_errors_as(StorageError, f"'{path.name}' cannot be set aside", _IN_USE):
                 path.rename(kept)
         if mask is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import count
 from pathlib import Path
 
 import SimpleITK as sitk
@@ -46,6 +47,12 @@ def write_mask(mask: sitk.Image, path: str | Path, corrected: bool = False) -> N
         for key, value in _slicer_keys(plain.GetSize(), corrected).items():
             plain.SetMetaData(key, value)
     write_image(plain, path)
+
+
+def place_aside(folder: Path, name: str, suffix: str) -> Path:
+    """Where a mask of a case that somebody drew is set aside: the first name of its kind that is free."""
+    places = (folder / f"{name}.kept-{number}{suffix}" for number in count(1))
+    return next(place for place in places if not place.exists())
 
 
 def _slicer_keys(size: tuple[int, int, int], corrected: bool) -> dict[str, str]:

@@ -10,7 +10,6 @@ from slicer.i18n import tr as _
 
 from ...engine.errors import DDSPSegmentationError
 from ...engine.preprocessing import PreprocessingSettings
-from ...engine.quality import verdict
 from ...engine.run_settings import DEFAULTS
 from ...engine.segmentation import GlandMeasurements
 from ..result_nodes import (
@@ -141,14 +140,14 @@ class ResultSection:
     def _diceText(self, facts) -> str:
         expected = facts.expected_dice
         if expected is None:
-            figure, value = _("not calibrated") if facts.why_no_expected_dice else _("none"), None
+            figure = _("not calibrated") if facts.why_no_expected_dice else _("none")
         else:
-            figure, value = _("{value:.2f} ({low:.2f} to {high:.2f})").format(**expected._asdict()), expected.value
+            figure = _("{value:.2f} ({low:.2f} to {high:.2f})").format(**expected._asdict())
         if self.edited:
             return figure if expected is None else _("{figure}, of the network's contour").format(figure=figure)
         if self.apart:
             return figure
-        word = verdict_in_words(verdict(value, facts.warnings))
+        word = verdict_in_words(facts.word)
         return f"{figure} - {word}" if word else figure
 
     def _densityText(self) -> str:
