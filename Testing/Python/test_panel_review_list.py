@@ -588,3 +588,24 @@ def test_a_scan_with_a_psa_that_is_nowhere_else_stays(reviewing, batch):
     person.set_psa(6.5)
     person.ui.nextScanButton.click()
     assert slicer.mrmlScene.IsNodePresent(first) and "'scan1' stays open: its PSA is nowhere else." in person.status
+
+
+def test_an_earlier_correction_stands_again_when_the_new_one_cannot_be_written(reviewing, batch, monkeypatch):
+    from DDSPSegmentationLib.engine.errors import StorageError
+    from DDSPSegmentationLib.service import batch_review
+
+    person, results = reviewing, batch[0]
+    person.ui.nextScanButton.click()
+    person.erase_top()
+    person.accept()
+    kept = (results / "scan1.corrected.seg.nrrd").read_bytes()
+
+    def no_room(*words, **named):
+        raise StorageError("The disk is full.", "Free space.")
+
+    monkeypatch.setattr(batch_review, "write_mask", no_room)
+    person.erase_top()
+    person.accept()
+    assert "The disk is full. Free space." in person.status
+    assert (results / "scan1.corrected.seg.nrrd").read_bytes() == kept and not list(results.glob("scan1.kept-*"))
+    assert decisions(results) == {"scan1": "corrected"}

@@ -152,8 +152,12 @@ class BatchReview:
             kept = place_aside(self.folder, name, _CORRECTED_SUFFIX)
             with os_errors_as(StorageError, f"'{path.name}' cannot be set aside", _IN_USE):
                 path.rename(kept)
-        if mask is not None:
-            write_mask(mask, path, corrected=True)
+        try:
+            if mask is not None:
+                write_mask(mask, path, corrected=True)
+        except StorageError:
+            self.take_back_correction(name, kept)
+            raise
         return kept
 
     def take_back_correction(self, name: str, kept: Path | None) -> None:
