@@ -33,4 +33,4 @@ screenshots:
 	@$(PYTHON_OF_VENV) Testing/screenshots.py
 
 clean:
-	rm -rf .venv .venv-numpy1 demo
+	rm -rf .venv .venv-numpy1 build demo dist

@@ -14,10 +14,17 @@ from slicer.ScriptedLoadableModule import (
 )
 from slicer.util import VTKObservationMixin
 
+# Slicer appends a module's folder to sys.path: a copy of the library that somebody installed would come before ours.
+if sys.path[0] != str(folder := pathlib.Path(__file__).resolve().parent):
+    sys.path.insert(0, str(folder))
+if (loaded := sys.modules.get("DDSPSegmentationLib")) and pathlib.Path(loaded.__path__[0]).resolve().parent != folder:
+    for name in [name for name in sys.modules if name.split(".")[0] == "DDSPSegmentationLib"]:
+        del sys.modules[name]
+
 from DDSPSegmentationLib.engine.errors import TorchMissingError
+from DDSPSegmentationLib.engine.resources import resource_folder
 from DDSPSegmentationLib.scene.self_test import SelfTestChecks
 
-RESOURCES = pathlib.Path(__file__).parent / "Resources"
 SAMPLE_NAME = "ProstateX-0000"
 SAMPLE_TITLE = f"DDSPSegmentation: {SAMPLE_NAME}"  # what Sample Data calls it
 SAMPLE_CHECKSUM = "SHA256:f60a7360a398540b40583a99a839e78b37768c6afb52e696384873e4c251af91"
@@ -51,11 +58,12 @@ def registerSampleData():
     """Offer the scan that comes with the module in Sample Data; it is copied from the disk, not downloaded."""
     import SampleData
 
-    icon = RESOURCES / "Icons" / "DDSPSegmentation.png"
+    resources = resource_folder()
+    icon = resources / "Icons" / "DDSPSegmentation.png"
     SampleData.SampleDataLogic.registerCustomSampleDataSource(
         category="Segmentation",
         sampleName=SAMPLE_TITLE,
-        uris=(RESOURCES / "SampleData" / f"{SAMPLE_NAME}.nrrd").as_uri(),
+        uris=(resources / "SampleData" / f"{SAMPLE_NAME}.nrrd").as_uri(),
         fileNames=f"{SAMPLE_NAME}.nrrd",
         nodeNames=SAMPLE_NAME,
         checksums=SAMPLE_CHECKSUM,

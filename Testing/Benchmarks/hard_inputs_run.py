@@ -335,15 +335,16 @@ def _other_body(voxels: np.ndarray, degrees: float, zoom: float, seed: int) -> n
 
 def exported_model() -> bytes:
     """The built-in version under another name, as ``models export`` writes it."""
-    folder = PACKAGE / "Resources" / "Models" / "ddsp-prostate-1"
+    from DDSPSegmentationLib.engine.model import builtin_model_folder
+    from DDSPSegmentationLib.library.model_version import manifest_text
+
+    folder = builtin_model_folder()
     description = json.loads((folder / "model.json").read_text(encoding="utf-8"))
     files = {
         "model.json": json.dumps(description | {"version": MODEL}).encode(),
         "weights.pt": (folder / "weights.pt").read_bytes(),
         "MODEL_CARD.md": (folder / "MODEL_CARD.md").read_bytes(),
     }
-    from DDSPSegmentationLib.library.model_version import manifest_text
-
     checksums = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
     return zipped({"manifest.json": manifest_text(MODEL, checksums).encode(), **files})
 

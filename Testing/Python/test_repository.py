@@ -187,17 +187,45 @@ class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 sys.meta_path.insert(0, Finder())
 sys.modules["torch"] = None
 sys.modules["PyTorchUtils"] = None
-sys.path.insert(0, sys.argv[1])
-import DDSPSegmentation
-assert DDSPSegmentation.DDSPSegmentationLogic and DDSPSegmentation.DDSPSegmentationWidget
+"""
+# As Slicer does: the module's folder behind site-packages, the module itself from its file.
+LOAD_MODULE = """
+import importlib.util
+sys.path.append(sys.argv[1])
+spec = importlib.util.spec_from_file_location("DDSPSegmentation", f"{sys.argv[1]}/DDSPSegmentation.py")
+module = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(module)
+assert module.DDSPSegmentationLogic and module.DDSPSegmentationWidget
+"""
+SAY_PLACES = """
+import os
+from DDSPSegmentationLib.service.processes import python_environment
+print(sys.modules["DDSPSegmentationLib"].__file__, sys.modules["DDSPSegmentationLib.engine.errors"].__file__,
+      python_environment()["PYTHONPATH"].split(os.pathsep)[0], sep="\\n")
 """
 
 
+def in_stub_slicer(code: str, **environment: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-c", STUB_SLICER + code, str(MODULE)]
+    environment = {**os.environ, **environment}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+
+
 def test_the_module_file_imports_in_a_slicer_without_torch():
-    run = subprocess.run(
-        [sys.executable, "-c", STUB_SLICER, str(MODULE)], capture_output=True, text=True, timeout=120, check=False
-    )
+    run = in_stub_slicer(LOAD_MODULE)
     assert run.returncode == 0, run.stderr
+
+
+@pytest.mark.parametrize("before", ["", "import DDSPSegmentationLib.engine.errors"], ids=["", "imported before"])
+def test_a_library_installed_into_slicers_python_never_takes_the_place_of_the_modules_own(before, tmp_path):
+    installed = tmp_path / "site-packages"
+    (installed / LIBRARY / "engine").mkdir(parents=True)
+    for name in ("__init__.py", "engine/__init__.py", "engine/errors.py"):
+        (installed / LIBRARY / name).write_text("", encoding="utf-8")
+    run = in_stub_slicer(before + LOAD_MODULE + SAY_PLACES, PYTHONPATH=str(installed))
+    assert run.returncode == 0, run.stderr
+    library = MODULE / LIBRARY
+    assert run.stdout.splitlines() == [*map(str, (library / "__init__.py", library / "engine" / "errors.py", MODULE))]
 
 
 def test_every_service_imports_without_torch():

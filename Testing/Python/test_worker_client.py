@@ -486,7 +486,8 @@ def test_accented_and_long_folders_work(make_client, tmp_path, model, expected):
 def test_the_worker_runs_this_very_package_and_writes_nothing_into_it(make_client, monkeypatch, tmp_path):
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     body = (
-        "facts = [*sys.path[1:3], os.getcwd(), str(sys.dont_write_bytecode), str(sys.flags.utf8_mode)]\n"
+        "path = [folder for folder in sys.path if folder]\n"
+        "facts = [*path[:2], os.getcwd(), str(sys.dont_write_bytecode), str(sys.flags.utf8_mode)]\n"
         "cause = '|'.join(facts)\n"
         "say(event='error', id=listen()['id'], type='InputError', cause=cause, next_step='')"
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from .resources import resource_folder
 from .scan_identity import ScanIdentity, SeenGroup, SeenScan, SeenScans
 
 _SALT = "ed9855da3e4caf790452a419ace8c380e01cd4f4ce87e3b4b7603b93f83cd613"
@@ -16,7 +17,7 @@ _BUNDLED = SeenScans((SeenGroup(_SALT, (SeenScan("ProstateX-0000", _DIGEST, _FIN
 
 
 def bundled_scan_file() -> Path:
-    return Path(__file__).resolve().parents[2] / "Resources" / "SampleData" / "ProstateX-0000.nrrd"
+    return resource_folder() / "SampleData" / "ProstateX-0000.nrrd"
 
 
 def is_bundled(scan: ScanIdentity) -> bool:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 
 from .errors import ModelError, StorageError
 from .files import file_sha256, os_errors_as, write_json
+from .resources import resource_folder
 from .scan_identity import ScanIdentity, SeenScans, checked_fold
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ class ModelDescription:
 
 def builtin_model_folder() -> Path:
     """Folder of the model that ships with the extension."""
-    return Path(__file__).resolve().parents[2] / "Resources" / "Models" / BUILTIN_MODEL
+    return resource_folder() / "Models" / BUILTIN_MODEL
 
 
 def describe_model(folder: Path | str | None = None) -> ModelDescription:

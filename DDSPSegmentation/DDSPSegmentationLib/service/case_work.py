@@ -43,6 +43,19 @@ class Outputs(NamedTuple):
         return cls(mask, picture, thumbnail, {name: Path(path) for name, path in values["maps"].items()})
 
 
+def read_case(case: InputCase) -> tuple[sitk.Image, list[str]]:
+    """The scan of a case, and a sentence on each thing that was assumed to read it.
+
+    Raises:
+        InputError: it cannot be read, or its slices are not axial.
+    """
+    doubts: list[str] = []
+    image = case.load(doubts)
+    if plane := other_plane(image):
+        raise InputError(f"The slices of '{case.name}' are {plane}, not axial.", "Give the axial T2-weighted series.")
+    return image, doubts
+
+
 def do_case(case: InputCase, outputs: Outputs, segment: Segment, tell: Tell = lambda phase, fraction: None) -> dict:
     """Read a scan, segment it and write its files.
 
@@ -53,10 +66,7 @@ def do_case(case: InputCase, outputs: Outputs, segment: Segment, tell: Tell = la
         Exception: whatever a scan can make of a reader.
     """
     tell("Reading", 0.0)
-    doubts: list[str] = []
-    image = case.load(doubts)
-    if plane := other_plane(image):
-        raise InputError(f"The slices of '{case.name}' are {plane}, not axial.", "Give the axial T2-weighted series.")
+    image, doubts = read_case(case)
     answer = segment(case.name, image, outputs.mask)
     answer.warnings += doubts
     if not outputs.mask.is_file():

@@ -13,10 +13,14 @@ _AT_ONCE = getattr(signal, "SIGKILL", signal.SIGTERM)  # on Windows os.kill term
 
 
 def python_environment() -> dict[str, str]:
-    """Ours, with this very package in front, and nothing written into the installed folder."""
+    """Ours, with this very package in front, and nothing written into the installed folder.
+
+    From Python 3.11 on no file of the working directory is taken for a module, whatever lies beside a user's scans.
+    """
     folders = [str(Path(PACKAGE_FOLDER).parent), os.environ.get("PYTHONPATH", "")]
     path = os.pathsep.join(filter(None, folders))
-    return {**os.environ, "PYTHONPATH": path, "PYTHONUTF8": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    ours = {"PYTHONPATH": path, "PYTHONSAFEPATH": "1", "PYTHONUTF8": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    return {**os.environ, **ours}
 
 
 def kill_tree(pid: int) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import pathlib
 from functools import partial
 
 import slicer
+
+from ...engine.resources import resource_folder
 
 FOLDING = ("correct", "export", "learn", "advanced")  # each is as high as what is left of a screen
 
@@ -25,11 +26,11 @@ class Folding:
                     section.collapsed = True
 
 
-def show_icons(ui, module_path: str) -> None:
+def show_icons(ui) -> None:
     """Icons of the module and of the application's style."""
     import qt
 
-    icon = pathlib.Path(module_path).parent / "Resources" / "Icons" / "DDSPSegmentation.png"
+    icon = resource_folder() / "Icons" / "DDSPSegmentation.png"
     ui.segmentButton.icon = qt.QIcon(str(icon))
     style = slicer.app.style()
     for button, name in (

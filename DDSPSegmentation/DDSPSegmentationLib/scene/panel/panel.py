@@ -70,7 +70,7 @@ class Panel(VTKObservationMixin):
         self.export = ExportSection(ui, self._guard, self.review.uncertainty)
         self.folding = Folding(ui)
         ui.correctCollapsibleButton.connect("contentsCollapsed(bool)", self.correct.onFolded)
-        show_icons(ui, modulePath)
+        show_icons(ui)
         self.reviewList = ReviewListSection(ui, self._guard, self._look, lambda: self.segment.runningOn)
         self.learn = LearnSection(
             ui, self._guard, self._onReopened, self.advanced.showModel, self.reviewList.noteStored
