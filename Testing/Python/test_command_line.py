@@ -638,6 +638,54 @@ def test_a_box_around_the_gland_is_taken_by_its_middle_as_the_panel_takes_it(run
         assert code == 2
 
 
+def test_dicom_comes_out_of_dicom_alone_and_says_that_it_carries_the_patient(run, tmp_path):
+    write_series(tmp_path / "in" / "series", tags={"0020|0052": "1.2.826.99.7"})
+    write_scan(tmp_path / "in" / "other.nrrd")
+    words = ("segment", tmp_path / "in", "--output", tmp_path / "out", "--format", "dicom-seg", "--psa", "6.5")
+    code, out, err = run(*words)
+    assert (code, err) == (0, "")
+    assert out.startswith("Note: the DICOM files will carry the patient's name and identifiers")
+    assert "skipped other.nrrd: is no DICOM series" in out and "1 segmented" in out
+    suffixes = {"".join(path.suffixes) for path in (tmp_path / "out").glob("case-*")}
+    assert suffixes == {".seg.nrrd", ".seg.dcm", ".sr.dcm", ".png"}
+    assert "0 segmented, 1 unchanged" in run(*words)[1]
+
+
+def test_dicom_out_of_no_dicom_is_refused(run, tmp_path):
+    scan = write_scan(tmp_path / "in" / "scan.nrrd")
+    code, out, err = run("segment", scan, "--output", tmp_path / "out", "--format", "dicom-seg")
+    assert_one_clear_line(code, err, tmp_path)
+    assert code == 2 and "scan.nrrd: is no DICOM series" in err and "another --format" in err
+    assert out == "" and not (tmp_path / "out").exists()
+
+
+def test_dicom_out_without_highdicom_is_refused(run, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "highdicom", None)
+    write_series(tmp_path / "in")
+    code, _, err = run("segment", tmp_path / "in", "--output", tmp_path / "out", "--format", "dicom-seg")
+    assert_one_clear_line(code, err, tmp_path)
+    assert code == 2 and "pip install highdicom" in err and not (tmp_path / "out").exists()
+
+
+def test_a_psa_is_one_patients_number_and_for_dicom_alone(run, tmp_path):
+    for series in (1, 2):
+        write_series(tmp_path / "in" / str(series), series=series, tags={"0020|0052": f"1.2.826.99.{series}"})
+    words = ("segment", "--output", tmp_path / "out")
+    dicom = (*words, "--format", "dicom-seg", tmp_path / "in")
+    for wrong, said in (
+        ((*dicom, "--psa=lots"), "not a number"),
+        ((*dicom, "--psa=0"), "not above 0"),
+        ((*dicom, "--psa=nan"), "not above 0"),
+        ((*dicom, "--psa=6000"), "5000 at most"),
+        ((*dicom, "--psa=6.5"), "Name one scan."),
+        ((*words, tmp_path / "in" / "1", "--psa=6.5"), "Add --format dicom-seg."),
+    ):
+        code, _, err = run(*wrong)
+        assert_one_clear_line(code, err, tmp_path)
+        assert code == 2 and said in err
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_series_without_a_telling_name_is_segmented_when_any_is_asked_for(run, tmp_path):
     write_series(tmp_path / "in", tags={"0008|103e": "Ax CUBE"})
     words = ("segment", tmp_path / "in", "--output", tmp_path / "out")

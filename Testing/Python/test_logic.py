@@ -28,6 +28,7 @@ from DDSPSegmentationLib.engine.segmentation import EXPECTED_COLUMNS, ExpectedDi
 from DDSPSegmentationLib.scene.contour_display import CONTOUR_COLOR
 from DDSPSegmentationLib.scene.conversion import add_volume_node
 from DDSPSegmentationLib.scene.result_nodes import facts_of
+from DDSPSegmentationLib.service import mask_files
 
 pytestmark = pytest.mark.usefixtures("scene")
 PROSTATE = slicer.vtkSegment.GetTerminologyEntryTagName()
@@ -104,9 +105,9 @@ def test_segment_is_a_prostate_in_snomed_terms(logic):
     entry = slicer.vtkSlicerTerminologyEntry()
     assert slicer.vtkSlicerTerminologiesModuleLogic.DeserializeTerminologyEntry(tag_of(segment, PROSTATE), entry)
     category, kind = entry.GetCategoryObject(), entry.GetTypeObject()
-    assert (category.GetCodingSchemeDesignator(), category.GetCodeValue()) == ("SCT", "123037004")
-    assert (kind.GetCodingSchemeDesignator(), kind.GetCodeValue()) == ("SCT", "41216001")
-    assert (category.GetCodeMeaning(), kind.GetCodeMeaning()) == ("Anatomical Structure", "Prostate")
+    found = [(one.GetCodeValue(), one.GetCodingSchemeDesignator(), one.GetCodeMeaning()) for one in (category, kind)]
+    assert found == [mask_files.ANATOMICAL_STRUCTURE, mask_files.PROSTATE]  # as our own DICOM has them
+    assert found == [("123037004", "SCT", "Anatomical Structure"), ("41216001", "SCT", "Prostate")]
     assert segment.GetColor() == pytest.approx(CONTOUR_COLOR)
 
 

@@ -12,6 +12,7 @@ import SimpleITK as sitk
 from scipy import ndimage
 
 EXPECTED_COLUMNS = ("expected_dice", "expected_dice_low", "expected_dice_high")
+MOST_PSA = 5000  # ng/ml
 
 
 class ExpectedDice(NamedTuple):
@@ -59,6 +60,11 @@ def measure_gland(mask: sitk.Image) -> GlandMeasurements:
     box = bounding_box(inside) or (slice(0, 0),) * 3
     extents = [(part.stop - part.start) * step for part, step in zip(box[::-1], spacing, strict=True)]
     return GlandMeasurements(float(inside.sum()) * math.prod(spacing) / 1000, *extents)
+
+
+def psa_density(psa: float, volume_ml: float) -> float | None:
+    """PSA divided by the gland's volume, in ng/ml per ml; ``None`` without both."""
+    return psa / volume_ml if psa > 0 and volume_ml > 0 else None
 
 
 def bounding_box(inside: np.ndarray) -> tuple[slice, ...] | None:

@@ -26,6 +26,7 @@ from ..engine.segmentation import (
     Segmentation,
     measure_gland,
     network_row,
+    psa_density,
 )
 from .conversion import has_voxel_size_of, ijk_to_ras, mask_image, read_segment
 
@@ -301,11 +302,6 @@ def psa_of(node: slicer.vtkMRMLSegmentationNode) -> float:
 def set_psa(node: slicer.vtkMRMLSegmentationNode, psa: float) -> None:
     """Note the patient's PSA in ng/ml with a result; 0 removes it."""
     node.SetAttribute(ATTRIBUTE_PREFIX + "PSA", f"{psa:g}" if psa > 0 else None)
-
-
-def psa_density(psa: float, volume_ml: float) -> float | None:
-    """PSA divided by the gland's volume, in ng/ml per ml; ``None`` without both."""
-    return psa / volume_ml if psa > 0 and volume_ml > 0 else None
 
 
 def current_row(

@@ -8,6 +8,7 @@ from typing import NoReturn
 from .. import __version__
 from ..engine.html_page import RESEARCH_ONLY
 from ..engine.run_settings import BIAS_FIELD_MODES, DEVICES, MODES
+from ..engine.segmentation import MOST_PSA
 from .case_process import TIME_LIMIT_S
 from .case_work import MAPS
 from .mask_files import MASK_SUFFIXES
@@ -15,6 +16,7 @@ from .review_states import STATES
 
 PLANS = ("improved", "paper")
 T2_SERIES, ANY_SERIES = "t2", "any"
+DICOM_FORMAT = "dicom-seg"
 # As measured in docs/evaluation.md, on the bundled scan and two cores.
 MODES_IN_WORDS = (
     "standard: all networks of the version, 1.1 s where there are five; fast: one of them, for old processors, 0.6 s, "
@@ -85,7 +87,19 @@ def add_segment_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help=f"a scan that takes longer is given up, the others go on (default: {TIME_LIMIT_S:g})",
     )
-    parser.add_argument("--format", choices=tuple(MASK_SUFFIXES), default="seg.nrrd", help="of the masks")
+    parser.add_argument(
+        "--format",
+        choices=(*MASK_SUFFIXES, DICOM_FORMAT),
+        default="seg.nrrd",
+        help=f"of the masks; {DICOM_FORMAT}: of DICOM series, beside each .seg.nrrd, a DICOM Segmentation and a report "
+        "of the measurements; both carry the patient's name and identifiers (needs highdicom)",
+    )
+    parser.add_argument(
+        "--psa",
+        type=_psa,
+        metavar="NG_PER_ML",
+        help=f"of the patient of the one scan named; its density goes into the report of {DICOM_FORMAT}",
+    )
     parser.add_argument("--threshold", type=_probability, default=0.5, help="probability of the contour (default: 0.5)")
     place = parser.add_mutually_exclusive_group()
     place.add_argument(
@@ -223,6 +237,13 @@ def _probability(text: str) -> float:
     value = _number(text)
     if not 0 < value < 1:
         raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
+    return value
+
+
+def _psa(text: str) -> float:
+    value = _positive(text)
+    if value > MOST_PSA:
+        raise argparse.ArgumentTypeError(f"{text} is no PSA in ng/ml, which is {MOST_PSA} at most")
     return value
 
 

@@ -17,7 +17,7 @@ from ..engine.run_settings import RunSettings
 from ..engine.segmentation import EXPECTED_COLUMNS
 from ..library.folder_lock import FolderInUseError, FolderLock
 from .batch_record import BatchRecord, error_text, known_sha256, log_unexpected, without_folders
-from .case_work import Outputs, Tell
+from .case_work import DICOM_SUFFIXES, Outputs, Tell
 from .mask_files import place_aside
 from .report import word_of, write_report
 
@@ -42,6 +42,7 @@ class BatchSettings:
         mask_suffix: ``.seg.nrrd`` or ``.nii.gz``.
         model_version, model_sha256: the weights that will answer.
         maps: which of ``case_work.MAPS`` are written, too.
+        dicom: whether DICOM objects are written, too; ``psa``: the patient's in ng/ml, for the report among them.
     """
 
     run: RunSettings
@@ -49,10 +50,13 @@ class BatchSettings:
     model_version: str
     model_sha256: str
     maps: tuple[str, ...] = ()
+    dicom: bool = False
+    psa: float | None = None
 
     def identity(self) -> dict:
         """What decides a result besides the scan; a change of any of it makes a case be done again."""
-        asked = {"location": self.run.location and list(self.run.location), "maps": list(self.maps)}
+        location = self.run.location and list(self.run.location)
+        asked = {"location": location, "maps": list(self.maps), "dicom": self.dicom, "psa": self.psa}
         return {name: value for name, value in asked.items() if value} | {
             "mode": self.run.mode,
             "threshold": self.run.threshold,
@@ -204,9 +208,13 @@ class _Batch:
         tell("Reading", 0.0)
         facts = self._do_case(case, outputs, tell)
         mask = outputs.mask
-        previous = self._record.entry(case.name).get("mask")
+        before = self._record.entry(case.name)
+        previous = before.get("mask")
         if previous and previous["file"] != mask.name:
             self._remove_if_ours(previous)
+        if before.get("identity", {}).get("dicom") and not outputs.dicom:  # of another answer than this one
+            for suffix in DICOM_SUFFIXES.values():
+                (self._folder / f"{case.name}{suffix}").unlink(missing_ok=True)
         return {
             "identity": identity,
             "mask": {"file": mask.name, "sha256": known_sha256(mask)},
@@ -229,15 +237,15 @@ class _Batch:
         suffix = ".nrrd" if self._settings.mask_suffix.endswith(".nrrd") else self._settings.mask_suffix
         maps = {one: folder / f"{name}.{one}{suffix}" for one in self._settings.maps}
         mask = folder / f"{name}{self._settings.mask_suffix}"
-        return Outputs(mask, folder / picture, folder / THUMBNAILS / picture, maps)
+        dicom = {kind: folder / f"{name}{ending}" for kind, ending in DICOM_SUFFIXES.items() if self._settings.dicom}
+        return Outputs(mask, folder / picture, folder / THUMBNAILS / picture, maps, dicom)
 
     def _is_done(self, name: str, identity: dict) -> bool:
         entry = self._record.entry(name)
         if entry.get("state") != "done" or entry.get("identity") != identity:
             return False
         outputs = self._outputs(name)
-        beside = (outputs.picture, outputs.thumbnail, *outputs.maps.values())
-        return known_sha256(outputs.mask) == entry["mask"]["sha256"] and all(path.is_file() for path in beside)
+        return known_sha256(outputs.mask) == entry["mask"]["sha256"] and all(map(Path.is_file, outputs.beside))
 
     def _set_unknown_mask_aside(self, name: str) -> None:
         """Keep a mask that this folder's record does not know: somebody edited it or put it there."""
@@ -265,7 +273,7 @@ class _Batch:
         if entry.get("state") == "running":
             mask.unlink(missing_ok=True)
         if not mask.exists():
-            for path in (outputs.picture, outputs.thumbnail, *outputs.maps.values()):
+            for path in outputs.beside:
                 path.unlink(missing_ok=True)
 
     def _remove_if_ours(self, recorded: dict) -> None:

@@ -40,12 +40,17 @@ class CaseProcess:
         settings: how each scan is segmented.
         time_limit: seconds that one scan may take.
         command: what starts the process, for another Python than this one.
+        psa: see ``case_work.do_case``.
     """
 
     def __init__(
-        self, settings: RunSettings, time_limit: float = TIME_LIMIT_S, command: Sequence[str] = (sys.executable,)
+        self,
+        settings: RunSettings,
+        time_limit: float = TIME_LIMIT_S,
+        command: Sequence[str] = (sys.executable,),
+        psa: float | None = None,
     ):
-        self._settings, self._time_limit, self._command = settings, time_limit, list(command)
+        self._settings, self._time_limit, self._command, self._psa = settings, time_limit, list(command), psa
         self._process: subprocess.Popen | None = None
         self._answers: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         self._said: Any = None  # what the process prints
@@ -113,6 +118,7 @@ class CaseProcess:
             "dicom": dicom,
             "outputs": outputs.to_dict(),
             "settings": self._settings.to_dict(),
+            "psa": self._psa,
         }
         with suppress(OSError):  # a process that is gone says so by its end
             self._process.stdin.write(encode_line(request).encode())

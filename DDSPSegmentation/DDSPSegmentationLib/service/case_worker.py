@@ -2,8 +2,8 @@
 
 What crashes, hangs or eats all memory with a scan ends this process and not the batch: ``case_process`` then starts
 another one. Requests and answers are lines of the worker's protocol (``protocol``): a request has ``name``, ``files``,
-``dicom``, ``outputs`` and ``settings``; it is answered by any number of ``progress`` and one ``result`` or ``error``.
-It ends at once when its standard input closes.
+``dicom``, ``outputs``, ``settings`` and ``psa``; it is answered by any number of ``progress`` and one ``result`` or
+``error``. It ends at once when its standard input closes.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def _answer(request: dict, runner, send) -> dict:
 
     try:
         case = case_of_files(request["name"], [Path(path) for path in request["files"]], request["dicom"])
-        facts = do_case(case, Outputs.from_dict(request["outputs"]), segment, tell)
+        facts = do_case(case, Outputs.from_dict(request["outputs"]), segment, tell, request["psa"])
         return {"event": "result", "facts": facts}
     except Exception as error:
         told = error_message(error, None)

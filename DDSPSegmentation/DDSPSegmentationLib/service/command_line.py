@@ -29,12 +29,13 @@ from ..engine.model import ModelDescription, describe_model
 from ..engine.run_settings import RunSettings
 from ..engine.scan_identity import NOTHING_SEEN
 from ..library.model_registry import ModelRegistry, resolve_model
-from .arguments import ANY_SERIES, command_parser
+from .arguments import ANY_SERIES, DICOM_FORMAT, command_parser
 from .batch import EXIT_SOME_FAILED, EXIT_TORCH_MISSING, EXIT_USAGE, BatchSettings, run_batch
 from .batch_record import error_text
 from .case_process import CaseProcess
 from .case_work import MAPS
-from .inputs import collect_inputs
+from .dicom_results import CARRIES_PATIENT, require_highdicom
+from .inputs import InputCase, Skipped, collect_inputs
 from .mask_files import MASK_SUFFIXES
 from .runner import InProcessRunner, require_torch
 from .terminal import say, show_doing
@@ -113,19 +114,25 @@ def segment_inputs(chosen: argparse.Namespace, python: Sequence[str]) -> int:
     run = RunSettings(chosen.mode, chosen.threshold, chosen.bias_field, chosen.device, model, chosen.location)
     description = describe_model(model)
     _check_device(chosen.device)
-    output = Path(chosen.output)
+    output, as_dicom = Path(chosen.output), chosen.format == DICOM_FORMAT
     try:
+        _check_format(chosen)
         _check_paths(output, chosen.inputs)
         show_doing("Looking for scans")
         cases, skipped = collect_inputs(chosen.inputs, chosen.series == ANY_SERIES)
-        if chosen.location and len(cases) > 1:
-            cause = f"--location and --roi are places in one scan, and the inputs are {len(cases)}."
-            raise InputError(cause, "Name one scan.")
+        if as_dicom:
+            cases, others = _told_apart(cases)
+            skipped += others
+        _check_one_scan(chosen, len(cases))
     except InputError as error:
         return _complain(str(error), EXIT_USAGE)
     maps = tuple(name for name in MAPS if getattr(chosen, name))
-    settings = BatchSettings(run, MASK_SUFFIXES[chosen.format], description.version, description.sha256, maps)
-    with CaseProcess(run, chosen.time_limit, python) as do_case:
+    mask_suffix = MASK_SUFFIXES["seg.nrrd" if as_dicom else chosen.format]
+    about = description.version, description.sha256
+    settings = BatchSettings(run, mask_suffix, *about, maps, as_dicom, chosen.psa)
+    if as_dicom and cases:
+        say(CARRIES_PATIENT)
+    with CaseProcess(run, chosen.time_limit, python, chosen.psa) as do_case:
         result = run_batch(cases, skipped, output, settings, do_case, say, show_doing)
     for name, reason in result.failed.items():
         _complain(f"{name}: {reason}", result.exit_code)
@@ -143,6 +150,32 @@ def _check_device(name: str) -> None:
         from ..engine.devices import choose_device
 
         choose_device(name)
+
+
+def _check_format(chosen: argparse.Namespace) -> None:
+    if chosen.format == DICOM_FORMAT:
+        require_highdicom()
+    elif chosen.psa:
+        raise InputError(
+            f"--psa is for the report in DICOM, and --format is {chosen.format}.", "Add --format dicom-seg."
+        )
+
+
+def _told_apart(cases: Sequence[InputCase]) -> tuple[list[InputCase], list[Skipped]]:
+    """The DICOM series among the scans, and why the others are passed over where DICOM is to be written."""
+    reason = f"is no DICOM series, which --format {DICOM_FORMAT} is for; segment it with another --format"
+    series = [case for case in cases if case.files()[1]]
+    others = [case.files()[0][0].name for case in cases if not case.files()[1]]
+    return series, [Skipped(name, reason) for name in others]
+
+
+def _check_one_scan(chosen: argparse.Namespace, count: int) -> None:
+    for is_given, what in (
+        (chosen.location, "--location and --roi are places in one scan"),
+        (chosen.psa, "--psa is that of one patient"),
+    ):
+        if is_given and count > 1:
+            raise InputError(f"{what}, and the inputs are {count}.", "Name one scan.")
 
 
 def _check_paths(output: Path, inputs: Sequence[str]) -> None:

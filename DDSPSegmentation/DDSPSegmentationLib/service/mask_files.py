@@ -15,9 +15,20 @@ MASK_SUFFIXES = {"seg.nrrd": ".seg.nrrd", "nii.gz": ".nii.gz"}
 
 SEGMENT_NAME = "Prostate"
 SEGMENT_COLOR = (230 / 255, 158 / 255, 140 / 255)
+# Value, scheme and meaning of what a segment is, wherever it is told.
+ANATOMICAL_STRUCTURE = ("123037004", "SCT", "Anatomical Structure")
+PROSTATE = ("41216001", "SCT", "Prostate")
+
+
+def _in_slicers_words(code: tuple[str, str, str]) -> str:
+    value, scheme, meaning = code
+    return f"{scheme}^{value}^{meaning}"
+
+
 TERMINOLOGY = (
     "Segmentation category and type - 3D Slicer General Anatomy list"
-    "~SCT^123037004^Anatomical Structure~SCT^41216001^Prostate~^^~Anatomic codes - DICOM master list~^^~^^"
+    f"~{_in_slicers_words(ANATOMICAL_STRUCTURE)}~{_in_slicers_words(PROSTATE)}~^^"
+    "~Anatomic codes - DICOM master list~^^~^^"
 )
 
 

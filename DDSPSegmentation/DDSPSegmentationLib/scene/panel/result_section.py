@@ -11,7 +11,7 @@ from slicer.i18n import tr as _
 from ...engine.errors import DDSPSegmentationError
 from ...engine.preprocessing import PreprocessingSettings
 from ...engine.run_settings import DEFAULTS
-from ...engine.segmentation import GlandMeasurements
+from ...engine.segmentation import MOST_PSA, GlandMeasurements, psa_density
 from ..result_nodes import (
     add_table,
     current_row,
@@ -20,7 +20,6 @@ from ..result_nodes import (
     is_imported,
     measure,
     own_segment_id,
-    psa_density,
     psa_of,
     results_of,
     say_who_drew,
@@ -34,7 +33,6 @@ from .attention import set_shown
 from .words import verdict_in_words
 
 USUAL_THRESHOLD, USUAL_BIAS_FIELD = DEFAULTS.threshold, PreprocessingSettings().bias_field
-MOST_PSA = 5000  # ng/ml
 REFERENCE_PSA_DENSITY = 0.15  # ng/ml per ml, the threshold most often named in guidelines
 
 
