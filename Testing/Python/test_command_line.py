@@ -4,6 +4,7 @@ import contextlib
 import copy
 import csv
 import dataclasses
+import importlib.metadata
 import json
 import os
 import resource
@@ -659,12 +660,13 @@ def test_dicom_out_of_no_dicom_is_refused(run, tmp_path):
     assert out == "" and not (tmp_path / "out").exists()
 
 
-def test_dicom_out_without_highdicom_is_refused(run, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "highdicom", None)
+def test_dicom_out_without_a_highdicom_that_is_new_enough_is_refused(run, tmp_path, monkeypatch):
+    versions = {"torch": importlib.metadata.version("torch"), "highdicom": "0.9.2"}
+    monkeypatch.setattr(importlib.metadata, "version", versions.get)
     write_series(tmp_path / "in")
     code, _, err = run("segment", tmp_path / "in", "--output", tmp_path / "out", "--format", "dicom-seg")
     assert_one_clear_line(code, err, tmp_path)
-    assert code == 2 and "pip install highdicom" in err and not (tmp_path / "out").exists()
+    assert code == 2 and "pip install -U highdicom" in err and not (tmp_path / "out").exists()
 
 
 def test_a_psa_is_one_patients_number_and_for_dicom_alone(run, tmp_path):

@@ -1,5 +1,6 @@
 """A result as DICOM: what it says, whom it refers to, and that readers other than its writer read the same."""
 
+import importlib.metadata
 import json
 import re
 import shutil
@@ -22,7 +23,7 @@ from DDSPSegmentationLib.engine.run_settings import RunSettings
 from DDSPSegmentationLib.engine.segmentation import Segmentation, measure_gland
 from DDSPSegmentationLib.service.batch import BatchSettings, run_batch
 from DDSPSegmentationLib.service.case_work import DICOM_REPORT, DICOM_SEGMENTATION, do_case
-from DDSPSegmentationLib.service.dicom_results import read_scan, require_highdicom, write_results
+from DDSPSegmentationLib.service.dicom_results import OLDEST_HIGHDICOM, read_scan, require_highdicom, write_results
 from DDSPSegmentationLib.service.dicom_series import load_series
 from DDSPSegmentationLib.service.inputs import collect_inputs
 from DDSPSegmentationLib.service.mask_files import ANATOMICAL_STRUCTURE, PROSTATE, TERMINOLOGY, write_mask
@@ -322,11 +323,23 @@ def test_names_keep_their_letters(tmp_path, character_set, name):
     assert all(pydicom.dcmread(path).PatientName == name for path in paths.values())
 
 
-def test_without_highdicom_one_line_says_what_to_install(monkeypatch):
+@pytest.mark.parametrize("installed", ["0.9.2", None])
+def test_without_highdicom_or_with_an_old_one_a_line_says_what_to_install(monkeypatch, installed):
+    def version(name):
+        if installed is None:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return installed
+
     require_highdicom()
-    monkeypatch.setitem(sys.modules, "highdicom", None)
-    with pytest.raises(InputError, match="needs the package highdicom, which is not installed. Run 'pip install"):
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    words = f"highdicom, 0.28 or newer; {installed or 'none'} is installed. Run 'pip install -U highdicom'"
+    with pytest.raises(InputError, match=words):
         require_highdicom()
+
+
+def test_the_extra_asks_for_the_highdicom_that_the_program_asks_for():
+    project = (Path(__file__).resolve().parents[2] / "pyproject.toml").read_text(encoding="utf-8")
+    assert f'dicom = ["highdicom>={".".join(map(str, OLDEST_HIGHDICOM))},<1"]' in project
 
 
 def test_nothing_imports_highdicom_before_it_is_asked_for():

@@ -5,7 +5,7 @@ Both carry patient and study of the scan that they were made of, as DICOM object
 
 from __future__ import annotations
 
-import importlib.util
+import importlib.metadata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import BytesIO
@@ -32,6 +32,7 @@ from .mask_files import ANATOMICAL_STRUCTURE, PROSTATE, SEGMENT_COLOR, SEGMENT_N
 if TYPE_CHECKING:
     import highdicom
 
+OLDEST_HIGHDICOM = (0, 28)
 PROGRAM = "DDSPSegmentation"
 CARRIES_PATIENT = (
     "Note: the DICOM files will carry the patient's name and identifiers, as the scans do; nothing else written does."
@@ -49,7 +50,7 @@ _LONGEST_DESCRIPTION = 1024
 
 _VOLUME = Code("118565006", "SCT", "Volume")
 _BY_VOXELS = Code("126030", "DCM", "Sum of segmented voxel method for volume")
-# Names of PI-RADS and of ultrasound; the axis says which is which.
+# As ultrasound names them; the axis, told as the method, leaves no doubt.
 _DIAMETERS = {
     "left_right_mm": (Code("103355008", "SCT", "Width"), Code("110860", "DCM", "Left-Right Axis")),
     "antero_posterior_mm": (Code("121207", "DCM", "Height"), Code("110862", "DCM", "Anterior-Posterior Axis")),
@@ -61,11 +62,16 @@ _MR_IMAGING = Code("113091000", "SCT", "Magnetic resonance imaging")
 
 
 def require_highdicom() -> None:
-    """Raises InputError: highdicom is not installed."""
-    if importlib.util.find_spec("highdicom") is None:
+    """Raises InputError: highdicom is not installed, or too old."""
+    try:
+        version = importlib.metadata.version("highdicom")
+    except importlib.metadata.PackageNotFoundError:
+        version = ""
+    if tuple(int(part) for part in version.split(".")[:2] if part.isdigit()) < OLDEST_HIGHDICOM:
+        oldest = ".".join(map(str, OLDEST_HIGHDICOM))
         raise InputError(
-            "--format dicom-seg needs the package highdicom, which is not installed.",
-            "Run 'pip install highdicom' in the same environment, or choose --format seg.nrrd or nii.gz.",
+            f"--format dicom-seg needs the package highdicom, {oldest} or newer; {version or 'none'} is installed.",
+            "Run 'pip install -U highdicom' in the same environment, or choose --format seg.nrrd or nii.gz.",
         )
 
 
