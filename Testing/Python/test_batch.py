@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -40,6 +41,10 @@ class FakeCase:
     seed: int = 0
     trouble: BaseException | None = None
     kind: str = "file"
+
+    @property
+    def key(self) -> str:
+        return self.name
 
     def fingerprint(self) -> str:
         return f"seed {self.seed}"
@@ -635,6 +640,26 @@ def test_a_run_that_ends_at_once_leaves_earlier_results_in_the_tables(tmp_path):
     assert "case0" in (tmp_path / "measurements.csv").read_text(encoding="utf-8")
 
 
+def test_each_case_is_a_line_of_a_record_that_is_json(tmp_path):
+    run(tmp_path, cases(2))
+    lines = (tmp_path / "run.json").read_text(encoding="utf-8").splitlines()
+    assert [line[5:10] for line in lines if line[1:].startswith('   "case')] == ["case0", "case1"]
+    (tmp_path / "run.json").write_text(json.dumps(record(tmp_path), indent=2), encoding="utf-8")  # as of before
+    _, segment = run(tmp_path, cases(2))
+    assert segment.calls == []
+
+
+def test_what_the_journal_noted_after_the_record_was_written_counts(tmp_path):
+    run(tmp_path, cases(2))
+    content = record(tmp_path)
+    entry = content["cases"].pop("case1")
+    (tmp_path / "run.json").write_text(json.dumps(content), encoding="utf-8")
+    noted = json.dumps({"case": "case1", "entry": entry})
+    (tmp_path / "run.jsonl").write_text(f"{noted}\n{noted[:50]}", encoding="utf-8")  # the last line was cut off
+    _, segment = run(tmp_path, cases(2))
+    assert segment.calls == [] and len(record(tmp_path)["cases"]) == 2 and not (tmp_path / "run.jsonl").exists()
+
+
 # ---- what a person decides
 
 
@@ -701,3 +726,65 @@ def test_many_cases_come_in_pages_that_are_small_and_linked(tmp_path):
     (tmp_path / "run.json").write_text(json.dumps(content), encoding="utf-8")
     write_report(BatchRecord.read(tmp_path), tmp_path)
     assert [page.name for page in tmp_path.glob("report*.html")] == ["report.html"]
+
+
+# ---- several at once
+
+
+def run_at_once(folder, inputs, do, jobs=3, **named):
+    return run_batch(inputs, [], folder, SETTINGS, do, named.pop("lines", Lines()), jobs=jobs, **named)
+
+
+def test_several_at_once_give_the_results_of_one_after_the_other(tmp_path):
+    inputs = cases(5)
+    inputs[2].trouble = errors.InputError("Damaged.")
+    run(tmp_path / "one", inputs)
+    lines = Lines()
+    result = run_at_once(tmp_path / "several", inputs, in_this_process(FakeSegmenter()), lines=lines)
+    assert result.exit_code == 1 and result.failed == {"case2": "Damaged."}
+    assert sorted(result.done) == ["case0", "case1", "case3", "case4"]
+    assert sorted(line.split(":")[0] for line in lines) == [f"[{number + 1}/5] case{number}" for number in range(5)]
+    ours, theirs = record(tmp_path / "several"), record(tmp_path / "one")
+    assert ours["cases"] == theirs["cases"] and ours["state"] == "finished"
+    assert (tmp_path / "several" / "measurements.csv").read_bytes() == (
+        tmp_path / "one" / "measurements.csv"
+    ).read_bytes()
+
+
+def test_so_many_are_at_work_at_once_and_no_more(tmp_path):
+    at_work, most, mutex, met = [], [0], threading.Lock(), threading.Barrier(3)
+    do_one = in_this_process(FakeSegmenter())
+
+    def do(case, outputs, tell):
+        with mutex:
+            at_work.append(case.name)
+            most[0] = max(most[0], len(at_work))
+        met.wait(timeout=60)
+        try:
+            return do_one(case, outputs, tell)
+        finally:
+            with mutex:
+                at_work.remove(case.name)
+
+    assert run_at_once(tmp_path, cases(6), do).exit_code == 0 and most[0] == 3
+
+
+@pytest.mark.parametrize(
+    ("raised", "exit_code"), [(errors.ModelError("Unusable."), 2), (KeyboardInterrupt(), 1), (OSError(28, "full"), 1)]
+)
+def test_what_concerns_all_ends_those_at_work_and_says_nothing_of_them(tmp_path, raised, exit_code):
+    ended, at_work = threading.Event(), threading.Event()
+
+    def do(case, outputs, tell):
+        if case.name == "case0":
+            assert at_work.wait(60)
+            raise raised
+        at_work.set()
+        assert ended.wait(60)
+        raise errors.InputError("It was killed.")
+
+    result = run_at_once(tmp_path, cases(3), do, jobs=2, end_work=ended.set)
+    assert result.exit_code == exit_code and result.message and "case1" not in result.failed
+    assert "It was killed" not in all_text(tmp_path)
+    result, segment = run(tmp_path, cases(3))
+    assert result.exit_code == 0 and len(segment.calls) == 3

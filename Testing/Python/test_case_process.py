@@ -13,9 +13,10 @@ import SimpleITK as sitk
 
 from DDSPSegmentationLib.engine.errors import InputError
 from DDSPSegmentationLib.engine.run_settings import RunSettings
+from DDSPSegmentationLib.service import case_process
 from DDSPSegmentationLib.service.batch import BatchSettings, run_batch
 from DDSPSegmentationLib.service.batch_record import LOG_FILE, UnexpectedError
-from DDSPSegmentationLib.service.case_process import CaseProcess
+from DDSPSegmentationLib.service.case_process import CaseProcess, CaseProcesses
 from DDSPSegmentationLib.service.case_work import Outputs
 from DDSPSegmentationLib.service.inputs import InputCase, collect_inputs
 
@@ -125,6 +126,26 @@ def test_nothing_is_left_when_the_batch_is_over(scan, outputs):
         pid = pid_of(process)
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
+
+
+def test_a_crash_beside_another_scan_is_that_scan_s_alone(tmp_path):
+    folder, out = tmp_path / "scans", tmp_path / "out"
+    folder.mkdir()
+    for name in ("segv-1", "sound"):
+        shutil.copyfile(SAMPLE, folder / f"{name}.nrrd")
+    cases, skipped = collect_inputs([folder])
+    settings = BatchSettings(SETTINGS, ".nii.gz", "1", "0" * 64)
+    with CaseProcesses(2, SETTINGS, 120.0, WILD) as processes:
+        result = run_batch(cases, skipped, out, settings, processes, lambda line: None, jobs=2, end_work=processes.kill)
+    assert result.done == ["sound"] and "SIGSEGV" in result.failed["segv-1"]
+
+
+@pytest.mark.parametrize(("asked", "told"), [("", "4"), ("2", "2"), ("16", "4"), ("x", "4")])
+def test_processes_divide_the_cores_among_them(monkeypatch, asked, told):
+    monkeypatch.setenv("OMP_NUM_THREADS", asked)
+    monkeypatch.setattr(case_process, "usable_cores", lambda: 8)
+    assert set(case_process._threads_of_each(2).values()) == {told}
+    assert set(case_process._threads_of_each(100).values()) == {"1"}
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere it ends when it next reads its standard input")

@@ -154,6 +154,14 @@ def test_importing_the_command_line_does_not_import_torch():
         ["segment", "x.nrrd", "--output", "out", "--threshold", "half"],
         ["segment", "x.nrrd", "--output", "out", "--threshold", "nan"],
         ["segment", "x.nrrd", "--output", "out", "--bias-field", "perhaps"],
+        ["segment", "x.nrrd", "--output", "out", "--jobs", "0"],
+        ["segment", "x.nrrd", "--output", "out", "--jobs", "many"],
+        ["segment", "x.nrrd", "--output", "out", "--num-parts", "0"],
+        ["segment", "x.nrrd", "--output", "out", "--num-parts", "2.5"],
+        ["segment", "x.nrrd", "--output", "out", "--num-parts", "4", "--part-id", "-1"],
+        ["segment", "x.nrrd", "--output", "out", "--num-parts", "4", "--part-id", "first"],
+        ["report"],
+        ["report", ""],
         ["train", "--dataset", "d", "--output", "o"],
         ["train", "--dataset", "d", "--output", "o", "--fold", "first"],
         ["train", "--dataset", "d", "--output", "o", "--fold", "0", "--steps", "-3"],
@@ -433,6 +441,68 @@ def test_full_disk_is_one_line_and_leaves_nothing_half_written(tmp_path, small_m
     )  # fmt: skip
     assert done.returncode == 1 and "written: the disk is full" in done.stderr and "Traceback" not in done.stderr
     assert not [path for path in (tmp_path / "out").rglob("*") if path.suffix in (".png", ".nrrd")]
+
+
+# ---- parts
+
+
+def slurm(task, first=0, last=1, count=2):
+    values = {"ID": task, "MIN": first, "MAX": last, "COUNT": count, "STEP": 1}
+    return {f"SLURM_ARRAY_TASK_{name}": str(value) for name, value in values.items()}
+
+
+@pytest.fixture
+def in_array(monkeypatch):
+    """Run as a task of a Slurm array."""
+
+    def set_variables(*words, **named):
+        for name, value in slurm(*words, **named).items():
+            monkeypatch.setenv(name, value)
+
+    return set_variables
+
+
+def test_a_slurm_array_does_the_scans_in_parts_and_the_report_merges_them(run, tmp_path, in_array):
+    scans = [write_scan(tmp_path / "in" / f"scan{seed}.nrrd", seed=seed) for seed in range(3)]
+    folder = tmp_path / "out"
+    in_array(0)
+    code, out, _ = run("segment", *scans, "--output", folder)
+    assert code == 0 and out.startswith("Part 0 of 2, by SLURM_ARRAY_TASK_ID=0 of 0 to 1.\n")
+    assert f"ddsp-segmentation report {folder}" in out
+    code, out, _ = run("report", folder, model=None)
+    assert code == 1 and "missing: part 1 of 2: has not begun" in out
+    in_array(1)
+    assert run("segment", *scans, "--output", folder)[0] == 0
+    code, out, _ = run("report", folder, model=None)
+    assert code == 0 and "3 segmented, 0 failed, 0 missing" in out
+    assert run("review", folder, model=None)[1].endswith("3 to review\n")
+
+
+@pytest.mark.parametrize(
+    ("array", "words", "said"),
+    [
+        ({"task": 3, "first": 3, "last": 7}, (), "is no row without gaps"),
+        ({"task": 3, "first": 3, "last": 4}, ("--num-parts", "16"), "--num-parts says 16"),
+        ({"task": 3, "first": 3, "last": 5, "count": 3}, (), "divided into 2 parts"),
+        ({"task": 3, "first": 3, "last": 3, "count": 1}, (), "divided into 2 parts"),
+    ],
+)
+def test_an_array_of_some_of_the_parts_never_divides_the_scans_anew(run, tmp_path, in_array, array, words, said):
+    scan = write_scan(tmp_path / "in" / "scan.nrrd")
+    parts = tmp_path / "out" / "parts"
+    parts.mkdir(parents=True)
+    (parts / "parts.json").write_text('{"schema_version": 1, "parts": 2}')
+    in_array(**array)
+    code, out, err = run("segment", scan, "--output", tmp_path / "out", *words)
+    assert_one_clear_line(code, err, tmp_path)
+    assert code == 2 and said in err and list(parts.iterdir()) == [parts / "parts.json"]
+
+
+@pytest.mark.parametrize("words", [("--num-parts", "2"), ("--part-id", "1"), ("--num-parts", "2", "--part-id", "2")])
+def test_a_part_that_is_half_named_is_a_usage_error(run, tmp_path, words):
+    code, _, err = run("segment", write_scan(tmp_path / "scan.nrrd"), "--output", tmp_path / "out", *words)
+    assert_one_clear_line(code, err)
+    assert code == 2 and not (tmp_path / "out").exists()
 
 
 # ---- review

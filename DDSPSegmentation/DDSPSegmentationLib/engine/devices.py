@@ -7,6 +7,7 @@ import sys
 
 import torch
 
+from .cores import usable_cores
 from .errors import DeviceError
 from .run_settings import DEVICES
 
@@ -54,8 +55,7 @@ def cpu_has_bfloat16() -> bool:
 
 def set_threads() -> int:
     """Use the cores this process may run on, at most 8: beyond that the network's small layers gain nothing."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    threads = max(1, min(8, cores))
+    threads = max(1, min(8, usable_cores()))
     if torch.get_num_threads() > threads or "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(threads)
     return torch.get_num_threads()

@@ -48,6 +48,8 @@ def command_parser() -> Parser:
     )
     add_segment_arguments(segment)
     _add_review_arguments(commands.add_parser("review", help="list what a batch found, and note what was decided"))
+    report = commands.add_parser("report", help="merge what the parts of a batch found, and say what is missing")
+    report.add_argument("folder", type=_folder, metavar="FOLDER", help="the --output of all parts")
     _add_train_arguments(commands.add_parser("train", help="train a model on scans with expert masks"))
     _add_evaluate_arguments(commands.add_parser("evaluate", help="compare masks, or a model, with expert masks"))
     info = commands.add_parser("info", help="show versions, the model, devices")
@@ -86,6 +88,23 @@ def add_segment_arguments(parser: argparse.ArgumentParser) -> None:
         default=TIME_LIMIT_S,
         metavar="SECONDS",
         help=f"a scan that takes longer is given up, the others go on (default: {TIME_LIMIT_S:g})",
+    )
+    parser.add_argument(
+        "--jobs",
+        type=_positive_int,
+        default=1,
+        metavar="N",
+        help="do so many scans at once, in processes that divide the cores among them (default: 1)",
+    )
+    parser.add_argument(
+        "--num-parts",
+        type=_positive_int,
+        metavar="N",
+        help="divide the scans into so many parts, by the names of the cases, and do one of them; all write into the "
+        "same folder, and 'report' merges it (default: the array of Slurm, Kubernetes or AWS Batch this runs in)",
+    )
+    parser.add_argument(
+        "--part-id", type=_whole_number, metavar="K", help="which part this is, from 0 on (default: as --num-parts)"
     )
     parser.add_argument(
         "--format",
@@ -281,6 +300,12 @@ def _positive_int(text: str) -> int:
     if value != int(value):
         raise argparse.ArgumentTypeError(f"{text} is not a whole number")
     return int(value)
+
+
+def _whole_number(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from 0 on")
+    return int(text)
 
 
 def _folder(text: str) -> str:

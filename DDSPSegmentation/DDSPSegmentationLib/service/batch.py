@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import errno
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .. import __version__
-from ..engine.errors import Canceled, DDSPSegmentationError, ModelError, StorageError, TorchMissingError
-from ..engine.files import csv_text, delete_leftovers, make_folder, write_text
+from ..engine.errors import Canceled, DDSPSegmentationError, InputError, ModelError, StorageError, TorchMissingError
+from ..engine.files import csv_text, delete_leftovers, make_folder, retry_while_open, write_aside
 from ..engine.run_settings import RunSettings
 from ..engine.segmentation import EXPECTED_COLUMNS
 from ..library.folder_lock import FolderInUseError, FolderLock
 from .batch_record import BatchRecord, error_text, known_sha256, log_unexpected, without_folders
 from .case_work import DICOM_SUFFIXES, Outputs, Tell
 from .mask_files import place_aside
+from .part_record import PartRecord, check_parts, claim_part
+from .parts import Listed, Part
 from .report import word_of, write_report
 
 if TYPE_CHECKING:
@@ -30,6 +35,7 @@ THUMBNAILS = "thumbnails"
 DoCase = Callable[["InputCase", Outputs, Tell], dict]  # see ``case_work.do_case``
 
 _REPORT_EVERY_SECONDS = 30.0
+_TABLES_SHARE = 0.05  # of the time, at most, goes into writing again what is said of all cases
 _GO_ON = "Run the same command again to continue."
 
 
@@ -92,6 +98,9 @@ def run_batch(
     do_case: DoCase,
     progress: Callable[[str], None] = print,
     show_doing: Callable[[str], None] = lambda text: None,
+    part: Part | None = None,
+    jobs: int = 1,
+    end_work: Callable[[], None] = lambda: None,
 ) -> BatchResult:
     """Segment every case that is not there yet and write masks, pictures, table, report and run.json.
 
@@ -105,6 +114,9 @@ def run_batch(
         do_case: reads a case, segments it and writes its files; what ends it ends that case alone.
         progress: takes one line of text at a time.
         show_doing: takes what is being done right now, which the next such text or line replaces.
+        part: do the cases of this part alone; its record is its own, and tables and report are left to the merge.
+        jobs: so many cases are done at once, from as many threads, which take them from one list.
+        end_work: ends the cases that are being done at once, when the run ends before its time.
 
     Returns:
         the result; nothing is raised for a case, a full disk, a missing torch or Ctrl-C.
@@ -115,11 +127,21 @@ def run_batch(
         return BatchResult(EXIT_USAGE, message=f"There is nothing to segment. {reasons}".strip())
     try:
         make_folder(folder)
+        if part is not None:
+            own = [case for case in cases if part.holds(case.key)]
+            progress(f"{len(own)} of {len(cases)} scans are of this part.")
+            with claim_part(folder, part, Listed.of(cases), show_doing).open() as record:
+                batch = _Batch(folder, record, settings, do_case, progress, show_doing, jobs, end_work)
+                return batch.run(own, skipped if part.number == 0 else [])  # one part tells of them for all
+        check_parts(folder, None)
         with FolderLock(folder):
             for place in (folder, folder / THUMBNAILS):
                 delete_leftovers(place)
-            return _Batch(folder, settings, do_case, progress, show_doing).run(cases, skipped)
-    except (FolderInUseError, StorageError) as error:
+            batch = _Batch(folder, BatchRecord.read(folder), settings, do_case, progress, show_doing, jobs, end_work)
+            return batch.run(cases, skipped)
+    except FolderInUseError as error:  # a scheduler may try a part again
+        return BatchResult(EXIT_USAGE if part is None else EXIT_SOME_FAILED, message=str(error))
+    except (InputError, StorageError) as error:
         return BatchResult(EXIT_USAGE, message=str(error))
 
 
@@ -127,16 +149,22 @@ class _Batch:
     def __init__(
         self,
         folder: Path,
+        record: BatchRecord,
         settings: BatchSettings,
         do_case: DoCase,
         progress: Callable[[str], None],
         show_doing: Callable[[str], None],
+        jobs: int,
+        end_work: Callable[[], None],
     ):
         self._folder, self._settings, self._do_case = folder, settings, do_case
         self._progress, self._show_doing = progress, show_doing
-        self._record = BatchRecord.read(folder)
+        self._jobs, self._end_work, self._ending = jobs, end_work, False
+        self._record = record
+        self._part = record if isinstance(record, PartRecord) else None
         self._result = BatchResult()
         self._seconds: list[float] = []
+        self._tables_due = 0.0
         self._report_due = time.monotonic() + _REPORT_EVERY_SECONDS
 
     def run(self, cases: list[InputCase], skipped: list[Skipped]) -> BatchResult:
@@ -146,14 +174,16 @@ class _Batch:
             "model_sha256": self._settings.model_sha256,
             "settings": self._settings.identity(),
         }
-        self._record.start(about, [case.name for case in cases], skipped)
         for one in skipped:
             self._progress(f"skipped {one.label}: {one.reason}")
         try:
+            self._record.start(about, [case.name for case in cases], skipped)
             (self._folder / THUMBNAILS).mkdir(exist_ok=True)
-            self._record.save()
-            for number, case in enumerate(cases, 1):
-                self._one(case, number, len(cases))
+            if self._jobs == 1:
+                for number, case in enumerate(cases, 1):
+                    self._one(case, number, len(cases))
+            else:
+                self._several_at_once(cases)
         except TorchMissingError as error:
             self._end_early(EXIT_TORCH_MISSING, str(error))
         except ModelError as error:
@@ -162,6 +192,8 @@ class _Batch:
             reached = len(self._result.done) + len(self._result.unchanged) + len(self._result.failed)
             kept = "; their results are kept" if reached else ""
             self._end_early(EXIT_SOME_FAILED, f"Stopped after {reached} of {len(cases)} cases{kept}. {_GO_ON}")
+        except FolderInUseError as error:
+            self._end_early(EXIT_SOME_FAILED, str(error))
         except (StorageError, OSError) as error:
             self._end_early(EXIT_SOME_FAILED, f"{error_text(error)} {_GO_ON}")
         if not self._result.message and self._result.failed:
@@ -169,11 +201,27 @@ class _Batch:
         self._finish()
         return self._result
 
+    def _several_at_once(self, cases: list[InputCase]) -> None:
+        with ThreadPoolExecutor(self._jobs) as pool:
+            at_work: set[Future] = set()
+            try:
+                for number, case in enumerate(cases, 1):
+                    if len(at_work) == self._jobs:
+                        at_work = _without_finished(at_work)
+                    at_work.add(pool.submit(self._one, case, number, len(cases)))
+                while at_work:
+                    at_work = _without_finished(at_work)
+            except BaseException:
+                self._ending = True
+                self._end_work()
+                raise
+
     def _one(self, case: InputCase, number: int, total: int) -> None:
         """Do, keep or fail one case; what concerns the other cases as much is raised, and ends the run."""
         label = f"[{number}/{total}] {case.name}"
         started = time.monotonic()
         try:
+            self._record.check()
             identity = self._settings.identity() | {"package": __version__, "input": case.fingerprint()}
             if self._is_done(case.name, identity):
                 self._result.unchanged.append(case.name)
@@ -183,15 +231,21 @@ class _Batch:
             with self._record.running(case.name):
                 entry = self._segmented(case, identity, label)
             self._remove_kept_twins(case.name, entry["mask"]["sha256"])
-        except (Canceled, TorchMissingError, ModelError):
+        except (Canceled, TorchMissingError, ModelError, FolderInUseError):
             raise
         except Exception as error:  # whatever one case does, the others are still wanted
-            self._fail(case.name, label, error)
+            if not self._ending:  # or it was ended, and nothing is said of it
+                with self._record.mutex:
+                    self._fail(case.name, label, error)
             return
-        self._record.set_done(case.name, entry)
-        self._result.done.append(case.name)
-        self._seconds.append(time.monotonic() - started)
-        row, time_left = entry["measurements"], self._time_left(total - number)
+        with self._record.mutex:
+            self._note_done(case.name, entry, label, time.monotonic() - started, total - number)
+
+    def _note_done(self, name: str, entry: dict, label: str, seconds: float, remaining: int) -> None:
+        self._record.set_done(name, entry)
+        self._result.done.append(name)
+        self._seconds.append(seconds)
+        row, time_left = entry["measurements"], self._time_left(remaining)
         word = word_of(entry)
         expected = f", expected Dice {row['expected_dice']}" if row["expected_dice"] != "" else ""
         expected += f", {word}" if word else ""
@@ -206,7 +260,8 @@ class _Batch:
             self._show_doing(f"{label}: {phase.lower()}{f' {fraction:.0%}' if fraction else ''}")
 
         tell("Reading", 0.0)
-        facts = self._do_case(case, outputs, tell)
+        with self._staged(outputs) as staged:
+            facts = self._do_case(case, staged, tell)
         mask = outputs.mask
         before = self._record.entry(case.name)
         previous = before.get("mask")
@@ -221,14 +276,28 @@ class _Batch:
             **facts,
         }
 
+    @contextmanager
+    def _staged(self, outputs: Outputs) -> Iterator[Outputs]:
+        """Where a part makes its files, in a folder of its own, and then their way to the one shared by all parts."""
+        if self._part is None:
+            yield outputs
+            return
+        staged = outputs.within(self._part.staging)
+        make_folder(staged.thumbnail.parent)
+        yield staged
+        self._record.check()
+        for source, target in zip(staged.paths(), outputs.paths(), strict=True):
+            retry_while_open(partial(source.replace, target))
+
     def _fail(self, name: str, label: str, error: Exception) -> None:
         reason = error_text(error)
+        self._record.check()
         self._discard_outputs(name)
         self._result.failed[name] = reason
         self._progress(f"{label}: FAILED: {reason}")
         self._record.set_failed(name, reason)
         if not isinstance(error, DDSPSegmentationError) or getattr(error, "frames", None):
-            log_unexpected(self._folder, name, error)
+            log_unexpected(self._record.place, name, error)
         if _concerns_the_disk(error):
             raise StorageError(f"The run stopped at case '{name}'. {reason}")
 
@@ -249,6 +318,7 @@ class _Batch:
 
     def _set_unknown_mask_aside(self, name: str) -> None:
         """Keep a mask that this folder's record does not know: somebody edited it or put it there."""
+        self._record.check()
         entry, mask = self._record.entry(name), self._outputs(name).mask
         if not mask.exists() or known_sha256(mask) == entry.get("mask", {}).get("sha256"):
             return
@@ -284,14 +354,19 @@ class _Batch:
     def _time_left(self, remaining: int) -> str:
         if not remaining:
             return ""
-        return f", about {_duration(remaining * sum(self._seconds) / len(self._seconds))} left"
+        return f", about {_duration(remaining * sum(self._seconds) / len(self._seconds) / self._jobs)} left"
 
     def _write_tables(self) -> None:
+        """Write what is said of all cases again, unless that was done so lately that it would take all the time."""
+        started = time.monotonic()
+        if self._part is not None or started < self._tables_due:
+            return
         self._record.save()
-        write_text(_measurements_csv(self._record), self._folder / "measurements.csv")
-        if time.monotonic() >= self._report_due:
+        write_measurements(self._record, self._folder)
+        if started >= self._report_due:
             write_report(self._record, self._folder)
             self._report_due = time.monotonic() + _REPORT_EVERY_SECONDS
+        self._tables_due = time.monotonic() + (time.monotonic() - started) / _TABLES_SHARE
 
     def _end_early(self, exit_code: int, message: str) -> None:
         self._result.exit_code, self._result.message = exit_code, without_folders(message)
@@ -299,11 +374,22 @@ class _Batch:
     def _finish(self) -> None:
         try:
             self._record.finish(self._result.message)
-            self._write_tables()
-            write_report(self._record, self._folder)
+            if self._part is None:
+                write_measurements(self._record, self._folder)
+                write_report(self._record, self._folder)
         except (StorageError, OSError) as error:
             if not self._result.message:
                 self._end_early(EXIT_SOME_FAILED, f"{error_text(error)} {_GO_ON}")
+
+
+def _without_finished(at_work: set[Future]) -> set[Future]:
+    """Those that are still at work once one is not. Raises what a finished one raised."""
+    finished: set[Future] = set()
+    while not finished:  # a wait without end would keep Ctrl-C waiting on Windows
+        finished, at_work = wait(at_work, 1.0, FIRST_COMPLETED)
+    for one in finished:
+        one.result()
+    return at_work
 
 
 def _concerns_the_disk(error: BaseException) -> bool:
@@ -317,10 +403,20 @@ def _concerns_the_disk(error: BaseException) -> bool:
     return number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-def _measurements_csv(record: BatchRecord) -> str:
-    rows = [{"case": name} | _in_columns_of_today(entry["measurements"]) for name, entry in record.done()]
-    columns = list(dict.fromkeys(column for row in rows for column in row)) or ["case"]
-    return csv_text([columns, *([row.get(column, "") for column in columns] for row in rows)])
+def write_measurements(record: BatchRecord, folder: Path) -> None:
+    """Write measurements.csv, a row a case that is done. Raises StorageError."""
+    columns = dict.fromkeys(["case"])
+    for _, entry in record.done():
+        columns |= dict.fromkeys(_in_columns_of_today(entry["measurements"]))
+
+    def write(aside: Path) -> None:
+        with open(aside, "w", encoding="utf-8", newline="") as file:
+            file.write(csv_text([columns]))
+            for name, entry in record.done():
+                row = {"case": name} | _in_columns_of_today(entry["measurements"])
+                file.write(csv_text([[row.get(column, "") for column in columns]]))
+
+    write_aside(folder / "measurements.csv", ".csv", write)
 
 
 def _in_columns_of_today(measurements: dict) -> dict:

@@ -16,6 +16,7 @@ from ..engine.errors import InputError, StorageError
 from ..engine.files import file_sha256, os_errors_as
 from .batch_record import RUN_FILE, BatchRecord
 from .mask_files import MASK_SUFFIXES, place_aside, write_mask
+from .part_record import PARTS
 from .report import in_review_order, word_of, write_report
 from .review_states import CORRECTED, REVIEW_FILE, decide, read_decisions, state_of
 
@@ -53,9 +54,9 @@ class BatchReview:
     def __init__(self, folder: Path):
         self.folder, self._scans = Path(os.path.abspath(folder)), _Scans("", [])
         if not (self.folder / RUN_FILE).is_file():
-            raise InputError(
-                f"'{self.folder.name}' is no folder of results (it has no {RUN_FILE}).", "Name that of a batch."
-            )
+            merge = f"Merge its parts first: 'ddsp-segmentation report {self.folder.name}'."
+            advice = merge if (self.folder / PARTS).is_dir() else "Name that of a batch."
+            raise InputError(f"'{self.folder.name}' is no folder of results (it has no {RUN_FILE}).", advice)
         self._stamps: tuple = ()
         self._rows: list[Reviewed] = []
         self._read_run()

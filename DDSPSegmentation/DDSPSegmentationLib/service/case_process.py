@@ -1,4 +1,4 @@
-"""The other side of ``case_worker``: one process that does scan after scan, replaced only when a scan has ended it."""
+"""The other side of ``case_worker``: processes that do scan after scan, replaced only when a scan has ended them."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from ..engine.cores import usable_cores
 from ..engine.errors import DDSPSegmentationError, InputError, WorkerError
 from ..engine.run_settings import RunSettings
 from .batch_record import UnexpectedError
@@ -41,6 +42,7 @@ class CaseProcess:
         time_limit: seconds that one scan may take.
         command: what starts the process, for another Python than this one.
         psa: see ``case_work.do_case``.
+        environment: variables that it gets besides ours.
     """
 
     def __init__(
@@ -49,8 +51,10 @@ class CaseProcess:
         time_limit: float = TIME_LIMIT_S,
         command: Sequence[str] = (sys.executable,),
         psa: float | None = None,
+        environment: Mapping[str, str] | None = None,
     ):
         self._settings, self._time_limit, self._command, self._psa = settings, time_limit, list(command), psa
+        self._environment = dict(environment or {})
         self._process: subprocess.Popen | None = None
         self._answers: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         self._said: Any = None  # what the process prints
@@ -89,6 +93,12 @@ class CaseProcess:
             phase = str(message.get("phase", phase))
             tell(phase, float(message.get("fraction", 0.0)))
 
+    def kill(self) -> None:
+        """End the process from another thread; the case that it does fails."""
+        process = self._process
+        if process is not None:
+            kill_tree(process.pid)
+
     # ---- the process
 
     def _start(self) -> None:
@@ -99,7 +109,7 @@ class CaseProcess:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._said,
-                env=python_environment(),
+                env=python_environment() | self._environment,
                 start_new_session=os.name != "nt",  # Ctrl-C is for us
             )
         except OSError as error:
@@ -150,6 +160,57 @@ class CaseProcess:
         if self._said is not None:
             self._said.close()
             self._said = None
+
+
+class CaseProcesses:
+    """Several processes that do cases at once, as a context; each case is done by one that is free.
+
+    Args:
+        jobs: how many; they divide the cores among them.
+        settings, time_limit, command, psa: see ``CaseProcess``.
+    """
+
+    def __init__(
+        self,
+        jobs: int,
+        settings: RunSettings,
+        time_limit: float = TIME_LIMIT_S,
+        command: Sequence[str] = (sys.executable,),
+        psa: float | None = None,
+    ):
+        threads = _threads_of_each(jobs) if jobs > 1 else {}
+        self._all = [CaseProcess(settings, time_limit, command, psa, threads) for _ in range(jobs)]
+        self._free: queue.SimpleQueue[CaseProcess] = queue.SimpleQueue()
+        for process in self._all:
+            self._free.put(process)
+
+    def __enter__(self) -> CaseProcesses:
+        return self
+
+    def __exit__(self, *ending: object) -> None:
+        for process in self._all:
+            process.__exit__(*ending)
+
+    def __call__(self, case: InputCase, outputs: Outputs, tell: Tell) -> dict:
+        """Do one case; see ``CaseProcess``. From as many threads as there are processes."""
+        process = self._free.get()
+        try:
+            return process(case, outputs, tell)
+        finally:
+            self._free.put(process)
+
+    def kill(self) -> None:
+        """End what they do, from another thread."""
+        for process in self._all:
+            process.kill()
+
+
+def _threads_of_each(jobs: int) -> dict[str, str]:
+    """What tells torch and ITK of their share of the cores; less stays where somebody asked for less."""
+    share = max(1, usable_cores() // jobs)
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    threads = str(min(share, int(asked)) if asked.isdecimal() and int(asked) else share)
+    return dict.fromkeys(("OMP_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"), threads)
 
 
 def _listen(stream: BinaryIO, answers: queue.SimpleQueue) -> None:

@@ -47,6 +47,15 @@ class Outputs(NamedTuple):
             values[kind] = {name: str(path) for name, path in getattr(self, kind).items()}
         return values
 
+    def within(self, folder: Path) -> Outputs:
+        """The same names in a folder, and its own for thumbnails."""
+        maps, dicom = ({name: folder / path.name for name, path in paths.items()} for paths in (self.maps, self.dicom))
+        thumbnail = folder / self.thumbnail.parent.name / self.thumbnail.name
+        return Outputs(folder / self.mask.name, folder / self.picture.name, thumbnail, maps, dicom)
+
+    def paths(self) -> list[Path]:
+        return [*self.beside, self.mask]
+
     @classmethod
     def from_dict(cls, values: dict) -> Outputs:
         """What ``to_dict`` made."""

@@ -21,7 +21,8 @@ from .protocol import decode_line, encode_line, error_message
 
 
 def main() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for whoever started us
+    for asked_to_end in (signal.SIGINT, signal.SIGTERM):  # that is for whoever started us, and ends us, too
+        signal.signal(asked_to_end, signal.SIG_IGN)
     faulthandler.enable()
     _die_with_parent()
     with suppress(OSError):  # where memory runs out, it is this process that goes, not the batch

@@ -30,13 +30,16 @@ from ..engine.run_settings import RunSettings
 from ..engine.scan_identity import NOTHING_SEEN
 from ..library.model_registry import ModelRegistry, resolve_model
 from .arguments import ANY_SERIES, DICOM_FORMAT, command_parser
-from .batch import EXIT_SOME_FAILED, EXIT_TORCH_MISSING, EXIT_USAGE, BatchSettings, run_batch
+from .batch import EXIT_DONE, EXIT_SOME_FAILED, EXIT_TORCH_MISSING, EXIT_USAGE, BatchSettings, run_batch
 from .batch_record import error_text
-from .case_process import CaseProcess
+from .case_process import CaseProcesses
 from .case_work import MAPS
 from .dicom_results import CARRIES_PATIENT, require_highdicom
 from .inputs import InputCase, Skipped, collect_inputs
 from .mask_files import MASK_SUFFIXES
+from .part_record import check_parts
+from .parts import choose_part
+from .report import REPORT_FILE
 from .runner import InProcessRunner, require_torch
 from .terminal import say, show_doing
 
@@ -118,6 +121,10 @@ def segment_inputs(chosen: argparse.Namespace, python: Sequence[str]) -> int:
     try:
         _check_format(chosen)
         _check_paths(output, chosen.inputs)
+        part = choose_part(chosen.num_parts, chosen.part_id, os.environ)
+        if part is not None:
+            say(f"{str(part).capitalize()}, by {part.origin}.")
+        check_parts(output, part)
         show_doing("Looking for scans")
         cases, skipped = collect_inputs(chosen.inputs, chosen.series == ANY_SERIES)
         if as_dicom:
@@ -132,15 +139,18 @@ def segment_inputs(chosen: argparse.Namespace, python: Sequence[str]) -> int:
     settings = BatchSettings(run, mask_suffix, *about, maps, as_dicom, chosen.psa)
     if as_dicom and cases:
         say(CARRIES_PATIENT)
-    with CaseProcess(run, chosen.time_limit, python, chosen.psa) as do_case:
-        result = run_batch(cases, skipped, output, settings, do_case, say, show_doing)
+    with CaseProcesses(chosen.jobs, run, chosen.time_limit, python, chosen.psa) as do_case:
+        result = run_batch(cases, skipped, output, settings, do_case, say, show_doing, part, chosen.jobs, do_case.kill)
     for name, reason in result.failed.items():
         _complain(f"{name}: {reason}", result.exit_code)
     if result.message:
         _complain(result.message, result.exit_code)
-    if (output / "report.html").is_file():
-        counts = f"{len(result.done)} segmented, {len(result.unchanged)} unchanged, {len(result.failed)} failed"
-        say(f"{counts}. See {output / 'report.html'}")
+    counts = f"{len(result.done)} segmented, {len(result.unchanged)} unchanged, {len(result.failed)} failed"
+    reached = result.done or result.unchanged or result.failed
+    if part is not None and (reached or result.exit_code == EXIT_DONE):
+        say(f"{counts}. When all parts are done: ddsp-segmentation report {output}")
+    elif part is None and (output / REPORT_FILE).is_file():
+        say(f"{counts}. See {output / REPORT_FILE}")
     return result.exit_code
 
 
@@ -415,6 +425,7 @@ _ELSEWHERE = {
     "finetune": "retraining_commands",
     "cases": "retraining_commands",
     "review": "review_command",
+    "report": "report_command",
 }
 
 

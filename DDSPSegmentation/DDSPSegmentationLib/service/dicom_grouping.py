@@ -23,8 +23,11 @@ def strays_among(files: Sequence[DicomFile]) -> list[DicomFile]:
     slices = [file for file in files if not (file.color or file.capture)]
     sizes = {file.size for file in slices if file.position}
     slices = [file for file in slices if file.position or file.size in sizes or not sizes]
-    kept = [file for file in files if not file.readable or file in slices]
-    return [file for file in files if file not in kept] if any(file.readable for file in kept) else []
+    among = set(map(id, slices))
+    kept = [file for file in files if not file.readable or id(file) in among]
+    if len(kept) == len(files) or not any(file.readable for file in kept):
+        return []
+    return [file for file in files if file.readable and id(file) not in among]
 
 
 def joined_series(scans: Mapping[str, Sequence[DicomFile]]) -> list[tuple[str, ...]]:
@@ -42,8 +45,8 @@ def joined_series(scans: Mapping[str, Sequence[DicomFile]]) -> list[tuple[str, .
             joined.append(tuple(sorted(uids)))
         else:
             joined += [(uid,) for uid in uids]
-    order = list(scans)
-    return sorted(joined, key=lambda uids: min(map(order.index, uids)))
+    place = {uid: number for number, uid in enumerate(scans)}
+    return sorted(joined, key=lambda uids: min(place[uid] for uid in uids))
 
 
 def files_of_scan(chosen: DicomFile, files: Iterable[DicomFile]) -> list[DicomFile]:

@@ -41,10 +41,17 @@ class InputCase:
 
     Attributes:
         name: unique in the run and safe as a file name on every system.
+        stem: what the name was made of, where other scans could change that; see ``key``.
     """
 
     name: str
     source: Path | DicomSeries = field(repr=False)
+    stem: str = ""
+
+    @property
+    def key(self) -> str:
+        """What the part is drawn by that does the case; no other scan changes it."""
+        return self.stem or self.name
 
     def load(self, doubts: list[str] | None = None) -> sitk.Image:
         """The scan with its geometry.
@@ -213,14 +220,16 @@ def _name_files(images: Iterable[_Found]) -> list[InputCase]:
     cases: list[InputCase] = []
     taken: set[str] = set()
     for found, stem in zip(ordered, stems, strict=True):
-        if found.nested or shared[stem.casefold()] > 1:
-            stem = f"{stem}-{_short_hash(found.place.as_posix())}"
-        name, count = stem, 1
+        key = placed = f"{stem}-{_short_hash(found.place.as_posix())}"
+        if not found.nested:
+            key = stem.casefold()
+            placed = placed if shared[key] > 1 else stem
+        name, count = placed, 1
         while name.casefold() in taken:
             count += 1
-            name = f"{stem}-{count}"
+            name = f"{placed}-{count}"
         taken.add(name.casefold())
-        cases.append(InputCase(name, found.path))
+        cases.append(InputCase(name, found.path, key))
     return cases
 
 

@@ -5,7 +5,7 @@ With more cases there are pages of ``PER_PAGE``, whose pictures stay beside them
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from html import escape
 from pathlib import Path
 from urllib.parse import quote
@@ -49,21 +49,21 @@ def write_report(record: BatchRecord, folder: Path) -> None:
     Raises:
         StorageError: a page cannot be written.
     """
-    done = in_review_order(record)
+    done = _names_in_review_order(record)
     try:
         decisions = read_decisions(folder)
     except StorageError:
         decisions = {}  # whoever reviews is told; the report of a run does not wait for that
-    head = _head(record, len(done), decisions)
+    head = _head(record, decisions)
     pages = [done[first : first + PER_PAGE] for first in range(0, len(done), PER_PAGE)] or [[]]
     for number, page in enumerate(pages):
         parts = [head, _pages(number, len(pages))]
-        parts += [_case(name, entry, folder, decisions, len(pages) == 1) for name, entry in page]
+        parts += [_case(name, record.entry(name), folder, decisions, len(pages) == 1) for name in page]
         if not done:
             parts.append('<p class="soft">No case has been segmented.</p>')
         if number == 0:
-            skipped = [(item["name"], item["reason"]) for item in record.content.get("skipped", [])]
-            parts += [_reasons("Failed", record.failed()), _reasons("Skipped", skipped)]
+            parts += [_reasons("Missing", _listed(record, "missing")), _reasons("Failed", record.failed())]
+            parts.append(_reasons("Skipped", _listed(record, "skipped")))
         parts += [_pages(number, len(pages)), f'<p class="soft">{RESEARCH_ONLY}</p>']
         write_text(html_page("Prostate segmentation report", _STYLE, parts), folder / _page_name(number))
     for left in folder.glob("report-*.html"):  # of a run with more cases
@@ -71,9 +71,13 @@ def write_report(record: BatchRecord, folder: Path) -> None:
             left.unlink()
 
 
-def in_review_order(record: BatchRecord) -> list[tuple[str, dict]]:
+def in_review_order(record: BatchRecord) -> Iterator[tuple[str, dict]]:
     """The cases that are done, in the order of their words, then by expected Dice, then by the least certain slice."""
-    return sorted(record.done(), key=lambda item: _review_order(item[1]))
+    return ((name, record.entry(name)) for name in _names_in_review_order(record))
+
+
+def _names_in_review_order(record: BatchRecord) -> list[str]:
+    return [name for _, name in sorted((_review_order(entry), name) for name, entry in record.done())]
 
 
 def word_of(entry: dict) -> str:
@@ -103,15 +107,17 @@ def _pages(shown: int, count: int) -> str:
     return f'<p class="pages">Page {" ".join(links)}</p>'
 
 
-def _head(record: BatchRecord, done: int, decisions: Mapping[str, Decision]) -> str:
-    content = record.content
+def _head(record: BatchRecord, decisions: Mapping[str, Decision]) -> str:
+    content = record.head
     settings = content.get("settings", {})
-    found = record.done()
-    words = [word_of(entry) for _, entry in found]
+    words: list[str] = []
+    states: list[str] = []
+    for name, entry in record.done():
+        words.append(word_of(entry))
+        states.append(state_of(name, entry["mask"]["sha256"], decisions))
     judged = ", ".join(f"{words.count(word)} {word}" for word in filter(None, WORDS) if word in words)
-    states = counts([state_of(name, entry["mask"]["sha256"], decisions) for name, entry in found])
-    totals = f"{done} segmented, {len(record.failed())} failed, {len(content.get('skipped', []))} skipped"
-    sentence = "; ".join(filter(None, (totals, judged, states)))
+    totals = f"{len(words)} segmented, {len(record.failed())} failed, {len(content.get('skipped', []))} skipped"
+    sentence = "; ".join(filter(None, (totals, judged, counts(states))))
     facts = (
         f"DDSPSegmentation {content.get('package', '')}, model {content.get('model_version', '')}, "
         f"mode {settings.get('mode', '')}, {content.get('ended') or content.get('started', '')}"
@@ -160,6 +166,10 @@ _AXES = ("left_right", "antero_posterior", "cranio_caudal")
 def _list(kind: str, sentences: list[str]) -> str:
     items = "".join(f"<li>{escape(sentence)}</li>" for sentence in sentences)
     return f'<ul class="{kind}">{items}</ul>' if items else ""
+
+
+def _listed(record: BatchRecord, what: str) -> list[tuple[str, str]]:
+    return [(item["name"], item["reason"]) for item in record.head.get(what, [])]
 
 
 def _reasons(title: str, entries: list[tuple[str, str]]) -> str:

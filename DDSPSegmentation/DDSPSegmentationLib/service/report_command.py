@@ -1,0 +1,38 @@
+"""``ddsp-segmentation report``: one table and one report of what the parts of a batch found, and what is missing."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from ..engine.errors import InputError
+from .batch import EXIT_DONE, EXIT_SOME_FAILED, EXIT_USAGE, write_measurements
+from .part_record import merge_parts
+from .report import REPORT_FILE, write_report
+from .terminal import say
+
+_MOST_NAMED = 50
+
+
+def report(chosen: argparse.Namespace) -> int:
+    """Merge the parts; 1 when something is missing or failed. Any number of such merges may run at once."""
+    folder = Path(chosen.folder)
+    try:
+        record = merge_parts(folder)
+    except InputError as error:
+        say(f"error: {error}", sys.stderr)
+        return EXIT_USAGE
+    record.save()
+    write_measurements(record, folder)
+    write_report(record, folder)
+    missing, failed = record.head["missing"], record.failed()
+    lines = [f"missing: {one['name']}: {one['reason']}" for one in missing]
+    lines += [f"failed: {name}: {reason}" for name, reason in failed]
+    for line in lines[:_MOST_NAMED]:
+        say(line)
+    if len(lines) > _MOST_NAMED:
+        say(f"and {len(lines) - _MOST_NAMED} more, which the report names, too")
+    counts = f"{len(record.cases) - len(failed)} segmented, {len(failed)} failed, {len(missing)} missing"
+    say(f"{counts}. See {folder / REPORT_FILE}")
+    return EXIT_SOME_FAILED if lines else EXIT_DONE
