@@ -47,9 +47,10 @@ class DDSPSegmentation(ScriptedLoadableModule):
             "benign loss functions for imbalanced volumetric prostate segmentation."
         )
         parent.acknowledgementText = _(
-            "The network was trained on data of the PROMISE12 challenge (Litjens et al., Medical Image Analysis 18, "
-            "2014). The sample scan is ProstateX-0000 of SPIE-AAPM-NCI PROSTATEx, The Cancer Imaging Archive, "
-            "CC BY 3.0, doi 10.7937/K9TCIA.2017.MURS5CL."
+            "The networks were trained on data of the PROMISE12 challenge (Litjens et al., Medical Image Analysis 18, "
+            "2014) and on Prostate-3T, The Cancer Imaging Archive, CC BY 3.0, doi 10.7937/K9/TCIA.2015.QJTV5IL5, with "
+            "the masks of NCI-ISBI 2013, doi 10.7937/K9/TCIA.2015.zF0vlOPv. The sample scan is ProstateX-0000 of "
+            "SPIE-AAPM-NCI PROSTATEx, The Cancer Imaging Archive, CC BY 3.0, doi 10.7937/K9TCIA.2017.MURS5CL."
         )
         slicer.app.connect("startupCompleted()", registerSampleData)
 

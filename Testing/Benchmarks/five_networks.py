@@ -8,7 +8,8 @@
 ``train`` takes about a second a step on two cores; stopped (SIGTERM, Ctrl-C, a kill), it goes on where it was. Each
 member leaves out two of five folds of patients, see ``learning.ensemble``. ``join`` writes the version. ``measure``
 segments every scan on its stored grid, as it is and with its through-plane resolution halved, by each of its two unseen
-members alone and by the mean of both; scans that are done are not done again. ``table`` averages the scans of a patient
+members alone and by the mean of both; scans that are done are not done again, and the means of all go into the
+version's model.json. ``table`` averages the scans of a patient
 first, and prints Markdown: all patients, those of folds 2 to 4 alone (no choice was made on them), and each center;
 then how many of the two worst slices of a scan are among the first three that *Next* shows, and what Dice a reader has
 who corrects those three.
@@ -19,6 +20,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -34,6 +36,7 @@ from recipe import figures, is_trained  # noqa: E402
 from DDSPSegmentationLib.engine.devices import set_threads  # noqa: E402
 from DDSPSegmentationLib.engine.files import write_text  # noqa: E402
 from DDSPSegmentationLib.engine.metrics import dice  # noqa: E402
+from DDSPSegmentationLib.engine.model import describe_model, write_description  # noqa: E402
 from DDSPSegmentationLib.engine.segmentation import Segmentation, acquired_axis  # noqa: E402
 from DDSPSegmentationLib.engine.segmenter import Segmenter  # noqa: E402
 from DDSPSegmentationLib.learning.calibration import LEAST_SLICES, in_pairs  # noqa: E402
@@ -49,6 +52,11 @@ from DDSPSegmentationLib.learning.plans import TrainingPlan, choose_plan  # noqa
 from DDSPSegmentationLib.learning.statistics import mean_interval  # noqa: E402
 
 VERSION = "ddsp-prostate-2"
+TERMS = (
+    "Research use only; trained on PROMISE12 (Litjens et al. 2014) and on Prostate-3T (TCIA) with the masks of "
+    "NCI-ISBI 2013; see TERMS.md"
+)
+SMALL_CROP_SHARE = 0.625  # 2000 of 3200 steps
 CHOSEN_ON = (0, 1)  # the folds on which recipe, outputs and mode were chosen
 SHOWN = 3  # slices that a reader looks at
 KINDS = ("as it is", "thick slices")
@@ -60,7 +68,7 @@ def main() -> int:
     parser.add_argument("action", choices=("train", "join", "measure", "table"))
     parser.add_argument("--dataset", type=Path, action="append", default=[])
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--steps", type=int, default=3200)
     parser.add_argument("--device", default="auto")
     chosen = parser.parse_args()
     if chosen.action == "table":
@@ -69,16 +77,20 @@ def main() -> int:
     set_threads()
     cases = read_datasets(chosen.dataset)
     folds = split_folds(cases, chosen.dataset)
-    plan = choose_plan("improved", steps=chosen.steps)
+    plan = choose_plan("improved", steps=chosen.steps, small_crop_share=SMALL_CROP_SHARE)
     if chosen.action == "train":
         return train(plan, cases, folds, chosen.output, chosen.device)
     if chosen.action == "join":
         prepared = prepare_dataset(cases, plan.preprocessing, chosen.output / "cache")
         models = [chosen.output / name_of(folds_out) / "model" for folds_out in LEFT_OUT]
-        facts = {"training": {"plan": plan.name, "steps": plan.steps, "cases": [case.name for case in cases]}}
+        training = {"plan": plan.name, "steps": plan.steps, "loss": plan.loss, "cases": [case.name for case in cases]}
+        facts = {"training": training, "license": TERMS, "date": time.strftime("%Y-%m-%d")}
         join_members(chosen.output / VERSION, models, LEFT_OUT, prepared, folds, **facts)
         return 0
-    measure(cases, folds, chosen.output, chosen.device)
+    rows = measure(cases, folds, chosen.output, chosen.device)
+    description = describe_model(chosen.output / VERSION)
+    metrics = {**description.metrics, "unseen_patients": means(rows)}
+    write_description(chosen.output / VERSION, replace(description, metrics=metrics))
     return 0
 
 
@@ -97,7 +109,7 @@ def train(plan: TrainingPlan, cases: Sequence[Case], folds: list[list[str]], out
     return 0
 
 
-def measure(cases: Sequence[Case], folds: list[list[str]], output: Path, device: str) -> None:
+def measure(cases: Sequence[Case], folds: list[list[str]], output: Path, device: str) -> list[dict]:
     """Write rows.json: one row for each scan, kind and group of unseen members."""
     segmenter = Segmenter(output / VERSION, device)
     unseen = unseen_members(segmenter.model, cases)
@@ -122,6 +134,18 @@ def measure(cases: Sequence[Case], folds: list[list[str]], output: Path, device:
                     rows[-1] |= after_review(found, reference)
         write_text(json.dumps(rows, indent=1), path)
         print(f"{case.name}: {', '.join(format(row['dice'], '.3f') for row in rows if row['case'] == case.name)}")
+    return rows
+
+
+def means(rows: Sequence[Mapping]) -> dict[str, dict[str, float]]:
+    """What model.json says of scans as they are: by one unseen network and by the mean of two, over patients."""
+    found = {}
+    for words, count in (("one unseen network", 1), ("two unseen networks", 2)):
+        chosen = [row for row in rows if row["kind"] == KINDS[0] and len(row["members"]) == count]
+        patients = list(patients_of(chosen).values())
+        found[words] = {name: round(float(np.mean([patient[name] for patient in patients])), 3) for name in MEASURES}
+        found[words]["patients"] = len(patients)
+    return found
 
 
 def after_review(found: Segmentation, reference: sitk.Image) -> dict[str, float]:

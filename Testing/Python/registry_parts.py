@@ -9,11 +9,10 @@ from pathlib import Path
 import torch
 from engine_parts import bright_model
 
+from DDSPSegmentationLib.engine.model import BUILTIN_MODEL as BUILTIN
 from DDSPSegmentationLib.engine.model import DESCRIPTION_FILE, WEIGHTS_FILE
 from DDSPSegmentationLib.library.model_registry import ModelRegistry
 from DDSPSegmentationLib.library.model_version import MANIFEST_FILE
-
-BUILTIN = "ddsp-prostate-1"
 
 
 def publish(registry: ModelRegistry, name: str, place: Path, bright=2.0, files=None, **facts):

@@ -16,6 +16,7 @@ import numpy as np
 import SimpleITK as sitk
 from learning_parts import PACKAGE_FOLDER, taught_network, toy_scan
 
+from DDSPSegmentationLib.engine.model import BUILTIN_MODEL
 from DDSPSegmentationLib.engine.scan_identity import NOTHING_SEEN, ScanIdentity
 from DDSPSegmentationLib.learning.finetuning_settings import FineTuningSettings
 from DDSPSegmentationLib.library.case_library import CaseLibrary
@@ -119,7 +120,7 @@ def small_sample(folder: Path) -> Path:
 
 
 def tuned_versions(registry: ModelRegistry) -> list:
-    return [version for version in registry.versions() if version.name not in (PARENT, "ddsp-prostate-1")]
+    return [version for version in registry.versions() if version.name not in (PARENT, BUILTIN_MODEL)]
 
 
 def write_json(path: Path, **changes) -> None:

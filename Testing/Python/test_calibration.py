@@ -20,6 +20,7 @@ from DDSPSegmentationLib.learning.calibration import (
     LEAST_GAIN,
     LEAST_PATIENTS_TO_CALIBRATE,
     ORIGINAL,
+    WRECKED,
     CalibrationSample,
     calibrate_model,
     collect_samples,
@@ -74,6 +75,16 @@ def test_every_patient_counts_alike_however_many_scans_it_has():
 
 
 # ---- patients left out
+
+
+def test_copies_that_no_scanner_sends_do_not_bend_the_line():
+    samples = made_up(20)
+    wrecked = [replace(sample, kind=kind, dice=0.1) for sample in samples[:8] for kind in WRECKED]
+    assert fit_calibration([*samples, *wrecked]) == fit_calibration(samples)
+    assert len(judge_calibration([*samples, *wrecked])) == len(samples) + len(wrecked)
+    scan, gland = phantom()
+    made = {kind for kind, *_ in degraded_copies(scan, sitk.GetImageFromArray(gland.astype(np.uint8)), seed=0)}
+    assert set(WRECKED) < made
 
 
 def test_no_patient_says_anything_about_itself():

@@ -22,6 +22,7 @@ from panel_parts import (
 from slicer_stand_in import enterModule, leaveModule
 
 from DDSPSegmentationLib.engine.html_page import RESEARCH_ONLY
+from DDSPSegmentationLib.engine.model import BUILTIN_MODEL
 from DDSPSegmentationLib.scene.result_nodes import facts_of, network_mask, psa_of, table_of
 from DDSPSegmentationLib.scene.results import uncertainty_volume_of
 from DDSPSegmentationLib.scene.slice_views import least_certain_slices
@@ -65,9 +66,9 @@ def test_figures_are_those_of_the_contour(segmented):
     facts = facts_of(segmented.result)
     for part in (facts.model_version, "mode standard", "CPU", f"{facts.seconds:.1f} s"):
         assert part in ui.detailsLabel.text
-    # The built-in version was not calibrated; the figure's place says so, and its tooltip why.
+    # Nothing was calibrated without the bias field; the figure's place says so, and its tooltip why.
     assert facts.expected_dice is None and ui.diceLabel.text.startswith(UNCALIBRATED)
-    why = "There is no expected Dice: version 'ddsp-prostate-1' was not calibrated."
+    why = "There is no expected Dice: bias field off was not calibrated."
     assert why in facts.notices and why in ui.diceLabel.toolTip
     said = [line for line in (*facts.warnings, *facts.notices) if line != why]
     assert len(said) == len(facts.warnings) + len(facts.notices) - 1
@@ -146,7 +147,7 @@ def test_copied_text_has_the_figures_and_no_name(segmented):
     segmented.ui.copyButton.click()
     text = slicer.app.clipboard().text()
     for part in (segmented.ui.volumeLabel.text, segmented.ui.sizeLabel.text, "PSA: 4.2 ng/ml", "PSA density: ",
-                 "as the network made it", "ddsp-prostate-1", RESEARCH_ONLY):  # fmt: skip
+                 "as the network made it", BUILTIN_MODEL, RESEARCH_ONLY):  # fmt: skip
         assert part in text
     assert "DOE" not in text and segmented.status == "The figures are in the clipboard."
 

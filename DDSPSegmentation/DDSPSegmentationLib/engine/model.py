@@ -32,8 +32,8 @@ SCHEMA_VERSION = 2  # version 1, one network whose weights.pt is its state_dict,
 MOST_MEMBERS = 7
 DESCRIPTION_FILE = "model.json"
 WEIGHTS_FILE = "weights.pt"
-BUILTIN_MODEL = "ddsp-prostate-1"
-FORMER_BUILTIN_MODELS: tuple[str, ...] = ()  # which shipped before; their names stay theirs
+BUILTIN_MODEL = "ddsp-prostate-2"
+FORMER_BUILTIN_MODELS: tuple[str, ...] = ("ddsp-prostate-1",)  # which shipped before; their names stay theirs
 REINSTALL = "Install the extension again, or choose another model."
 
 
