@@ -74,7 +74,7 @@ def read_in_child() -> None:
     runner.load_torch = lambda: ""  # nothing is computed here, and after a death another one starts sooner
     do_case = case_work.do_case
 
-    def read(case, outputs, segment, tell) -> dict:
+    def read(case, outputs, segment, tell, psa=None) -> dict:
         faulthandler.dump_traceback_later(0.7 * SECONDS, file=open(outputs.mask.with_suffix(".late"), "w"))  # noqa: SIM115
         images, doubts = [], []
 

@@ -187,11 +187,12 @@ def test_the_network_of_the_paper_takes_less_than_10_megabytes(tmp_path):
 
 def test_the_built_in_model_is_whole_small_and_described():
     folder = builtin_model_folder()
-    (network,), description = load_networks()
-    assert sum(path.stat().st_size for path in folder.rglob("*")) <= 10e6
+    networks, description = load_networks()
+    assert sum(path.stat().st_size for path in folder.rglob("*")) <= 16e6
     assert description.version == folder.name and description.license
-    assert network.settings.input_size == (48, 96, 96)
-    assert description.training["cases"]
+    assert {network.settings.input_size for network in networks} == {(48, 96, 96)}
+    assert [member["left_out"] for member in description.members] == [[0, 1], [1, 2], [2, 3], [3, 4], [4, 0]]
+    assert len(description.training["cases"]) == 66 and description.metrics and description.calibration
     assert list(folder.glob("*.md")), "the model card"
 
 

@@ -12,6 +12,7 @@ from panel_parts import cut_off, focused, module_panel, narrow_window, squeezed,
 from registry_parts import BUILTIN, of_another_architecture, publish, vouch
 from slicer_stand_in import closeModule, dialogs, enterModule, leaveModule
 
+from DDSPSegmentationLib.engine.model import describe_model
 from DDSPSegmentationLib.learning.comparison_record import SCHEMA_VERSION
 from DDSPSegmentationLib.library import model_registry
 from DDSPSegmentationLib.library.folder_lock import lock_holder
@@ -125,7 +126,7 @@ def test_the_table_tells_each_version_with_its_figures_and_state(person, better,
 
 def test_what_the_table_has_no_room_for_stands_below_it(person, better):
     person.open_learn()
-    assert person.ui.chosenVersionLabel.text == "Made on 2026-11-23, trained on 40 cases."
+    assert person.ui.chosenVersionLabel.text == f"Made on {describe_model().date}, trained on 66 cases."
     choose(person, "better")
     assert person.ui.chosenVersionLabel.text == (
         f"Made on 2024-05-01 from {BUILTIN}, trained on 1 case.\n"
