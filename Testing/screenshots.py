@@ -112,7 +112,7 @@ def doubtful(scan: sitk.Image) -> sitk.Image:
     """The scan without its lowest slices, and with much noise."""
     cut = scan[:, :, 5:]
     voxels = sitk.GetArrayFromImage(cut).astype(np.float32)
-    noise = np.random.default_rng(0).normal(0, 3 * voxels.std(), voxels.shape)
+    noise = np.random.default_rng(0).normal(0, 1.1 * voxels.std(), voxels.shape)
     noisy = sitk.GetImageFromArray(voxels + noise.astype(np.float32))
     noisy.CopyInformation(cut)
     return noisy
