@@ -143,8 +143,7 @@ def means(rows: Sequence[Mapping]) -> dict[str, dict[str, float]]:
     for words, count in (("one unseen network", 1), ("two unseen networks", 2)):
         chosen = [row for row in rows if row["kind"] == KINDS[0] and len(row["members"]) == count]
         patients = list(patients_of(chosen).values())
-        found[words] = {name: round(float(np.mean([patient[name] for patient in patients])), 3) for name in MEASURES}
-        found[words]["patients"] = len(patients)
+        found[words] = {name: round(value, 3) for name, value in _mean(patients).items()} | {"patients": len(patients)}
     return found
 
 
@@ -212,8 +211,12 @@ def table(rows: Sequence[Mapping]) -> str:
     return "\n".join(lines)
 
 
+def _mean(patients: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    return {name: float(np.mean([patient[name] for patient in patients])) for name in MEASURES}
+
+
 def _line(group: str, kind: str, networks: str, patients: Sequence[Mapping[str, float]]) -> str:
-    means = {name: float(np.mean([patient[name] for patient in patients])) for name in MEASURES}
+    means = _mean(patients)
     interval = mean_interval([patient["dice"] for patient in patients])
     dice = f"{means['dice']:.4f}" + ("" if interval is None else f" ({interval[0]:.3f} to {interval[1]:.3f})")
     cells = [group, kind, networks, str(len(patients)), dice, f"{means['base']:.3f}", f"{means['apex']:.3f}"]

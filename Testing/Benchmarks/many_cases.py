@@ -26,12 +26,11 @@ sys.path.insert(0, str(REPOSITORY / "DDSPSegmentation"))
 from DDSPSegmentationLib.engine.files import write_bytes  # noqa: E402
 from DDSPSegmentationLib.engine.run_settings import RunSettings  # noqa: E402
 from DDSPSegmentationLib.engine.segmentation import EXPECTED_COLUMNS  # noqa: E402
-from DDSPSegmentationLib.service.batch import BatchResult, BatchSettings, run_batch, write_measurements  # noqa: E402
+from DDSPSegmentationLib.service.batch import BatchResult, BatchSettings, run_batch  # noqa: E402
 from DDSPSegmentationLib.service.case_work import Outputs  # noqa: E402
 from DDSPSegmentationLib.service.inputs import InputCase, collect_inputs  # noqa: E402
-from DDSPSegmentationLib.service.part_record import merge_parts  # noqa: E402
 from DDSPSegmentationLib.service.parts import Part  # noqa: E402
-from DDSPSegmentationLib.service.report import write_report  # noqa: E402
+from DDSPSegmentationLib.service.report_command import merged  # noqa: E402
 
 PER_FOLDER = 1000
 SETTINGS = BatchSettings(RunSettings(), ".seg.nrrd", "1", "0" * 64)
@@ -144,10 +143,7 @@ def ended(result: BatchResult) -> bool:
 
 def merge(output: Path) -> float:
     started = time.perf_counter()
-    record = merge_parts(output)
-    record.save()
-    write_measurements(record, output)
-    write_report(record, output)
+    record = merged(output)
     if record.head["missing"]:
         raise RuntimeError(f"{record.head['missing'][:3]}")
     return time.perf_counter() - started

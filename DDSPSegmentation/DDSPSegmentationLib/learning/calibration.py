@@ -227,7 +227,7 @@ def calibrate_model(
 
     Args:
         folder: the version; ``cases``: with expert masks.
-        degraded: also fit on degraded copies, which takes twelve times as long.
+        degraded: also fit on mildly degraded copies, and tell of ``WRECKED`` ones, which takes twelve times as long.
 
     Returns:
         See :func:`figures`.

@@ -34,7 +34,6 @@ from .batch import EXIT_DONE, EXIT_SOME_FAILED, EXIT_TORCH_MISSING, EXIT_USAGE, 
 from .batch_record import error_text
 from .case_process import CaseProcesses
 from .case_work import MAPS
-from .dicom_results import CARRIES_PATIENT, require_highdicom
 from .inputs import InputCase, Skipped, collect_inputs
 from .mask_files import MASK_SUFFIXES
 from .part_record import check_parts
@@ -138,6 +137,8 @@ def segment_inputs(chosen: argparse.Namespace, python: Sequence[str]) -> int:
     about = description.version, description.sha256
     settings = BatchSettings(run, mask_suffix, *about, maps, as_dicom, chosen.psa)
     if as_dicom and cases:
+        from .dicom_results import CARRIES_PATIENT
+
         say(CARRIES_PATIENT)
     with CaseProcesses(chosen.jobs, run, chosen.time_limit, python, chosen.psa) as do_case:
         result = run_batch(cases, skipped, output, settings, do_case, say, show_doing, part, chosen.jobs, do_case.kill)
@@ -164,6 +165,8 @@ def _check_device(name: str) -> None:
 
 def _check_format(chosen: argparse.Namespace) -> None:
     if chosen.format == DICOM_FORMAT:
+        from .dicom_results import require_highdicom
+
         require_highdicom()
     elif chosen.psa:
         raise InputError(

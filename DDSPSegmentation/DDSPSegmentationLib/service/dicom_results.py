@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pydicom
@@ -161,14 +161,7 @@ def _segmentation(answer: Segmentation, scan: Sequence[pydicom.Dataset]) -> high
         sitk.GetArrayViewFromImage(answer.mask) != 0,
         "BINARY",
         [segment],
-        series_instance_uid=highdicom.UID(),
-        series_number=_SERIES_NUMBERS[DICOM_SEGMENTATION],
-        sop_instance_uid=highdicom.UID(),
-        instance_number=1,
-        manufacturer=PROGRAM,
-        manufacturer_model_name=PROGRAM,
-        software_versions=__version__,
-        device_serial_number=answer.model_sha256,
+        **_as_new_series(DICOM_SEGMENTATION, answer),
         content_label="PROSTATE",
         content_description=RESEARCH_ONLY,
         series_description="Prostate segmentation. Research use only.",
@@ -180,7 +173,6 @@ def _report(
     answer: Segmentation, scan: Sequence[pydicom.Dataset], segmentation: pydicom.Dataset, psa: float | None
 ) -> highdicom.sr.EnhancedSR:
     """TID 1500 with one group of measurements, which refers to the segment."""
-    import highdicom
     from highdicom import sr
 
     device = sr.DeviceObserverIdentifyingAttributes(
@@ -217,17 +209,26 @@ def _report(
     return sr.EnhancedSR(
         [*scan, segmentation],
         content,
-        series_instance_uid=highdicom.UID(),
-        series_number=_SERIES_NUMBERS[DICOM_REPORT],
-        sop_instance_uid=highdicom.UID(),
-        instance_number=1,
-        manufacturer=PROGRAM,
-        manufacturer_model_name=PROGRAM,
-        software_versions=__version__,
-        device_serial_number=answer.model_sha256,
+        **_as_new_series(DICOM_REPORT, answer),
         is_complete=True,
         series_description="Prostate measurements. Research use only.",
     )
+
+
+def _as_new_series(kind: str, answer: Segmentation) -> dict[str, Any]:
+    """An object that is alone in a series of its own, and what made it."""
+    import highdicom
+
+    return {
+        "series_instance_uid": highdicom.UID(),
+        "series_number": _SERIES_NUMBERS[kind],
+        "sop_instance_uid": highdicom.UID(),
+        "instance_number": 1,
+        "manufacturer": PROGRAM,
+        "manufacturer_model_name": PROGRAM,
+        "software_versions": __version__,
+        "device_serial_number": answer.model_sha256,
+    }
 
 
 def _measurements(answer: Segmentation, psa: float | None) -> list[highdicom.sr.Measurement]:

@@ -28,9 +28,8 @@ class Part:
 
     def holds(self, key: str) -> bool:
         """Whether a case is drawn into this part: by its key alone, so that other cases move none."""
-        return int(hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()[:16], 16) % self.count == (
-            self.number
-        )
+        drawn = int(hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()[:16], 16)
+        return drawn % self.count == self.number
 
 
 @dataclass(frozen=True)

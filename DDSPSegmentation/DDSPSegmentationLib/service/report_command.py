@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..engine.errors import InputError
 from .batch import EXIT_DONE, EXIT_SOME_FAILED, EXIT_USAGE, write_measurements
+from .batch_record import BatchRecord
 from .part_record import merge_parts
 from .report import REPORT_FILE, write_report
 from .terminal import say
@@ -19,13 +20,10 @@ def report(chosen: argparse.Namespace) -> int:
     """Merge the parts; 1 when something is missing or failed. Any number of such merges may run at once."""
     folder = Path(chosen.folder)
     try:
-        record = merge_parts(folder)
+        record = merged(folder)
     except InputError as error:
         say(f"error: {error}", sys.stderr)
         return EXIT_USAGE
-    record.save()
-    write_measurements(record, folder)
-    write_report(record, folder)
     missing, failed = record.head["missing"], record.failed()
     lines = [f"missing: {one['name']}: {one['reason']}" for one in missing]
     lines += [f"failed: {name}: {reason}" for name, reason in failed]
@@ -36,3 +34,12 @@ def report(chosen: argparse.Namespace) -> int:
     counts = f"{len(record.cases) - len(failed)} segmented, {len(failed)} failed, {len(missing)} missing"
     say(f"{counts}. See {folder / REPORT_FILE}")
     return EXIT_SOME_FAILED if lines else EXIT_DONE
+
+
+def merged(folder: Path) -> BatchRecord:
+    """What the parts noted, put together and written: record, table and report. Raises InputError, StorageError."""
+    record = merge_parts(folder)
+    record.save()
+    write_measurements(record, folder)
+    write_report(record, folder)
+    return record

@@ -10,7 +10,7 @@ from pathlib import Path
 import SimpleITK as sitk
 
 from ..engine.errors import InputError
-from ..engine.run_settings import RunSettings
+from ..engine.run_settings import DEFAULTS, RunSettings
 from ..engine.segmentation import Segmentation
 from ..library.model_registry import resolve_model
 from .case_work import read_case
@@ -23,10 +23,10 @@ SHOWN_NAMES = 3
 def segment(
     scan: str | os.PathLike[str] | sitk.Image,
     *,
-    mode: str = "standard",
-    threshold: float = 0.5,
-    bias_field: str | None = None,
-    device: str = "auto",
+    mode: str = DEFAULTS.mode,
+    threshold: float = DEFAULTS.threshold,
+    bias_field: str | None = DEFAULTS.bias_field,
+    device: str = DEFAULTS.device,
     model: str | os.PathLike[str] | None = None,
     location: tuple[float, float, float] | None = None,
     progress: Callable[[str, float], None] | None = None,
