@@ -169,7 +169,7 @@ def test_a_gland_larger_than_the_crop_is_covered_without_seams(radius):
 
 
 def test_a_gland_too_large_for_the_crop_is_shown_whole_from_further_away():
-    volume = ball((50, 110, 110), (25, 52, 57), radius=16)
+    volume = ball((50, 110, 110), (25, 52, 57), radius=14)
     network = BrightVoxels()
     prediction = GlandPredictor(network).predict(volume)
     whole = [

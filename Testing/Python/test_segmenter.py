@@ -474,6 +474,17 @@ def test_a_hole_open_to_the_outside_stays_open():
     assert np.array_equal(largest_component(inside)[0], inside)
 
 
+def test_a_hole_of_the_first_slice_is_filled_across_whichever_axis_the_slices_lie():
+    inside = np.zeros((8, 9, 10), bool)
+    inside[1:7, 1:8, 1:9] = True
+    whole = inside.copy()
+    inside[1, 4, 4:6] = False  # open towards the next slice of air, closed within its own
+    assert np.array_equal(largest_component(inside)[0], whole)
+    turned = np.moveaxis(inside, 0, 2)
+    assert np.array_equal(largest_component(turned, slice_axis=2)[0], np.moveaxis(whole, 0, 2))
+    assert np.array_equal(largest_component(turned)[0], turned)  # in slices across that axis nothing is enclosed
+
+
 def test_largest_component_works_at_the_faces_of_the_scan_and_on_nothing():
     inside = np.zeros((4, 5, 6), bool)
     inside[0, 0, :3] = inside[-1, -1, -1] = True

@@ -25,8 +25,7 @@ LARGEST_SHIFT = 3  # voxels; a crop this near to the gland's center is centered
 EDGE = 3  # voxels; a gland this near to a crop's face may be cut by it
 MAXIMAL_TILES = 27  # three along each axis: 160 x 160 x 120 mm
 LARGE = 0.85  # of the crop's length; a gland that is longer has hardly any surroundings left in the crop
-FITTING = 0.7  # of the crop's length; what a large gland is scaled down to
-COARSEST = 1.6
+FURTHER = 1.4  # times as far away such a gland is looked at; from 1.6 on the networks lose glands
 
 Notify = Callable[[float], None]
 Tiles = dict[tuple[int, ...], np.ndarray]  # first index (z, y, x) of a crop: outputs (output, z, y, x)
@@ -88,7 +87,7 @@ class GlandPredictor:
         filled = float((_gland_extent(near) / self.size).max())
         gland = _gland_center(near)
         if not (self.central or filled <= LARGE or gland is None):  # without a center: a few voxels far apart
-            far = self._from_further_away(volume, gland + [part.start for part in box], filled / FITTING)
+            far = self._from_further_away(volume, gland + [part.start for part in box])
             if far is not None:
                 return far
         probability, disagreement, members = self._answer(volume, tiles, box, outputs)
@@ -116,13 +115,12 @@ class GlandPredictor:
         members = np.stack([branches.mean(axis=0) for branches in outputs])
         return members.mean(axis=0), np.concatenate(outputs).std(axis=0), members
 
-    def _from_further_away(self, volume: np.ndarray, gland: np.ndarray, factor: float) -> Prediction | None:
-        """Predict on a grid coarser by ``factor``, in which a large gland fits; the answer is on the scan's grid.
+    def _from_further_away(self, volume: np.ndarray, gland: np.ndarray) -> Prediction | None:
+        """Predict on a coarser grid, in which a large gland fits; the answer is on the scan's grid.
 
         ``None`` where the gland is not recognized in that size: the tiles are the better answer.
         """
-        factor = min(COARSEST, factor)
-        size = tuple(max(1, round(n / factor)) for n in volume.shape)
+        size = tuple(max(1, round(n / FURTHER)) for n in volume.shape)
         step = tuple(n / m for n, m in zip(volume.shape, size, strict=True))
         unit = (1.0, 1.0, 1.0)
         coarse = resample(volume, unit, size, step)

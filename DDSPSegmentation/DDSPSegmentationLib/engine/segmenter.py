@@ -116,7 +116,8 @@ class Segmenter:
     ) -> Segmentation:
         """The answer on the scan's own grid, and what is measured on it."""
         probability = grid.to_native(prediction.probability)
-        mask, shares = largest_component(probability > settings.threshold)
+        slice_axis = acquired_axis(grid.native_spacing_mm[::-1])
+        mask, shares = largest_component(probability > settings.threshold, slice_axis)
         uncertainty = grid.to_native(uncertainty_map(prediction.probability, prediction.disagreement))
         uncalibrated = self._uncalibrated(settings, bias_field, len(prediction.members))
         features = pair_features(prediction.members, grid.spacing_mm)

@@ -25,7 +25,8 @@ def at_threshold(found: Segmentation, threshold: float) -> Segmentation:
     if threshold == found.threshold:
         return found
     probability = sitk.GetArrayViewFromImage(found.probability)
-    inside, shares = largest_component(probability > threshold)
+    slice_axis = acquired_axis(found.mask.GetSpacing())
+    inside, shares = largest_component(probability > threshold, slice_axis)
     mask = sitk.GetImageFromArray(inside.astype(np.uint8))
     mask.CopyInformation(found.mask)
     measurements = measure_gland(mask)
@@ -40,7 +41,7 @@ def at_threshold(found: Segmentation, threshold: float) -> Segmentation:
         "measurements": measurements,
         "expected_dice": None,
         "features": None,
-        "slice_doubts": slice_doubts(inside, probability, acquired_axis(mask.GetSpacing())),
+        "slice_doubts": slice_doubts(inside, probability, slice_axis),
         "warnings": of_the_scan + find_warnings(measurements.volume_ml, sides, shares, None),
         "notices": ([uncalibrated] if found.expected_dice is not None else []) + found.notices,
         "threshold": threshold,
@@ -48,19 +49,21 @@ def at_threshold(found: Segmentation, threshold: float) -> Segmentation:
     return Segmentation(**values)
 
 
-def largest_component(inside: np.ndarray) -> tuple[np.ndarray, list[float]]:
-    """Largest part (see ``connected_parts``) with its holes filled, and the sizes of the others relative to it.
+def largest_component(inside: np.ndarray, slice_axis: int = 0) -> tuple[np.ndarray, list[float]]:
+    """Largest part (see ``connected_parts``), no slice of which has a hole, and the others' sizes relative to it.
 
     Args:
         inside: bool (z, y, x).
+        slice_axis: array axis across the slices.
     """
     if not inside.any():
         return inside, []
     box = _box_around(inside, margin=(1, 1, 1))
     labels, counts = connected_parts(inside[box])
-    filled = sitk.BinaryFillhole(sitk.GetImageFromArray((labels == 1).astype(np.uint8)))
     result = np.zeros_like(inside)
-    result[box] = sitk.GetArrayViewFromImage(filled) != 0
+    # Filled slice by slice: a hole of the first or last slice is open through the slices.
+    for part, found in zip(np.moveaxis(result[box], slice_axis, 0), np.moveaxis(labels, slice_axis, 0), strict=True):
+        part[:] = sitk.GetArrayFromImage(sitk.BinaryFillhole(sitk.GetImageFromArray((found == 1).astype(np.uint8))))
     return result, (counts[1:] / counts[0]).tolist()
 
 

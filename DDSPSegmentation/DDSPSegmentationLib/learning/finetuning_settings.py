@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 
+from ..engine.cores import usable_cores
 from .statistics import LEAST_PATIENTS_TO_CALIBRATE
 
 # From three cases of a hospital that the network never saw the gain was not certain, and cases of other hospitals lost
@@ -26,6 +26,7 @@ class FineTuningSettings:
         anchor, new_share: see ``TrainingPlan``; with replay cases there is no anchor.
         steps_per_case: longest run, in steps for each training case, within ``least_steps`` and ``most_steps``.
         stops: shares of the longest run at which the left-out patients are segmented, to choose the length.
+        crop: size (z, y, x) in voxels of what is trained on; the network's own size takes 3.4 times as long.
         patience: the shortest length wins whose Dice is within so much of the best; not to train is one of them.
         folds: parts of the cross-validation; with as many patients or fewer one patient is left out at a time.
     """
@@ -38,6 +39,7 @@ class FineTuningSettings:
     least_steps: int = 48
     most_steps: int = 240
     stops: tuple[float, ...] = (1 / 3, 2 / 3, 1.0)
+    crop: tuple[int, int, int] = (32, 64, 64)
     patience: float = 0.001
     folds: int = 5
     replay_share: float = 0.5
@@ -72,4 +74,4 @@ def estimate_seconds(
 
 def expected_step_seconds() -> float:
     """Seconds a step takes on this machine's processor, before one was measured."""
-    return _CORE_SECONDS / min(8, os.cpu_count() or 1)
+    return _CORE_SECONDS / min(8, usable_cores())
