@@ -36,6 +36,8 @@ def main() -> int:
     parser.add_argument("--copies", type=int, default=12, help="of the bundled scan, where no scans are named")
     parser.add_argument("--rounds", type=int, default=5)
     chosen = parser.parse_args()
+    if chosen.jobs < 2:
+        parser.error("--jobs is compared with 1: give 2 or more")
     runs: dict[int, list[Run]] = {1: [], chosen.jobs: []}
     with tempfile.TemporaryDirectory() as place:
         scans = chosen.scans or [copies_of_the_sample(Path(place, "scans"), chosen.copies)]

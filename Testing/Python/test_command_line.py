@@ -724,11 +724,14 @@ def test_dicom_comes_out_of_dicom_alone_and_says_that_it_carries_the_patient(run
 
 def test_dicom_out_of_no_dicom_is_refused(run, tmp_path):
     scans = [write_scan(tmp_path / "in" / f"{name}.nrrd") for name in ("scan", "other", "third")]
-    for count, said in ((1, "'scan.nrrd' is none"), (3, "'other.nrrd' and 2 other scans are none")):
+    for count, said in ((1, "'scan.nrrd' is none"), (3, "none of the 3 scans found is one")):
         code, out, err = run("segment", *scans[:count], "--output", tmp_path / "out", "--format", "dicom-seg")
         assert_one_clear_line(code, err, tmp_path)
         assert code == 2 and f"--format dicom-seg is for DICOM series, and {said}. Give a DICOM series" in err
         assert out == "" and not (tmp_path / "out").exists()
+    write_series(tmp_path / "in" / "series", tags={"0008|103e": "DWI"})
+    code, _, err = run("segment", tmp_path / "in", "--output", tmp_path / "out", "--format", "dicom-seg")
+    assert code == 2 and "none of the 3 scans found is one (passed over: " in err and "DWI" in err
 
 
 def test_dicom_out_without_a_highdicom_that_is_new_enough_is_refused(run, tmp_path, monkeypatch):

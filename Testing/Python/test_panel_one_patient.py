@@ -292,6 +292,11 @@ def test_a_place_in_one_scan_is_none_in_another(two):
     work()
     assert person.ui.locationSelector.currentNode() is point
     assert point.GetDisplayNode().GetVisibility()
+    point.GetDisplayNode().SetVisibility(False)  # by the user
+    for volume in (second, first):
+        person.ui.inputSelector.setCurrentNode(volume)
+        work()
+    assert not point.GetDisplayNode().GetVisibility()
 
 
 def test_a_lesion_of_another_scan_is_hidden_though_its_prostate_is_gone(two):

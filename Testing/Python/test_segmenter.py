@@ -21,7 +21,7 @@ from engine_parts import (
     scan_of,
 )
 
-from DDSPSegmentationLib.engine import segmenter as segmenter_module
+from DDSPSegmentationLib.engine import thresholding
 from DDSPSegmentationLib.engine.errors import Canceled, DeviceError, InputError, ModelError
 from DDSPSegmentationLib.engine.images import read_image, read_mask
 from DDSPSegmentationLib.engine.model import save_model
@@ -377,7 +377,7 @@ def measuring_fails(monkeypatch, times):
             raise left.pop()
         return measure_gland(*arguments)
 
-    monkeypatch.setattr(segmenter_module, "measure_gland", measure)
+    monkeypatch.setattr(thresholding, "measure_gland", measure)
 
 
 def test_when_memory_runs_out_in_measuring_one_network_answers_with_a_notice(tmp_path, monkeypatch):
@@ -483,6 +483,17 @@ def test_a_hole_of_the_first_slice_is_filled_across_whichever_axis_the_slices_li
     turned = np.moveaxis(inside, 0, 2)
     assert np.array_equal(largest_component(turned, slice_axis=2)[0], np.moveaxis(whole, 0, 2))
     assert np.array_equal(largest_component(turned)[0], turned)  # in slices across that axis nothing is enclosed
+
+
+def test_where_all_spacings_are_alike_the_same_slices_are_filled_by_either_way_to_a_threshold(segmenter):
+    voxels = np.random.default_rng(0).uniform(0, 0.45, (40, 44, 42)).astype(np.float32)
+    voxels[10:30, 12:32, 11:31] = np.random.default_rng(1).uniform(0.1, 1, (20, 20, 20))  # full of holes
+    image = sitk.GetImageFromArray(voxels)
+    image.SetDirection((0, 0, 1, 1, 0, 0, 0, 1, 0))
+    at_once = segmenter.segment(image, RunSettings(threshold=0.6, bias_field="off"))
+    afterwards = at_threshold(segmenter.segment(image, RunSettings(bias_field="off")), 0.6)
+    assert 0 < at_once.measurements.volume_ml == afterwards.measurements.volume_ml
+    assert np.array_equal(*(sitk.GetArrayViewFromImage(found.mask) for found in (at_once, afterwards)))
 
 
 def test_largest_component_works_at_the_faces_of_the_scan_and_on_nothing():

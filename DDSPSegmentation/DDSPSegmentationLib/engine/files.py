@@ -162,10 +162,10 @@ def delete_file(path: Path) -> None:
 
 
 def delete_leftovers(folder: Path, before: float = math.inf) -> None:
-    """Delete what killed writers left aside in a folder in which nobody writes now. Raises OSError.
+    """Delete what killed writers left aside in a folder. Raises OSError.
 
     Args:
-        before: leave what was written to since this time, where others may be writing.
+        before: leave what was written to since this time, unless nobody writes there now.
     """
     for path in folder.glob(f".ddsp-{'[0-9a-f]' * 12}*"):
         with suppress(FileNotFoundError):  # its writer has ended in this moment

@@ -2,7 +2,7 @@
 
 The paper crops the middle of the scan; of the 50 PROMISE12 cases that loses tissue in some. Here the first crop only
 locates the gland, the next ones are centered on it, and overlapping tiles are added wherever it reaches a crop's edge.
-A gland that does not fit into a crop is looked at once more from further away, at a coarser scale where it does: the
+A gland that hardly fits into a crop is looked at once more from further away, ``FURTHER`` times as coarse: the
 network knows such glands in that size, while a tile shows it a part of a gland without its surroundings.
 
 One network, the first, finds the crops; all of them look at the last ones, and their answers are averaged.
@@ -116,7 +116,7 @@ class GlandPredictor:
         return members.mean(axis=0), np.concatenate(outputs).std(axis=0), members
 
     def _from_further_away(self, volume: np.ndarray, gland: np.ndarray) -> Prediction | None:
-        """Predict on a coarser grid, in which a large gland fits; the answer is on the scan's grid.
+        """Predict on a grid ``FURTHER`` times as coarse, with tiles where need be; the answer is on the scan's grid.
 
         ``None`` where the gland is not recognized in that size: the tiles are the better answer.
         """

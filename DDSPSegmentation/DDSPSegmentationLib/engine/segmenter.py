@@ -19,10 +19,10 @@ from .images import about_rounding, about_small_view, check_image
 from .inference import GlandPredictor, Prediction
 from .model import load_networks
 from .preprocessing import Grid, PreprocessingSettings, prepare
-from .quality import NOT_AXIAL, NOT_CALIBRATED, SOME_SEE_NONE, find_warnings, slice_doubts, uncertainty_map
+from .quality import NOT_AXIAL, NOT_CALIBRATED, SOME_SEE_NONE, uncertainty_map
 from .run_settings import DEFAULTS, RunSettings
-from .segmentation import Segmentation, acquired_axis, measure_gland
-from .thresholding import largest_component, touched_sides
+from .segmentation import Segmentation
+from .thresholding import gland_above
 
 Progress = Callable[[str, float], None]
 PHASES = ("Preprocessing", "Segmenting", "Measuring")
@@ -115,33 +115,26 @@ class Segmenter:
         self, image: sitk.Image, grid: Grid, prediction: Prediction, settings: RunSettings, bias_field: str, asked: int
     ) -> Segmentation:
         """The answer on the scan's own grid, and what is measured on it."""
-        probability = grid.to_native(prediction.probability)
-        slice_axis = acquired_axis(grid.native_spacing_mm[::-1])
-        mask, shares = largest_component(probability > settings.threshold, slice_axis)
+        probability = grid.restore_image(grid.to_native(prediction.probability), image)
+        gland = gland_above(probability, settings.threshold)
+        found_any = gland.measurements.volume_ml > 0
         uncertainty = grid.to_native(uncertainty_map(prediction.probability, prediction.disagreement))
         uncalibrated = self._uncalibrated(settings, bias_field, len(prediction.members))
         features = pair_features(prediction.members, grid.spacing_mm)
-        calibration = self.calibration if mask.any() and not uncalibrated else None
+        calibration = self.calibration if found_any and not uncalibrated else None
         expected = calibration.expect(features) if calibration and features else None
-        mask_image = grid.restore_image(mask.astype(np.uint8), image)
-        probability_image = grid.restore_image(probability, image)
-        measurements = measure_gland(mask_image)
         warnings = about_small_view(image) + ([] if grid.is_axial else [NOT_AXIAL])
-        warnings += find_warnings(measurements.volume_ml, touched_sides(mask), shares, expected and expected.value)
-        if features is None and len(prediction.members) > 1 and mask.any():
+        warnings += gland.warnings(expected and expected.value)
+        if features is None and len(prediction.members) > 1 and found_any:
             warnings.append(SOME_SEE_NONE)
         return Segmentation(
-            mask=mask_image,
-            probability=probability_image,
+            mask=gland.mask,
+            probability=probability,
             uncertainty=grid.restore_image(uncertainty, image),
-            measurements=measurements,
+            measurements=gland.measurements,
             expected_dice=expected,
             features=features,
-            slice_doubts=slice_doubts(
-                sitk.GetArrayViewFromImage(mask_image) != 0,
-                sitk.GetArrayViewFromImage(probability_image),
-                acquired_axis(image.GetSpacing()),
-            ),
+            slice_doubts=gland.slice_doubts,
             warnings=warnings,
             notices=self._notices(uncalibrated, asked, len(prediction.members)) + about_rounding(image),
             seconds={},

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
 
 import numpy as np
 import SimpleITK as sitk
 
 from .images import about_small_view
 from .quality import NOT_AXIAL, NOT_CALIBRATED, SOME_SEE_NONE, find_warnings, slice_doubts
-from .segmentation import Segmentation, acquired_axis, bounding_box, connected_parts, measure_gland
+from .segmentation import GlandMeasurements, Segmentation, acquired_axis, bounding_box, connected_parts, measure_gland
 
 
 def at_threshold(found: Segmentation, threshold: float) -> Segmentation:
@@ -24,29 +24,51 @@ def at_threshold(found: Segmentation, threshold: float) -> Segmentation:
     """
     if threshold == found.threshold:
         return found
-    probability = sitk.GetArrayViewFromImage(found.probability)
-    slice_axis = acquired_axis(found.mask.GetSpacing())
-    inside, shares = largest_component(probability > threshold, slice_axis)
-    mask = sitk.GetImageFromArray(inside.astype(np.uint8))
-    mask.CopyInformation(found.mask)
-    measurements = measure_gland(mask)
-    sides = touched_sides(sitk.GetArrayFromImage(sitk.DICOMOrient(mask, "LPS")) != 0)
+    gland = gland_above(found.probability, threshold)
     of_the_scan = [
-        warning for warning in found.warnings if warning in (NOT_AXIAL, SOME_SEE_NONE, *about_small_view(mask))
+        warning for warning in found.warnings if warning in (NOT_AXIAL, SOME_SEE_NONE, *about_small_view(found.mask))
     ]
     uncalibrated = NOT_CALIBRATED.format(what=f"the threshold {threshold:g}")
     values = {field.name: getattr(found, field.name) for field in fields(Segmentation)}
     values |= {
-        "mask": mask,
-        "measurements": measurements,
+        "mask": gland.mask,
+        "measurements": gland.measurements,
         "expected_dice": None,
         "features": None,
-        "slice_doubts": slice_doubts(inside, probability, slice_axis),
-        "warnings": of_the_scan + find_warnings(measurements.volume_ml, sides, shares, None),
+        "slice_doubts": gland.slice_doubts,
+        "warnings": of_the_scan + gland.warnings(None),
         "notices": ([uncalibrated] if found.expected_dice is not None else []) + found.notices,
         "threshold": threshold,
     }
     return Segmentation(**values)
+
+
+@dataclass(frozen=True)
+class Gland:
+    """What lies above a threshold, on the scan's own grid.
+
+    Attributes:
+        mask: 0 and 1; ``shares``: the other parts, relative to the largest, which alone is in the mask.
+        slice_doubts: see ``quality.slice_doubts``.
+    """
+
+    mask: sitk.Image
+    measurements: GlandMeasurements
+    shares: list[float]
+    slice_doubts: list[float | None]
+
+    def warnings(self, expected_dice: float | None) -> list[str]:
+        sides = touched_sides(sitk.GetArrayFromImage(sitk.DICOMOrient(self.mask, "LPS")) != 0)
+        return find_warnings(self.measurements.volume_ml, sides, self.shares, expected_dice)
+
+
+def gland_above(probability: sitk.Image, threshold: float) -> Gland:
+    """The largest part above a threshold, and what is measured on it."""
+    voxels, slice_axis = sitk.GetArrayViewFromImage(probability), acquired_axis(probability.GetSpacing())
+    inside, shares = largest_component(voxels > threshold, slice_axis)
+    mask = sitk.GetImageFromArray(inside.astype(np.uint8))
+    mask.CopyInformation(probability)
+    return Gland(mask, measure_gland(mask), shares, slice_doubts(inside, voxels, slice_axis))
 
 
 def largest_component(inside: np.ndarray, slice_axis: int = 0) -> tuple[np.ndarray, list[float]]:

@@ -6,6 +6,9 @@ import slicer
 from slicer.i18n import tr as _
 
 from ..engine.errors import InputError
+from .result_nodes import ATTRIBUTE_PREFIX
+
+_HIDDEN = ATTRIBUTE_PREFIX + "Hidden"  # of the display node of a place in a scan that is not looked at
 
 
 def location_of(markupsNode: slicer.vtkMRMLMarkupsNode | None) -> tuple[float, float, float] | None:
@@ -41,8 +44,17 @@ def start_placing(markupsNode: slicer.vtkMRMLMarkupsNode) -> None:
     slicer.app.applicationLogic().GetInteractionNode().SwitchToSinglePlaceMode()
 
 
-def set_visible(markupsNode: slicer.vtkMRMLMarkupsNode | None, visible: bool) -> None:
-    """Show or hide a point or box in all views; nothing where there is none."""
+def hide(markupsNode: slicer.vtkMRMLMarkupsNode | None) -> None:
+    """Take a point or box out of all views until ``show_again``."""
     displayNode = None if markupsNode is None else markupsNode.GetDisplayNode()
-    if displayNode is not None:
-        displayNode.SetVisibility(visible)
+    if displayNode is not None and displayNode.GetVisibility():
+        displayNode.SetVisibility(False)
+        displayNode.SetAttribute(_HIDDEN, "1")
+
+
+def show_again(markupsNode: slicer.vtkMRMLMarkupsNode | None) -> None:
+    """Show what ``hide`` took out of the views; what the user hid stays hidden."""
+    displayNode = None if markupsNode is None else markupsNode.GetDisplayNode()
+    if displayNode is not None and displayNode.GetAttribute(_HIDDEN):
+        displayNode.SetAttribute(_HIDDEN, None)
+        displayNode.SetVisibility(True)

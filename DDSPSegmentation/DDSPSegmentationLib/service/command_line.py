@@ -28,14 +28,13 @@ from ..engine.errors import (
 from ..engine.model import ModelDescription, describe_model
 from ..engine.run_settings import RunSettings
 from ..engine.scan_identity import NOTHING_SEEN
-from ..learning.comparison_words import counted
 from ..library.model_registry import ModelRegistry, resolve_model
 from .arguments import ANY_SERIES, DICOM_FORMAT, command_parser
 from .batch import EXIT_DONE, EXIT_SOME_FAILED, EXIT_TORCH_MISSING, EXIT_USAGE, BatchSettings, run_batch
 from .batch_record import error_text
 from .case_process import CaseProcesses
 from .case_work import MAPS
-from .inputs import InputCase, Skipped, collect_inputs
+from .inputs import SHOWN_REASONS, InputCase, Skipped, collect_inputs
 from .mask_files import MASK_SUFFIXES
 from .part_record import check_parts
 from .parts import choose_part
@@ -128,7 +127,7 @@ def segment_inputs(chosen: argparse.Namespace, python: Sequence[str]) -> int:
         show_doing("Looking for scans")
         cases, skipped = collect_inputs(chosen.inputs, chosen.series == ANY_SERIES)
         if as_dicom:
-            cases, others = _told_apart(cases)
+            cases, others = _told_apart(cases, skipped)
             skipped += others
         _check_one_scan(chosen, len(cases))
     except InputError as error:
@@ -175,7 +174,7 @@ def _check_format(chosen: argparse.Namespace) -> None:
         )
 
 
-def _told_apart(cases: Sequence[InputCase]) -> tuple[list[InputCase], list[Skipped]]:
+def _told_apart(cases: Sequence[InputCase], skipped: Sequence[Skipped]) -> tuple[list[InputCase], list[Skipped]]:
     """The DICOM series among the scans, and why the others are passed over where DICOM is to be written.
 
     Raises:
@@ -185,8 +184,10 @@ def _told_apart(cases: Sequence[InputCase]) -> tuple[list[InputCase], list[Skipp
     series = [case for case in cases if case.files()[1]]
     others = [case.files()[0][0].name for case in cases if not case.files()[1]]
     if not series:
-        cause = f"--format {DICOM_FORMAT} is for DICOM series, and '{others[0]}'"
-        cause += f" and {counted(len(others) - 1, 'other scan')} are none." if others[1:] else " is none."
+        found = f"'{others[0]}' is none" if len(others) == 1 else f"none of the {len(others)} scans found is one"
+        passed_over = "; ".join(f"{one.label}: {one.reason}" for one in skipped[:SHOWN_REASONS])
+        cause = f"--format {DICOM_FORMAT} is for DICOM series, and {found}"
+        cause += f" (passed over: {passed_over})." if passed_over else "."
         raise InputError(cause, "Give a DICOM series, or choose another --format.")
     return series, [Skipped(name, reason) for name in others]
 

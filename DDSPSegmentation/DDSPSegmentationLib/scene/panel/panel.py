@@ -15,7 +15,7 @@ from ...service.runner import require_torch
 from .. import results
 from ..contour_display import hide_others
 from ..input_choice import doubt_about, preferred_volume
-from ..locations import set_visible
+from ..locations import hide, show_again
 from ..result_nodes import results_of, volume_of
 from ..shared_worker import end_shared_worker, shared_worker
 from ..slice_views import empty_layers, is_in_views, show_volume
@@ -331,8 +331,8 @@ class Panel(VTKObservationMixin):
         before = self._locations[self._volumeNode.GetID()] = self._parameters.location
         location = None if volumeNode is None else self._locations.get(volumeNode.GetID())
         self._parameters.location = location if slicer.mrmlScene.IsNodePresent(location) else None
-        set_visible(before, False)
-        set_visible(self._parameters.location, True)
+        hide(before)
+        show_again(self._parameters.location)
 
     def _offerToTakeUp(self, node, volumeNode) -> None:
         """A contour that was loaded, or drawn elsewhere, can be measured, corrected and accepted as any other."""
