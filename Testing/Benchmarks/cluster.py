@@ -7,7 +7,7 @@ one processor on this computer. docs/cluster/segment.sbatch itself is submitted 
 scans made of the bundled one. In the middle of its work one task loses its node: all that runs there is killed at once,
 Slurm finds the node down and starts the task again. Another task is requeued by ``scontrol requeue`` in the middle of
 its work. Meanwhile ``report`` must end with 1 and name what is missing; at the end with 0, every scan measured once,
-its mask that of a plain run in one. Arrays that are divided in another way must be refused. Printed are times, what
+its mask that of a run in one. Arrays that are divided in another way must be refused. Printed are times, what
 each task said besides its scans, and what was looked at; the exit code is 1 where something is not as it must be.
 
 Where Slurm is missing or cannot be started here, one line says what is, and the exit code is 0: skipped. Whatever ends
@@ -135,9 +135,9 @@ class Trial:
 
     def _segment_in_one(self) -> None:
         started = time.monotonic()
-        self._slurm.ask("ddsp-segmentation", "segment", self._scans, "--output", self._whole)
+        self._slurm.ask("ddsp-segmentation", "segment", self._scans, "--output", self._whole, "--jobs", 2)
         each = (time.monotonic() - started) / len(self._names)
-        self._tell(f"a plain run has segmented {len(self._names)} scans, {each:.1f} s each")
+        self._tell(f"a run in one, two scans at once, has segmented {len(self._names)} scans, one each {each:.1f} s")
 
     def _sbatch(self, array: str, *options: str) -> list[object]:
         log = f"--output={self._logs}/{array}-%a.txt"

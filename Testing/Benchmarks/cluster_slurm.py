@@ -42,6 +42,7 @@ SlurmdParameters=config_overrides
 SlurmdTimeout=10
 ReturnToService=2
 MinJobAge=3600
+JobRequeue=0
 NodeName={nodes[0]} NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[1]} CPUs=1 RealMemory=8192
 NodeName={nodes[1]} NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[2]} CPUs=1 RealMemory=8192
 PartitionName=all Nodes=ALL Default=YES State=UP
@@ -208,8 +209,11 @@ def _send_until_none(mark: dict[str, str], number: int) -> None:
 
 
 def _send(mark: dict[str, str], number: int) -> int:
-    """Send a signal to all processes whose environment has these variables; to how many it went."""
-    processes = list(_processes(mark))
+    """Send a signal to all processes whose environment has these variables; to how many it went.
+
+    Children come first: those that stand still would be woken by the system when their parent is gone.
+    """
+    processes = sorted(_processes(mark), reverse=True)
     for process in processes:
         with suppress(ProcessLookupError):
             os.kill(process, number)
