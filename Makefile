@@ -5,8 +5,9 @@
 # PYTHON=/path/to/python3.12 names the Python to use, TORCH_INDEX=URL another index with PyTorch's CPU builds.
 PYTHON_OF_VENV := .venv/bin/python
 SAMPLE := DDSPSegmentation/Resources/SampleData/ProstateX-0000.nrrd
-# What numpy 1.26 of Slicer 5.8 could break: arithmetic, and the processes that do it.
-NUMPY1_TESTS := $(addprefix Testing/Python/test_,training.py finetuning.py preprocessing.py conversion.py worker.py)
+# What numpy 1.26 of Slicer 5.8 could break: arithmetic, the processes that do it, and what reads and writes DICOM.
+NUMPY1_NAMES := training finetuning preprocessing conversion worker dicom_series dicom_grouping dicom_results
+NUMPY1_TESTS := $(NUMPY1_NAMES:%=Testing/Python/test_%.py)
 unexport PYTHONHOME PYTHONPATH
 
 .PHONY: help demo test screenshots clean

@@ -42,7 +42,6 @@ from DDSPSegmentationLib.learning.dataset import (  # noqa: E402
 )
 from DDSPSegmentationLib.learning.ensemble import join_members, unseen_members  # noqa: E402
 from DDSPSegmentationLib.learning.finetuning import FineTuner  # noqa: E402
-from DDSPSegmentationLib.learning.finetuning_settings import FineTuningSettings  # noqa: E402
 from DDSPSegmentationLib.learning.plans import TrainingPlan, choose_plan  # noqa: E402
 from DDSPSegmentationLib.learning.statistics import mean_interval  # noqa: E402
 
@@ -59,7 +58,6 @@ def main() -> int:
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--base-steps", type=int, default=BASE_STEPS)
     parser.add_argument("--small-crops", type=float, default=SMALL_CROPS, help="share of the base's steps with them")
-    parser.add_argument("--whole-crops", action="store_true", help="fine-tune on crops of the network's own size")
     parser.add_argument("--knew", type=Path, help="rows.json of five_networks.py")
     chosen = parser.parse_args()
     set_threads()
@@ -70,8 +68,7 @@ def main() -> int:
     base = make_base(others, plan, chosen.output)
     if base is None:
         return 1
-    settings = FineTuningSettings(crop=plan.network.input_size) if chosen.whole_crops else FineTuningSettings()
-    results = run(base, hospital, others, chosen.output, settings)
+    results = run(base, hospital, others, chosen.output)
     knew = json.loads(chosen.knew.read_text(encoding="utf-8")) if chosen.knew else []
     those_who_knew = of_those_who_knew(knew, results["tested"])
     print(report(results, those_who_knew))
@@ -94,9 +91,7 @@ def make_base(others: Sequence[Case], plan: TrainingPlan, output: Path) -> Path 
     return output / "base"
 
 
-def run(
-    base: Path, hospital: Sequence[Case], others: Sequence[Case], output: Path, settings: FineTuningSettings
-) -> dict:
+def run(base: Path, hospital: Sequence[Case], others: Sequence[Case], output: Path) -> dict:
     """Fine-tune on every draw; test each version on the nine and on what its networks left out of the others."""
     patients = sorted(hospital, key=lambda case: case.name)
     random.Random(0).shuffle(patients)
@@ -123,7 +118,7 @@ def run(
             continue
         print(f"fine-tuning on {key}: {', '.join(case.name for case in training)}", flush=True)
         started = time.monotonic()
-        tuned = FineTuner(base, training, output / key, progress=show_progress, settings=settings).run()
+        tuned = FineTuner(base, training, output / key, progress=show_progress).run()
         results["runs"][key] = {
             "training": [case.name for case in training],
             "minutes": (time.monotonic() - started) / 60,

@@ -4,8 +4,8 @@
 
 The crops that the engine finds are looked at as they are, mirrored left to right, moved up and down by 10 mm, and from
 nearer or further away. One row for each scan: the share of the crop's length that the gland fills for the network that
-locates it, and the Dice of every look alone. Then the mean over patients of each other look averaged with the plain one.
-``inference.FURTHER`` is chosen by the rows of the large glands. About half a minute a scan on one core.
+locates it, and the Dice of every look alone. Then the mean over patients of each other look averaged with the plain
+one. ``inference.FURTHER`` is chosen by the rows of the large glands. About half a minute a scan on one core.
 """
 
 from __future__ import annotations

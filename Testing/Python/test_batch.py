@@ -207,6 +207,20 @@ def test_a_corrected_mask_is_kept_beside_the_new_one(tmp_path):
     assert segment.calls == []
 
 
+def test_a_case_more_lists_no_folder_more(tmp_path, monkeypatch):
+    def listings(count):
+        listed = []
+        for name in ("scandir", "listdir"):
+            real = getattr(os, name)
+            monkeypatch.setattr(os, name, lambda place=".", real=real: listed.append(place) or real(place))
+        run(tmp_path / str(count), cases(count))
+        monkeypatch.undo()
+        return len(listed)
+
+    run(tmp_path / "before", cases(1))  # whatever is imported on first use
+    assert listings(2) == listings(6)
+
+
 def test_a_failing_case_is_listed_and_stops_nothing(tmp_path):
     inputs = cases()
     inputs[1].trouble = errors.InputError("Bad 'case1'.", "Try again.")
@@ -272,11 +286,6 @@ def test_an_unusable_model_ends_the_run_at_once(tmp_path):
 
     result, _ = run(tmp_path, cases(), segment)
     assert result.exit_code == 2 and len(calls) == 1 and result.message == "Unusable."
-
-
-def test_nothing_to_do_is_a_usage_error_that_says_why(tmp_path):
-    result, _ = run(tmp_path / "out", [], skipped=[Skipped("series 3", "not axial")])
-    assert result.exit_code == 2 and "series 3: not axial" in result.message and not (tmp_path / "out").exists()
 
 
 def test_skipped_inputs_are_listed_with_their_reason(tmp_path):

@@ -723,11 +723,12 @@ def test_dicom_comes_out_of_dicom_alone_and_says_that_it_carries_the_patient(run
 
 
 def test_dicom_out_of_no_dicom_is_refused(run, tmp_path):
-    scan = write_scan(tmp_path / "in" / "scan.nrrd")
-    code, out, err = run("segment", scan, "--output", tmp_path / "out", "--format", "dicom-seg")
-    assert_one_clear_line(code, err, tmp_path)
-    assert code == 2 and "scan.nrrd: is no DICOM series" in err and "another --format" in err
-    assert out == "" and not (tmp_path / "out").exists()
+    scans = [write_scan(tmp_path / "in" / f"{name}.nrrd") for name in ("scan", "other", "third")]
+    for count, said in ((1, "'scan.nrrd' is none"), (3, "'other.nrrd' and 2 other scans are none")):
+        code, out, err = run("segment", *scans[:count], "--output", tmp_path / "out", "--format", "dicom-seg")
+        assert_one_clear_line(code, err, tmp_path)
+        assert code == 2 and f"--format dicom-seg is for DICOM series, and {said}. Give a DICOM series" in err
+        assert out == "" and not (tmp_path / "out").exists()
 
 
 def test_dicom_out_without_a_highdicom_that_is_new_enough_is_refused(run, tmp_path, monkeypatch):

@@ -1,8 +1,10 @@
 """Axial T2 series are found and stacked exactly; one that is not whole is refused by slice number, never by name."""
 
+import gc
 import math
 import subprocess
 import sys
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
@@ -148,6 +150,22 @@ def test_tree_with_other_files_is_searched_and_series_told_apart(tmp_path):
     assert [load_series(series).GetSize()[2] for series in found] == [12, 9]
     assert len({series.name for series in found}) == 2
     assert skipped == []
+
+
+def test_a_slice_more_takes_little_memory(tmp_path):
+    """What the slices of a series have in common is there once."""
+
+    def bytes_kept(count):
+        paths = write_series(tmp_path / str(count), count, series=count)
+        series_among(paths)  # whatever is imported and remembered once
+        tracemalloc.start()
+        found = series_among(paths)
+        gc.collect()
+        size = tracemalloc.get_traced_memory()[0]
+        tracemalloc.stop()
+        return size if found else 0
+
+    assert (bytes_kept(60) - bytes_kept(10)) / 50 < 700
 
 
 def test_one_series_spread_over_folders_is_one_volume(tmp_path):

@@ -287,9 +287,11 @@ def test_a_place_in_one_scan_is_none_in_another(two):
     person.ui.inputSelector.setCurrentNode(second)
     work()
     assert person.ui.locationSelector.currentNode() is None
+    assert not point.GetDisplayNode().GetVisibility(), "it would lie over another patient"
     person.ui.inputSelector.setCurrentNode(first)
     work()
     assert person.ui.locationSelector.currentNode() is point
+    assert point.GetDisplayNode().GetVisibility()
 
 
 def test_a_lesion_of_another_scan_is_hidden_though_its_prostate_is_gone(two):

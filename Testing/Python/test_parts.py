@@ -412,6 +412,27 @@ def test_parts_that_were_given_other_scans_or_settings_are_told(tmp_path, capsys
     assert "part 2 of 3: was run with other settings (settings) than the first part" in out
 
 
+KILLED_MERGE = """
+import os, signal, sys
+sys.path.insert(0, {library!r})
+from DDSPSegmentationLib.service.command_line import main
+os.replace = lambda aside, path: os.kill(os.getpid(), signal.SIGKILL)
+main(["report", {folder!r}])
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="SIGKILL is POSIX only; on Windows the rules are the same")
+def test_what_a_killed_merge_left_goes_with_a_later_one_and_no_file_that_another_may_be_writing(tmp_path, capsys):
+    run_all(tmp_path)
+    library = str(Path(sys.modules["DDSPSegmentationLib"].__file__).parents[1])
+    script = KILLED_MERGE.format(library=library, folder=str(tmp_path))
+    assert subprocess.run([sys.executable, "-c", script]).returncode == -signal.SIGKILL
+    [left] = tmp_path.glob(".ddsp-*")
+    assert merge(tmp_path, capsys)[0] == 0 and left.exists()
+    os.utime(left, (0, left.stat().st_mtime - 700))
+    assert merge(tmp_path, capsys)[0] == 0 and not left.exists()
+
+
 @pytest.mark.parametrize("filled", [False, True])
 def test_the_merge_of_a_folder_without_parts_is_one_line(tmp_path, capsys, filled):
     if filled:
@@ -460,6 +481,17 @@ def test_the_kubernetes_job_says_as_many_parts_as_it_has_and_asks_for_no_rights(
     for said in ("completionMode: Indexed", "runAsNonRoot: true", "readOnlyRootFilesystem: true", 'drop: ["ALL"]'):
         assert said in text
     assert 'policyTypes: ["Ingress", "Egress"]' in text and "egress:" not in text and "\t" not in text
+
+
+@pytest.mark.parametrize("version", ["1.29", "1.33", "1.37"])
+def test_kubernetes_own_schemas_know_all_that_the_job_says(version):
+    validate = pytest.importorskip("kubernetes_validate", reason="pip install kubernetes-validate (23 MB)").validate
+    import yaml  # comes with it
+
+    said = list(yaml.safe_load_all((CLUSTER / "kubernetes.yaml").read_text(encoding="utf-8")))
+    assert [document["kind"] for document in said] == ["Job", "NetworkPolicy"]
+    for document in said:
+        validate(document, version, strict=True)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="a shell of POSIX")

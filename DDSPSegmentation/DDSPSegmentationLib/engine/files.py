@@ -161,11 +161,16 @@ def delete_file(path: Path) -> None:
     retry_while_open(lambda: path.unlink(missing_ok=True))
 
 
-def delete_leftovers(folder: Path) -> None:
-    """Delete what killed writers left aside in a folder in which nobody writes now. Raises OSError."""
+def delete_leftovers(folder: Path, before: float = math.inf) -> None:
+    """Delete what killed writers left aside in a folder in which nobody writes now. Raises OSError.
+
+    Args:
+        before: leave what was written to since this time, where others may be writing.
+    """
     for path in folder.glob(f".ddsp-{'[0-9a-f]' * 12}*"):
-        if path.is_file():
-            delete_file(path)
+        with suppress(FileNotFoundError):  # its writer has ended in this moment
+            if path.is_file() and path.stat().st_mtime < before:
+                delete_file(path)
 
 
 def retry_while_open(action: Callable[[], T]) -> T:

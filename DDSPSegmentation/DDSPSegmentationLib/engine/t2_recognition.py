@@ -51,7 +51,7 @@ _AXIAL = _word(r"(?:ax|axia+le?s?|tra|transv?|transvers(?:e|al|ales?|aal)?)(?:t2
 _OTHER_PLANE = _word(r"(?:para)?(?:sag|sagit+a+le?s?|[ck]or|[ck]oron(?:a+le?s?|are?)|frontale?)(?:t2w?)?")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ScanFacts:
     """What is known of a scan; what is not known stays empty.
 

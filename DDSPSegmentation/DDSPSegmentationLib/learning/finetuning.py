@@ -268,8 +268,6 @@ class FineTuner:
             learning_rate=settings.learning_rate,
             weight_decay=0.0,
             decay_share=0.6,
-            small_crop=settings.crop,
-            small_crop_share=1.0,
             ema_decay=settings.ema_decay,
             frozen_batch_norm=True,
             new_share=settings.new_share,

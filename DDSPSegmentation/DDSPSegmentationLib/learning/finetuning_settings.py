@@ -26,7 +26,6 @@ class FineTuningSettings:
         anchor, new_share: see ``TrainingPlan``; with replay cases there is no anchor.
         steps_per_case: longest run, in steps for each training case, within ``least_steps`` and ``most_steps``.
         stops: shares of the longest run at which the left-out patients are segmented, to choose the length.
-        crop: size (z, y, x) in voxels of what is trained on; the network's own size takes 3.4 times as long.
         patience: the shortest length wins whose Dice is within so much of the best; not to train is one of them.
         folds: parts of the cross-validation; with as many patients or fewer one patient is left out at a time.
     """
@@ -39,7 +38,6 @@ class FineTuningSettings:
     least_steps: int = 48
     most_steps: int = 240
     stops: tuple[float, ...] = (1 / 3, 2 / 3, 1.0)
-    crop: tuple[int, int, int] = (32, 64, 64)
     patience: float = 0.001
     folds: int = 5
     replay_share: float = 0.5

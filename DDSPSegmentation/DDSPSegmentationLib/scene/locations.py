@@ -39,3 +39,10 @@ def start_placing(markupsNode: slicer.vtkMRMLMarkupsNode) -> None:
     slicer.modules.markups.logic().SetActiveList(markupsNode)
     # Not the logic's StartPlaceMode, which places a point list whatever kind is active.
     slicer.app.applicationLogic().GetInteractionNode().SwitchToSinglePlaceMode()
+
+
+def set_visible(markupsNode: slicer.vtkMRMLMarkupsNode | None, visible: bool) -> None:
+    """Show or hide a point or box in all views; nothing where there is none."""
+    displayNode = None if markupsNode is None else markupsNode.GetDisplayNode()
+    if displayNode is not None:
+        displayNode.SetVisibility(visible)

@@ -9,7 +9,6 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +20,7 @@ from ..engine.segmentation import EXPECTED_COLUMNS
 from ..library.folder_lock import FolderInUseError, FolderLock
 from .batch_record import BatchRecord, error_text, known_sha256, log_unexpected, without_folders
 from .case_work import DICOM_SUFFIXES, Outputs, Tell
-from .mask_files import place_aside
+from .mask_files import masks_aside, place_aside
 from .part_record import PartRecord, check_parts, claim_part
 from .parts import Listed, Part
 from .report import word_of, write_report
@@ -122,9 +121,6 @@ def run_batch(
         the result; nothing is raised for a case, a full disk, a missing torch or Ctrl-C.
     """
     cases, skipped, folder = list(cases), list(skipped), Path(output_folder)
-    if not cases:
-        reasons = " ".join(f"{one.label}: {one.reason}." for one in skipped[:3])
-        return BatchResult(EXIT_USAGE, message=f"There is nothing to segment. {reasons}".strip())
     try:
         make_folder(folder)
         if part is not None:
@@ -329,7 +325,7 @@ class _Batch:
 
     def _remove_kept_twins(self, name: str, sha256: str) -> None:
         """A kept mask equal to the result is what a killed run had written before it could say so."""
-        for kept in self._folder.glob(f"{escape(name)}.kept-*{self._settings.mask_suffix}"):
+        for kept in list(masks_aside(self._folder, name, self._settings.mask_suffix)):
             if known_sha256(kept) == sha256:
                 kept.unlink()
 

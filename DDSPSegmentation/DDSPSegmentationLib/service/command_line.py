@@ -28,6 +28,7 @@ from ..engine.errors import (
 from ..engine.model import ModelDescription, describe_model
 from ..engine.run_settings import RunSettings
 from ..engine.scan_identity import NOTHING_SEEN
+from ..learning.comparison_words import counted
 from ..library.model_registry import ModelRegistry, resolve_model
 from .arguments import ANY_SERIES, DICOM_FORMAT, command_parser
 from .batch import EXIT_DONE, EXIT_SOME_FAILED, EXIT_TORCH_MISSING, EXIT_USAGE, BatchSettings, run_batch
@@ -136,7 +137,7 @@ def segment_inputs(chosen: argparse.Namespace, python: Sequence[str]) -> int:
     mask_suffix = MASK_SUFFIXES["seg.nrrd" if as_dicom else chosen.format]
     about = description.version, description.sha256
     settings = BatchSettings(run, mask_suffix, *about, maps, as_dicom, chosen.psa)
-    if as_dicom and cases:
+    if as_dicom:
         from .dicom_results import CARRIES_PATIENT
 
         say(CARRIES_PATIENT)
@@ -175,10 +176,18 @@ def _check_format(chosen: argparse.Namespace) -> None:
 
 
 def _told_apart(cases: Sequence[InputCase]) -> tuple[list[InputCase], list[Skipped]]:
-    """The DICOM series among the scans, and why the others are passed over where DICOM is to be written."""
+    """The DICOM series among the scans, and why the others are passed over where DICOM is to be written.
+
+    Raises:
+        InputError: there is no series.
+    """
     reason = f"is no DICOM series, which --format {DICOM_FORMAT} is for; segment it with another --format"
     series = [case for case in cases if case.files()[1]]
     others = [case.files()[0][0].name for case in cases if not case.files()[1]]
+    if not series:
+        cause = f"--format {DICOM_FORMAT} is for DICOM series, and '{others[0]}'"
+        cause += f" and {counted(len(others) - 1, 'other scan')} are none." if others[1:] else " is none."
+        raise InputError(cause, "Give a DICOM series, or choose another --format.")
     return series, [Skipped(name, reason) for name in others]
 
 

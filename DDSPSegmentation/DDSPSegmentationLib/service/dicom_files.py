@@ -9,7 +9,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -53,7 +53,7 @@ _TAGS = [Tag(keyword) for keyword in _KEYWORDS.split()]
 _PLACING = ("PixelSpacing", "ImagePositionPatient", "ImageOrientationPatient")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class DicomFile:
     """One file of a series. ``position`` and ``spacing`` (x, y) are mm in LPS; what the file does not say is empty.
 
@@ -93,6 +93,11 @@ class DicomFile:
         """Directions of its rows and columns, and its normal, as unit vectors in LPS; it must have an orientation."""
         row, column = np.array(self.orientation).reshape(2, 3)
         return row, column, np.cross(row, column)
+
+    def beside(self, first: DicomFile) -> DicomFile:
+        """The same, with all that the first slice of its series says, too, in memory but once."""
+        alike = (one.name for one in fields(self) if getattr(self, one.name) == getattr(first, one.name))
+        return replace(self, **{name: getattr(first, name) for name in alike})
 
 
 def read_dicom_file(path: Path) -> DicomFile | None:

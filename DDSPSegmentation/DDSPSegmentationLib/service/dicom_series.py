@@ -69,7 +69,8 @@ def series_among(paths: Iterable[Path], any_name: bool = False) -> tuple[list[Di
     for path in paths:
         file = read_dicom_file(path)
         if file is not None and file.series:
-            groups.setdefault(file.series, []).append(file)
+            group = groups.setdefault(file.series, [])
+            group.append(file.beside(group[0]) if group else file)
         elif file is not None and file.readable:
             nameless += 1
         elif file is not None:

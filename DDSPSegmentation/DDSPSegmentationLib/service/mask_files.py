@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from itertools import count
+from collections.abc import Iterator
+from itertools import count, takewhile
 from pathlib import Path
 
 import SimpleITK as sitk
@@ -62,8 +63,16 @@ def write_mask(mask: sitk.Image, path: str | Path, corrected: bool = False) -> N
 
 def place_aside(folder: Path, name: str, suffix: str) -> Path:
     """Where a mask of a case that somebody drew is set aside: the first name of its kind that is free."""
-    places = (folder / f"{name}.kept-{number}{suffix}" for number in count(1))
-    return next(place for place in places if not place.exists())
+    return next(place for place in _places_aside(folder, name, suffix) if not place.exists())
+
+
+def masks_aside(folder: Path, name: str, suffix: str) -> Iterator[Path]:
+    """The masks of a case that were set aside, up to the first name that is free; no other file is looked at."""
+    return takewhile(Path.exists, _places_aside(folder, name, suffix))
+
+
+def _places_aside(folder: Path, name: str, suffix: str) -> Iterator[Path]:
+    return (folder / f"{name}.kept-{number}{suffix}" for number in count(1))
 
 
 def _slicer_keys(size: tuple[int, int, int], corrected: bool) -> dict[str, str]:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import argparse
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from ..engine.errors import InputError
+from ..engine.files import delete_leftovers
 from .batch import EXIT_DONE, EXIT_SOME_FAILED, EXIT_USAGE, write_measurements
-from .batch_record import BatchRecord
+from .batch_record import RUN_FILE, BatchRecord
 from .part_record import merge_parts
 from .report import REPORT_FILE, write_report
 from .terminal import say
 
 _MOST_NAMED = 50
+_ABANDONED_SECONDS = 600.0  # so long nothing is written to a file aside whose writer was killed
 
 
 def report(chosen: argparse.Namespace) -> int:
@@ -40,6 +43,8 @@ def merged(folder: Path) -> BatchRecord:
     """What the parts noted, put together and written: record, table and report. Raises InputError, StorageError."""
     record = merge_parts(folder)
     record.save()
+    with suppress(OSError):  # of another user, say
+        delete_leftovers(folder, before=(folder / RUN_FILE).stat().st_mtime - _ABANDONED_SECONDS)
     write_measurements(record, folder)
     write_report(record, folder)
     return record

@@ -15,6 +15,7 @@ from ...service.runner import require_torch
 from .. import results
 from ..contour_display import hide_others
 from ..input_choice import doubt_about, preferred_volume
+from ..locations import set_visible
 from ..result_nodes import results_of, volume_of
 from ..shared_worker import end_shared_worker, shared_worker
 from ..slice_views import empty_layers, is_in_views, show_volume
@@ -324,12 +325,14 @@ class Panel(VTKObservationMixin):
             self._offerToTakeUp(output, volumeNode)
 
     def _changeLocation(self, volumeNode) -> None:
-        """A place in one scan is none in another: with each scan its own comes back."""
+        """A place in one scan is none in another, nor seen there: with each scan its own comes back."""
         if self._volumeNode is None:
             return  # it was chosen before any scan was
-        self._locations[self._volumeNode.GetID()] = self._parameters.location
+        before = self._locations[self._volumeNode.GetID()] = self._parameters.location
         location = None if volumeNode is None else self._locations.get(volumeNode.GetID())
         self._parameters.location = location if slicer.mrmlScene.IsNodePresent(location) else None
+        set_visible(before, False)
+        set_visible(self._parameters.location, True)
 
     def _offerToTakeUp(self, node, volumeNode) -> None:
         """A contour that was loaded, or drawn elsewhere, can be measured, corrected and accepted as any other."""
