@@ -124,6 +124,18 @@ def test_a_part_that_is_not_wholly_known_is_refused(count, number, environment, 
     assert caught.value.next_step
 
 
+def test_some_tasks_of_a_recorded_array_are_refused_with_the_recorded_number(tmp_path, capsys, monkeypatch):
+    run(tmp_path / "out", 0)
+    (tmp_path / "scan.nrrd").write_bytes(b"NRRD")
+    for name, value in (("ID", "7"), ("MIN", "3"), ("MAX", "7"), ("COUNT", "2"), ("STEP", "4")):
+        monkeypatch.setenv(f"SLURM_ARRAY_TASK_{name}", value)
+    before = files_of(tmp_path)
+    assert main(["segment", str(tmp_path / "scan.nrrd"), "--output", str(tmp_path / "out")]) == 2
+    err = capsys.readouterr().err
+    assert "has 2 tasks from 3 to 7" in err and f"Submit the array of all {COUNT} parts again" in err
+    assert f"--num-parts {COUNT} and --part-id" in err and len(err.splitlines()) == 1 and files_of(tmp_path) == before
+
+
 def test_every_case_is_of_one_part_and_other_cases_move_none():
     assert sorted(name for number in range(COUNT) for name in names_of(number)) == [case.name for case in SCANS]
     sizes = [sum(Part(number, 4).holds(f"scan-{index}") for index in range(4000)) for number in range(4)]
@@ -277,7 +289,9 @@ def test_a_part_started_twice_is_refused_by_name_and_a_killed_one_is_taken_up(tm
         process.communicate()
     code, out = merge(tmp_path, capsys)
     assert code == 1 and "part 0 of 3: has not ended" in out and "part 2 of 3: has not begun" in out
-    result, segment = run(tmp_path, 0)
+    lines = Lines()
+    result, segment = run(tmp_path, 0, lines=lines)
+    assert "Watching for 0 s whether an earlier start of part 0 of 3 is still at work." in lines
     assert result.exit_code == 0 and result.unchanged and segment.calls
     assert result.unchanged + result.done == names_of(0)
     run(tmp_path, 1), run(tmp_path, 2)

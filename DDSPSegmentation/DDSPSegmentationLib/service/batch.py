@@ -126,7 +126,7 @@ def run_batch(
         if part is not None:
             own = [case for case in cases if part.holds(case.key)]
             progress(f"{len(own)} of {len(cases)} scans are of this part.")
-            with claim_part(folder, part, Listed.of(cases), show_doing).open() as record:
+            with claim_part(folder, part, Listed.of(cases), progress).open() as record:
                 batch = _Batch(folder, record, settings, do_case, progress, show_doing, jobs, end_work)
                 return batch.run(own, skipped if part.number == 0 else [])  # one part tells of them for all
         check_parts(folder, None)

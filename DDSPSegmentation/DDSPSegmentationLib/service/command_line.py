@@ -36,7 +36,7 @@ from .case_process import CaseProcesses
 from .case_work import MAPS
 from .inputs import SHOWN_REASONS, InputCase, Skipped, collect_inputs
 from .mask_files import MASK_SUFFIXES
-from .part_record import check_parts
+from .part_record import check_parts, recorded_count
 from .parts import choose_part
 from .report import REPORT_FILE
 from .runner import InProcessRunner, require_torch
@@ -120,7 +120,7 @@ def segment_inputs(chosen: argparse.Namespace, python: Sequence[str]) -> int:
     try:
         _check_format(chosen)
         _check_paths(output, chosen.inputs)
-        part = choose_part(chosen.num_parts, chosen.part_id, os.environ)
+        part = choose_part(chosen.num_parts, chosen.part_id, os.environ, recorded_count(output))
         if part is not None:
             say(f"{str(part).capitalize()}, by {part.origin}.")
         check_parts(output, part)

@@ -223,7 +223,7 @@ class PartRecord(BatchRecord):
 
 
 def claim_part(
-    folder: Path, part: Part, listed: Listed, show_doing: Callable[[str], None] = lambda text: None
+    folder: Path, part: Part, listed: Listed, progress: Callable[[str], None] = lambda line: None
 ) -> PartRecord:
     """The record of a part that nobody is at work on; see ``PartRecord.open``.
 
@@ -235,7 +235,7 @@ def claim_part(
     make_folder(_part_folder(folder, part.number))
     turns = read_turns(folder, part.number, CaseEntries())
     if turns.last and not turns.end:
-        show_doing(f"Watching for {WATCH_SECONDS:.0f} s whether an earlier start of {part} is still at work")
+        progress(f"Watching for {WATCH_SECONDS:.0f} s whether an earlier start of {part} is still at work.")
         if _grows(_turn_path(folder, part.number, turns.last)):
             cause = f"{str(part).capitalize()} is at work in '{folder.name}': {turns.holder()}."
             raise FolderInUseError(cause, "Wait for it, or end it and start this again.")

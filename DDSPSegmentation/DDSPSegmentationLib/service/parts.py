@@ -48,11 +48,14 @@ class Listed:
         return cls(len(names), digest.hexdigest())
 
 
-def choose_part(count: int | None, number: int | None, environment: Mapping[str, str]) -> Part | None:
+def choose_part(
+    count: int | None, number: int | None, environment: Mapping[str, str], recorded: int | None = None
+) -> Part | None:
     """The part that is asked for; ``None``: nobody speaks of parts, or there is but one.
 
     Args:
         count, number: of the options; what is not given comes from the environment of a scheduler.
+        recorded: in how many parts the output folder is done already, which an error tells.
 
     Raises:
         InputError: one of the two is not known, or they do not fit.
@@ -61,7 +64,7 @@ def choose_part(count: int | None, number: int | None, environment: Mapping[str,
         return None
     if count is not None and number is not None:
         return _checked(Part(number, count, "--num-parts and --part-id"))
-    told = _told_by_scheduler(count, environment)
+    told = _told_by_scheduler(count, environment, recorded)
     if told is None and number is not None:
         raise InputError("--part-id alone does not say of how many parts.", "Give --num-parts, too.")
     if told is None and count is not None:
@@ -85,10 +88,10 @@ def _checked(part: Part) -> Part:
     raise InputError(cause, "Give another --part-id.")
 
 
-def _told_by_scheduler(count: int | None, environment: Mapping[str, str]) -> Part | None:
+def _told_by_scheduler(count: int | None, environment: Mapping[str, str], recorded: int | None) -> Part | None:
     """Raises InputError: the scheduler says which part this is, and not of how many."""
     if "SLURM_ARRAY_TASK_ID" in environment:
-        return _told_by_slurm(environment)
+        return _told_by_slurm(environment, recorded)
     for variable, total, program in (
         ("JOB_COMPLETION_INDEX", "", "Kubernetes"),
         ("AWS_BATCH_JOB_ARRAY_INDEX", "AWS_BATCH_JOB_ARRAY_SIZE", "AWS Batch"),
@@ -107,7 +110,7 @@ def _told_by_scheduler(count: int | None, environment: Mapping[str, str]) -> Par
     return None
 
 
-def _told_by_slurm(environment: Mapping[str, str]) -> Part:
+def _told_by_slurm(environment: Mapping[str, str], recorded: int | None) -> Part:
     """An array that is one row of numbers says it all; --array=3,7, as a part is done again with, says nothing."""
     names = [f"SLURM_ARRAY_TASK_{word}" for word in ("ID", "MIN", "MAX", "COUNT")]
     if missing := [name for name in names if name not in environment]:
@@ -115,10 +118,14 @@ def _told_by_slurm(environment: Mapping[str, str]) -> Part:
     task, first, last, count = (_whole_number(name, environment) for name in names)
     step = environment.get("SLURM_ARRAY_TASK_STEP", "1")
     if count != last - first + 1 or step != "1":
+        next_step = "Give the --num-parts of the whole array, and --part-id; --num-parts 1 for all scans."
+        if recorded:
+            again = f"Submit the array of all {recorded} parts again, of which those that are done end at once"
+            next_step = f"{again}, or give --num-parts {recorded} and --part-id."
         raise InputError(
             f"The Slurm array has {count} tasks from {first} to {last} and is no row without gaps, so that it does not "
             "say how many parts there are.",
-            "Give the --num-parts of the whole array, and --part-id; --num-parts 1 for all scans.",
+            next_step,
         )
     return Part(task - first, count, f"SLURM_ARRAY_TASK_ID={task} of {first} to {last}")
 
