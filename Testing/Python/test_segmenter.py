@@ -486,8 +486,8 @@ def test_a_hole_of_the_first_slice_is_filled_across_whichever_axis_the_slices_li
 
 
 def test_where_all_spacings_are_alike_the_same_slices_are_filled_by_either_way_to_a_threshold(segmenter):
-    voxels = np.random.default_rng(0).uniform(0, 0.45, (40, 44, 42)).astype(np.float32)
-    voxels[10:30, 12:32, 11:31] = np.random.default_rng(1).uniform(0.1, 1, (20, 20, 20))  # full of holes
+    voxels = np.random.default_rng(0).uniform(0, 0.45, (60, 64, 62)).astype(np.float32)
+    voxels[20:40, 22:42, 21:41] = np.random.default_rng(1).uniform(0.1, 1, (20, 20, 20))  # full of holes
     image = sitk.GetImageFromArray(voxels)
     image.SetDirection((0, 0, 1, 1, 0, 0, 0, 1, 0))
     at_once = segmenter.segment(image, RunSettings(threshold=0.6, bias_field="off"))
