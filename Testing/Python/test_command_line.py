@@ -731,7 +731,7 @@ def test_dicom_out_of_no_dicom_is_refused(run, tmp_path):
         assert out == "" and not (tmp_path / "out").exists()
     write_series(tmp_path / "in" / "series", tags={"0008|103e": "DWI"})
     code, _, err = run("segment", tmp_path / "in", "--output", tmp_path / "out", "--format", "dicom-seg")
-    assert code == 2 and "none of the 3 scans found is one (passed over: " in err and "DWI" in err
+    assert code == 2 and "none of the 3 scans found is one (passed over: " in err and "diffusion" in err
 
 
 def test_dicom_out_without_a_highdicom_that_is_new_enough_is_refused(run, tmp_path, monkeypatch):
