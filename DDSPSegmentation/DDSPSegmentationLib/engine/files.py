@@ -165,7 +165,8 @@ def delete_leftovers(folder: Path, before: float = math.inf) -> None:
     """Delete what killed writers left aside in a folder. Raises OSError.
 
     Args:
-        before: leave what was written to since this time, unless nobody writes there now.
+        before: time of the last change (s since 1970) from which a file is left alone, in a folder in which others may
+            be writing.
     """
     for path in folder.glob(f".ddsp-{'[0-9a-f]' * 12}*"):
         with suppress(FileNotFoundError):  # its writer has ended in this moment

@@ -34,7 +34,7 @@ from .batch import EXIT_DONE, EXIT_SOME_FAILED, EXIT_TORCH_MISSING, EXIT_USAGE, 
 from .batch_record import error_text
 from .case_process import CaseProcesses
 from .case_work import MAPS
-from .inputs import SHOWN_REASONS, InputCase, Skipped, collect_inputs
+from .inputs import InputCase, Skipped, collect_inputs, reasons_of
 from .mask_files import MASK_SUFFIXES
 from .part_record import check_parts, recorded_count
 from .parts import choose_part
@@ -185,9 +185,8 @@ def _told_apart(cases: Sequence[InputCase], skipped: Sequence[Skipped]) -> tuple
     others = [case.files()[0][0].name for case in cases if not case.files()[1]]
     if not series:
         found = f"'{others[0]}' is none" if len(others) == 1 else f"none of the {len(others)} scans found is one"
-        passed_over = "; ".join(f"{one.label}: {one.reason}" for one in skipped[:SHOWN_REASONS])
-        cause = f"--format {DICOM_FORMAT} is for DICOM series, and {found}"
-        cause += f" (passed over: {passed_over})." if passed_over else "."
+        passed_over = f" (passed over: {reasons_of(skipped)})" if skipped else ""
+        cause = f"--format {DICOM_FORMAT} is for DICOM series, and {found}{passed_over}."
         raise InputError(cause, "Give a DICOM series, or choose another --format.")
     return series, [Skipped(name, reason) for name in others]
 

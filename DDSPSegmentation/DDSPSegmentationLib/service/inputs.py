@@ -257,6 +257,10 @@ def _nothing_found(skipped: Sequence[Skipped]) -> InputError:
     wanted = "Give image files (NRRD, NIfTI, MHA, MHD) or a folder with them or with an axial T2-weighted DICOM series."
     if not skipped:
         return InputError("No scan was found in what was given.", wanted)
+    return InputError(f"No scan to segment was found ({reasons_of(skipped)}).", wanted)
+
+
+def reasons_of(skipped: Sequence[Skipped]) -> str:
+    """Why the first of them were passed over, and how many more were."""
     shown = "; ".join(f"{one.label}: {one.reason}" for one in skipped[:SHOWN_REASONS])
-    more = f"; and {len(skipped) - SHOWN_REASONS} more" if len(skipped) > SHOWN_REASONS else ""
-    return InputError(f"No scan to segment was found ({shown}{more}).", wanted)
+    return shown + (f"; and {len(skipped) - SHOWN_REASONS} more" if len(skipped) > SHOWN_REASONS else "")
