@@ -110,9 +110,8 @@ def row(segmenter: Segmenter, case: Case, members: Sequence[int]) -> dict[str, f
     print(f"{case.name}: fills {filled:.2f}; {told}", flush=True)
     near = found.pop(NEAR)
     plain = worth(near)
-    weights = {UP_AND_DOWN: 2}  # the mean of two looks
     return {
-        look: worth((near + weights.get(look, 1) * probability) / (1 + weights.get(look, 1))) - plain
+        look: worth(np.average([near, probability], axis=0, weights=(1, 2 if look == UP_AND_DOWN else 1))) - plain
         for look, probability in found.items()
     }
 
