@@ -150,7 +150,7 @@ mount --bind {results} {root}/results
     image.arguments.clear()
     image.run(
         "for place in / /opt/ddsp /scans /usr; do ! touch $place/written 2>/dev/null || exit 9; done\n"
-        "! python -c 'import socket; socket.create_connection((\"1.1.1.1\", 53), 5)' 2>/dev/null || exit 9\n"
+        "python -c 'import socket; assert [name for _, name in socket.if_nameindex()] == [\"lo\"]' || exit 9\n"
         f"exec {shlex.join(entry)} segment /scans --output /results",
         mounts,
     )
