@@ -30,13 +30,16 @@ import time
 from collections import Counter
 from pathlib import Path
 
-import SimpleITK as sitk
-from cluster_slurm import NotStarted, Slurm, wait_for
-from crash_isolation import REPOSITORY, SAMPLE
+REPOSITORY = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(REPOSITORY / "DDSPSegmentation"))
 
-from DDSPSegmentationLib.service.case_entries import CaseEntries, journal_lines
-from DDSPSegmentationLib.service.part_record import read_turns
-from DDSPSegmentationLib.service.parts import Part
+import SimpleITK as sitk  # noqa: E402
+from cluster_slurm import NotStarted, Slurm, wait_for  # noqa: E402
+from crash_isolation import SAMPLE  # noqa: E402
+
+from DDSPSegmentationLib.service.case_entries import CaseEntries, journal_lines  # noqa: E402
+from DDSPSegmentationLib.service.part_record import read_turns  # noqa: E402
+from DDSPSegmentationLib.service.parts import Part  # noqa: E402
 
 SCRIPT = REPOSITORY / "docs" / "cluster" / "segment.sbatch"
 PARTS, OF_EACH = 4, 3
